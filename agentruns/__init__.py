@@ -1,0 +1,91 @@
+"""One small, typed, correct async client for agent-run APIs: start a run, follow its states, answer its tools."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from . import dialects as _dialects
+from .client import Client, connect
+from .dialect import Dialect
+from .errors import (
+    ActionRequiredError,
+    AgentRunsError,
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ConflictError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProtocolError,
+    QuotaError,
+    RateLimitedError,
+    RunError,
+    RunFailedError,
+    ServerError,
+    StalledError,
+    ToolError,
+    ToolOutcomeUnknownError,
+    TooManyResumesError,
+    TransportError,
+    UnsupportedError,
+)
+from .model import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
+from .schedule import Backoff, Retry
+from .stream import RunStream
+from .tools import Tools
+
+if TYPE_CHECKING:
+    from .dialects import narrative as narrative
+
+__all__ = [  # noqa: RUF022 - grouped as the documentation is
+    "connect",
+    "Client",
+    "Dialect",
+    "narrative",
+    "Run",
+    "RunRef",
+    "RunStatus",
+    "RunStream",
+    "Action",
+    "ToolOutput",
+    "Failure",
+    "Usage",
+    "Progress",
+    "Outcome",
+    "Tools",
+    "Retry",
+    "Backoff",
+    "AgentRunsError",
+    "ConfigurationError",
+    "UnsupportedError",
+    "TransportError",
+    "OutcomeUnknownError",
+    "ProtocolError",
+    "APIError",
+    "AuthenticationError",
+    "NotFoundError",
+    "ConflictError",
+    "InvalidRequestError",
+    "RateLimitedError",
+    "QuotaError",
+    "ServerError",
+    "RunError",
+    "RunFailedError",
+    "ActionRequiredError",
+    "TooManyResumesError",
+    "StalledError",
+    "ToolOutcomeUnknownError",
+    "DeadlineExceededError",
+    "ToolError",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a vendor's module when it is first asked for."""
+    if name in _dialects.NAMES:
+        return import_module(f"{__name__}.dialects.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

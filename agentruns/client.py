@@ -1,0 +1,371 @@
+"""The client: one vendor, one transport, and the calls that users make."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
+from weakref import WeakSet
+
+from attrs import evolve
+
+from . import check, codec
+from .batch import Batch
+from .dialect import Cancels, Dialect, Lists, Resumes
+from .dialects import load
+from .errors import (
+    ActionRequiredError,
+    ConfigurationError,
+    ConflictError,
+    RunFailedError,
+    UnsupportedError,
+)
+from .flow import perform
+from .model import Action, Flow, Origins, Run, RunRef, RunStatus, ToolOutput
+from .schedule import Backoff, Retry, Schedule
+from .stream import OnCancel, Options, RunStream
+from .tools import Tools, ToolsLike
+from .transport import MAX_BODY, Address, AiohttpTransport, Transport
+
+if TYPE_CHECKING:
+    import aiohttp
+
+logger = logging.getLogger("agentruns")
+
+T = TypeVar("T")
+
+
+def connect(
+    dialect: Dialect | ModuleType | str,
+    *,
+    token: str | None = None,
+    base_url: str | None = None,
+    session: aiohttp.ClientSession | None = None,
+    timeout: float = 30.0,
+    retry: Retry = Retry(),  # noqa: B008 - frozen
+    schedule: Schedule | None = None,
+    budget: float | None = None,
+    insecure: bool = False,
+    connections: int = 100,
+    max_body: int = MAX_BODY,
+) -> Client:
+    """
+    Return a client of one vendor, to be opened with `async with`.
+
+    *dialect* is a module such as `agentruns.narrative`, its name, or anything that satisfies the `Dialect` protocol.
+    *token* and *base_url* are else read from the vendor's environment variables. A *session* is borrowed, never closed.
+    *timeout* is in seconds, for one HTTP exchange; connecting may take no more than 10 of them. *schedule* says when to
+    poll. *budget* is how many requests per second may be sent, by default the vendor's documented limit with headroom.
+    *connections* bounds both the requests in flight and the connections; *max_body* the bytes of an answer.
+
+    Raise `ConfigurationError` for what cannot work: no token, a token over plain http to another host (unless
+    *insecure*), an unknown dialect, a URL that is none, a number that is out of range.
+    """
+    known = load(dialect) if isinstance(dialect, str) else _checked(dialect)
+    for name, value in (("timeout", timeout), ("connections", connections), ("max_body", max_body)):
+        check.number(name, value)
+    if budget is not None:
+        check.number("budget", budget)
+    address = Address(_base_url(known, base_url, insecure=insecure), _token(known, token))
+    transport = AiohttpTransport(
+        address,
+        session=session,
+        timeout=timeout,
+        connections=connections,
+        max_body=max_body,
+        rate=budget if budget is not None else known.BUDGET,
+    )
+    return Client(known, transport, retry=retry, schedule=schedule or Backoff())
+
+
+class Client:
+    """
+    Start, follow, answer and cancel runs of one vendor; made by `connect`.
+
+    An async context manager: leaving it ends every stream, releases every connection and leaves no task behind.
+    """
+
+    def __init__(self, dialect: Dialect, transport: Transport, *, retry: Retry, schedule: Schedule) -> None:
+        self._dialect = dialect
+        self._transport = transport
+        self._retry = retry
+        self._schedule = schedule
+        self._streams: WeakSet[RunStream] = WeakSet()
+        self._open = False
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._dialect.NAME} over {self._transport!r}, {'open' if self._open else 'not open'}>"
+
+    async def __aenter__(self) -> Self:
+        await self._transport.open()
+        self._open = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._open = False
+        for stream in tuple(self._streams):
+            await stream.shut("the client was closed while this stream was waited for")
+        await self._transport.close()
+
+    # Runs -------------------------------------------------------------------------------------------------------------
+
+    async def start(self, origin: Any) -> Run:
+        """
+        Start a run and return its first state.
+
+        Raise `OutcomeUnknownError` where the vendor may or may not have started it, `ConflictError` where its state has
+        moved, other `APIError`s where it refuses.
+        """
+        self._check_origin(origin)
+        return await self._looking_again(lambda: self._dialect.start(origin))
+
+    async def fetch(self, run: Run | RunRef, **params: str) -> Run:
+        """Read a run once; *params* go to the vendor as query parameters."""
+        return await self.perform(self._dialect.fetch(_ref(run), params))
+
+    def stream(
+        self,
+        origin: Any,
+        *,
+        tools: ToolsLike | None = None,
+        timeout: float | None = 600.0,
+        max_resumes: int = 10,
+        progress: bool = False,
+        patience: float = 60.0,
+        stall: float | None = None,
+        on_cancel: OnCancel = "leave",
+        key: str | None = None,
+    ) -> RunStream:
+        """
+        Return the states of a run as an async iterator: of a new run, if *origin* is what starts one.
+
+        A `Run` or `RunRef` is watched from where it is; a `Run` counts as the first state. *timeout*, *patience* and
+        *stall* are in seconds: for the whole wait (handlers included), for lost contact while polling, and for a run in
+        which nothing observable changes. *max_resumes* bounds how often handlers answer. With *progress*, states that
+        differ in progress alone are shown too. *on_cancel* says what cancelling the local wait does to the remote run.
+
+        Nothing is sent before the first step. Raise `ConfigurationError` or `UnsupportedError` at once for what cannot
+        work.
+        """
+        options = Options(
+            timeout=timeout,
+            max_resumes=max_resumes,
+            progress=progress,
+            patience=patience,
+            stall=stall,
+            on_cancel=on_cancel,
+        )
+        if key is not None:
+            raise ConfigurationError("`key` names work in a journal, and this client has none")
+        if not isinstance(origin, Run | RunRef):
+            self._check_origin(origin)
+        if on_cancel != "leave":
+            self._capable(Cancels, "cancel")
+        stream = RunStream(self, origin, None if tools is None else Tools.of(tools), options, self._schedule)
+        self._streams.add(stream)
+        return stream
+
+    async def result(
+        self,
+        origin: Any,
+        *,
+        tools: ToolsLike | None = None,
+        timeout: float | None = 600.0,
+        max_resumes: int = 10,
+        progress: bool = False,
+        patience: float = 60.0,
+        stall: float | None = None,
+        on_cancel: OnCancel = "leave",
+        key: str | None = None,
+    ) -> Run:
+        """
+        Follow a run to its end and return its last state; the parameters are those of `stream`.
+
+        Raise `RunFailedError` if it failed, `ActionRequiredError` if it waits for an answer that *tools* does not give.
+        """
+        async with self.stream(
+            origin,
+            tools=tools,
+            timeout=timeout,
+            max_resumes=max_resumes,
+            progress=progress,
+            patience=patience,
+            stall=stall,
+            on_cancel=on_cancel,
+            key=key,
+        ) as stream:
+            async for _ in stream:
+                pass
+        run = stream.run
+        assert run is not None
+        if run.status is RunStatus.FAILED:
+            why = f"{run.failure.type}: {run.failure.message}".rstrip(": ") if run.failure else "no reason given"
+            raise RunFailedError(run, f"the run failed ({why})")
+        if run.status is RunStatus.REQUIRES_ACTION:
+            raise ActionRequiredError(run, f"no handler for {', '.join(action.name for action in run.actions)}")
+        return run
+
+    async def resume(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
+        """
+        Answer a paused run and return the state that follows: of the same run or of another, as the vendor has it.
+
+        Raise `ConfigurationError`, before any request, for a run that does not wait, for an answer to something that is
+        not pending, and for an output that JSON cannot carry.
+        """
+        dialect = self._capable(Resumes, "resume")
+        if run.status is not RunStatus.REQUIRES_ACTION:
+            raise ConfigurationError(f"run {run.id} is {run.status}; only one that requires action can be answered")
+        pending = {action.id for action in run.actions}
+        strange = [output.action.id for output in outputs if output.action.id not in pending]
+        if strange:
+            raise ConfigurationError(
+                f"run {run.id} does not wait for {', '.join(strange)}; it waits for {', '.join(sorted(pending))}. Read "
+                "it again with `client.fetch(run)` if it may have moved"
+            )
+        fit = [evolve(each, output=_plain(each)) for each in outputs]
+        return await self._looking_again(lambda: dialect.resume(run, fit))
+
+    async def cancel(self, run: Run | RunRef) -> Run | None:
+        """Cancel a run and return what the vendor says of it; raise `UnsupportedError` where there is no cancel."""
+        return await self.perform(self._capable(Cancels, "cancel").cancel(_ref(run)))
+
+    def runs(self, parent: str | None = None) -> AsyncIterator[Run]:
+        """Iterate over the runs of *parent*, page by page; raise `UnsupportedError` where the vendor has no list."""
+        return self._pages(self._capable(Lists, "list"), parent or "")
+
+    def batch(
+        self,
+        origins: Origins,
+        *,
+        limit: int = 64,
+        tools: ToolsLike | None = None,
+        timeout: float | None = 600.0,
+        key: Callable[[Any], str] | None = None,
+    ) -> Batch:
+        """
+        Run many origins, never more than *limit* at once, and iterate over each `Outcome` as it ends.
+
+        *origins*, an iterable or async iterable, is taken lazily. One failure never stops the others. *timeout* is in
+        seconds, for each run. Leave the loop early within `async with client.batch(...) as outcomes:` to end the rest
+        at once; a plain `break` ends it when the batch is let go of.
+        """
+        check.whole("limit", limit, 1)
+        common = None if tools is None else Tools.of(tools)
+        return Batch(lambda origin: self.result(origin, tools=common, timeout=timeout), origins, limit, key)
+
+    async def perform(self, flow: Flow[T]) -> T:
+        """Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result."""
+        return await self._perform(flow, self._retry)
+
+    # What a stream needs ----------------------------------------------------------------------------------------------
+
+    async def poll(self, ref: RunRef) -> Run:
+        """Read a run with a single request: whether and when to ask again is the stream's to say."""
+        return await self._perform(self._dialect.fetch(ref, {}), evolve(self._retry, attempts=1))
+
+    def handler_names(self, action: Action) -> Sequence[str]:
+        """Return the names under which a handler for *action* may be registered, best first."""
+        return self._dialect.handler_names(action)
+
+    async def _perform(self, flow: Flow[T], retry: Retry) -> T:
+        if not self._open:
+            flow.close()
+            raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
+        return await perform(flow, self._transport, self._dialect.problem, retry)
+
+    async def _looking_again(self, make: Callable[[], Flow[Run]]) -> Run:
+        """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""
+        for _ in range(int(self._retry.conflicts)):
+            try:
+                return await self.perform(make())
+            except ConflictError as error:
+                logger.debug("looking again: %s", error)
+        return await self.perform(make())
+
+    async def _pages(self, dialect: Lists, parent: str) -> AsyncIterator[Run]:
+        cursor: str | None = None
+        while True:
+            page = await self.perform(dialect.page(parent, cursor))
+            for run in page.runs:
+                yield run
+            if page.cursor is None:
+                return
+            cursor = page.cursor
+
+    def _check_origin(self, origin: Any) -> None:
+        if not isinstance(origin, self._dialect.Origin):
+            raise ConfigurationError(
+                f"{self._dialect.NAME} starts a run from {self._dialect.Origin.__name__}, not from "
+                f"{type(origin).__name__}; to go on with one that exists, pass its Run or RunRef to `client.stream`"
+            )
+
+    def _capable(self, capability: type[T], operation: str) -> T:
+        if not isinstance(self._dialect, capability):
+            raise UnsupportedError(f"{self._dialect.NAME} has no way to {operation} runs")
+        return self._dialect
+
+
+def _plain(output: ToolOutput) -> Any:
+    return codec.plain(output.output, f"the output for {output.action.name!r}")
+
+
+def _ref(run: Run | RunRef) -> RunRef:
+    return run.ref if isinstance(run, Run) else run
+
+
+def _checked(dialect: Any) -> Dialect:
+    missing = [
+        name for name in ("NAME", "BASE_URL", "Origin", "start", "fetch", "problem") if not hasattr(dialect, name)
+    ]
+    if missing:
+        raise ConfigurationError(
+            f"{dialect!r} is no dialect: it lacks {', '.join(missing)}. Pass a module such as `agentruns.narrative`, "
+            "its name, or what satisfies `agentruns.Dialect`"
+        )
+    known: Dialect = dialect
+    return known
+
+
+def _token(dialect: Dialect, token: str | None) -> str:
+    found = token if token is not None else os.environ.get(dialect.TOKEN_VARIABLE, "")
+    if not found.strip():
+        raise ConfigurationError(
+            f"there is no token for {dialect.NAME}; pass `token=`, or set the environment variable "
+            f"{dialect.TOKEN_VARIABLE}"
+        )
+    if not found.isascii() or not found.isprintable() or " " in found.strip():
+        raise ConfigurationError(f"the token for {dialect.NAME} has characters that a header cannot carry")
+    return found.strip()
+
+
+def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
+    url = base_url or os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"base_url is {url!r}, which is not a URL: {error}") from error
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or parts.username:
+        raise ConfigurationError(
+            f"base_url is not one that requests can hang on; it must look like {dialect.BASE_URL}: http or https, a "
+            "host, a path if need be, and no user, query or fragment"
+        )
+    if parts.scheme == "http" and not insecure and not _is_loopback(host):
+        raise ConfigurationError(
+            f"base_url {url!r} would send the token unencrypted to {host}; use https, or pass `insecure=True` if you "
+            "accept that"
+        )
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

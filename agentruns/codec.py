@@ -1,0 +1,182 @@
+"""
+JSON text and typed values, strictly.
+
+cattrs coerces by default (`str(None)` is "None", `bool("false")` is True). The converter here takes only what the
+type says; unknown fields are ignored, missing or wrong ones are reported with their JSON path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import attrs
+import cattrs
+import msgspec
+from cattrs import transform_error
+from cattrs.gen import make_dict_structure_fn
+from cattrs.v import format_exception
+
+from .errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+class CodecError(ValueError):
+    """Say what does not fit, with its JSON path; callers turn it into an error of their own."""
+
+
+def decode(body: bytes | str) -> Any:
+    """Return the JSON value in *body*; empty is None. Raise `CodecError` for anything that is not JSON."""
+    if not body:
+        return None
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise CodecError("nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CodecError(str(error)) from None
+
+
+def encode(value: Any) -> bytes:
+    """Return *value*, made of plain JSON types, as JSON."""
+    return msgspec.json.encode(value)
+
+
+def plain(value: Any, what: str) -> Any:
+    """
+    Return *value* (attrs classes, datetimes, enums and the like included) as plain JSON types.
+
+    Raise `ConfigurationError`, naming *what* it is, for what JSON cannot carry: NaN, sets of objects, lone surrogates.
+    """
+    try:
+        builtins = msgspec.to_builtins(value, str_keys=True)
+        json.dumps(builtins, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ConfigurationError(
+            f"{what} is not something that JSON can carry ({error}). Use dicts, lists, strings, finite numbers, "
+            "booleans, None, or attrs classes of these"
+        ) from error
+    return builtins
+
+
+def structure(value: Any, cls: type[T]) -> T:
+    """Return *value* as *cls*; raise `CodecError` listing what does not fit and where."""
+    try:
+        return converter().structure(value, cls)
+    except Exception as error:
+        raise CodecError("; ".join(transform_error(error, path="$", format_exception=_reason))) from None
+
+
+def unstructure(value: Any) -> Any:
+    """Return an attrs value as plain JSON types."""
+    return converter().unstructure(value)
+
+
+@cache
+def converter() -> cattrs.Converter:
+    """Return the one strict converter, built at first use: its hooks cost milliseconds."""
+    made = cattrs.Converter()
+    _exactly(made, str, "string")
+    _exactly(made, bool, "boolean")
+    _exactly(made, int, "integer")
+    _exactly(made, float, "number", also=(int,))
+    made.register_structure_hook(datetime, lambda value, _: _moment(value))
+    made.register_unstructure_hook(datetime, lambda value: value.isoformat().replace("+00:00", "Z"))
+    made.register_structure_hook_factory(attrs.has, _object_hook)
+    made.register_structure_hook_factory(_is_tuple_of, _array_hook)
+    made.register_structure_hook_factory(_is_optional, _optional_hook)
+    made.register_structure_hook_factory(_is_mapping, lambda _: _mapping)
+    return made
+
+
+def _exactly(made: cattrs.Converter, cls: type, what: str, also: tuple[type, ...] = ()) -> None:
+    def hook(value: Any, _: Any) -> Any:
+        if value.__class__ is cls or value.__class__ in also:
+            return value
+        raise TypeError(f"expected {what}, got {_name(value)}")
+
+    made.register_structure_hook(cls, hook)
+
+
+def _moment(value: Any) -> datetime:
+    """Read ISO 8601 with any number of fraction digits; a time without an offset is UTC."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected date-time, got {_name(value)}")
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"expected date-time, got {value[:40]!r}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    fields = make_dict_structure_fn(cls, made)
+
+    def hook(value: Any, kind: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"expected object, got {_name(value)}")
+        return fields(value, kind)
+
+    return hook
+
+
+def _is_tuple_of(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
+
+
+def _array_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Structure each item; `list[T]` is for cattrs to do, so that its errors keep the index."""
+    items: Any = list.__class_getitem__(get_args(kind)[0])
+
+    def hook(value: Any, _: Any) -> Any:
+        if not isinstance(value, list):
+            raise TypeError(f"expected array, got {_name(value)}")
+        return tuple(made.get_structure_hook(items)(value, items))  # found late: a class may contain itself
+
+    return hook
+
+
+def _is_optional(kind: Any) -> bool:
+    return get_origin(kind) in {Union, UnionType} and len(get_args(kind)) == 2 and NoneType in get_args(kind)
+
+
+def _optional_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Decide `X | None` once; cattrs would dispatch anew on every call."""
+    inner = next(each for each in get_args(kind) if each is not NoneType)
+    hook = made.get_structure_hook(inner)
+    return lambda value, _: None if value is None else hook(value, inner)
+
+
+def _is_mapping(kind: Any) -> bool:
+    return get_origin(kind) is Mapping
+
+
+def _mapping(value: Any, _: Any) -> Any:
+    """Pass a free-form object through as it is."""
+    if not isinstance(value, dict):
+        raise TypeError(f"expected object, got {_name(value)}")
+    return value
+
+
+def _name(value: Any) -> str:
+    """Name a JSON value's type as JSON does."""
+    names: Sequence[tuple[type | tuple[type, ...], str]] = (
+        (bool, "boolean"),
+        (int, "integer"),
+        (float, "number"),
+        (str, "string"),
+        (Mapping, "object"),
+        (list, "array"),
+        (NoneType, "null"),
+    )
+    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    """Keep the texts of our own hooks, which cattrs would replace."""
+    return str(error) if type(error) in {TypeError, ValueError} else format_exception(error, kind)

@@ -1,0 +1,90 @@
+"""
+What a vendor module must offer: a few names, and generator functions that yield requests and never wait.
+
+A module satisfies the protocol as it is. What a vendor cannot do, its module simply does not have: the capability
+protocols below are looked for at run time, and `UnsupportedError` is raised before any request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from .model import Action, Flow, Page, Problem, Response, Run, RunRef, ToolOutput
+
+
+class Dialect(Protocol):
+    """One vendor."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802
+        """Return the vendor's name, as `connect("name")` takes it."""
+        ...
+
+    @property
+    def BASE_URL(self) -> str:  # noqa: N802
+        """Return the production URL that the vendor's paths hang on."""
+        ...
+
+    @property
+    def TOKEN_VARIABLE(self) -> str:  # noqa: N802
+        """Return the environment variable that the token is read from."""
+        ...
+
+    @property
+    def BASE_URL_VARIABLE(self) -> str:  # noqa: N802
+        """Return the environment variable that another base URL is read from."""
+        ...
+
+    @property
+    def BUDGET(self) -> float | None:  # noqa: N802
+        """Return the requests per second that the vendor's documented limit allows, None where there is none."""
+        ...
+
+    @property
+    def Origin(self) -> type[Any]:  # noqa: N802
+        """Return the class of what starts a run."""
+        ...
+
+    def start(self, origin: Any) -> Flow[Run]:
+        """Start a run."""
+        ...
+
+    def fetch(self, ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+        """Read a run once."""
+        ...
+
+    def problem(self, response: Response) -> Problem:
+        """Say what an error body says."""
+        ...
+
+    def handler_names(self, action: Action) -> Sequence[str]:
+        """Return the names under which a handler for this action is looked for, best first."""
+        ...
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A vendor whose runs can be answered."""
+
+    def resume(self, run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
+        """Answer a paused run."""
+        ...
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """A vendor whose runs can be cancelled."""
+
+    def cancel(self, ref: RunRef) -> Flow[Run | None]:
+        """Cancel a run."""
+        ...
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """A vendor that lists runs."""
+
+    def page(self, parent: str, cursor: str | None) -> Flow[Page]:
+        """Return one page of runs."""
+        ...

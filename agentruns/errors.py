@@ -1,0 +1,230 @@
+"""
+Every exception, and whose fault it was.
+
+AgentRunsError
+├─ ConfigurationError                 wrong before any request: fix the call
+├─ UnsupportedError                   this vendor has no such operation
+├─ TransportError(request)            no answer came
+├─ OutcomeUnknownError(request)       a request that must not be repeated never got a clear answer
+├─ ProtocolError                      the answer is not what the vendor documents (JSON path in the text)
+├─ APIError(response)                 the vendor said no
+│  └─ AuthenticationError  NotFoundError  ConflictError  InvalidRequestError
+│     RateLimitedError  QuotaError  ServerError
+└─ RunError(run)                      the run did not end as needed; `.run` is its last state
+   └─ RunFailedError  ActionRequiredError  TooManyResumesError  StalledError  ToolOutcomeUnknownError
+      DeadlineExceededError (also a TimeoutError)
+ToolError                             raised BY handlers: its text goes to the model
+
+Every one of them pickles: what `__init__` takes stays in `args`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .model import Problem, Request, Response, Run
+
+
+class AgentRunsError(Exception):
+    """Be the base of every error that this library raises to its caller."""
+
+
+class ConfigurationError(AgentRunsError):
+    """Report what is wrong with a call before any request was sent."""
+
+
+class UnsupportedError(AgentRunsError):
+    """Report an operation that this vendor's API does not have."""
+
+
+class TransportError(AgentRunsError):
+    """
+    Report that no answer came: refused, reset, timed out, or cut off.
+
+    `sent` is False only where it is certain that the server never saw the request. `final` says that trying again
+    cannot help: a certificate was refused, or the answer is too long.
+    """
+
+    def __init__(self, request: Request, reason: str, sent: bool = True, final: bool = False) -> None:
+        super().__init__(request, reason, sent, final)
+        self.request = request
+        self.reason = reason
+        self.sent = sent
+        self.final = final
+
+    def __str__(self) -> str:
+        return f"no answer to {self.request.line}: {self.reason}"
+
+
+class OutcomeUnknownError(AgentRunsError):
+    """
+    Report a request that must not be repeated and never got a clear answer.
+
+    The vendor may or may not have acted on `request`. The cause (`__cause__`) says what happened.
+    """
+
+    def __init__(self, request: Request, reason: str) -> None:
+        super().__init__(request, reason)
+        self.request = request
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the outcome of {self.request.line} is unknown: {self.reason}. It may have taken effect, and repeating it "
+            "may do it twice: look at what the vendor has before you decide to send it again"
+        )
+
+
+class ProtocolError(AgentRunsError):
+    """Report an answer that is not what the vendor documents; the text names the JSON path."""
+
+
+class APIError(AgentRunsError):
+    """
+    Report that the vendor said no.
+
+    `status`, `message`, `code` (the vendor's own word), `title`, `docs_url`, `request_id` (or log id),
+    `retry_after` (seconds) and `detail` (further documented fields) are None or empty where the vendor gave none.
+    """
+
+    hint: ClassVar[str] = ""
+
+    def __init__(self, response: Response, problem: Problem | None = None, retry_after: float | None = None) -> None:
+        super().__init__(response, problem, retry_after)
+        self.response = response
+        self.retry_after = retry_after
+        self.status = response.status
+        self.message = problem.message if problem else response.body[:200].decode("utf-8", "replace")
+        self.code = problem.code if problem else None
+        self.title = problem.title if problem else None
+        self.docs_url = problem.docs_url if problem else None
+        self.request_id = problem.request_id if problem else None
+        self.detail = problem.detail if problem else {}
+
+    def __str__(self) -> str:
+        said = self.message or self.title or "no reason given"
+        about = [
+            *([str(self.code)] if self.code else []),
+            *([f"retry after {self.retry_after:g} s"] if self.retry_after is not None else []),
+            *([f"log id {self.request_id}"] if self.request_id else []),
+            *([f"see {self.docs_url}"] if self.docs_url else []),
+        ]
+        named = f"{self.title}: " if self.title and self.title != said else ""
+        text = f"{self.response.request.line} was answered {self.status}: {named}{said}"
+        text += f" ({'; '.join(about)})" if about else ""
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class AuthenticationError(APIError):
+    """Report 401 or 403: the token is wrong, or may not do this."""
+
+    hint = "Check the token, its permissions, and that it belongs to this base URL"
+
+
+class NotFoundError(APIError):
+    """Report 404: no such thing, or not yours."""
+
+    hint = "Check the id, and that the token's owner may see it"
+
+
+class ConflictError(APIError):
+    """Report 409: the vendor's state is not the one that the request was made for."""
+
+    hint = "Read the current state, then decide whether the request still makes sense"
+
+
+class InvalidRequestError(APIError):
+    """Report 400 or 422: the vendor cannot accept this request."""
+
+
+class RateLimitedError(APIError):
+    """Report 429: too many requests, or no free slot."""
+
+    hint = "Send less (`connect(..., budget=...)`), or wait as long as the answer asks"
+
+
+class QuotaError(APIError):
+    """Report 402: credits, budget or plan do not allow it."""
+
+
+class ServerError(APIError):
+    """Report a 5xx: the vendor failed."""
+
+
+class RunError(AgentRunsError):
+    """Report a run that did not end as needed; `run` is its last state, None if none was ever seen."""
+
+    hint: ClassVar[str] = ""
+
+    def __init__(self, run: Run | None, reason: str) -> None:
+        super().__init__(run, reason)
+        self.run = run
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.run is None:
+            where = "no state of the run was seen"
+        else:
+            where = f"run {self.run.id} is {self.run.status.value} (vendor: {self.run.vendor_status})"
+        return f"{self.reason}; {where}" + (f". {self.hint}" if self.hint else "")
+
+
+class RunFailedError(RunError):
+    """Report a run that ended as failed; `run.failure` says why."""
+
+
+class ActionRequiredError(RunError):
+    """Report a run that waits for an answer that no handler gives."""
+
+    hint = "Pass `tools=` with a handler for each action, or answer with `client.resume(run, outputs)`"
+
+
+class TooManyResumesError(RunError):
+    """Report a run that asked for more answers than `max_resumes` allows."""
+
+    hint = "Raise `max_resumes`, or go on with `client.stream(run, tools=...)`"
+
+
+class StalledError(RunError):
+    """Report a run in which nothing observable changed for `stall` seconds."""
+
+    hint = "It may still be going on at the vendor: watch it again with `client.stream(run.ref)`"
+
+
+class ToolOutcomeUnknownError(RunError):
+    """Report an action whose handler was running when the process died."""
+
+    hint = "Find out what the handler did, then answer with `client.resume(run, outputs)`"
+
+
+class DeadlineExceededError(RunError, TimeoutError):
+    """Report that `timeout` seconds passed before the run was over; the run itself goes on at the vendor."""
+
+    hint = "The run goes on at the vendor: watch it again with `client.stream(run.ref)`, or allow more `timeout`"
+
+
+class ToolError(Exception):
+    """
+    Tell the model what went wrong; raised by handlers.
+
+    Its text, and nothing else, is sent to the model as an error output.
+    """
+
+
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    402: QuotaError,
+    403: AuthenticationError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: InvalidRequestError,
+    429: RateLimitedError,
+}
+
+
+def api_error(response: Response, problem: Problem, retry_after: float | None) -> APIError:
+    """Return the exception for a response of status 400 or above."""
+    kind = _BY_STATUS.get(response.status) or (ServerError if response.status >= 500 else APIError)
+    return kind(response, problem, retry_after)

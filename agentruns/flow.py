@@ -1,0 +1,98 @@
+"""The one loop that sends: run a vendor's flow, repeating each request as often as it may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from . import codec, wire
+from .errors import OutcomeUnknownError, ProtocolError, TransportError, api_error
+from .model import Flow, Pause, Problem, Request, Response, Send, T
+from .schedule import Retry
+
+logger = logging.getLogger("agentruns")
+
+
+async def perform(flow: Flow[T], send: Send, problem: Callable[[Response], Problem], retry: Retry) -> T:
+    """
+    Run *flow* to its result.
+
+    An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
+    get, so a flow that knows better can catch it (and look for the run that a lost answer may have started).
+    """
+    try:
+        wanted = next(flow)
+        while True:
+            try:
+                answer = await _obey(wanted, send, problem, retry)
+            except Exception as error:
+                wanted = flow.throw(error)
+            else:
+                wanted = flow.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
+async def _obey(wanted: Request | Pause, send: Send, problem: Callable[[Response], Problem], retry: Retry) -> Response:
+    if isinstance(wanted, Request):
+        return await _exchange(wanted, send, problem, retry)
+    await asyncio.sleep(wanted.seconds)
+    return Response(204, {}, b"", Request("PAUSE", ""))
+
+
+async def _exchange(request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry) -> Response:
+    """
+    Return the 2xx answer to *request*, or raise.
+
+    Lost answers, 408 and 5xx are tried again only where the request is idempotent or was certainly never sent. 429 is
+    always tried again: it was refused before anything was done. `Retry-After` is a floor.
+    """
+    for attempt in range(1, int(retry.attempts) + 1):
+        floor = 0.0
+        error: Exception
+        try:
+            response = await send(request)
+        except TransportError as lost:
+            error, unclear = lost, lost.sent
+            again = not lost.final and (request.idempotent or not lost.sent)
+        else:
+            if 200 <= response.status < 300:
+                cut = _undecodable(response)
+                if cut is None:
+                    return response
+                # A body that is cut off without a declared length looks like this; the next one may be whole.
+                error, again, unclear = cut, request.idempotent, True
+            elif response.status < 400:
+                raise ProtocolError(
+                    f"{request.line} was answered {response.status} (a redirect to "
+                    f"{response.headers.get('location', 'nowhere')!r}), which is not followed because it could carry "
+                    "the token elsewhere. Check `base_url`"
+                )
+            else:
+                asked = wire.retry_after(response.headers)
+                error = api_error(response, problem(response), asked)
+                floor = asked or 0.0
+                unclear = response.status == 408 or response.status >= 500
+                again = response.status == 429 or (unclear and request.idempotent)
+        if not again and unclear and not request.idempotent:
+            raise OutcomeUnknownError(request, str(error)) from error
+        if not again or attempt >= retry.attempts or floor > retry.longest:
+            raise error
+        wait = retry.backoff.delay(attempt - 1, at_least=floor, noise=random.random())  # noqa: S311
+        logger.debug("%s: attempt %d of %d failed, next in %.2f s", request.line, attempt, retry.attempts, wait)
+        await asyncio.sleep(wait)
+    raise AssertionError("a retry of no attempts cannot be made")  # pragma: no cover
+
+
+def _undecodable(response: Response) -> TransportError | None:
+    try:
+        codec.decode(response.body)
+    except codec.CodecError as error:
+        begins = response.body[:40].decode("utf-8", "replace")
+        return TransportError(response.request, f"the answer is not whole JSON ({error}); it begins {begins!r}")
+    return None

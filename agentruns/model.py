@@ -1,0 +1,246 @@
+"""
+The values that move between modules: frozen, typed, free of I/O.
+
+Vendors' words stay in `vendor_status`, `detail` and `raw`; everything else is in our own.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+from attrs import asdict, field, frozen
+
+from . import codec
+from .errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+class RunStatus(enum.StrEnum):
+    """Where a run is in its life, in one set of words for every vendor."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    REQUIRES_ACTION = "requires_action"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def in_flight(self) -> bool:
+        """Tell whether the run still moves by itself: keep polling."""
+        return self in {RunStatus.PENDING, RunStatus.RUNNING}
+
+
+@frozen
+class Request:
+    """
+    One HTTP request below the base URL: no host, no token.
+
+    `idempotent` says that sending it again cannot do a thing twice; by default only GET is.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(factory=dict)
+    json: Any = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(factory=dict)
+    idempotent: bool = field()
+
+    @idempotent.default
+    def _reads_only(self) -> bool:
+        return self.method == "GET"
+
+    @property
+    def line(self) -> str:
+        """Return method and path, as errors and logs show them."""
+        return f"{self.method} {self.path}"
+
+
+@frozen
+class Pause:
+    """Ask, within a flow, for *seconds* of waiting."""
+
+    seconds: float
+
+
+@frozen
+class Response:
+    """One HTTP answer; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    request: Request
+
+
+@frozen
+class Problem:
+    """What a vendor's error body says, in common words."""
+
+    message: str
+    code: str | None = None
+    title: str | None = None
+    docs_url: str | None = None
+    request_id: str | None = None
+    detail: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class RunRef:
+    """Name an existing run; `parent` is its conversation, thread or agent, empty where the vendor needs none."""
+
+    id: str
+    parent: str = ""
+
+
+@frozen
+class Action:
+    """One thing that a paused run waits for."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class ToolOutput:
+    """The answer to one action; with `is_error`, the reason why there is none."""
+
+    action: Action
+    output: Any
+    is_error: bool = False
+
+
+@frozen
+class Failure:
+    """Why a run failed, in the vendor's words."""
+
+    type: str
+    message: str = ""
+
+
+@frozen
+class Usage:
+    """Tokens that a run has used."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+@frozen
+class Progress:
+    """Steps done, and how many there may be."""
+
+    done: int
+    limit: int | None = None
+
+
+@frozen
+class Run:
+    """
+    One state of one run.
+
+    Equality covers what a reader acts on: which run, status, actions, output, failure. Counters do not make two
+    states differ. `detail` is the vendor's own attrs class; `raw` is the JSON object as received.
+    """
+
+    ref: RunRef
+    status: RunStatus
+    vendor_status: str
+    actions: tuple[Action, ...] = ()
+    output: Any = None
+    failure: Failure | None = None
+    usage: Usage | None = field(default=None, eq=False)
+    progress: Progress | None = field(default=None, eq=False)
+    poll_after: float | None = field(default=None, eq=False)
+    vendor: str = field(default="", kw_only=True)
+    detail: Any = field(default=None, eq=False, repr=False, kw_only=True)
+    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False, kw_only=True)
+
+    @property
+    def id(self) -> str:
+        """Return the vendor's id of this run."""
+        return self.ref.id
+
+    def to_json(self) -> str:
+        """Return the run as JSON text, to be parked and read back by `Run.from_json`."""
+        parked = asdict(self, recurse=True, filter=lambda attribute, _: attribute.name != "detail")
+        return codec.encode(parked).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Run:
+        """
+        Return the run that `to_json` wrote, `detail` included for the vendors of this package.
+
+        Raise `ConfigurationError` for any other text.
+        """
+        try:
+            parked = codec.structure(codec.decode(text), _ParkedRun)
+            read = detail_readers.get(parked.vendor)
+            return cls(
+                ref=parked.ref,
+                status=RunStatus(parked.status),
+                vendor_status=parked.vendor_status,
+                actions=parked.actions,
+                output=parked.output,
+                failure=parked.failure,
+                usage=parked.usage,
+                progress=parked.progress,
+                poll_after=parked.poll_after,
+                vendor=parked.vendor,
+                detail=read(parked.raw) if read else None,
+                raw=parked.raw,
+            )
+        except ValueError as error:
+            raise ConfigurationError(
+                f"this is not a run as `Run.to_json` writes it: {error}. Pass the text unchanged"
+            ) from error
+
+
+@frozen
+class _ParkedRun:
+    """What `Run.to_json` writes."""
+
+    ref: RunRef
+    status: str
+    vendor_status: str
+    actions: tuple[Action, ...]
+    output: Any
+    failure: Failure | None
+    usage: Usage | None
+    progress: Progress | None
+    poll_after: float | None
+    vendor: str
+    raw: Mapping[str, Any]
+
+
+detail_readers: Final[dict[str, Callable[[Mapping[str, Any]], Any]]] = {}
+"""By vendor name, what reads `Run.detail` out of `Run.raw`; each dialect enters its own."""
+
+
+@frozen
+class Page:
+    """One page of a list of runs; `cursor` is None on the last."""
+
+    runs: tuple[Run, ...]
+    cursor: str | None = None
+
+
+@frozen
+class Outcome:
+    """How one origin of a batch ended: `run` is its last state, `error` is None if it completed."""
+
+    index: int
+    origin: Any
+    run: Run | None = None
+    error: Exception | None = None
+    key: str | None = None
+
+
+Flow: TypeAlias = Generator[Request | Pause, Response, T]
+"""A vendor operation: yields what it wants sent, receives the answers, returns a value."""
+
+Send: TypeAlias = Callable[[Request], Awaitable[Response]]
+Origins: TypeAlias = Iterable[Any] | AsyncIterable[Any]

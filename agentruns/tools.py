@@ -1,0 +1,252 @@
+"""
+Handlers: who answers what a run asks for, and how.
+
+Only the text of a `ToolError`, a timeout, or arguments that do not fit reach the model. Any other exception is a bug of
+the application: it reaches the caller as it is, and nothing is posted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, overload
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+from attrs import field, frozen
+
+from . import codec
+from .errors import AgentRunsError, ConfigurationError, ToolError
+from .model import Action, ToolOutput
+from .signature import Signature
+
+Function: TypeAlias = Callable[..., Any]
+F = TypeVar("F", bound=Function)
+
+_THREADS = 40
+_limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("agentruns_tool_threads")
+
+
+@frozen
+class ToolSchema:
+    """What a model must know of a tool; `input_schema` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+
+@frozen
+class Tool:
+    """
+    One handler.
+
+    `signature` is None for a handler that takes the `Action` itself. `timeout` is in seconds. `repeatable` says that
+    running it again after a crash does no harm.
+    """
+
+    name: str
+    function: Function = field(repr=False)
+    signature: Signature | None
+    timeout: float | None = None
+    repeatable: bool = False
+
+    async def __call__(self, action: Action) -> ToolOutput:
+        """Answer *action*; raise whatever the function raises, unless it is for the model."""
+        guard = asyncio.timeout(self.timeout)
+        try:
+            call = self._bound(action)
+            async with guard:
+                output = await _call(call)
+        except ToolError as error:
+            return ToolOutput(action, str(error) or "the tool failed and gave no reason", is_error=True)
+        except TimeoutError:
+            if not guard.expired():
+                raise
+            return ToolOutput(action, f"the tool gave no answer within {self.timeout:g} s", is_error=True)
+        return ToolOutput(action, codec.plain(output, f"the output of tool {self.name!r}"))
+
+    def _bound(self, action: Action) -> Callable[[], Any]:
+        if self.signature is None:
+            return partial(self.function, action)
+        try:
+            positional, named = self.signature.structure(action.arguments)
+        except msgspec.ValidationError as error:
+            raise ToolError(f"the arguments do not fit: {error}") from None
+        return partial(self.function, *positional, **named)
+
+
+class Tools:
+    """
+    Handlers by name.
+
+    `@tools.add` registers a function under its own name; `@tools.default` registers one that takes, as an `Action`, all
+    that no name matches. Async functions are awaited, others run in a worker thread with the caller's context
+    variables.
+    """
+
+    def __init__(self) -> None:
+        self._tools: dict[str, Tool] = {}
+        self._default: Tool | None = None
+
+    def __repr__(self) -> str:
+        return f"Tools({', '.join([*self._tools, *(['*'] if self._default else [])])})"
+
+    @overload
+    def add(
+        self, function: F, /, *, name: str | None = ..., timeout: float | None = ..., repeatable: bool = ...
+    ) -> F: ...
+
+    @overload
+    def add(
+        self, /, *, name: str | None = ..., timeout: float | None = ..., repeatable: bool = ...
+    ) -> Callable[[F], F]: ...
+
+    def add(
+        self,
+        function: F | None = None,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        repeatable: bool = False,
+    ) -> F | Callable[[F], F]:
+        """
+        Register *function*; usable as a decorator, with or without arguments.
+
+        Raise `ConfigurationError` for a name that is taken, or a signature that has no JSON Schema.
+        """
+        if function is None:
+            return lambda function: self.add(function, name=name, timeout=timeout, repeatable=repeatable)
+        tool = _tool(function, name, timeout, repeatable)
+        if tool.name in self._tools:
+            raise ConfigurationError(
+                f"two tools are called {tool.name!r}; give one another name: `tools.add(function, name=...)`"
+            )
+        self._tools[tool.name] = tool
+        return function
+
+    @overload
+    def default(self, function: F, /, *, timeout: float | None = ..., repeatable: bool = ...) -> F: ...
+
+    @overload
+    def default(self, /, *, timeout: float | None = ..., repeatable: bool = ...) -> Callable[[F], F]: ...
+
+    def default(
+        self, function: F | None = None, /, *, timeout: float | None = None, repeatable: bool = False
+    ) -> F | Callable[[F], F]:
+        """Register *function*, which takes the `Action`, for every action that no name matches."""
+        if function is None:
+            return lambda function: self.default(function, timeout=timeout, repeatable=repeatable)
+        if self._default is not None:
+            raise ConfigurationError("there are two default handlers; keep one, and let it look at `action.name`")
+        self._default = Tool("default", _callable(function), None, _seconds(timeout, "default"), repeatable)
+        return function
+
+    @classmethod
+    def of(cls, tools: ToolsLike | None) -> Tools:
+        """Return what users may pass as `tools`: a registry, a mapping of names, or one function of an `Action`."""
+        if isinstance(tools, Tools):
+            return tools
+        made = cls()
+        if isinstance(tools, Mapping):
+            for name, function in tools.items():
+                made.add(function, name=name)
+        elif tools is not None:
+            made.default(tools)
+        return made
+
+    def schemas(self) -> tuple[ToolSchema, ...]:
+        """Return name, description and JSON Schema of every named tool, in the order of registration."""
+        return tuple(
+            ToolSchema(
+                tool.name,
+                tool.signature.description if tool.signature else inspect.getdoc(tool.function) or "",
+                tool.signature.schema if tool.signature else {"type": "object"},
+            )
+            for tool in self._tools.values()
+        )
+
+    def find(self, names: Sequence[str]) -> Tool | None:
+        """Return the handler for the first of *names* that has one, else the default, else None."""
+        return next((self._tools[name] for name in names if name in self._tools), self._default)
+
+
+ToolsLike: TypeAlias = Tools | Mapping[str, Function] | Callable[[Action], Any]
+
+
+async def answer(handlers: Iterable[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput]) -> None:
+    """
+    Run the handlers of one pause concurrently, entering each answer into *answers* as it comes.
+
+    An answer that is already there is kept, and its handler not run. The first exception that is not for the model
+    cancels the other handlers and is raised as it is; later ones are added to it as notes.
+    """
+
+    async def enter(action: Action, tool: Tool) -> None:
+        try:
+            answers[action.id] = await tool(action)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise AgentRunsError(
+                f"the handler of {action.name!r} was cancelled from within; it must return, or raise ToolError"
+            ) from None
+
+    failed: list[BaseException] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for action, tool in handlers:
+                if action.id not in answers:
+                    group.create_task(enter(action, tool))
+    except BaseExceptionGroup as together:
+        failed.extend(together.exceptions)
+    if failed:
+        first, *others = failed
+        for other in others:
+            first.add_note(f"another handler failed too: {other!r}")
+        raise first
+
+
+async def _call(call: Callable[[], Any]) -> Any:
+    """Call an async function in this loop, any other in a worker thread; a thread cannot be stopped, only left."""
+    function = call.func if isinstance(call, partial) else call
+    if _is_async(function):
+        return await call()
+    try:
+        limiter = _limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+    result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _is_async(function: Function) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _tool(function: Function, name: str | None, timeout: float | None, repeatable: bool) -> Tool:
+    called = name or getattr(_callable(function), "__name__", None)
+    if not isinstance(called, str) or not called or called == "<lambda>":
+        raise ConfigurationError(f"{function!r} has no name; give it one: `tools.add(function, name=...)`")
+    return Tool(called, function, Signature.of(function, called), _seconds(timeout, called), repeatable)
+
+
+def _callable(function: Function) -> Function:
+    if not callable(function):
+        raise ConfigurationError(f"{function!r} cannot be a handler; pass a function, a mapping of them, or Tools()")
+    return function
+
+
+def _seconds(timeout: float | None, name: str) -> float | None:
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise ConfigurationError(f"the timeout of tool {name!r} is {timeout!r}; it must be seconds above zero, or None")
+    return timeout

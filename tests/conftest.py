@@ -1,0 +1,20 @@
+"""Tests that wait run on a loop whose time jumps to the next timer; the others on a real one."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from tests.kit import VirtualLoop
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "virtual: run on a loop whose time jumps to the next timer")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("virtual"):
+        return {"virtual": VirtualLoop}
+    return {"real": asyncio.new_event_loop}

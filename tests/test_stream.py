@@ -1,0 +1,575 @@
+"""RunStream: states, waiting, answering, and what survives a cut."""
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from agentruns import (
+    Action,
+    AgentRunsError,
+    ConfigurationError,
+    DeadlineExceededError,
+    NotFoundError,
+    ProtocolError,
+    RunRef,
+    RunStatus,
+    ServerError,
+    StalledError,
+    TooManyResumesError,
+    Tools,
+    TransportError,
+    UnsupportedError,
+    narrative,
+)
+from agentruns.schedule import Backoff
+from tests.kit import (
+    CONVERSATION,
+    HEAD,
+    NEXT_RUN,
+    POLL,
+    POLL_NEXT,
+    RUN,
+    START,
+    Answer,
+    Lost,
+    Wire,
+    client_of,
+    conversation,
+    problem,
+    run,
+)
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
+
+MESSAGE = narrative.UserMessage(CONVERSATION, "Handle invoice RE-2026-118.")
+REF = RunRef(RUN)
+
+
+def story(*states: Any, **lines: Any) -> Wire:
+    return Wire({HEAD: conversation(), START: run("pending"), POLL: states, **lines})
+
+
+def paused(*, resumed: Any = None, then: Any = None) -> Wire:
+    return Wire({
+        HEAD: [conversation(0), conversation(2)],
+        START: [run("pending"), *(resumed or [run("pending", id=NEXT_RUN)])],
+        POLL: [run("requires_action")],
+        POLL_NEXT: then or [run("running", id=NEXT_RUN), run("completed", id=NEXT_RUN)],
+    })
+
+
+async def test_each_state_that_differs_is_shown_once_and_the_end_ends_the_stream() -> None:
+    wire = story(run("pending"), run("running"), run("running"), run("completed"))
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE)
+        seen = [state.vendor_status async for state in stream]
+
+    assert seen == ["pending", "running", "completed"]
+    assert stream.run is not None
+    assert stream.run.output == "Done."
+    assert isinstance(stream, AsyncGenerator)
+
+
+async def test_polls_are_spaced_by_the_schedule_and_start_over_when_something_changes() -> None:
+    wire = story(run("pending"), run("pending"), run("running"), run("running"), run("completed"))
+    async with client_of(wire, schedule=Backoff(initial=1.0, factor=2.0, jitter=0.0)) as client:
+        async for _ in client.stream(MESSAGE):
+            pass
+
+    assert wire.times(POLL) == [1.0, 3.0, 7.0, 8.0, 10.0]
+
+
+async def test_a_retry_after_on_a_running_state_is_a_floor() -> None:
+    wire = story(Answer(run("running").body, headers={"retry-after": "15"}), run("completed"))
+    async with client_of(wire) as client:
+        async for _ in client.stream(MESSAGE):
+            pass
+
+    assert wire.times(POLL) == [1.0, 16.0]
+
+
+async def test_nothing_is_sent_before_the_first_step() -> None:
+    wire = story(run("completed"))
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE)
+        await asyncio.sleep(5)
+
+    assert wire.asked == []
+    assert "not begun" in repr(stream)
+
+
+async def test_progress_alone_is_shown_only_when_asked_for() -> None:
+    jobs = ["e1b7c3d9-20a4-4c66-9a1f-5d8e7f6a4b32", "06d8b3e2-f74a-49c1-95b0-2e8c7a5d1f36"]
+    states = (run("running"), run("running", submitted_inference_job_ids=jobs), run("completed"))
+    async with client_of(story(*states)) as client:
+        plain = [state.progress async for state in client.stream(MESSAGE)]
+    async with client_of(story(*states)) as client:
+        shown = [
+            (state.progress.done if state.progress else None) async for state in client.stream(MESSAGE, progress=True)
+        ]
+
+    assert len(plain) == 3
+    assert shown == [0, 1, 2, 1]
+
+
+async def test_a_run_that_is_given_counts_as_the_first_state() -> None:
+    wire = story(run("completed"))
+    async with client_of(wire) as client:
+        first = await client.start(MESSAGE)
+        seen = [state.status async for state in client.stream(first)]
+
+    assert seen == [RunStatus.PENDING, RunStatus.COMPLETED]
+    assert len(wire.times(START)) == 1
+
+
+async def test_a_run_named_by_its_ref_is_read_at_once() -> None:
+    wire = story(run("completed"))
+    async with client_of(wire) as client:
+        seen = [state.status async for state in client.stream(REF)]
+
+    assert seen == [RunStatus.COMPLETED]
+    assert wire.times(POLL) == [0.0]
+
+
+async def test_an_unknown_status_word_is_in_flight_until_the_deadline_which_quotes_it() -> None:
+    async with client_of(story(run("meditating"))) as client:
+        with pytest.raises(DeadlineExceededError, match="meditating") as caught:
+            await client.result(MESSAGE, timeout=30)
+
+    assert caught.value.run is not None
+    assert isinstance(caught.value, TimeoutError)
+
+
+async def test_the_deadline_counts_from_the_first_step_and_covers_a_slow_answer() -> None:
+    wire = story(run("running"), Answer(run("completed").body, after=100.0))
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE, timeout=10)
+        await asyncio.sleep(50)
+        with pytest.raises(DeadlineExceededError, match="10 s have passed"):
+            async for _ in stream:
+                pass
+
+    assert asyncio.get_running_loop().time() == pytest.approx(60.0)
+
+
+async def test_a_deadline_before_any_state_says_so() -> None:
+    wire = Wire({HEAD: Answer(conversation().body, after=100.0)})
+    async with client_of(wire) as client:
+        with pytest.raises(DeadlineExceededError, match="no state of the run was seen") as caught:
+            await client.result(MESSAGE, timeout=5)
+
+    assert caught.value.run is None
+
+
+async def test_a_frozen_run_is_stalled() -> None:
+    async with client_of(story(run("running"))) as client:
+        with pytest.raises(StalledError, match="nothing has changed for 20 s"):
+            await client.result(MESSAGE, stall=20)
+
+    assert asyncio.get_running_loop().time() == pytest.approx(21.0)
+
+
+async def test_a_run_that_makes_progress_is_not_stalled() -> None:
+    jobs = [f"{number:08d}-20a4-4c66-9a1f-5d8e7f6a4b32" for number in range(9)]
+    states = [run("running", submitted_inference_job_ids=jobs[:count]) for count in range(1, 9)]
+    async with client_of(story(*states, run("completed")), schedule=Backoff(initial=10, factor=1, jitter=0)) as client:
+        last = await client.result(MESSAGE, stall=15)
+
+    assert last.status is RunStatus.COMPLETED
+
+
+async def test_lost_contact_is_borne_for_as_long_as_patience_allows() -> None:
+    wire = story(run("running"), Lost(), Answer({}, 503), Answer(b"<html>"), run("completed"))
+    async with client_of(wire) as client:
+        last = await client.result(MESSAGE, patience=60)
+
+    assert last.status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize(("trouble", "error"), [(Lost(), TransportError), (Answer({}, 502), ServerError)])
+async def test_contact_that_stays_lost_raises_the_last_error(trouble: Any, error: type[Exception]) -> None:
+    wire = story(run("running"), trouble)
+    async with client_of(wire) as client:
+        with pytest.raises(error):
+            await client.result(MESSAGE, patience=20)
+
+    assert asyncio.get_running_loop().time() == pytest.approx(22.0)
+
+
+async def test_what_cannot_get_better_is_not_waited_for() -> None:
+    async with client_of(story(Lost("certificate refused", sent=False, final=True))) as client:
+        with pytest.raises(TransportError, match="certificate"):
+            await client.result(MESSAGE)
+
+    assert asyncio.get_running_loop().time() == pytest.approx(1.0)
+
+
+async def test_after_patience_has_run_out_the_next_step_tries_again() -> None:
+    async with client_of(story(Lost(), run("completed"))) as client:
+        stream = client.stream(MESSAGE, patience=0)
+        await anext(stream)
+        with pytest.raises(TransportError):
+            await anext(stream)
+        last = await anext(stream)
+
+    assert last.status is RunStatus.COMPLETED
+
+
+async def test_a_rate_limit_while_polling_is_waited_out_beyond_patience() -> None:
+    busy = Answer({}, 429, {"retry-after": "30"})
+    wire = story(busy, busy, run("completed"))
+    async with client_of(wire) as client:
+        await client.result(MESSAGE, patience=1)
+
+    assert wire.times(POLL) == [1.0, 31.0, 61.0]
+
+
+async def test_a_request_timeout_answer_is_lost_contact() -> None:
+    async with client_of(story(Answer({}, 408), run("completed"))) as client:
+        assert (await client.result(MESSAGE)).status is RunStatus.COMPLETED
+
+
+async def test_a_404_right_after_our_own_start_is_an_early_read() -> None:
+    missing = problem(404, "agent-run-not-found", "Resource not found or not accessible.")
+    async with client_of(story(missing, missing, run("completed"))) as client:
+        assert (await client.result(MESSAGE)).status is RunStatus.COMPLETED
+
+
+async def test_a_404_for_a_run_that_we_did_not_start_is_final() -> None:
+    missing = problem(404, "agent-run-not-found", "Resource not found or not accessible.")
+    async with client_of(story(missing)) as client:
+        with pytest.raises(NotFoundError, match="agent-run-not-found"):
+            await client.result(REF)
+
+
+async def test_a_404_that_stays_is_raised() -> None:
+    missing = problem(404, "agent-run-not-found", "Resource not found or not accessible.")
+    async with client_of(story(missing)) as client:
+        with pytest.raises(NotFoundError):
+            await client.result(MESSAGE)
+
+
+async def test_a_refusal_while_polling_is_raised_at_once() -> None:
+    async with client_of(story(Answer({}, 418))) as client:
+        with pytest.raises(AgentRunsError, match="418"):
+            await client.result(MESSAGE)
+
+
+async def test_a_wrong_body_is_raised_at_once_and_the_next_step_does_not_spin() -> None:
+    wire = story(Answer({"id": RUN}), run("completed"))
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE)
+        await anext(stream)
+        with pytest.raises(ProtocolError, match=r"\$.conversation_id"):
+            await anext(stream)
+        await anext(stream)
+
+    assert wire.times(POLL) == [1.0, 2.0]
+
+
+async def test_a_read_older_than_the_last_is_not_shown() -> None:
+    async with client_of(story(run("running"), run("pending"), run("completed"))) as client:
+        seen = [state.vendor_status async for state in client.stream(MESSAGE)]
+
+    assert seen == ["pending", "running", "completed"]
+
+
+async def test_a_heartbeat_around_a_step_loses_nothing() -> None:
+    wire = story(*[run("running")] * 8, run("completed"))
+    seen, beats = [], 0
+    async with client_of(wire, schedule=Backoff(initial=7.0, factor=1.0, jitter=0.0)) as client:
+        stream = client.stream(MESSAGE)
+        while True:
+            try:
+                seen.append((await asyncio.wait_for(anext(stream), 1.5)).vendor_status)
+            except TimeoutError:
+                beats += 1
+            except StopAsyncIteration:
+                break
+
+    assert seen == ["pending", "running", "completed"]
+    assert wire.times(POLL) == [7.0 * number for number in range(1, 10)]
+    assert beats > 30
+
+
+async def test_a_start_that_a_heartbeat_cuts_is_not_posted_twice() -> None:
+    wire = story(run("completed"))
+    wire.script[START] = [Answer(run("pending").body, after=10.0)]
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(stream), 3)
+        assert (await anext(stream)).status is RunStatus.PENDING
+
+    assert len(wire.times(START)) == 1
+
+
+async def test_a_break_leaves_nothing_behind() -> None:
+    async with client_of(story(run("running"))) as client:
+        async for state in client.stream(MESSAGE):
+            if state.status is RunStatus.RUNNING:
+                break
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_another_task_can_close_a_stream_that_is_waited_for() -> None:
+    async with client_of(story(run("running")), schedule=Backoff(initial=100, maximum=100, jitter=0)) as client:
+        stream = client.stream(MESSAGE)
+
+        async def collect() -> list[str]:
+            return [state.vendor_status async for state in stream]
+
+        waiting = asyncio.create_task(collect())
+        await asyncio.sleep(5)
+        await stream.aclose()
+
+        assert await waiting == ["pending"]
+    assert asyncio.get_running_loop().time() == pytest.approx(5.0)
+
+
+async def test_leaving_the_client_ends_a_wait_with_an_error() -> None:
+    client = client_of(story(run("running")), schedule=Backoff(initial=100, maximum=100, jitter=0))
+    async with client:
+        waiting = asyncio.create_task(client.result(MESSAGE))
+        await asyncio.sleep(5)
+
+    with pytest.raises(AgentRunsError, match="the client was closed"):
+        await waiting
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_second_task_on_one_stream_gets_a_clear_error() -> None:
+    async with client_of(story(run("running"))) as client:
+        stream = client.stream(MESSAGE)
+        await anext(stream)
+        waiting = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        with pytest.raises(AgentRunsError, match="one stream per task"):
+            await anext(stream)
+        waiting.cancel()
+
+
+async def test_a_stream_behaves_as_an_async_generator() -> None:
+    async with client_of(story(run("completed"))) as client:
+        async with contextlib.aclosing(client.stream(MESSAGE)) as stream:
+            assert (await stream.asend(None)).status is RunStatus.PENDING
+            with pytest.raises(TypeError, match="takes no values"):
+                await stream.asend(1)  # type: ignore[arg-type]
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+        stream = client.stream(MESSAGE)
+        with pytest.raises(ValueError, match="from outside"):
+            await stream.athrow(ValueError("from outside"))
+        with pytest.raises(KeyError, match="also"):
+            await stream.athrow(KeyError, "also")
+        with pytest.raises(LookupError):
+            await stream.athrow(LookupError, LookupError(), None)
+
+
+# Answering ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_paused_run_is_answered_and_followed_to_the_end() -> None:
+    wire = paused()
+    seen: list[Any] = []
+
+    async def approve(invoice_no: str, amount_eur: float) -> dict[str, Any]:
+        return {"approved": invoice_no, "over": amount_eur}
+
+    async with client_of(wire) as client:
+        async for state in client.stream(MESSAGE, tools={"approve_invoice": approve}):
+            seen.append((state.id, state.vendor_status))
+
+    assert seen == [
+        (RUN, "pending"),
+        (RUN, "requires_action"),
+        (NEXT_RUN, "pending"),
+        (NEXT_RUN, "running"),
+        (NEXT_RUN, "completed"),
+    ]
+    posted = wire.bodies(START)[1]
+    assert posted["expected_version"] == 2
+    assert posted["payload"]["outputs"][0]["content_blocks"] == [
+        {"type": "text", "text": '{"approved":"RE-2026-118","over":940.0}'}
+    ]
+
+
+async def test_a_pause_that_no_handler_covers_ends_the_stream() -> None:
+    async with client_of(paused()) as client:
+        stream = client.stream(MESSAGE, tools={"something_else": lambda: 1})
+        seen = [state.status async for state in stream]
+
+    assert seen == [RunStatus.PENDING, RunStatus.REQUIRES_ACTION]
+
+
+async def test_outputs_are_kept_and_posted_again_when_posting_fails() -> None:
+    calls = 0
+
+    def approve(action: Action) -> str:
+        nonlocal calls
+        calls += 1
+        return "yes"
+
+    async def approve_in_loop(action: Action) -> str:
+        return approve(action)
+
+    wire = paused(resumed=[*[Answer({}, 500)] * 4, run("completed", id=NEXT_RUN)])
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE, tools=approve_in_loop)
+        await anext(stream)
+        await anext(stream)
+        with pytest.raises(ServerError):
+            await anext(stream)
+        assert [output.output for output in stream.outputs] == ["yes"]
+        assert (await anext(stream)).status is RunStatus.COMPLETED
+
+    assert calls == 1
+    assert len({body["client_op_id"] for body in wire.bodies(START)[1:]}) == 1
+
+
+async def test_a_handler_that_a_heartbeat_cuts_goes_on_and_is_not_run_again() -> None:
+    calls = 0
+
+    async def ask_a_person(action: Action) -> str:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(100)
+        return "approved"
+
+    beats, seen = 0, []
+    async with client_of(paused()) as client:
+        stream = client.stream(MESSAGE, tools=ask_a_person)
+        while True:
+            try:
+                seen.append((await asyncio.wait_for(anext(stream), 15)).vendor_status)
+            except TimeoutError:
+                beats += 1
+            except StopAsyncIteration:
+                break
+
+    assert calls == 1
+    assert beats == 6
+    assert seen[-1] == "completed"
+
+
+async def test_an_exception_of_a_handler_reaches_the_caller_as_it_is_and_nothing_is_posted() -> None:
+    calls = 0
+
+    async def broken(action: Action) -> None:
+        nonlocal calls
+        calls += 1
+        raise ZeroDivisionError("a bug")
+
+    wire = paused()
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE, tools=broken)
+        for _ in range(2):
+            await anext(stream)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match="a bug") as caught:
+                await anext(stream)
+            assert any(entry.name == "broken" for entry in caught.traceback)
+
+    assert calls == 1
+    assert len(wire.times(START)) == 1
+
+
+async def test_answers_that_were_given_survive_the_deadline() -> None:
+    async def quick() -> str:
+        return "done"
+
+    async def slow() -> None:
+        await asyncio.sleep(1000)
+
+    calls = [{"tool_use_id": name, "name": f"ops-{name}", "arguments": {}} for name in ("quick", "slow")]
+    wire = story(run("requires_action", pending_tool_calls=calls))
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE, tools={"quick": quick, "slow": slow}, timeout=60)
+        with pytest.raises(DeadlineExceededError):
+            async for _ in stream:
+                pass
+        assert [output.output for output in stream.outputs] == ["done"]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_letting_go_of_a_stream_ends_the_handler_that_it_left_running() -> None:
+    ended = []
+
+    async def ask_a_person(action: Action) -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ended.append(asyncio.get_running_loop().time())
+
+    async with client_of(paused()) as client:
+        stream = client.stream(MESSAGE, tools=ask_a_person)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(20):
+                async for _ in stream:
+                    pass
+        assert not ended
+        del stream
+        gc.collect()
+        await asyncio.sleep(0.1)
+        assert ended
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_run_that_asks_for_ever_is_stopped() -> None:
+    async def whatever(action: Action) -> str:
+        return "ok"
+
+    wire = Wire({HEAD: conversation(), START: [run("requires_action", id=f"run-{number}") for number in range(9)]})
+    async with client_of(wire) as client:
+        with pytest.raises(TooManyResumesError, match="after 3 answers"):
+            await client.result(MESSAGE, tools=whatever, max_resumes=3)
+
+    assert len(wire.times(START)) == 4
+
+
+async def test_tools_may_be_a_registry_that_several_streams_share() -> None:
+    tools = Tools()
+
+    @tools.default
+    async def anything(action: Action) -> str:
+        return action.name
+
+    async with client_of(paused()) as client:
+        await client.result(MESSAGE, tools=tools)
+    async with client_of(paused()) as client:
+        await client.result(MESSAGE, tools=tools)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": float("nan")},
+        {"timeout": True},
+        {"patience": -1},
+        {"stall": 0},
+        {"max_resumes": -1},
+        {"on_cancel": "shrug"},
+        {"key": "invoice-17"},
+    ],
+)
+async def test_an_option_that_cannot_work_is_refused_at_once(options: dict[str, Any]) -> None:
+    wire = story(run("completed"))
+    async with client_of(wire) as client:
+        with pytest.raises(ConfigurationError, match=next(iter(options))):
+            client.stream(MESSAGE, **options)
+
+    assert wire.asked == []
+
+
+async def test_cancelling_the_remote_run_is_refused_at_once_where_the_vendor_cannot() -> None:
+    async with client_of(story(run("completed"))) as client:
+        with pytest.raises(UnsupportedError, match="narrative has no way to cancel runs"):
+            client.stream(MESSAGE, on_cancel="cancel")
