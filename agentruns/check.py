@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +14,16 @@ from .errors import ConfigurationError
 def number(name: str, value: Any, *, zero: bool = False) -> None:
     """Refuse anything but a finite number above zero, or with *zero* one of zero and above."""
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    if not numeric or not (value >= 0 if zero else value > 0) or value == float("inf"):
+    if not numeric or not _finite(value) or value < 0 or (value == 0 and not zero):
         least = "zero or above" if zero else "above zero"
         raise ConfigurationError(f"{name} is {value!r}; it must be a finite number {least}")
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
 
 
 def whole(name: str, value: Any, least: int) -> None:
@@ -39,6 +47,11 @@ def positive(owner: object, attribute: Attribute[Any], value: Any) -> None:
 def not_negative(owner: object, attribute: Attribute[Any], value: Any) -> None:
     """Refuse anything but a finite number of zero and above."""
     number(_name(owner, attribute), value, zero=True)
+
+
+def count(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but a whole number of 0 and above."""
+    whole(_name(owner, attribute), value, 0)
 
 
 def at_least_one(owner: object, attribute: Attribute[Any], value: Any) -> None:

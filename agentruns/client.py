@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -9,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from attrs import evolve
 
 from . import check, codec
 from .batch import Batch
-from .dialect import Cancels, Dialect, Lists, Resumes
+from .dialect import Announces, Cancels, Dialect, Lists, Resumes
 from .dialects import load
 from .errors import (
     ActionRequiredError,
@@ -95,6 +96,7 @@ class Client:
         self._retry = retry
         self._schedule = schedule
         self._streams: WeakSet[RunStream] = WeakSet()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._open = False
 
     def __repr__(self) -> str:
@@ -138,6 +140,7 @@ class Client:
         patience: float = 60.0,
         stall: float | None = None,
         on_cancel: OnCancel = "leave",
+        events: bool = False,
         key: str | None = None,
     ) -> RunStream:
         """
@@ -147,6 +150,7 @@ class Client:
         *stall* are in seconds: for the whole wait (handlers included), for lost contact while polling, and for a run in
         which nothing observable changes. *max_resumes* bounds how often handlers answer. With *progress*, states that
         differ in progress alone are shown too. *on_cancel* says what cancelling the local wait does to the remote run.
+        With *events*, the vendor's stream of events is listened to between polls, and its end is a reason to poll.
 
         Nothing is sent before the first step. Raise `ConfigurationError` or `UnsupportedError` at once for what cannot
         work.
@@ -158,6 +162,7 @@ class Client:
             patience=patience,
             stall=stall,
             on_cancel=on_cancel,
+            events=events,
         )
         if key is not None:
             raise ConfigurationError("`key` names work in a journal, and this client has none")
@@ -165,6 +170,8 @@ class Client:
             self._check_origin(origin)
         if on_cancel != "leave":
             self._capable(Cancels, "cancel")
+        if events:
+            self._capable(Announces, "announce events of")
         stream = RunStream(self, origin, None if tools is None else Tools.of(tools), options, self._schedule)
         self._streams.add(stream)
         return stream
@@ -180,6 +187,7 @@ class Client:
         patience: float = 60.0,
         stall: float | None = None,
         on_cancel: OnCancel = "leave",
+        events: bool = False,
         key: str | None = None,
     ) -> Run:
         """
@@ -196,6 +204,7 @@ class Client:
             patience=patience,
             stall=stall,
             on_cancel=on_cancel,
+            events=events,
             key=key,
         ) as stream:
             async for _ in stream:
@@ -267,6 +276,10 @@ class Client:
         """Read a run with a single request: whether and when to ask again is the stream's to say."""
         return await self._perform(self._dialect.fetch(ref, {}), evolve(self._retry, attempts=1))
 
+    async def listen(self, ref: RunRef) -> None:
+        """Return when the vendor ends the stream of events of *ref*: a reason to read it, not yet news."""
+        await self._transport.listen(self._capable(Announces, "announce events of").events(ref))
+
     def handler_names(self, action: Action) -> Sequence[str]:
         """Return the names under which a handler for *action* may be registered, best first."""
         return self._dialect.handler_names(action)
@@ -275,7 +288,7 @@ class Client:
         if not self._open:
             flow.close()
             raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
-        return await perform(flow, self._transport, self._dialect.problem, retry)
+        return await perform(flow, self._transport, self._dialect.problem, retry, self._locks)
 
     async def _looking_again(self, make: Callable[[], Flow[Run]]) -> Run:
         """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""

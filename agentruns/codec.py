@@ -12,16 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 import attrs
-import cattrs
 import msgspec
-from cattrs import transform_error
-from cattrs.gen import make_dict_structure_fn
-from cattrs.v import format_exception
 
 from .errors import ConfigurationError
+
+if TYPE_CHECKING:  # imported when the first body is read: `import agentruns` stays light
+    import cattrs
 
 T = TypeVar("T")
 
@@ -38,7 +37,7 @@ def decode(body: bytes | str) -> Any:
         return msgspec.json.decode(body)
     except RecursionError:
         raise CodecError("nested too deeply") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise CodecError(str(error)) from None
 
 
@@ -49,19 +48,18 @@ def encode(value: Any) -> bytes:
 
 def plain(value: Any, what: str) -> Any:
     """
-    Return *value* (attrs classes, datetimes, enums and the like included) as plain JSON types.
+    Return *value* (attrs classes, datetimes, enums and the like included) as its reader will see it: plain JSON types.
 
     Raise `ConfigurationError`, naming *what* it is, for what JSON cannot carry: NaN, sets of objects, lone surrogates.
     """
     try:
         builtins = msgspec.to_builtins(value, str_keys=True)
-        json.dumps(builtins, allow_nan=False, ensure_ascii=False).encode()
+        return msgspec.json.decode(json.dumps(builtins, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ConfigurationError(
             f"{what} is not something that JSON can carry ({error}). Use dicts, lists, strings, finite numbers, "
             "booleans, None, or attrs classes of these"
         ) from error
-    return builtins
 
 
 def structure(value: Any, cls: type[T]) -> T:
@@ -69,6 +67,8 @@ def structure(value: Any, cls: type[T]) -> T:
     try:
         return converter().structure(value, cls)
     except Exception as error:
+        from cattrs import transform_error
+
         raise CodecError("; ".join(transform_error(error, path="$", format_exception=_reason))) from None
 
 
@@ -80,6 +80,8 @@ def unstructure(value: Any) -> Any:
 @cache
 def converter() -> cattrs.Converter:
     """Return the one strict converter, built at first use: its hooks cost milliseconds."""
+    import cattrs
+
     made = cattrs.Converter()
     _exactly(made, str, "string")
     _exactly(made, bool, "boolean")
@@ -115,6 +117,8 @@ def _moment(value: Any) -> datetime:
 
 
 def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    from cattrs.gen import make_dict_structure_fn
+
     fields = make_dict_structure_fn(cls, made)
 
     def hook(value: Any, kind: Any) -> Any:
@@ -179,4 +183,6 @@ def _name(value: Any) -> str:
 
 def _reason(error: BaseException, kind: type | None) -> str:
     """Keep the texts of our own hooks, which cattrs would replace."""
+    from cattrs.v import format_exception
+
     return str(error) if type(error) in {TypeError, ValueError} else format_exception(error, kind)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from .model import Action, Flow, Page, Problem, Response, Run, RunRef, ToolOutput
+from .model import Action, Flow, Page, Problem, Request, Response, Run, RunRef, ToolOutput
 
 
 class Dialect(Protocol):
@@ -87,4 +87,13 @@ class Lists(Protocol):
 
     def page(self, parent: str, cursor: str | None) -> Flow[Page]:
         """Return one page of runs."""
+        ...
+
+
+@runtime_checkable
+class Announces(Protocol):
+    """A vendor that keeps a stream of events open until a run stops moving."""
+
+    def events(self, ref: RunRef) -> Request:
+        """Return the request that opens the stream."""
         ...

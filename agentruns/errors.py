@@ -113,7 +113,7 @@ class APIError(AgentRunsError):
         named = f"{self.title}: " if self.title and self.title != said else ""
         text = f"{self.response.request.line} was answered {self.status}: {named}{said}"
         text += f" ({'; '.join(about)})" if about else ""
-        return f"{text}. {self.hint}" if self.hint else text
+        return f"{text.removesuffix('.')}. {self.hint}" if self.hint else text
 
 
 class AuthenticationError(APIError):

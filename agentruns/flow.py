@@ -5,28 +5,49 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from contextlib import AsyncExitStack
+from typing import Final, TypeAlias
 
 from . import codec, wire
 from .errors import OutcomeUnknownError, ProtocolError, TransportError, api_error
-from .model import Flow, Pause, Problem, Request, Response, Send, T
+from .model import Flow, Hold, Problem, Request, Response, Send, T
 from .schedule import Retry
 
 logger = logging.getLogger("agentruns")
 
 
-async def perform(flow: Flow[T], send: Send, problem: Callable[[Response], Problem], retry: Retry) -> T:
+Locks: TypeAlias = MutableMapping[str, asyncio.Lock]
+"""What flows of one client hold, by key; weak values let go of a lock that nobody holds or waits for."""
+
+
+async def perform(
+    flow: Flow[T],
+    send: Send,
+    problem: Callable[[Response], Problem],
+    retry: Retry,
+    locks: Locks | None = None,
+) -> T:
     """
     Run *flow* to its result.
 
     An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
     get, so a flow that knows better can catch it (and look for the run that a lost answer may have started).
     """
+    held = AsyncExitStack()
     try:
         wanted = next(flow)
         while True:
             try:
-                answer = await _obey(wanted, send, problem, retry)
+                if isinstance(wanted, Request):
+                    answer = await _exchange(wanted, send, problem, retry)
+                elif isinstance(wanted, Hold):
+                    lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
+                    await held.enter_async_context(lock)
+                    answer = _NOTHING
+                else:
+                    await asyncio.sleep(wanted.seconds)
+                    answer = _NOTHING
             except Exception as error:
                 wanted = flow.throw(error)
             else:
@@ -36,13 +57,11 @@ async def perform(flow: Flow[T], send: Send, problem: Callable[[Response], Probl
         return result
     finally:
         flow.close()
+        await held.aclose()
 
 
-async def _obey(wanted: Request | Pause, send: Send, problem: Callable[[Response], Problem], retry: Retry) -> Response:
-    if isinstance(wanted, Request):
-        return await _exchange(wanted, send, problem, retry)
-    await asyncio.sleep(wanted.seconds)
-    return Response(204, {}, b"", Request("PAUSE", ""))
+_NOTHING: Final = Response(204, {}, b"", Request("NONE", ""))
+"""What a flow is sent for a command that has no answer."""
 
 
 async def _exchange(request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry) -> Response:
@@ -78,7 +97,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
                 error = api_error(response, problem(response), asked)
                 floor = asked or 0.0
                 unclear = response.status == 408 or response.status >= 500
-                again = response.status == 429 or (unclear and request.idempotent)
+                again = (response.status == 429 and request.again_after_429) or (unclear and request.idempotent)
         if not again and unclear and not request.idempotent:
             raise OutcomeUnknownError(request, str(error)) from error
         if not again or attempt >= retry.attempts or floor > retry.longest:

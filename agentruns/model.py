@@ -10,7 +10,7 @@ import enum
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
-from attrs import asdict, field, frozen
+from attrs import field, fields, frozen
 
 from . import codec
 from .errors import ConfigurationError
@@ -38,7 +38,8 @@ class Request:
     """
     One HTTP request below the base URL: no host, no token.
 
-    `idempotent` says that sending it again cannot do a thing twice; by default only GET is.
+    `idempotent` says that sending it again cannot do a thing twice; by default only GET is. `again_after_429` says that
+    a refusal for lack of room may be answered by sending the very same request again, as nearly all may.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Request:
     json: Any = field(default=None, repr=False)
     headers: Mapping[str, str] = field(factory=dict)
     idempotent: bool = field()
+    again_after_429: bool = True
 
     @idempotent.default
     def _reads_only(self) -> bool:
@@ -63,6 +65,13 @@ class Pause:
     """Ask, within a flow, for *seconds* of waiting."""
 
     seconds: float
+
+
+@frozen
+class Hold:
+    """Ask, within a flow, to be the only flow of this client that holds *key*, until the flow ends."""
+
+    key: str
 
 
 @frozen
@@ -155,7 +164,7 @@ class Run:
     usage: Usage | None = field(default=None, eq=False)
     progress: Progress | None = field(default=None, eq=False)
     poll_after: float | None = field(default=None, eq=False)
-    vendor: str = field(default="", kw_only=True)
+    vendor: str = field(default="", eq=False, kw_only=True)
     detail: Any = field(default=None, eq=False, repr=False, kw_only=True)
     raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False, kw_only=True)
 
@@ -165,9 +174,13 @@ class Run:
         return self.ref.id
 
     def to_json(self) -> str:
-        """Return the run as JSON text, to be parked and read back by `Run.from_json`."""
-        parked = asdict(self, recurse=True, filter=lambda attribute, _: attribute.name != "detail")
-        return codec.encode(parked).decode()
+        """
+        Return the run as JSON text, to be parked and read back by `Run.from_json`.
+
+        Raise `ConfigurationError` for an `output` or `arguments` of your own that JSON cannot carry.
+        """
+        parked = {each.name: getattr(self, each.name) for each in fields(Run) if each.name != "detail"}
+        return codec.encode(codec.plain(parked, f"run {self.id}")).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Run:
@@ -239,7 +252,8 @@ class Outcome:
     key: str | None = None
 
 
-Flow: TypeAlias = Generator[Request | Pause, Response, T]
+Command: TypeAlias = Request | Pause | Hold
+Flow: TypeAlias = Generator[Command, Response, T]
 """A vendor operation: yields what it wants sent, receives the answers, returns a value."""
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -11,11 +11,12 @@ class Pace:
     def __init__(self, rate: float) -> None:
         self._gap = 1.0 / rate
         self._next = 0.0
+        self._line = asyncio.Lock()
 
     async def wait(self) -> None:
-        """Wait for a turn; one that is given up by cancellation is not given to another."""
-        now = asyncio.get_running_loop().time()
-        turn = max(self._next, now)
-        self._next = turn + self._gap
-        if turn > now:
-            await asyncio.sleep(turn - now)
+        """Wait for a turn; a wait that is cancelled takes none."""
+        loop = asyncio.get_running_loop()
+        async with self._line:
+            if self._next > loop.time():
+                await asyncio.sleep(self._next - loop.time())
+            self._next = loop.time() + self._gap

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from attrs import field, frozen
 
-from .check import at_least_one, not_negative, positive
+from .check import at_least_one, count, not_negative, positive
 
 
 class Schedule(Protocol):
@@ -51,5 +51,5 @@ class Retry:
 
     attempts: int = field(default=4, validator=at_least_one)
     backoff: Backoff = field(factory=Backoff)
-    conflicts: int = field(default=0, validator=not_negative)
+    conflicts: int = field(default=0, validator=count)
     longest: float = field(default=60.0, validator=not_negative)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
 from attrs import frozen
 
+from . import codec
 from .errors import ConfigurationError
 from .model import Action
 
@@ -18,54 +22,74 @@ _Kind: Final = inspect.Parameter
 
 @frozen
 class Signature:
-    """How to call a function with the arguments that a model gives."""
+    """
+    How to call a function with the arguments that a model gives.
+
+    `positional` has the parameters that can only be given by position, in order, with their defaults.
+    """
 
     description: str
     schema: Mapping[str, Any]
     arguments: type[msgspec.Struct]
-    positional: tuple[str, ...] = ()
+    positional: Mapping[str, Any]
 
     def structure(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return positional and named arguments as the type hints say; raise `msgspec.ValidationError`."""
-        fitted = msgspec.convert(arguments, self.arguments)
-        given = {
-            name: value
-            for name in self.arguments.__struct_fields__
-            if (value := getattr(fitted, name)) is not msgspec.UNSET
-        }
-        return [given.pop(name) for name in self.positional if name in given], given
+        fitted = msgspec.convert(arguments, self.arguments, str_keys=True)
+        fields = zip(self.arguments.__struct_encode_fields__, self.arguments.__struct_fields__, strict=True)
+        given = {name: value for name, field in fields if (value := getattr(fitted, field)) is not msgspec.UNSET}
+        return [given.pop(name, default) for name, default in self.positional.items()], given
 
     @classmethod
     def of(cls, function: Callable[..., Any], name: str) -> Signature | None:
         """
         Return the signature of *function*; None if it takes just an `Action`.
 
-        Raise `ConfigurationError`, naming the parameter, where there is no JSON Schema for it.
+        What a `functools.partial` has bound is no parameter. Raise `ConfigurationError`, naming the parameter, where
+        there is no JSON Schema for it.
         """
         parameters = _parameters(function, name)
         if [parameter.annotation for parameter in parameters] == [Action]:
+            if parameters[0].kind is _Kind.KEYWORD_ONLY:
+                raise ConfigurationError(
+                    f"tool {name!r} takes its Action, {parameters[0].name!r}, by keyword only; let it take it by position"
+                )
             return None
-        description, about = _documentation(function)
+        described, about = _documentation(function)
         arguments = _struct(parameters, about, name)
         return cls(
-            description,
+            described,
             _schema(arguments, parameters),
             arguments,
-            tuple(each.name for each in parameters if each.kind is _Kind.POSITIONAL_ONLY),
+            {each.name: each.default for each in parameters if each.kind is _Kind.POSITIONAL_ONLY},
         )
 
 
+def description(function: Callable[..., Any]) -> str:
+    """Return the docstring of *function*: of what a partial calls, and of the `__call__` of an object, if it has one."""
+    while isinstance(function, partial) and function.__doc__ == partial.__doc__:
+        function = function.func
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        own = type(function).__call__.__doc__  # `getdoc` would go on to the one that every class inherits
+        if own:
+            return inspect.cleandoc(own)
+    return inspect.getdoc(function) or ""
+
+
 def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
-    """Return the parameters with their annotations evaluated."""
+    """Return the parameters that a model may give, with their annotations evaluated."""
     try:
         signature = inspect.signature(function)
-        hints = get_type_hints(inspect.unwrap(_underlying(function)), include_extras=True)
-    except (NameError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"the type hints of tool {name!r} cannot be read ({error}); define the types that it names where its module "
-            "can see them"
+            f"the signature of tool {name!r} cannot be read ({error}); wrap it in a function with type hints"
         ) from error
-    parameters = [each.replace(annotation=hints.get(each.name, Any)) for each in signature.parameters.values()]
+    inner, bound = _underlying(function)
+    parameters = [
+        each.replace(annotation=_evaluated(each, inner, name))
+        for each in signature.parameters.values()
+        if each.name not in bound
+    ]
     starred = [each for each in parameters if each.kind in {_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD}]
     if starred:
         raise ConfigurationError(
@@ -75,16 +99,46 @@ def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Paramet
     return parameters
 
 
-def _underlying(function: Callable[..., Any]) -> Any:
-    """Return what carries the annotations: the function of a partial, the `__call__` of an object."""
-    inner = getattr(function, "func", function)
-    return inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner).__call__
+def _underlying(function: Any) -> tuple[Any, set[str]]:
+    """Return what is called in the end, behind wrappers and partials, and the names that the partials have bound."""
+    bound: set[str] = set()
+    while True:
+        if isinstance(function, partial):
+            bound.update(function.keywords)
+            function = function.func
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        elif inspect.isroutine(function) or inspect.isclass(function):
+            return function, bound
+        else:
+            function = type(function).__call__
+
+
+def _evaluated(parameter: inspect.Parameter, inner: Any, name: str) -> Any:
+    """Return the type that a parameter is annotated with, as *inner*, the function or class, can see it."""
+    if parameter.annotation is _Kind.empty:
+        return Any
+    seen = getattr(inner, "__globals__", None) or vars(sys.modules.get(inner.__module__, object))
+    lone = SimpleNamespace(
+        __annotations__={"it": parameter.annotation}, __type_params__=getattr(inner, "__type_params__", ())
+    )
+    try:
+        return get_type_hints(lone, globalns=dict(seen), include_extras=True)["it"]
+    except Exception as error:  # an annotation may be any code
+        raise ConfigurationError(
+            f"the type of parameter {parameter.name!r} of tool {name!r}, {parameter.annotation!r}, cannot be read "
+            f"({error}); define it where the function's module can see it"
+        ) from error
 
 
 def _struct(parameters: list[inspect.Parameter], about: Mapping[str, str], name: str) -> type[msgspec.Struct]:
-    """Return a struct with a field per parameter; one that is left out stays unset, so the function's default holds."""
+    """
+    Return a struct with a field per parameter; one that is left out stays unset, so the function's default holds.
+
+    The fields have names of ours, since not every parameter's name can be a field's.
+    """
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for each in parameters:
+    for number, each in enumerate(parameters):
         kind = (
             Annotated[each.annotation, msgspec.Meta(description=about[each.name])]
             if each.name in about
@@ -99,8 +153,10 @@ def _struct(parameters: list[inspect.Parameter], about: Mapping[str, str], name:
                 "unions of these"
             ) from error
         required = each.default is _Kind.empty
-        fields.append((each.name, kind) if required else (each.name, kind | msgspec.UnsetType, msgspec.UNSET))
-    return msgspec.defstruct(name or "arguments", fields, forbid_unknown_fields=True, kw_only=True)
+        field = f"field_{number}"
+        fields.append((field, kind) if required else (field, kind | msgspec.UnsetType, msgspec.UNSET))
+    rename = {f"field_{number}": each.name for number, each in enumerate(parameters)}
+    return msgspec.defstruct("Arguments", fields, forbid_unknown_fields=True, kw_only=True, rename=rename)
 
 
 def _schema(arguments: type[msgspec.Struct], parameters: list[inspect.Parameter]) -> Mapping[str, Any]:
@@ -112,8 +168,8 @@ def _schema(arguments: type[msgspec.Struct], parameters: list[inspect.Parameter]
     for each in parameters:
         if each.default is not _Kind.empty:
             try:
-                schema["properties"][each.name]["default"] = msgspec.to_builtins(each.default)
-            except TypeError:
+                schema["properties"][each.name]["default"] = codec.plain(each.default, each.name)
+            except ConfigurationError:
                 continue
     return {**schema, "$defs": definitions} if definitions else schema
 
@@ -124,7 +180,7 @@ def _documentation(function: Callable[..., Any]) -> tuple[str, Mapping[str, str]
 
     Without docstring-parser (the extra `docstrings`) the whole docstring is the tool's description.
     """
-    text = inspect.getdoc(function) or ""
+    text = description(function)
     if not find_spec("docstring_parser"):
         return text, {}
     import docstring_parser

@@ -46,6 +46,9 @@ OnCancel: TypeAlias = Literal["leave", "cancel", "confirm"]
 FRESH_SECONDS = 10.0
 """A 404 this soon after our own start is taken for a read that came before the write was visible."""
 
+LISTEN_SECONDS = 30.0
+"""How long a stream of events is trusted to tell of the end before a poll makes sure."""
+
 CONFIRM_SECONDS = 10.0
 """How long a cancelled wait may be kept back to cancel the remote run."""
 
@@ -67,6 +70,10 @@ class Engine(Protocol):
 
     async def cancel(self, run: Run | RunRef) -> Run | None:
         """Cancel a run."""
+        ...
+
+    async def listen(self, ref: RunRef) -> None:
+        """Return when the vendor ends its stream of events."""
         ...
 
     def handler_names(self, action: Action) -> Sequence[str]:
@@ -98,6 +105,7 @@ class Options:
     patience: float = field(default=60.0, validator=_zero_or_more)
     stall: float | None = field(default=None, validator=_some_time)
     on_cancel: OnCancel = field(default="leave", validator=_known)
+    events: bool = False
 
 
 class RunStream(AsyncGenerator[Run, None]):
@@ -259,7 +267,7 @@ class RunStream(AsyncGenerator[Run, None]):
     async def _poll(self, loop: asyncio.AbstractEventLoop, target: Run | RunRef) -> bool:
         ref = target.ref if isinstance(target, Run) else target
         stall = math.inf if self._options.stall is None else self._options.stall
-        await _sleep_until(min(self._due, self._changed + stall), loop)
+        await self._wait(loop, ref, min(self._due, self._changed + stall))
         try:
             run = await self._engine.poll(ref)
         except RateLimitedError as error:
@@ -286,6 +294,23 @@ class RunStream(AsyncGenerator[Run, None]):
         if not news and loop.time() >= self._changed + stall:
             raise StalledError(self.run, f"nothing has changed for {stall:g} s")
         return news
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop, ref: RunRef, due: float) -> None:
+        """
+        Wait until the next poll is due, or until a stream of events has ended: a reason to look, not yet news.
+
+        A stream that could not be heard, or whose end brought nothing, is not listened to before the poll after it.
+        """
+        wait = due - loop.time()
+        if self._options.events and self._quiet == 0 and wait > 0:
+            try:
+                async with asyncio.timeout(LISTEN_SECONDS):
+                    await self._engine.listen(ref)
+                return
+            except (TransportError, APIError, TimeoutError) as error:
+                logger.debug("the events of run %s cannot be heard: %s", ref.id, error)
+                wait = due - loop.time()
+        await asyncio.sleep(max(wait, 0.0))
 
     async def _answer(self, loop: asyncio.AbstractEventLoop, run: Run, handlers: Sequence[tuple[Action, Tool]]) -> bool:
         if self._resumes >= self._options.max_resumes:
@@ -398,9 +423,3 @@ class RunStream(AsyncGenerator[Run, None]):
 def _goes_back(before: Run, run: Run) -> bool:
     """Tell a read that is older than the last one: no run goes from running back to pending."""
     return before.status is RunStatus.RUNNING and run.status is RunStatus.PENDING
-
-
-async def _sleep_until(due: float, loop: asyncio.AbstractEventLoop) -> None:
-    wait = due - loop.time()
-    if wait > 0:
-        await asyncio.sleep(wait)

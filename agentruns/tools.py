@@ -19,10 +19,10 @@ import anyio.to_thread
 import msgspec
 from attrs import field, frozen
 
-from . import codec
+from . import check, codec
 from .errors import AgentRunsError, ConfigurationError, ToolError
 from .model import Action, ToolOutput
-from .signature import Signature
+from .signature import Signature, description
 
 Function: TypeAlias = Callable[..., Any]
 F = TypeVar("F", bound=Function)
@@ -165,7 +165,7 @@ class Tools:
         return tuple(
             ToolSchema(
                 tool.name,
-                tool.signature.description if tool.signature else inspect.getdoc(tool.function) or "",
+                tool.signature.description if tool.signature else description(tool.function),
                 tool.signature.schema if tool.signature else {"type": "object"},
             )
             for tool in self._tools.values()
@@ -184,26 +184,19 @@ async def answer(handlers: Iterable[tuple[Action, Tool]], answers: MutableMappin
     Run the handlers of one pause concurrently, entering each answer into *answers* as it comes.
 
     An answer that is already there is kept, and its handler not run. The first exception that is not for the model
-    cancels the other handlers and is raised as it is; later ones are added to it as notes.
+    cancels the other handlers and is raised as it is; later ones are added to it as notes. A handler that cancels
+    itself leaves no answer, which is an error once the others have ended.
     """
 
     async def enter(action: Action, tool: Tool) -> None:
-        try:
-            answers[action.id] = await tool(action)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise AgentRunsError(
-                f"the handler of {action.name!r} was cancelled from within; it must return, or raise ToolError"
-            ) from None
+        answers[action.id] = await tool(action)
 
+    asked = [(action, tool) for action, tool in handlers if action.id not in answers]
     failed: list[BaseException] = []
     try:
         async with asyncio.TaskGroup() as group:
-            for action, tool in handlers:
-                if action.id not in answers:
-                    group.create_task(enter(action, tool))
+            for action, tool in asked:
+                group.create_task(enter(action, tool))
     except BaseExceptionGroup as together:
         failed.extend(together.exceptions)
     if failed:
@@ -211,6 +204,12 @@ async def answer(handlers: Iterable[tuple[Action, Tool]], answers: MutableMappin
         for other in others:
             first.add_note(f"another handler failed too: {other!r}")
         raise first
+    silent = [action.name for action, _ in asked if action.id not in answers]
+    if silent:
+        raise AgentRunsError(
+            f"the handler of {', '.join(map(repr, silent))} was cancelled from within; it must return, or raise "
+            "ToolError"
+        )
 
 
 async def _call(call: Callable[[], Any]) -> Any:
@@ -234,7 +233,7 @@ def _is_async(function: Function) -> bool:
 
 
 def _tool(function: Function, name: str | None, timeout: float | None, repeatable: bool) -> Tool:
-    called = name or getattr(_callable(function), "__name__", None)
+    called = getattr(_callable(function), "__name__", None) if name is None else name
     if not isinstance(called, str) or not called or called == "<lambda>":
         raise ConfigurationError(f"{function!r} has no name; give it one: `tools.add(function, name=...)`")
     return Tool(called, function, Signature.of(function, called), _seconds(timeout, called), repeatable)
@@ -247,6 +246,6 @@ def _callable(function: Function) -> Function:
 
 
 def _seconds(timeout: float | None, name: str) -> float | None:
-    if timeout is not None and not 0 < timeout < float("inf"):
-        raise ConfigurationError(f"the timeout of tool {name!r} is {timeout!r}; it must be seconds above zero, or None")
+    if timeout is not None:
+        check.number(f"the timeout of tool {name!r}", timeout)
     return timeout

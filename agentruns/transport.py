@@ -2,15 +2,19 @@
 Requests over one aiohttp session; the only module that knows aiohttp, the base URL and the token.
 
 aiohttp is imported when a client opens. What aiohttp does by itself and this transport does not: following redirects,
-keeping cookies, reading proxies from the environment, reading bodies without bound, sending a GET twice.
+keeping cookies, reading proxies from the environment, reading bodies without bound, sending a GET twice. A borrowed
+session keeps its own ways with cookies and proxies.
+
+The token shows nowhere: not in a `repr`, a log record or a traceback, nor where a server sends it back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -18,7 +22,7 @@ import anyio
 from attrs import field, frozen
 
 from . import codec
-from .errors import AgentRunsError, TransportError
+from .errors import AgentRunsError, ConfigurationError, TransportError
 from .model import Request, Response
 from .pace import Pace
 
@@ -29,7 +33,8 @@ logger = logging.getLogger("agentruns")
 
 MAX_BODY: Final = 32 * 2**20
 CONNECT_SECONDS: Final = 10.0
-_HIDDEN: Final = b"[token]"
+_HIDDEN: Final = "[token]"
+_SHORTEST_SECRET: Final = 8
 
 
 class _Secret(str):
@@ -38,7 +43,31 @@ class _Secret(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "'[token]'"
+        return repr(_HIDDEN)
+
+
+class _Mask:
+    """
+    Hide a token in what a server says, as it is and as JSON or a URL may escape it.
+
+    A word of fewer than 8 characters is no secret but a placeholder (`dev`, `none`); hiding it would garble the answer.
+    """
+
+    def __init__(self, token: str) -> None:
+        spelled = "".join(each if each.isalnum() else _spellings(each) for each in token)
+        self._kept = len(token) < _SHORTEST_SECRET
+        self._text = re.compile(spelled)
+        self._bytes = re.compile(spelled.encode())
+
+    def text(self, text: str) -> str:
+        return text if self._kept else self._text.sub(_HIDDEN, text)
+
+    def body(self, body: bytes) -> bytes:
+        return body if self._kept else self._bytes.sub(_HIDDEN.encode(), body)
+
+
+def _spellings(mark: str) -> str:
+    return rf"(?:\\?{re.escape(mark)}|(?i:\\u{ord(mark):04x}|%{ord(mark):02x}))"
 
 
 @frozen
@@ -64,6 +93,10 @@ class Transport(Protocol):
         """Send *request* once."""
         ...
 
+    async def listen(self, request: Request, /) -> None:
+        """Open a stream of events and return when the server ends it."""
+        ...
+
 
 class AiohttpTransport:
     """
@@ -84,6 +117,7 @@ class AiohttpTransport:
         rate: float | None = None,
     ) -> None:
         self._address = address
+        self._mask = _Mask(address.token)
         self._borrowed = session
         self._seconds = timeout
         self._connections = connections
@@ -104,18 +138,21 @@ class AiohttpTransport:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=60.0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                middlewares=(_send_once,),
             )
         else:
             self._session = self._borrowed
-            limit = getattr(self._borrowed.connector, "limit", 0)
-            connections = min(connections, limit) if limit else connections
+            connector = self._borrowed.connector
+            limits = (getattr(connector, "limit", 0), getattr(connector, "limit_per_host", 0))
+            connections = min(connections, *(limit or connections for limit in limits))
+        # Those of a request replace those of its session, which has no public way to read them.
+        self._middlewares = (_send_once, *getattr(self._session, "_middlewares", ()))
         # Waiting for a connection inside aiohttp counts against the timeout and is lost in a crowd; here it does not.
         self._gate = anyio.CapacityLimiter(connections)
+        # Less for connecting than for all: running out of it says that nothing was sent.
         self._timeout = aiohttp.ClientTimeout(
-            total=self._seconds, sock_connect=min(self._seconds, CONNECT_SECONDS), ceil_threshold=float("inf")
+            total=self._seconds, sock_connect=min(0.9 * self._seconds, CONNECT_SECONDS), ceil_threshold=float("inf")
         )
-        self._refused = (aiohttp.ClientSSLError, ssl.SSLError)
+        self._refused = aiohttp.ClientSSLError
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         self._lost = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -131,51 +168,101 @@ class AiohttpTransport:
         """Send *request* once and read the whole answer."""
         if self._closed:
             raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(None) as guard:  # `close` makes it expire
                 self._guards.add(guard)
                 try:
-                    if self._pace is not None:
-                        await self._pace.wait()
                     async with self._gate:
+                        if self._pace is not None:
+                            await self._pace.wait()
                         return await self._exchange(request)
                 finally:
                     self._guards.discard(guard)
-        except TimeoutError:
-            raise AgentRunsError(f"the client was closed while {request.line} was under way") from None
+        raise AgentRunsError(f"the client was closed while {request.line} was under way")
 
     async def _exchange(self, request: Request) -> Response:
+        """
+        Send *request*, and tell what goes wrong in words of our own.
+
+        No error of the lower library is chained, and none keeps its traceback: they hold the headers that were sent and
+        the answer as it came, and what reports local variables would show them.
+        """
+        if self._session.closed:
+            raise ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
+        error: AgentRunsError
+        try:
+            return await self._send(request)
+        except TransportError as lost:
+            error = lost.with_traceback(None)
+        except asyncio.CancelledError as cancelled:
+            raise cancelled.with_traceback(None) from None
+        except self._refused as lost:
+            error = TransportError(request, f"TLS failed: {self._reason(lost)}", sent=False, final=True)
+        except self._never_sent as lost:
+            error = TransportError(request, self._reason(lost), sent=False)
+        except TimeoutError:
+            error = TransportError(request, f"no whole answer within {self._seconds:g} s")
+        except ValueError as unfit:
+            error = ConfigurationError(f"{request.line} cannot be sent: {self._reason(unfit)}")
+        except self._lost as lost:
+            error = TransportError(request, self._reason(lost))
+        raise error
+
+    async def listen(self, request: Request) -> None:
+        """
+        Open a stream of events and return when the server ends it; what it says is not kept.
+
+        Takes no place among the requests in flight. Raise `TransportError` if it cannot be opened or breaks. It may
+        last for ever: whoever listens sets the time.
+        """
+        import aiohttp
+        from yarl import URL
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
+        headers = {**self._headers(request, None), **request.headers}
+        try:
+            async with self._session.get(
+                URL(self._address.base_url + request.path, encoded=True),
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                middlewares=self._middlewares,
+            ) as answer:
+                status = answer.status
+                while status == 200 and await answer.content.readany():
+                    pass
+        except self._lost as lost:
+            raise TransportError(request, self._reason(lost)).with_traceback(None) from None
+        if status != 200:
+            raise TransportError(request, f"the stream of events was answered {status}")
+
+    async def _send(self, request: Request) -> Response:
         from yarl import URL
 
         url = self._address.base_url + request.path
         if request.params:
             url += "?" + urlencode(request.params)
         body = None if request.json is None else codec.encode(request.json)
+        answer = await self._session.request(
+            request.method,
+            URL(url, encoded=True),
+            data=body,
+            headers=self._headers(request, body),
+            timeout=self._timeout,
+            allow_redirects=False,
+            raise_for_status=False,
+            middlewares=self._middlewares,
+        )
         try:
-            answer = await self._session.request(
-                request.method,
-                URL(url, encoded=True),
-                data=body,
-                headers=self._headers(request, body),
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-            try:
-                content = await self._content(answer, request)
-            except BaseException:
-                answer.close()
-                raise
-            answer.release()
-        except self._refused as error:
-            raise TransportError(request, f"TLS failed: {_reason(error)}", sent=False, final=True) from error
-        except self._never_sent as error:
-            raise TransportError(request, _reason(error), sent=False) from error
-        except TimeoutError as error:
-            raise TransportError(request, f"no whole answer within {self._seconds:g} s") from error
-        except self._lost as error:
-            raise TransportError(request, _reason(error)) from error
+            content = await self._content(answer, request)
+        except BaseException:
+            answer.close()
+            raise
+        answer.release()
         logger.debug("%s: %d, %d bytes", request.line, answer.status, len(content))
-        return Response(answer.status, self._readable(answer.headers), content, request)
+        headers = {name.lower(): self._mask.text(value) for name, value in answer.headers.items()}
+        return Response(answer.status, headers, self._mask.body(content), request)
 
     def _headers(self, request: Request, body: bytes | None) -> Mapping[str, str]:
         return {
@@ -194,14 +281,10 @@ class AiohttpTransport:
             if len(content) > self._max_body:
                 reason = f"the answer is longer than {self._max_body} bytes; allow more with `connect(..., max_body=)`"
                 raise TransportError(request, reason, final=True)
-        return self._without_token(bytes(content))
+        return bytes(content)
 
-    def _without_token(self, content: bytes) -> bytes:
-        """Hide our token where a server sends it back, so that no error text can show it."""
-        return content.replace(self._address.token.encode(), _HIDDEN)
-
-    def _readable(self, headers: Mapping[str, str]) -> dict[str, str]:
-        return {name.lower(): value.replace(self._address.token, _HIDDEN.decode()) for name, value in headers.items()}
+    def _reason(self, error: BaseException) -> str:
+        return self._mask.text(_reason(error))
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:

@@ -20,14 +20,18 @@ def path(*parts: Any) -> str:
     """
     Return the parts as a path, each escaped, so that an id can never climb out of its place.
 
-    Raise `ConfigurationError` for a part that is empty, `.` or `..`.
+    Raise `ConfigurationError` for a part that is empty, `.` or `..`, or no text that UTF-8 can carry.
     """
-    for part in parts:
-        if not isinstance(part, str) or part in {"", ".", ".."}:
-            raise ConfigurationError(
-                f"{part!r} cannot stand in the path of a request; pass the id that the vendor gave"
-            )
-    return "/" + "/".join(quote(part, safe="") for part in parts)
+    return "/" + "/".join(map(_segment, parts))
+
+
+def _segment(part: Any) -> str:
+    try:
+        if isinstance(part, str) and part not in {"", ".", ".."}:
+            return quote(part, safe="")
+    except UnicodeEncodeError:
+        pass
+    raise ConfigurationError(f"{part!r} cannot stand in the path of a request; pass the id that the vendor gave")
 
 
 def read_object(response: Response, *envelope: str) -> Mapping[str, Any]:
@@ -84,6 +88,30 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _http_date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are set: what is None is left out of a request."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def error_body(response: Response) -> Mapping[str, Any]:
+    """Return the JSON object of an error answer; empty for anything else, such as a proxy's HTML."""
+    try:
+        body = codec.decode(response.body)
+    except codec.CodecError:
+        return {}
+    return body if isinstance(body, Mapping) else {}
+
+
+def first_text(body: Mapping[str, Any], *keys: str) -> str | None:
+    """Return the first of the *keys* that holds a text with something in it."""
+    return next((body[key] for key in keys if isinstance(body.get(key), str) and body[key]), None)
+
+
+def said(response: Response) -> str:
+    """Return the beginning of an error body, for what is not in the vendor's form."""
+    return response.body[:200].decode("utf-8", "replace").strip()

@@ -19,8 +19,8 @@ from agentruns import (
     RunStatus,
     ServerError,
     StalledError,
-    TooManyResumesError,
     Tools,
+    TooManyResumesError,
     TransportError,
     UnsupportedError,
     narrative,
@@ -347,7 +347,7 @@ async def test_a_second_task_on_one_stream_gets_a_clear_error() -> None:
     async with client_of(story(run("running"))) as client:
         stream = client.stream(MESSAGE)
         await anext(stream)
-        waiting = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+        waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
         with pytest.raises(AgentRunsError, match="one stream per task"):
             await anext(stream)
@@ -377,14 +377,13 @@ async def test_a_stream_behaves_as_an_async_generator() -> None:
 
 async def test_a_paused_run_is_answered_and_followed_to_the_end() -> None:
     wire = paused()
-    seen: list[Any] = []
 
     async def approve(invoice_no: str, amount_eur: float) -> dict[str, Any]:
         return {"approved": invoice_no, "over": amount_eur}
 
     async with client_of(wire) as client:
-        async for state in client.stream(MESSAGE, tools={"approve_invoice": approve}):
-            seen.append((state.id, state.vendor_status))
+        stream = client.stream(MESSAGE, tools={"approve_invoice": approve})
+        seen = [(state.id, state.vendor_status) async for state in stream]
 
     assert seen == [
         (RUN, "pending"),
@@ -487,7 +486,9 @@ async def test_answers_that_were_given_survive_the_deadline() -> None:
     async def slow() -> None:
         await asyncio.sleep(1000)
 
-    calls = [{"tool_use_id": name, "name": f"ops-{name}", "arguments": {}} for name in ("quick", "slow")]
+    calls: list[dict[str, Any]] = [
+        {"tool_use_id": name, "name": f"ops-{name}", "arguments": {}} for name in ("quick", "slow")
+    ]
     wire = story(run("requires_action", pending_tool_calls=calls))
     async with client_of(wire) as client:
         stream = client.stream(MESSAGE, tools={"quick": quick, "slow": slow}, timeout=60)

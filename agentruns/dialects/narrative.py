@@ -563,25 +563,17 @@ def problem(response: Response) -> Problem:
 
     Other platform endpoints answer `{error, error_description}`; `log_id` is spelled `logId` on one page.
     """
-    try:
-        body = codec.decode(response.body)
-    except codec.CodecError:
-        body = None
-    if not isinstance(body, Mapping):
-        return Problem(response.body[:200].decode("utf-8", "replace").strip())
-    page = _text(body, "type")
+    body = wire.error_body(response)
+    page = wire.first_text(body, "type") or ""
+    slug = page.rstrip("/").rpartition("/")[2] if page.startswith("https://") else None
     return Problem(
-        message=_text(body, "detail", "error_description", "title", "error") or "",
-        code=page.rstrip("/").rpartition("/")[2] if page else _text(body, "error"),
-        title=_text(body, "title"),
-        docs_url=page if page and page.startswith("https://") else None,
-        request_id=_text(body, "log_id", "logId"),
+        message=wire.first_text(body, "detail", "error_description", "title", "error") or wire.said(response),
+        code=slug or wire.first_text(body, "error"),
+        title=wire.first_text(body, "title"),
+        docs_url=page if slug else None,
+        request_id=wire.first_text(body, "log_id", "logId"),
         detail=body,
     )
-
-
-def _text(body: Mapping[str, Any], *keys: str) -> str | None:
-    return next((body[key] for key in keys if isinstance(body.get(key), str) and body[key]), None)
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:

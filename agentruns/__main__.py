@@ -1,0 +1,10 @@
+"""The command line: `agentruns`, or `python -m agentruns`."""
+
+from __future__ import annotations
+
+import sys
+
+from agentruns.cli.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

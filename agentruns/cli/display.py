@@ -1,0 +1,143 @@
+"""States of a run on a terminal, in a pipe, or as JSON lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Protocol
+
+from agentruns import codec
+from agentruns.model import Run, RunStatus
+
+_COLOURS = {
+    RunStatus.PENDING: "yellow",
+    RunStatus.RUNNING: "blue",
+    RunStatus.REQUIRES_ACTION: "magenta",
+    RunStatus.COMPLETED: "green",
+    RunStatus.FAILED: "red",
+}
+
+
+class Display(Protocol):
+    """Where states and remarks go."""
+
+    def state(self, run: Run) -> None:
+        """Show a state."""
+        ...
+
+    def remark(self, text: str) -> None:
+        """Say something that is no state."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        ...
+
+
+def choose(*, json: bool) -> Display:
+    """Return JSON lines if asked for, colours on a terminal where rich is installed, else plain lines."""
+    if json:
+        return JsonLines()
+    if sys.stdout.isatty():
+        try:
+            return Coloured()
+        except ImportError:
+            pass
+    return Plain()
+
+
+class JsonLines:
+    """One JSON object per state, as `Run.from_json` reads it; remarks go to stderr."""
+
+    def state(self, run: Run) -> None:
+        """Print a state."""
+        print(run.to_json(), flush=True)
+
+    def remark(self, text: str) -> None:
+        """Print a remark where it does not disturb the lines."""
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Plain:
+    """One line per fact, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def state(self, run: Run) -> None:
+        """Print a state and what it brings."""
+        words = f" ({run.vendor_status})" if run.vendor_status != run.status else ""
+        print(f"{self._seconds()}  {run.status:<15} {run.id}{words}", flush=True)
+        for line in brings(run):
+            print(f"{'':8}  {line}", flush=True)
+
+    def remark(self, text: str) -> None:
+        """Print a remark."""
+        print(text, flush=True)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _seconds(self) -> str:
+        return f"{time.monotonic() - self._began:6.1f} s"
+
+
+class Coloured:
+    """The same lines in colour, and a spinner while the run is in flight."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(highlight=False)
+        self._began = time.monotonic()
+        self._spinner: Any = None
+
+    def state(self, run: Run) -> None:
+        """Print a state; while it is in flight, keep a spinner under it."""
+        from rich.markup import escape
+
+        self._stop()
+        colour = _COLOURS[run.status]
+        words = f" ({run.vendor_status})" if run.vendor_status != run.status else ""
+        seconds = f"{time.monotonic() - self._began:6.1f} s"
+        self._console.print(f"[dim]{seconds}[/]  [bold {colour}]{run.status:<15}[/] [dim]{run.id}{escape(words)}[/]")
+        for line in brings(run):
+            self._console.print(f"{'':8}  {escape(line)}", style=colour)
+        if run.status.in_flight:
+            self._spinner = self._console.status(f"[dim]{run.status}[/]", spinner="dots")
+            self._spinner.start()
+
+    def remark(self, text: str) -> None:
+        """Print a remark."""
+        from rich.markup import escape
+
+        self._console.print(f"[dim]{escape(text)}[/]")
+
+    def close(self) -> None:
+        """Stop the spinner."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+
+
+def brings(run: Run) -> list[str]:
+    """Return, a line each, what a state asks for or gives."""
+    lines = [f"asks {action.name} {_short(action.arguments)}" for action in run.actions]
+    if run.failure is not None:
+        lines.append(f"failed: {run.failure.type}: {run.failure.message}")
+    if run.output is not None:
+        lines.append(f"answer: {_short(run.output)}")
+    if run.usage is not None and not run.status.in_flight:
+        lines.append(f"tokens: {run.usage.input_tokens} in, {run.usage.output_tokens} out")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else codec.encode(value).decode()
+    return text if len(text) <= 400 else f"{text[:400]}…"

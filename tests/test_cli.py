@@ -1,0 +1,320 @@
+"""The command line: what it prints, and which exit code it ends with."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentruns import Run, RunStatus, connect, narrative
+from agentruns.cli import commands, display
+from agentruns.emulator import Emulator, Fault, Narrative, Turn
+from tests.kit import run_body
+
+WORDS = ["--conversation-id", "--text"]
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator[Narrative]]:
+    with Emulator("narrative") as running:
+        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
+        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
+        yield running
+
+
+@pytest.fixture
+def conversation_id(emulator: Emulator[Narrative]) -> str:
+    async def create() -> str:
+        tools = {"confirm_booking": confirm_booking}
+        async with connect(narrative) as client:
+            created = await client.perform(
+                narrative.create_conversation(
+                    narrative.Config(
+                        model="m",
+                        data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+                        max_iterations=8,
+                        max_tokens=2048,
+                        output_format_schema=narrative.TEXT_SCHEMA,
+                        client_tools=[narrative.client_tools(tools, alias="user")],
+                    )
+                )
+            )
+        return created.id
+
+    return asyncio.run(create())
+
+
+def confirm_booking(proposed_slot: str) -> bool:
+    """Ask the user to confirm a slot."""
+    return True
+
+
+def ask(conversation: str, *more: str, command: str = "run") -> list[str]:
+    return [command, "narrative", "--conversation-id", conversation, "--text", "Hello", *more]
+
+
+def test_run_follows_a_run_and_exits_with_action_required(
+    conversation_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.main(ask(conversation_id)) == 3
+    shown = capsys.readouterr().out
+    assert "requires_action" in shown
+    assert "asks user-confirm_booking" in shown
+
+
+def test_tools_from_a_file_answer(
+    conversation_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_handlers.py").write_text(
+        textwrap.dedent(
+            """
+            from agentruns import Tools
+            tools = Tools()
+            @tools.add
+            def confirm_booking(proposed_slot: str) -> dict:
+                return {"confirmed": True}
+            """
+        )
+    )
+    assert commands.main(ask(conversation_id, "--tools", f"{tmp_path / 'my_handlers.py'}:tools")) == 0
+    assert commands.main(ask(conversation_id, "--tools", "my_handlers:tools", "--json")) == 0
+    last = Run.from_json(capsys.readouterr().out.splitlines()[-1])
+    assert last.status is RunStatus.COMPLETED
+    assert "confirm_booking" in last.output
+
+
+def test_json_prints_one_run_per_state(
+    conversation_id: str, emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.script = [Turn("Done.", running=0.3)]
+    assert commands.main(ask(conversation_id, "--json")) == 0
+    states = [Run.from_json(line) for line in capsys.readouterr().out.splitlines()]
+    assert states[-1].output == "Done."
+    assert all(json.loads(state.to_json())["vendor"] == "narrative" for state in states)
+
+
+def test_start_prints_the_first_state_and_watch_goes_on(
+    conversation_id: str, emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.script = [Turn("Done.", running=0.3)]
+    assert commands.main(ask(conversation_id, "--json", command="start")) == 0
+    first = Run.from_json(capsys.readouterr().out)
+    assert first.status.in_flight
+    assert commands.main(["watch", "narrative", first.id, "--progress"]) == 0
+    assert "answer: Done." in capsys.readouterr().out
+
+
+def test_a_failed_run_exits_with_1_and_says_why(
+    conversation_id: str, emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.script = [Turn(error="AgentLoopMaxIterationsExceeded")]
+    assert commands.main(ask(conversation_id)) == 1
+    assert "failed: AgentLoopMaxIterationsExceeded" in capsys.readouterr().out
+
+
+def test_a_deadline_exits_with_4_and_says_how_to_go_on(
+    conversation_id: str, emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.script = [Turn("Done.", running=100)]
+    assert commands.main(ask(conversation_id, "--timeout", "0.3")) == 4
+    assert "agentruns watch narrative" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["watch", "narrative", "82eb9cb7-619e-46bb-ac1c-8a32b0112c1c"], "404"),
+        (["run", "narrative", *WORDS[:1], "5e0c7d4a-93a5-4a37-8a0e-2f4b8c6d1e90", "--text", "Hello"], "404"),
+    ],
+)
+def test_an_api_error_exits_with_5(
+    argv: list[str], text: str, emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.main(argv) == 5
+    assert text in capsys.readouterr().err
+
+
+def test_trouble_after_the_start_says_how_to_go_on(
+    conversation_id: str, emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.script = [Turn("Done.", running=100)]
+    emulator.fail(Fault.answer(403, method="GET", path="/agents/runs/*"))
+    assert commands.main(ask(conversation_id)) == 5
+    assert "watch it again with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--config-override", "not json"],
+        ["--config-override", '{"system_prompt": "x"}'],
+        ["--expected-version", "-1"],
+        ["--tools", "nowhere"],
+        ["--tools", "no_such_module:tools"],
+        ["--tools", "nofile.py:tools"],
+        ["--tools", "json:nothing"],
+        ["--timeout", "0"],
+        ["--base-url", "http://10.0.0.7"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_names_what_is_wrong(
+    conversation_id: str, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.main(ask(conversation_id, *more)) == 2
+    assert capsys.readouterr().err.startswith("agentruns: ")
+
+
+@pytest.mark.parametrize("argv", [[], ["run"], ["run", "narrative"], ["dance"], ["watch", "acme", "1"]])
+def test_an_incomplete_command_exits_with_2(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        commands.main(argv)
+    assert ended.value.code == 2
+
+
+def test_no_token_exits_with_2_and_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NARRATIVE_TOKEN", raising=False)
+    assert commands.main(["watch", "narrative", "x"]) == 2
+    assert "NARRATIVE_TOKEN" in capsys.readouterr().err
+
+
+def test_the_demo_tells_the_whole_story(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["demo"]) == 0
+    told = capsys.readouterr().out
+    assert "asks user-confirm_booking" in told
+    assert "answer: Booked" in told
+    assert "3 starts were sent, 1 answer was lost, 2 runs were started" in told
+
+
+# As a process of its own ----------------------------------------------------------------------------------------------
+
+
+def spawn(*argv: str, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "agentruns", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+    )
+
+
+def test_ctrl_c_prints_the_runs_id_and_how_to_go_on(conversation_id: str, emulator: Emulator[Narrative]) -> None:
+    emulator.script = [Turn("Done.", running=100)]
+    process = spawn(*ask(conversation_id))
+    with process:
+        assert process.stdout is not None
+        shown = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+
+    run_id = shown.split()[-1]
+    assert process.returncode == 130
+    assert f"agentruns watch narrative {run_id} --parent {conversation_id}" in said
+    assert "Traceback" not in said
+
+
+def test_a_closed_pipe_ends_quietly(conversation_id: str, emulator: Emulator[Narrative]) -> None:
+    emulator.script = [Turn("Done.", running=1.0)]
+    process = spawn(*ask(conversation_id, "--json"))
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+
+    assert process.returncode == 5
+    assert "Traceback" not in said
+
+
+def test_emulate_serves_until_it_is_stopped() -> None:
+    for more in (["--json"], []):
+        process = spawn("emulate", *more)
+        with process:
+            assert process.stdout is not None
+            shown = process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            rest, said = process.communicate(timeout=30)
+        if more:
+            assert set(json.loads(shown)) == {"base_url", "token"}
+        else:
+            assert "narrative is emulated at http://127.0.0.1" in shown
+            assert "export NARRATIVE_BASE_URL=http://127.0.0.1" in rest
+        assert "Traceback" not in said
+
+
+# On a terminal --------------------------------------------------------------------------------------------------------
+
+
+def states() -> list[Run]:
+    body: Any = run_body()
+    asked = {"id": "1", "name": "ask", "arguments": {"a": "[b]"}}
+    common = {"vendor": "narrative", "raw": body}
+    parked = json.loads(Run(**_first(), **common).to_json())
+    return [
+        Run.from_json(json.dumps(parked | {"status": status, "vendor_status": word, **more}))
+        for status, word, more in (
+            ("running", "meditating", {}),
+            (
+                "requires_action",
+                "requires_action",
+                {"actions": [asked]},
+            ),
+            ("failed", "failed", {"failure": {"type": "Boom", "message": "[red]no[/]"}}),
+            ("completed", "completed", {"output": "x" * 500}),
+        )
+    ]
+
+
+def _first() -> dict[str, Any]:
+    from agentruns import RunRef
+
+    return {"ref": RunRef("r1", "c1"), "status": RunStatus.RUNNING, "vendor_status": "running"}
+
+
+def test_a_terminal_gets_colours_and_a_spinner_and_markup_in_answers_is_only_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = display.choose(json=False)
+    assert isinstance(shown, display.Coloured)
+    for state in states():
+        shown.state(state)
+    shown.remark("[that] is all")
+    shown.close()
+
+    told = capsys.readouterr().out
+    assert "meditating" in told
+    assert "[red]no[/]" in told
+    assert "[that] is all" in told
+    assert "…" in told
+
+
+def test_a_terminal_without_rich_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert isinstance(display.choose(json=False), display.Plain)
+
+
+def test_remarks_do_not_disturb_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = display.choose(json=True)
+    lines.remark("by the way")
+    lines.close()
+    assert capsys.readouterr() == ("", "by the way\n")
+
+
+def test_the_module_runs_as_a_program() -> None:
+    shown = subprocess.run([sys.executable, "-m", "agentruns", "--help"], capture_output=True, text=True, check=True)
+    assert "exit codes:" in shown.stdout

@@ -1,0 +1,283 @@
+"""connect(): what it refuses; Client: results, life cycle, wrong use."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import agentruns
+from agentruns import (
+    ActionRequiredError,
+    ConfigurationError,
+    RunFailedError,
+    RunRef,
+    RunStatus,
+    connect,
+    narrative,
+)
+from agentruns.model import Page, Run
+from tests.kit import CONVERSATION, HEAD, POLL, RUN, START, Answer, Wire, client_of, conversation, run
+
+MESSAGE = narrative.UserMessage(CONVERSATION, "Hello")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (narrative.TOKEN_VARIABLE, narrative.BASE_URL_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+# Connecting -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"token": None}, "NARRATIVE_TOKEN"),
+        ({"token": "  "}, "NARRATIVE_TOKEN"),
+        ({"token": "a\nb"}, "characters that a header cannot carry"),
+        ({"token": "a b"}, "characters that a header cannot carry"),
+        ({"token": "schlüssel"}, "characters that a header cannot carry"),
+        ({"base_url": "http://api.narrative.io"}, "unencrypted to api.narrative.io.*insecure=True"),
+        ({"base_url": "http://127.0.0.1.evil.test"}, "unencrypted"),
+        ({"base_url": "http://10.0.0.7:8080"}, "unencrypted"),
+        ({"base_url": "ftp://api.narrative.io"}, "https://api.narrative.io"),
+        ({"base_url": "api.narrative.io"}, "https://api.narrative.io"),
+        ({"base_url": "https://"}, "https://api.narrative.io"),
+        ({"base_url": "https://user:password@api.narrative.io"}, "no user"),
+        ({"base_url": "https://api.narrative.io?x=1"}, "no user, query or fragment"),
+        ({"base_url": "https://api.narrative.io:port"}, "not a URL"),
+        ({"base_url": "https://[::1"}, "not a URL"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"timeout": -1.0}, "timeout is -1.0"),
+        ({"timeout": float("nan")}, "timeout is nan"),
+        ({"timeout": "30"}, "timeout is '30'"),
+        ({"budget": 0}, "budget is 0"),
+        ({"connections": 0}, "connections is 0"),
+        ({"max_body": -5}, "max_body is -5"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_opened(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text) as caught:
+        connect(narrative, **{"token": "secret-token", **options})
+    assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://127.0.0.1:8080",
+        "http://localhost",
+        "http://api.localhost:1/",
+        "http://[::1]:80",
+        "https://proxy.test/x/",
+    ],
+)
+def test_loopback_may_be_plain_and_https_may_be_anywhere(base_url: str) -> None:
+    assert base_url.rstrip("/") in repr(connect(narrative, token="secret-token", base_url=base_url))
+
+
+def test_insecure_allows_plain_http_to_another_host() -> None:
+    assert "http://10.0.0.7" in repr(connect(narrative, token="t", base_url="http://10.0.0.7", insecure=True))
+
+
+def test_token_and_url_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NARRATIVE_TOKEN", "secret-token")
+    monkeypatch.setenv("NARRATIVE_BASE_URL", "http://localhost:9/")
+    client = connect("narrative")
+
+    assert "http://localhost:9" in repr(client)
+    assert "secret-token" not in repr(client)
+
+
+def test_a_name_that_is_no_dialect_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigurationError, match="'narative'; choose one of narrative"):
+        connect("narative", token="t")
+
+
+def test_a_thing_that_is_no_dialect_is_refused_with_what_it_lacks() -> None:
+    with pytest.raises(ConfigurationError, match=r"lacks BASE_URL, .*start, fetch"):
+        connect(SimpleNamespace(NAME="acme"), token="t")
+
+
+# Using ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
+    client = connect(narrative, token="t")
+    with pytest.raises(ConfigurationError, match="async with connect"):
+        await client.start(MESSAGE)
+    with pytest.raises(ConfigurationError, match="async with connect"):
+        await anext(client.stream(MESSAGE))
+    async with client:
+        pass
+    with pytest.raises(ConfigurationError, match="async with connect"):
+        await client.fetch(RunRef(RUN))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_result_is_the_last_state() -> None:
+    async with client_of(Wire({HEAD: conversation(), START: run("pending"), POLL: run("completed")})) as client:
+        assert "open" in repr(client)
+        last = await client.result(MESSAGE)
+
+    assert (last.status, last.output) == (RunStatus.COMPLETED, "Done.")
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (run("failed"), RunFailedError, "AgentLoopMaxIterationsExceeded: max iterations exceeded after 2 iterations"),
+        (run("failed", error=None), RunFailedError, r"the run failed \(failed\)"),
+        (run("requires_action"), ActionRequiredError, "no handler for ops-approve_invoice.*tools="),
+    ],
+)
+async def test_a_result_that_is_not_completed_is_an_error_with_the_run(
+    answer: Answer, error: type[agentruns.RunError], text: str
+) -> None:
+    async with client_of(Wire({POLL: answer})) as client:
+        with pytest.raises(error, match=text) as caught:
+            await client.result(RunRef(RUN))
+
+    assert caught.value.run is not None
+    assert caught.value.run.id == RUN
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_an_origin_of_another_kind_is_refused_before_any_request() -> None:
+    wire = Wire({})
+    async with client_of(wire) as client:
+        with pytest.raises(ConfigurationError, match="narrative starts a run from UserMessage, not from str"):
+            await client.start("Hello")
+        with pytest.raises(ConfigurationError, match="UserMessage"):
+            client.stream({"text": "Hello"})
+
+    assert wire.asked == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_query_parameters_of_a_fetch_are_passed_on() -> None:
+    wire = Wire({POLL: run("completed")})
+    async with client_of(wire) as client:
+        first = await client.fetch(RunRef(RUN), include="steps")
+        await client.fetch(first)
+
+    assert [request.params for _, request in wire.asked] == [{"include": "steps"}, {}]
+
+
+class Acme:
+    """A vendor that lists and cancels."""
+
+    NAME = "acme"
+    BASE_URL = "https://acme.test"
+    TOKEN_VARIABLE = "ACME_TOKEN"
+    BASE_URL_VARIABLE = "ACME_BASE_URL"
+    BUDGET = None
+    Origin = narrative.UserMessage
+    start = staticmethod(narrative.start)
+    fetch = staticmethod(narrative.fetch)
+    problem = staticmethod(narrative.problem)
+    handler_names = staticmethod(narrative.handler_names)
+
+    @staticmethod
+    def cancel(ref: RunRef) -> Any:
+        yield from narrative.fetch(RunRef("cancel"), {})
+        return (yield from narrative.fetch(ref, {}))
+
+    @staticmethod
+    def page(parent: str, cursor: str | None) -> Any:
+        state: Run = yield from narrative.fetch(RunRef(cursor or "first"), {})
+        return Page((state,), {None: "second", "second": None}[cursor])
+
+
+CANCEL = "GET /agents/runs/cancel"
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_runs_are_listed_over_every_page() -> None:
+    wire = Wire({"GET /agents/runs/first": run("running", id="1"), "GET /agents/runs/second": run("completed", id="2")})
+    async with client_of(wire, Acme()) as client:
+        assert [each.id async for each in client.runs()] == ["1", "2"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_run_can_be_cancelled_by_hand() -> None:
+    async with client_of(Wire({CANCEL: run("failed"), POLL: run("failed")}), Acme()) as client:
+        cancelled = await client.cancel(RunRef(RUN))
+
+    assert cancelled is not None
+    assert cancelled.status is RunStatus.FAILED
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_cancelling_the_wait_leaves_the_remote_run_alone_by_default() -> None:
+    wire = Wire({HEAD: conversation(), START: run("pending"), POLL: run("running"), CANCEL: run("failed")})
+    async with client_of(wire, Acme()) as client:
+        waiting = asyncio.create_task(client.result(MESSAGE))
+        await asyncio.sleep(5.5)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    assert wire.times(CANCEL) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(("mode", "polls"), [("cancel", 6), ("confirm", 8)])
+async def test_cancelling_the_wait_cancels_the_remote_run_where_that_is_asked_for(mode: Any, polls: int) -> None:
+    answers = [*[run("running")] * 6, run("running"), run("failed")]
+    wire = Wire({HEAD: conversation(), START: run("pending"), POLL: answers, CANCEL: run("running")})
+    async with client_of(wire, Acme()) as client:
+        waiting = asyncio.create_task(client.result(MESSAGE, on_cancel=mode))
+        await asyncio.sleep(5.5)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    assert len(wire.times(CANCEL)) == 1
+    assert len(wire.times(POLL)) == polls
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_start_under_way_is_cancelled_once_it_is_known() -> None:
+    slow = Answer(run("running").body, after=3.0)
+    wire = Wire({HEAD: conversation(), START: slow, POLL: run("failed"), CANCEL: run("failed")})
+    async with client_of(wire, Acme()) as client:
+        waiting = asyncio.create_task(client.result(MESSAGE, on_cancel="cancel"))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    assert len(wire.times(CANCEL)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_remote_cancel_that_never_answers_is_bounded_and_one_that_fails_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for answer in (Answer({}, after=1000.0), Answer({}, 403)):
+        wire = Wire({HEAD: conversation(), START: run("running"), POLL: run("running"), CANCEL: answer})
+        async with client_of(wire, Acme()) as client:
+            waiting = asyncio.create_task(client.result(MESSAGE, on_cancel="confirm"))
+            await asyncio.sleep(1.5)
+            began = asyncio.get_running_loop().time()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert asyncio.get_running_loop().time() - began <= 10.0
+
+    assert "the remote run may go on" in caplog.text

@@ -1,0 +1,425 @@
+"""JSON text and typed values: nothing is coerced, every misfit is named with its path."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import PurePosixPath
+from typing import Any
+from uuid import UUID
+
+import pytest
+from attrs import evolve, field, frozen
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from agentruns import RunStatus, codec
+from agentruns.codec import CodecError
+from agentruns.dialects.narrative import ContentBlock, NarrativeRun
+from agentruns.errors import ConfigurationError
+from tests.kit import run_body
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
+values = st.recursive(
+    scalars, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(), inner, max_size=4))
+)
+
+
+@frozen
+class Part:
+    size: int
+    note: str | None = None
+    parts: tuple[Part, ...] = ()
+    inner: Part | None = None
+
+
+@frozen
+class Thing:
+    text: str = ""
+    flag: bool = False
+    whole: int = 0
+    number: float = 0.0
+    texts: tuple[str, ...] = ()
+    moment: datetime | None = None
+    free: Mapping[str, Any] = field(factory=dict)
+    anything: Any = None
+    part: Part | None = None
+    parts: tuple[Part, ...] = ()
+    rows: tuple[tuple[int, ...], ...] = ()
+    holes: tuple[str | None, ...] = ()
+    maybe_texts: tuple[str, ...] | None = None
+    maybe_free: Mapping[str, Any] | None = None
+
+
+def misfit(value: Any, cls: type[Any] = Thing) -> str:
+    with pytest.raises(CodecError) as caught:
+        codec.structure(value, cls)
+    return str(caught.value)
+
+
+# Text -----------------------------------------------------------------------------------------------------------------
+
+
+@given(values)
+@example(2**64)
+@example(-(2**63) - 1)
+@example(-0.0)
+def test_what_is_encoded_decodes_to_itself(value: Any) -> None:
+    text = codec.encode(value)
+    back = codec.decode(text)
+
+    assert back == value
+    assert json.dumps(back) == json.dumps(value)  # which tells 1 from 1.0 and True
+    assert codec.decode(text.decode()) == value
+
+
+@given(values)
+def test_decoding_agrees_with_the_standard_library(value: Any) -> None:
+    text = json.dumps(value)
+
+    assert codec.decode(text) == json.loads(text)
+
+
+def test_an_empty_body_is_none() -> None:
+    assert codec.decode(b"") is None
+    assert codec.decode("") is None
+
+
+def test_of_a_key_that_comes_twice_the_last_one_holds() -> None:
+    assert codec.decode(b'{"a": 1, "a": 2}') == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b" ",
+        b"{",
+        b"{} {}",
+        b"[1,]",
+        b"{'a': 1}",
+        b"NaN",
+        b"[Infinity]",
+        b"1e999",
+        b"01",
+        b"\x00",
+        b'"\x01"',
+        b"\xff",
+        b'"\xff"',
+        b'"\\ud800"',
+        '"\ud800"',
+        b"\xef\xbb\xbf{}",
+        "\ufeff{}",
+        b"9" * 5_000,
+        b"[" * 100_000,
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"a":' * 100_000,
+        b"<html></html>",
+    ],
+)
+def test_what_is_not_json_is_a_codec_error(body: bytes | str) -> None:
+    with pytest.raises(CodecError, match="."):
+        codec.decode(body)
+
+
+@given(st.one_of(st.binary(), st.text(st.characters())))
+def test_decoding_raises_nothing_else(body: bytes | str) -> None:
+    try:
+        codec.decode(body)
+    except CodecError as error:
+        assert str(error)
+
+
+# Structuring ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("text", None, "expected string, got null"),
+        ("text", 7, "expected string, got integer"),
+        ("text", ["a"], "expected string, got array"),
+        ("flag", "false", "expected boolean, got string"),
+        ("flag", 0, "expected boolean, got integer"),
+        ("flag", None, "expected boolean, got null"),
+        ("whole", "7", "expected integer, got string"),
+        ("whole", 3.9, "expected integer, got number"),
+        ("whole", 3.0, "expected integer, got number"),
+        ("whole", True, "expected integer, got boolean"),
+        ("number", "1.5", "expected number, got string"),
+        ("number", True, "expected number, got boolean"),
+        ("number", {}, "expected number, got object"),
+        ("texts", "abc", "expected array, got string"),
+        ("texts", None, "expected array, got null"),
+        ("texts", {"a": "b"}, "expected array, got object"),
+        ("free", [], "expected object, got array"),
+        ("free", None, "expected object, got null"),
+        ("moment", 1780000000, "expected date-time, got integer"),
+        ("moment", "yesterday", "expected date-time, got 'yesterday'"),
+        ("moment", "x" * 900, f"expected date-time, got '{'x' * 40}'"),
+        ("moment", "2026-06-02T08:15:60Z", "expected date-time, got '2026-06-02T08:15:60Z'"),
+        ("part", [], "expected object, got array"),
+        ("part", "x", "expected object, got string"),
+        ("maybe_texts", "abc", "expected array, got string"),
+        ("maybe_free", 3, "expected object, got integer"),
+    ],
+)
+def test_no_value_is_made_to_fit(name: str, value: Any, reason: str) -> None:
+    assert misfit({name: value}) == f"{reason} @ $.{name}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"parts": [{"size": 1}, {"size": "2"}]}, "expected integer, got string @ $.parts[1].size"),
+        ({"parts": [{"size": 1}, {}]}, "required field missing @ $.parts[1].size"),
+        ({"parts": [{"size": 1}, 5]}, "expected object, got integer @ $.parts[1]"),
+        ({"part": {"size": 1, "note": 5}}, "expected string, got integer @ $.part.note"),
+        ({"rows": [[1], [2, "3"]]}, "expected integer, got string @ $.rows[1][1]"),
+        ({"holes": [None, "a", 1]}, "expected string, got integer @ $.holes[2]"),
+        ({"maybe_texts": ["a", None]}, "expected string, got null @ $.maybe_texts[1]"),
+        (
+            {"part": {"size": 1, "inner": {"size": 2, "parts": [{"size": None}]}}},
+            "expected integer, got null @ $.part.inner.parts[0].size",
+        ),
+        ([], "expected object, got array @ $"),
+        (None, "expected object, got null @ $"),
+        ("text", "expected object, got string @ $"),
+    ],
+)
+def test_the_path_leads_through_lists_and_optional_fields(value: Any, text: str) -> None:
+    assert misfit(value) == text
+
+
+def test_every_misfit_is_listed() -> None:
+    reasons = misfit({"text": 1, "parts": [{}, {"size": 1.5}]}).split("; ")
+
+    assert sorted(reasons) == [
+        "expected integer, got number @ $.parts[1].size",
+        "expected string, got integer @ $.text",
+        "required field missing @ $.parts[0].size",
+    ]
+
+
+def test_what_python_has_and_json_has_not_is_named_by_its_class() -> None:
+    assert misfit({"text": b"x"}) == "expected string, got bytes @ $.text"
+
+
+def test_fields_that_nobody_knows_are_ignored() -> None:
+    assert codec.structure({"text": "a", "new": {"b": 1}, "part": {"size": 1, "new": 2}}, Thing) == Thing(
+        "a", part=Part(1)
+    )
+
+
+def test_lists_become_tuples_and_free_objects_stay_as_they_are() -> None:
+    free = {"deep": [{"a": None}], "7": 7}
+    thing = codec.structure(
+        {"texts": ["a"], "free": free, "anything": [free], "maybe_free": free, "number": 1, "rows": [[], [1]]}, Thing
+    )
+
+    assert thing == Thing(
+        texts=("a",), free=free, anything=[free], maybe_free=free, number=1, rows=((), (1,)), maybe_texts=None
+    )
+    assert thing.free is free
+
+
+def test_a_class_may_contain_itself() -> None:
+    value = {"size": 1, "parts": [{"size": 2, "inner": {"size": 3, "note": "deep"}}]}
+
+    assert codec.structure(value, Part) == Part(1, parts=(Part(2, inner=Part(3, "deep")),))
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-06-02T08:15:04Z", datetime(2026, 6, 2, 8, 15, 4, tzinfo=UTC)),
+        ("2026-06-02T08:15:04.1Z", datetime(2026, 6, 2, 8, 15, 4, 100_000, tzinfo=UTC)),
+        ("2026-06-02T08:15:04.120331Z", datetime(2026, 6, 2, 8, 15, 4, 120_331, tzinfo=UTC)),
+        ("2026-06-02T08:15:04.123456789Z", datetime(2026, 6, 2, 8, 15, 4, 123_456, tzinfo=UTC)),
+        ("2026-06-02T08:15:04+02:00", datetime(2026, 6, 2, 6, 15, 4, tzinfo=UTC)),
+        ("2026-06-02T08:15:04.5-05:30", datetime(2026, 6, 2, 13, 45, 4, 500_000, tzinfo=UTC)),
+        ("2026-06-02T08:15:04", datetime(2026, 6, 2, 8, 15, 4, tzinfo=UTC)),
+        ("2026-06-02", datetime(2026, 6, 2, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read_with_any_fraction_and_are_utc_unless_they_say_otherwise(text: str, moment: datetime) -> None:
+    read = codec.structure({"moment": text}, Thing).moment
+
+    assert read == moment
+    assert read is not None
+    assert read.tzinfo is not None
+
+
+@given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-5, minutes=-30))])))
+def test_a_moment_that_is_written_reads_back_as_the_same(moment: datetime) -> None:
+    text = codec.unstructure(Thing(moment=moment))["moment"]
+
+    assert codec.structure({"moment": text}, Thing).moment == moment
+    assert text.endswith("Z") == (moment.tzinfo is UTC)
+
+
+def test_an_attrs_value_unstructures_into_plain_json() -> None:
+    thing = Thing("a", part=Part(1, parts=(Part(2),)), moment=datetime(2026, 6, 2, tzinfo=UTC))
+    plain = codec.unstructure(thing)
+
+    assert plain["moment"] == "2026-06-02T00:00:00Z"
+    assert codec.structure(codec.decode(codec.encode(plain)), Thing) == thing
+
+
+@pytest.mark.parametrize("depth", [100, 400, 1_000, 5_000])
+def test_depth_alone_raises_nothing_but_a_codec_error(depth: int) -> None:
+    value: dict[str, Any] = {"type": "text"}
+    for _ in range(depth):
+        value = {"type": "text", "content_blocks": [value]}
+
+    try:
+        block = codec.structure(value, ContentBlock)
+    except CodecError as error:
+        assert "recursion" in str(error)
+        assert depth > 100
+    else:
+        for _ in range(depth):
+            (block,) = block.content_blocks
+        assert block == ContentBlock("text")
+
+
+@given(values)
+@settings(deadline=None)
+def test_whatever_arrives_instead_of_a_run_is_a_codec_error(value: Any) -> None:
+    with pytest.raises(CodecError, match=r"@ \$"):
+        codec.structure(value, NarrativeRun)
+
+
+FIELDS = sorted(run_body("failed"))
+
+
+@given(
+    status=st.sampled_from(["pending", "requires_action", "failed"]),
+    changes=st.dictionaries(st.sampled_from(FIELDS), values, max_size=3),
+    gone=st.sets(st.sampled_from(FIELDS), max_size=2),
+)
+@settings(deadline=None)
+def test_a_run_with_fields_of_any_shape_is_read_or_is_a_codec_error_that_names_them(
+    status: str, changes: dict[str, Any], gone: set[str]
+) -> None:
+    body = {name: value for name, value in (run_body(status) | changes).items() if name not in gone}
+
+    try:
+        seen = codec.structure(body, NarrativeRun)
+    except CodecError as error:
+        assert any(f"$.{name}" in str(error) for name in {*changes, *gone})
+    else:
+        assert seen.id == body["id"]
+
+
+# Plain values ---------------------------------------------------------------------------------------------------------
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Part(1, parts=(Part(2),)), {"size": 1, "note": None, "parts": [{"size": 2}], "inner": None}),
+        ([datetime(2026, 6, 2, tzinfo=UTC)], ["2026-06-02T00:00:00Z"]),
+        (date(2026, 6, 2), "2026-06-02"),
+        (Colour.RED, "red"),
+        (RunStatus.FAILED, "failed"),
+        ({Colour.RED: Level.HIGH}, {"red": 3}),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Decimal("1.50"), "1.50"),
+        ((1, (2,)), [1, [2]]),
+        ({1}, [1]),
+        (frozenset({"a"}), ["a"]),
+        ({1: "a", 1.5: "b"}, {"1": "a", "1.5": "b"}),
+        (b"abc", "YWJj"),
+        (2**70, 2**70),
+    ],
+)
+def test_values_become_what_their_reader_will_see(value: Any, plain: Any) -> None:
+    seen = codec.plain(value, "it")
+    if isinstance(value, Part):
+        plain = evolve_parts(plain)
+
+    assert seen == plain
+    assert codec.decode(codec.encode(seen)) == seen
+
+
+def evolve_parts(plain: dict[str, Any]) -> dict[str, Any]:
+    filled = {"note": None, "parts": [], "inner": None}
+    return {**plain, "parts": [{**filled, **part} for part in plain["parts"]]}
+
+
+@given(values)
+def test_plain_json_stays_as_it_is(value: Any) -> None:
+    assert json.dumps(codec.plain(value, "it")) == json.dumps(value)
+
+
+def _cycle() -> list[Any]:
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
+def _cyclic_object() -> dict[str, Any]:
+    it: dict[str, Any] = {}
+    it["it"] = [it]
+    return it
+
+
+def _deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.nan,
+        [math.inf],
+        {"a": -math.inf},
+        Part(1, note="\ud800"),
+        "\ud800",
+        {"\ud800": 1},
+        object(),
+        [object()],
+        {object()},
+        {(1, 2): 3},
+        {None: 1},
+        PurePosixPath("a"),
+        range(3),
+        iter([1]),
+        ValueError("x"),
+        print,
+        10**5_000,
+        _cycle(),
+        _cyclic_object(),
+        _deep(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_json_cannot_carry_is_refused_by_name_with_the_remedy(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^the output of x is not something that JSON can carry .* Use dicts"):
+        codec.plain(value, "the output of x")
+
+
+def test_structuring_does_not_touch_what_it_was_given() -> None:
+    body = run_body("requires_action")
+    before = json.dumps(body)
+    seen = codec.structure(body, NarrativeRun)
+
+    assert json.dumps(body) == before
+    assert evolve(seen) == seen

@@ -1,0 +1,693 @@
+"""Narrative's rules, on scripted answers; the emulator has tests of its own, and test_story.py joins both."""
+
+import json
+import re
+from collections.abc import Generator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+
+from agentruns import (
+    Action,
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ConflictError,
+    Failure,
+    InvalidRequestError,
+    NotFoundError,
+    Progress,
+    ProtocolError,
+    Retry,
+    Run,
+    RunRef,
+    RunStatus,
+    ServerError,
+    ToolOutput,
+    Tools,
+    UnsupportedError,
+    Usage,
+    narrative,
+)
+from agentruns.model import Flow, Pause, Request, Response
+from tests.kit import (
+    CALL,
+    CONVERSATION,
+    HEAD,
+    NEXT_RUN,
+    POLL,
+    RUN,
+    START,
+    STEADY,
+    Answer,
+    Lost,
+    Wire,
+    client_of,
+    conversation,
+    problem,
+    run,
+    run_body,
+)
+
+T = TypeVar("T")
+SAMPLES = Path(__file__).parent / "samples" / "narrative"
+
+
+def exchange(flow: Flow[T], *answers: Answer) -> tuple[list[Request], T]:
+    """Drive a flow by hand: what it asked for, and what it returned."""
+    asked: list[Request] = []
+    assert isinstance(flow, Generator)
+    wanted: Request | Pause = next(flow)
+    for answer in answers:
+        assert isinstance(wanted, Request)
+        asked.append(wanted)
+        try:
+            wanted = flow.send(Response(answer.status, answer.headers, answer.body, wanted))
+        except StopIteration as end:
+            return asked, end.value
+    raise AssertionError(f"one more answer is needed, to {wanted}")
+
+
+def paused(**changes: Any) -> Run:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run("requires_action", **changes))
+    return state
+
+
+def outputs_for(state: Run, output: Any = "yes") -> list[ToolOutput]:
+    return [ToolOutput(action, output) for action in state.actions]
+
+
+# Starting -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_start_reads_the_version_right_before_it_posts() -> None:
+    message = narrative.UserMessage(CONVERSATION, "Hello")
+    asked, state = exchange(narrative.start(message), conversation(4), run("pending"))
+
+    assert [request.line for request in asked] == [HEAD, START]
+    assert asked[1].json == {
+        "client_op_id": message.client_op_id,
+        "expected_version": 4,
+        "payload": {"kind": "user_message", "text": "Hello"},
+    }
+    assert asked[1].idempotent
+    assert state.ref == RunRef(RUN, CONVERSATION)
+
+
+def test_a_version_that_is_given_is_used_without_a_look() -> None:
+    message = narrative.UserMessage(CONVERSATION, "Hello", expected_version=0)
+    asked, _ = exchange(narrative.start(message), run("pending"))
+
+    assert [request.json["expected_version"] for request in asked] == [0]
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        (narrative.AUTO, {"kind": "auto"}),
+        (narrative.ANY_TOOL, {"kind": "any"}),
+        (narrative.specific_tool("book"), {"kind": "specific_tool", "name": "book"}),
+        (
+            narrative.specific_tool("search", mcp_alias="docs"),
+            {"kind": "specific_tool", "name": "search", "mcp_alias": "docs"},
+        ),
+        ({"kind": "any"}, {"kind": "any"}),
+    ],
+)
+def test_each_shape_of_tool_choice_is_sent_as_documented(choice: Any, sent: dict[str, Any]) -> None:
+    message = narrative.UserMessage(CONVERSATION, "Hello", tool_choice=choice, expected_version=0)
+    asked, _ = exchange(narrative.start(message), run("pending"))
+
+    assert asked[0].json["tool_choice"] == sent
+
+
+def test_an_override_is_sent_sparse_with_classes_in_it_made_plain() -> None:
+    server = narrative.McpServer("docs", "https://docs.example.com/mcp")
+    override = {"max_iterations": 4, "temperature": 0.0, "mcp_servers": [server]}
+    message = narrative.UserMessage(CONVERSATION, "Hello", config_override=override, expected_version=0)
+    asked, _ = exchange(narrative.start(message), run("pending"))
+
+    assert asked[0].json["config_override"] == {
+        "max_iterations": 4,
+        "temperature": 0.0,
+        "mcp_servers": [{"alias": "docs", "url": "https://docs.example.com/mcp"}],
+    }
+
+
+def test_every_message_is_an_intent_of_its_own() -> None:
+    first, second = (narrative.UserMessage(CONVERSATION, "Hello") for _ in range(2))
+
+    assert first.client_op_id != second.client_op_id
+    assert UUID(first.client_op_id).version == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"conversation_id": ""}, "UserMessage.conversation_id"),
+        ({"text": ""}, "UserMessage.text"),
+        ({"text": None}, "UserMessage.text"),
+        ({"client_op_id": "op-1"}, "UserMessage.client_op_id"),
+        ({"expected_version": -1}, "UserMessage.expected_version"),
+        ({"expected_version": True}, "UserMessage.expected_version"),
+        ({"config_override": {"system_prompt": "x"}}, "system_prompt"),
+    ],
+)
+def test_a_message_that_cannot_be_sent_is_refused_when_it_is_made(wrong: dict[str, Any], named: str) -> None:
+    fields = {"conversation_id": CONVERSATION, "text": "Hello"} | wrong
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        narrative.UserMessage(**fields)
+
+
+def test_an_override_that_json_cannot_carry_is_refused_before_any_request() -> None:
+    message = narrative.UserMessage(
+        CONVERSATION, "Hello", config_override={"temperature": float("nan")}, expected_version=0
+    )
+    with pytest.raises(ConfigurationError, match="config_override"):
+        next(narrative.start(message))
+
+
+# States ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["pending", "running", "requires_action", "completed", "failed"])
+def test_each_status_word_is_ours(word: str) -> None:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run(word))
+
+    assert (state.status, state.vendor_status) == (RunStatus(word), word)
+    assert state.status.in_flight == (word in {"pending", "running"})
+
+
+def test_an_unknown_word_is_in_flight_and_kept() -> None:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run("meditating"))
+
+    assert (state.status, state.vendor_status) == (RunStatus.RUNNING, "meditating")
+
+
+def test_a_completed_run_has_its_answer_usage_and_progress() -> None:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run("completed"))
+
+    assert state.output == "Done."
+    assert state.usage == Usage(812, 64)
+    assert state.progress == Progress(1, 6)
+    assert state.actions == ()
+    assert state.failure is None
+    assert state.vendor == "narrative"
+
+
+def test_a_structured_answer_is_the_output_where_there_is_no_text() -> None:
+    _, state = exchange(
+        narrative.fetch(RunRef(RUN), {}), run("completed", final_text=None, final_structured_output={"total": 3})
+    )
+
+    assert state.output == {"total": 3}
+
+
+def test_a_failed_run_says_why() -> None:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run("failed", usage={"prompt_tokens": 5}))
+
+    assert state.failure == Failure("AgentLoopMaxIterationsExceeded", "max iterations exceeded after 2 iterations")
+    assert state.detail.error.docs_url.endswith("/max-iterations-exceeded")
+    assert state.usage == Usage(5, 0)
+
+
+def test_a_failed_run_without_an_error_is_failed_all_the_same() -> None:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run("failed", error=None, usage=None))
+
+    assert state.failure == Failure("failed", "")
+    assert state.usage is None
+
+
+def test_a_paused_run_names_its_actions() -> None:
+    state = paused()
+
+    assert state.actions == (Action(CALL["tool_use_id"], CALL["name"], CALL["arguments"]),)  # type: ignore[arg-type]
+
+
+def test_a_paused_run_that_names_no_action_is_not_what_is_documented() -> None:
+    with pytest.raises(ProtocolError, match=r"\$\.pending_tool_calls"):
+        paused(pending_tool_calls=[])
+
+
+@pytest.mark.parametrize(
+    "sample",
+    sorted(path.name for path in SAMPLES.glob("*.json")),
+)
+def test_every_documented_field_of_a_sample_is_in_detail(sample: str) -> None:
+    """The samples are the pages' own examples; nested objects are compared as far as our classes name them."""
+    body = json.loads((SAMPLES / sample).read_text())
+    _, state = exchange(narrative.fetch(RunRef(body["id"]), {}), Answer(body))
+
+    for name, value in body.items():
+        seen = getattr(state.detail, name)
+        if name.endswith("_at") and value is not None:
+            assert seen == datetime.fromisoformat(value)
+            assert seen.tzinfo is not None
+        elif isinstance(value, str | int | float) or value is None:
+            assert seen == value
+        elif isinstance(value, list):
+            assert len(seen) == len(value)
+            assert isinstance(seen, tuple)
+        elif name in {"effective_config", "usage", "error"}:
+            for inner, wanted in value.items():
+                got = getattr(seen, inner)
+                assert (list(got) if isinstance(wanted, list) else got) == wanted
+    assert state.raw == body
+
+
+def test_unknown_fields_survive_in_raw() -> None:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run("completed", cost={"eur": 0.02}))
+
+    assert state.raw["cost"] == {"eur": 0.02}
+    assert Run.from_json(state.to_json()).raw == state.raw
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"id": None}, r"expected string, got null @ \$\.id"),
+        ({"company_id": "77"}, r"expected integer, got string @ \$\.company_id"),
+        ({"company_id": True}, r"expected integer, got boolean @ \$\.company_id"),
+        ({"submitted_inference_job_ids": "abc"}, r"expected array, got string @ \$\.submitted_inference_job_ids"),
+        ({"pending_tool_calls": [{"tool_use_id": "a", "name": "b"}]}, r"@ \$\.pending_tool_calls\[0\]\.arguments"),
+        ({"started_at": "yesterday"}, r"expected date-time, got 'yesterday' @ \$\.started_at"),
+        ({"effective_config": []}, r"expected object, got array @ \$\.effective_config"),
+    ],
+)
+def test_a_wrong_body_names_the_path(changes: dict[str, Any], path: str) -> None:
+    with pytest.raises(ProtocolError, match=path):
+        exchange(narrative.fetch(RunRef(RUN), {}), run("running", **changes))
+
+
+@pytest.mark.parametrize("field", ["id", "conversation_id", "status", "effective_config", "pending_tool_calls"])
+def test_a_missing_field_names_the_path(field: str) -> None:
+    body = run_body()
+    del body[field]
+    with pytest.raises(ProtocolError, match=rf"required field missing @ \$\.{field}"):
+        exchange(narrative.fetch(RunRef(RUN), {}), Answer(body))
+
+
+def test_a_retry_after_counts_only_while_the_run_is_in_flight() -> None:
+    waiting = Answer(run_body("running"), headers={"retry-after": "3"})
+    over = Answer(run_body("completed"), headers={"retry-after": "3"})
+
+    assert exchange(narrative.fetch(RunRef(RUN), {}), waiting)[1].poll_after == 3.0
+    assert exchange(narrative.fetch(RunRef(RUN), {}), over)[1].poll_after is None
+
+
+# Resuming -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_resume_is_a_new_run_with_an_id_that_derives_from_the_paused_one() -> None:
+    state = paused()
+    asked, resumed = exchange(
+        narrative.resume(state, outputs_for(state, {"approved": True})), conversation(2), run("pending", id=NEXT_RUN)
+    )
+    again, _ = exchange(narrative.resume(state, outputs_for(state, "other")), conversation(2), run("pending"))
+
+    assert asked[1].json["payload"] == {
+        "kind": "tool_outputs",
+        "outputs": [
+            {
+                "tool_use_id": CALL["tool_use_id"],
+                "content_blocks": [{"type": "text", "text": '{"approved":true}'}],
+                "is_error": False,
+            }
+        ],
+    }
+    assert asked[1].json["expected_version"] == 2
+    assert "config_override" not in asked[1].json
+    assert "tool_choice" not in asked[1].json
+    assert asked[1].json["client_op_id"] == again[1].json["client_op_id"]
+    assert resumed.id == NEXT_RUN
+
+
+def test_two_pauses_never_share_an_id() -> None:
+    ids = set()
+    for name in (RUN, NEXT_RUN):
+        state = paused(id=name)
+        asked, _ = exchange(narrative.resume(state, outputs_for(state)), conversation(2), run("pending"))
+        ids.add(asked[1].json["client_op_id"])
+
+    assert len(ids) == 2
+
+
+def test_what_the_paused_run_had_overridden_stays_overridden() -> None:
+    state = paused(effective_config={"model": "anthropic.claude-haiku-4.5", "max_iterations": 6, "temperature": None})
+    asked, _ = exchange(narrative.resume(state, outputs_for(state)), conversation(2), run("pending"))
+
+    assert asked[1].json["config_override"] == {"model": "anthropic.claude-haiku-4.5"}
+
+
+@pytest.mark.parametrize("answers", [0, 2])
+def test_every_action_is_answered_exactly_once(answers: int) -> None:
+    state = paused()
+    with pytest.raises(ConfigurationError, match="exactly one answer"):
+        next(narrative.resume(state, outputs_for(state) * answers))
+
+
+def test_a_name_matches_whole_or_by_the_part_after_its_first_dash() -> None:
+    assert narrative.handler_names(Action("1", "user-confirm-booking")) == ("user-confirm-booking", "confirm-booking")
+    assert narrative.handler_names(Action("1", "confirm_booking")) == ("confirm_booking",)
+
+
+# Conversations --------------------------------------------------------------------------------------------------------
+
+
+def config(**changes: Any) -> narrative.Config:
+    fields: dict[str, Any] = {
+        "model": "anthropic.claude-opus-4.6",
+        "data_plane_id": "0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+        "max_iterations": 6,
+        "max_tokens": 1500,
+        "output_format_schema": narrative.TEXT_SCHEMA,
+    }
+    return narrative.Config(**(fields | changes))
+
+
+def handlers() -> Tools:
+    tools = Tools()
+
+    @tools.add
+    def approve_invoice(invoice_no: str, amount_eur: float) -> bool:
+        """Ask a human operator to approve one invoice."""
+        return True
+
+    return tools
+
+
+def test_a_conversation_declares_tools_as_revision_a_has_them() -> None:
+    declared = config(client_tools=[narrative.client_tools(handlers(), alias="ops")])
+    asked, created = exchange(
+        narrative.create_conversation(declared, name="invoices", system_prompt="Sort invoices."), conversation()
+    )
+
+    assert asked[0].json == {
+        "name": "invoices",
+        "system_prompt": "Sort invoices.",
+        "defaults": {
+            "model": "anthropic.claude-opus-4.6",
+            "data_plane_id": "0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+            "execution_cluster": "shared",
+            "max_iterations": 6,
+            "max_tokens": 1500,
+            "temperature": 0.0,
+            "output_format_schema": narrative.TEXT_SCHEMA,
+            "mcp_servers": [],
+            "client_tools": [
+                {
+                    "alias": "ops",
+                    "tools": [
+                        {
+                            "name": "approve_invoice",
+                            "description": "Ask a human operator to approve one invoice.",
+                            "input_schema": {
+                                "type": "object",
+                                "properties": {"invoice_no": {"type": "string"}, "amount_eur": {"type": "number"}},
+                                "required": ["invoice_no", "amount_eur"],
+                                "additionalProperties": False,
+                            },
+                            "strict": True,
+                        }
+                    ],
+                }
+            ],
+        },
+    }
+    assert created.version == 0
+    assert created.created_at == datetime(2026, 6, 2, 8, 15, 4, 120331, UTC)
+
+
+def test_a_conversation_declares_tools_as_revision_b_has_them() -> None:
+    asked, _ = exchange(narrative.create_conversation(config(tools=narrative.flat_tools(handlers()))), conversation())
+    defaults = asked[0].json["defaults"]
+
+    assert [tool["name"] for tool in defaults["tools"]] == ["approve_invoice"]
+    assert "strict" not in defaults["tools"][0]
+    assert "client_tools" not in defaults
+    assert "name" not in asked[0].json
+
+
+def test_a_schema_keeps_its_nulls() -> None:
+    schema = {"type": "object", "properties": {"text": {"type": "string", "default": None}}}
+    asked, _ = exchange(narrative.create_conversation(config(output_format_schema=schema)), conversation())
+
+    assert asked[0].json["defaults"]["output_format_schema"] == schema
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: config(model=""), "Config.model"),
+        (lambda: config(max_iterations=0), "Config.max_iterations"),
+        (lambda: config(max_tokens=1.5), "Config.max_tokens"),
+        (lambda: config(client_tools=[], tools=[]), "both client_tools .* and tools"),
+        (lambda: narrative.client_tools(handlers(), alias="operations"), "alias is 'operations'"),
+        (lambda: narrative.client_tools(handlers(), alias="1st"), "alias is '1st'"),
+        (lambda: narrative.McpServer("docs", ""), "McpServer.url"),
+        (lambda: narrative.client_tools({"x" * 62: print_it}, alias="a1"), "exceed 64 characters"),
+        (lambda: narrative.flat_tools({"with-dash": print_it}), "with-dash"),
+        (
+            lambda: config(
+                mcp_servers=[narrative.McpServer("docs", "https://x.test")],
+                client_tools=[narrative.client_tools(handlers(), alias="docs")],
+            ),
+            "alias twice .*: docs",
+        ),
+    ],
+)
+def test_a_declaration_that_the_vendor_would_refuse_is_refused_here(make: Any, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        make()
+
+
+def print_it(text: str) -> None:
+    """Print a text."""
+
+
+def test_conversations_are_read_and_listed() -> None:
+    asked, seen = exchange(narrative.get_conversation(CONVERSATION), conversation(4))
+    assert (asked[0].line, seen.version, seen.defaults.max_iterations) == (HEAD, 4, 6)
+
+    page = {
+        "prev_page": None,
+        "current_page": 2,
+        "next_page": 3,
+        "total_records": 120,
+        "total_pages": 3,
+        "records": [json.loads(conversation().body)],
+    }
+    asked, listed = exchange(narrative.list_conversations(page=2), Answer(page))
+    assert asked[0].params == {"page": "2", "per_page": "50"}
+    assert (listed.items[0].id, listed.next_page, listed.total_records) == (CONVERSATION, 3, 120)
+
+    _, empty = exchange(narrative.list_conversations(), Answer({"records": []}))
+    assert empty.items == ()
+
+
+def test_messages_are_read_from_a_version_on() -> None:
+    blocks: list[dict[str, Any]] = [
+        {"type": "text", "text": "Hello"},
+        {"type": "tool_use", "tool_use_id": "t1", "name": "ops-approve", "arguments": {"a": 1}},
+        {
+            "type": "tool_result",
+            "tool_use_id": "t1",
+            "is_error": False,
+            "content_blocks": [{"type": "text", "text": "yes"}],
+        },
+        {"type": "hologram"},
+    ]
+    message = {
+        "id": "10a5c7e2-8d34-4f60-b9e1-6c2d0f8a7b31",
+        "sequence_no": 3,
+        "role": "assistant",
+        "run_id": RUN,
+        "created_at": "2026-06-02T08:15:15Z",
+        "content_blocks": blocks,
+    }
+    asked, page = exchange(
+        narrative.list_messages(CONVERSATION, since=2), Answer({"current_version": 4, "messages": [message]})
+    )
+
+    assert asked[0].params == {"since": "2"}
+    assert page.current_version == 4
+    assert [block.type for block in page.items[0].content_blocks] == ["text", "tool_use", "tool_result", "hologram"]
+    assert page.items[0].content_blocks[2].content_blocks[0].text == "yes"
+
+
+@pytest.mark.parametrize("bad", ["", ".", ".."])
+def test_an_id_that_would_climb_out_of_its_path_is_refused(bad: str) -> None:
+    with pytest.raises(ConfigurationError, match="path"):
+        next(narrative.get_conversation(bad))
+
+
+def test_an_id_is_one_segment_of_the_path() -> None:
+    request = next(narrative.get_conversation("../a b?c=%2f"))
+
+    assert isinstance(request, Request)
+    assert request.path == "/agents/conversations/..%2Fa%20b%3Fc%3D%252f"
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+SLUGS: Sequence[tuple[int, str, type[APIError]]] = [
+    *[
+        (400, slug, InvalidRequestError)
+        for slug in (
+            "invalid-tool-alias",
+            "duplicate-tool-alias",
+            "tool-name-too-long",
+            "invalid-caller-tool-name",
+            "duplicate-caller-tool-name",
+            "unknown-tool-choice-mcp-alias",
+            "unknown-tool-choice-name",
+            "mcp-discovery-failed",
+            "no-assistant-turn",
+            "unknown-tool-use-id",
+            "not-a-client-tool-call",
+            "incomplete-tool-outputs",
+        )
+    ],
+    (404, "conversation-not-found", NotFoundError),
+    (404, "agent-run-not-found", NotFoundError),
+    (409, "version-conflict", ConflictError),
+    (500, "workflow-start-failed", ServerError),
+    (500, "invalid-stored-field", ServerError),
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(("status", "slug", "kind"), SLUGS)
+async def test_every_documented_error_has_its_class_code_title_page_and_log_id(
+    status: int, slug: str, kind: type[APIError]
+) -> None:
+    async with client_of(Wire({HEAD: conversation(), START: problem(status, slug, "what is wrong")})) as client:
+        with pytest.raises(kind) as caught:
+            await client.start(narrative.UserMessage(CONVERSATION, "Hello"))
+
+    error = caught.value
+    page = f"https://docs.narrative.io/reference/architecture/agent-conversations/errors/{slug}"
+    assert (error.status, error.code, error.message, error.docs_url) == (status, slug, "what is wrong", page)
+    assert error.title == slug.replace("-", " ").title()
+    assert error.request_id == "f2c41d7b-63a8-4e95-8b0d-5a9e7c1f2d38"
+    assert error.detail["instance"] == "/agents"
+    assert all(part in str(error) for part in (slug, page, "what is wrong", str(error.request_id), START))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("body", "message", "code", "log_id"),
+    [
+        (
+            {"error": "invalid_token", "error_description": "Expired.", "logId": "abc"},
+            "Expired.",
+            "invalid_token",
+            "abc",
+        ),
+        ({"title": "Forbidden", "type": None}, "Forbidden", None, None),
+        ({"title": "Forbidden", "type": "about:blank"}, "Forbidden", None, None),
+        ([1], "[1]", None, None),
+        (b"<html>no</html>", "<html>no</html>", None, None),
+        (b"", "", None, None),
+    ],
+)
+async def test_other_error_bodies_are_understood(body: Any, message: str, code: str | None, log_id: str | None) -> None:
+    async with client_of(Wire({HEAD: Answer(body, 403)})) as client:
+        with pytest.raises(AuthenticationError) as caught:
+            await client.perform(narrative.get_conversation(CONVERSATION))
+
+    error = caught.value
+    assert (error.message, error.code, error.request_id) == (message, code, log_id)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_version_conflict_tells_both_versions_and_is_not_looked_at_again() -> None:
+    detail = "conversation version mismatch: expected 0, current 2"
+    wire = Wire({HEAD: conversation(), START: problem(409, "version-conflict", detail)})
+    async with client_of(wire) as client:
+        with pytest.raises(ConflictError, match="expected 0, current 2"):
+            await client.start(narrative.UserMessage(CONVERSATION, "Hello"))
+
+    assert len(wire.asked) == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_second_look_is_taken_where_it_is_asked_for_and_keeps_the_intent() -> None:
+    conflict = problem(409, "version-conflict", "conversation version mismatch: expected 0, current 2")
+    wire = Wire({HEAD: [conversation(0), conversation(2)], START: [conflict, run("pending")]})
+    async with client_of(wire, retry=Retry(backoff=STEADY, conflicts=1)) as client:
+        await client.start(narrative.UserMessage(CONVERSATION, "Hello"))
+
+    posted = wire.bodies(START)
+    assert [body["expected_version"] for body in posted] == [0, 2]
+    assert len({body["client_op_id"] for body in posted}) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_lost_start_is_posted_again_with_the_same_id() -> None:
+    wire = Wire({HEAD: conversation(), START: [Lost(), Answer({}, 500), Lost("refused", sent=False), run("running")]})
+    async with client_of(wire) as client:
+        state = await client.start(narrative.UserMessage(CONVERSATION, "Hello"))
+
+    assert state.status is RunStatus.RUNNING
+    assert len(wire.bodies(START)) == 4
+    assert len({body["client_op_id"] for body in wire.bodies(START)}) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_what_narrative_cannot_do_is_refused_before_any_request() -> None:
+    wire = Wire({})
+    async with client_of(wire) as client:
+        with pytest.raises(UnsupportedError, match="cancel"):
+            await client.cancel(RunRef(RUN))
+        with pytest.raises(UnsupportedError, match="list"):
+            client.runs()
+
+    assert wire.asked == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("state", "outputs", "text"),
+    [
+        ("running", [], "only one that requires action"),
+        ("requires_action", [ToolOutput(Action("gone", "x"), 1)], "does not wait for gone"),
+        ("requires_action", [], "missing: tooluse_"),
+        ("requires_action", [ToolOutput(Action(CALL["tool_use_id"], "x"), {1j})], "JSON"),  # type: ignore[arg-type]
+        ("requires_action", [ToolOutput(Action(CALL["tool_use_id"], "x"), float("inf"))], "JSON"),  # type: ignore[arg-type]
+    ],
+)
+async def test_an_answer_that_cannot_be_sent_is_refused_before_any_request(
+    state: str, outputs: list[ToolOutput], text: str
+) -> None:
+    wire = Wire({POLL: run(state)})
+    async with client_of(wire) as client:
+        seen = await client.fetch(RunRef(RUN))
+        with pytest.raises(ConfigurationError, match=text):
+            await client.resume(seen, outputs)
+
+    assert len(wire.asked) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_run_parked_as_json_is_answered_by_another_client() -> None:
+    parked = paused().to_json()
+    wire = Wire({HEAD: conversation(2), START: run("completed", id=NEXT_RUN)})
+    async with client_of(wire) as client:
+        state = Run.from_json(parked)
+        assert state.detail.started_at.year == 2026
+        resumed = await client.resume(state, outputs_for(state))
+
+    assert resumed.status is RunStatus.COMPLETED

@@ -1,0 +1,91 @@
+"""Every Python block of the README runs, against the emulator."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from agentruns import connect, narrative
+from agentruns.emulator import Emulator, Narrative
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = {
+    f"{heading.strip()} ({number})": block
+    for heading, section in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README.read_text(), re.MULTILINE | re.DOTALL)
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL), 1)
+}
+
+
+@pytest.fixture(autouse=True)
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator[Narrative]]:
+    with Emulator("narrative") as running:
+        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
+        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
+        yield running
+
+
+def test_there_are_blocks() -> None:
+    assert len(BLOCKS) >= 5
+    assert "In one screen (1)" in BLOCKS
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_runs_as_it_stands(name: str, tmp_path: Path) -> None:
+    is_test = "def test_" in BLOCKS[name]
+    program = tmp_path / ("test_block.py" if is_test else "block.py")
+    program.write_text(BLOCKS[name])
+    how = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test else ["-W", "error"]
+    ended = subprocess.run(
+        [sys.executable, *how, str(program)], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_one_screen_example_answers_its_tool_and_prints_the_answer() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", BLOCKS["In one screen (1)"]], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert "requires_action" in shown
+    assert "confirm_booking" in shown.splitlines()[-1]
+
+
+def test_the_web_handler_serves_the_states_of_a_run() -> None:
+    scope: dict[str, Any] = {"__name__": "handler"}
+    exec(BLOCKS["In a web handler (1)"], scope)
+
+    async def visit() -> str:
+        async with connect(narrative) as client:
+            config = narrative.Config(
+                model="m",
+                data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+                max_iterations=1,
+                max_tokens=1,
+                output_format_schema=narrative.TEXT_SCHEMA,
+            )
+            conversation = await client.perform(narrative.create_conversation(config))
+            run = await client.start(narrative.UserMessage(conversation.id, "Hello"))
+        async with TestServer(scope["app"]) as server, aiohttp.ClientSession() as session:
+            async with session.get(server.make_url(f"/runs/{run.id}/states")) as answer:
+                return await answer.text()
+
+    events = asyncio.run(visit()).strip().split("\n\n")
+    assert all(event.startswith("data: {") for event in events)
+    assert '"completed"' in events[-1]
+
+
+def test_the_set_up_commands_are_one_line_each() -> None:
+    consoles = re.findall(r"^```console\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    demo, gates = (block.strip() for block in consoles[:2])
+    assert "\n" not in demo + gates
+    assert demo.endswith("agentruns demo")
+    assert gates.endswith("tox")
+    assert os.access(README.parent / ".ci" / "run", os.X_OK) or "site-packages" in str(README)

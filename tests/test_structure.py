@@ -1,0 +1,138 @@
+"""The shape of the package: imports go down only, the public names are the documented ones, importing is light."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agentruns
+from agentruns import dialects, narrative
+from agentruns.dialect import Dialect
+
+PACKAGE = Path(agentruns.__file__).parent
+
+LAYERS = [
+    "__main__",
+    "cli.commands",
+    "cli.demo",
+    "cli.arguments",
+    "cli.display",
+    "cli",
+    "",  # agentruns itself: the public names
+    "client",
+    "batch",
+    "stream",
+    "transport",
+    "pace",
+    "flow",
+    "dialects.narrative",
+    "dialects",
+    "dialect",
+    "tools",
+    "signature",
+    "wire",
+    "schedule",
+    "model",
+    "codec",
+    "check",
+    "errors",
+]
+"""From top to bottom; a module imports only from below itself."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imported(name: str, path: Path) -> Iterator[str]:
+    """Yield the modules of this package that a module imports when it runs; names for the type checker are free."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    here = name.split(".") if path.name == "__init__.py" and name else name.split(".")[:-1]
+    known = {module for module, _ in modules()}
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            base = ".".join([*here, *([node.module] if node.module else [])]) if node.level else node.module or ""
+            if not node.level and base.split(".")[0] != "agentruns":
+                continue
+            base = base if node.level else base.removeprefix("agentruns").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                yield inner if inner in known else base
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "agentruns":
+                    yield alias.name.removeprefix("agentruns").lstrip(".")
+
+
+def test_every_module_has_its_place() -> None:
+    core = {name for name, _ in modules() if not name.startswith("emulator")}
+    assert core == set(LAYERS)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_imports_go_down_only(name: str) -> None:
+    path = dict(modules())[name]
+    upward = [
+        other
+        for other in imported(name, path)
+        if not other.startswith("emulator") and LAYERS.index(other) <= LAYERS.index(name)
+    ]
+    assert upward == []
+
+
+def test_only_the_command_line_uses_the_emulator() -> None:
+    users = {
+        name
+        for name, path in modules()
+        if not name.startswith("emulator") and any(other.startswith("emulator") for other in imported(name, path))
+    }
+    assert users == {"cli.commands", "cli.demo"}
+
+
+def test_the_emulator_knows_nothing_of_the_client() -> None:
+    """It is written from the vendors' pages: what it shared with a dialect, one misreading could pass in both."""
+    for name, path in modules():
+        if name.startswith("emulator"):
+            assert [other for other in imported(name, path) if not other.startswith("emulator")] == []
+
+
+def test_the_layering_test_sees_upward_imports(tmp_path: Path) -> None:
+    module = tmp_path / "wire.py"
+    module.write_text("from .client import connect\nfrom . import stream\nimport agentruns.batch\n")
+
+    assert list(imported("wire", module)) == ["client", "stream", "batch"]
+
+
+def test_the_public_names_are_those_that_can_be_imported() -> None:
+    assert all(getattr(agentruns, name) is not None for name in agentruns.__all__)
+    assert len(set(agentruns.__all__)) == len(agentruns.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = agentruns.nonsense
+
+
+def test_every_dialect_satisfies_the_protocol_and_is_public() -> None:
+    narrative_is_a_dialect: Dialect = narrative
+    assert narrative_is_a_dialect.NAME == "narrative"
+    for name in dialects.NAMES:
+        dialect = dialects.load(name)
+        assert name == dialect.NAME
+        assert name in agentruns.__all__
+
+
+@pytest.mark.parametrize("heavy", ["aiohttp", "cattrs", "rich", "docstring_parser", "agentruns.dialects.narrative"])
+def test_importing_agentruns_does_not_import(heavy: str) -> None:
+    program = f"import sys, agentruns; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
