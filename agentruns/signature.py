@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
-from types import SimpleNamespace
-from typing import Annotated, Any, Final, get_type_hints
+from types import SimpleNamespace, UnionType, WrapperDescriptorType
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from attrs import frozen
@@ -18,6 +19,7 @@ from .errors import ConfigurationError
 from .model import Action
 
 _Kind: Final = inspect.Parameter
+_Moment: Final = Annotated[datetime, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 
 
 @frozen
@@ -52,7 +54,7 @@ class Signature:
         if [parameter.annotation for parameter in parameters] == [Action]:
             if parameters[0].kind is _Kind.KEYWORD_ONLY:
                 raise ConfigurationError(
-                    f"tool {name!r} takes its Action, {parameters[0].name!r}, by keyword only; let it take it by position"
+                    f"tool {name!r} takes its Action, {parameters[0].name!r}, by keyword only; let it come by position"
                 )
             return None
         described, about = _documentation(function)
@@ -66,13 +68,13 @@ class Signature:
 
 
 def description(function: Callable[..., Any]) -> str:
-    """Return the docstring of *function*: of what a partial calls, and of the `__call__` of an object, if it has one."""
+    """Return the docstring of *function*: of what a partial calls, of the `__call__` of an object if it has one."""
     while isinstance(function, partial) and function.__doc__ == partial.__doc__:
         function = function.func
     if not inspect.isroutine(function) and not inspect.isclass(function):
-        own = type(function).__call__.__doc__  # `getdoc` would go on to the one that every class inherits
-        if own:
-            return inspect.cleandoc(own)
+        own = type(function).__call__
+        if own.__doc__ and not isinstance(own, WrapperDescriptorType):  # which every class in C has
+            return inspect.cleandoc(own.__doc__)
     return inspect.getdoc(function) or ""
 
 
@@ -139,17 +141,15 @@ def _struct(parameters: list[inspect.Parameter], about: Mapping[str, str], name:
     """
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for number, each in enumerate(parameters):
-        kind = (
-            Annotated[each.annotation, msgspec.Meta(description=about[each.name])]
-            if each.name in about
-            else each.annotation
-        )
+        kind = _with_format(each.annotation)
+        if each.name in about:
+            kind = Annotated[kind, msgspec.Meta(description=about[each.name])]
         try:
             msgspec.json.schema(kind)
         except (TypeError, NameError, ValueError) as error:
             raise ConfigurationError(
-                f"parameter {each.name!r} of tool {name!r} has the type {each.annotation!r}, for which there is no JSON "
-                "Schema. Use str, int, float, bool, None, list, dict, Literal, enums, datetimes, attrs classes or "
+                f"parameter {each.name!r} of tool {name!r} has the type {each.annotation!r}, for which there is no "
+                "JSON Schema. Use str, int, float, bool, None, list, dict, Literal, enums, datetimes, attrs classes or "
                 "unions of these"
             ) from error
         required = each.default is _Kind.empty
@@ -157,6 +157,16 @@ def _struct(parameters: list[inspect.Parameter], about: Mapping[str, str], name:
         fields.append((field, kind) if required else (field, kind | msgspec.UnsetType, msgspec.UNSET))
     rename = {f"field_{number}": each.name for number, each in enumerate(parameters)}
     return msgspec.defstruct("Arguments", fields, forbid_unknown_fields=True, kw_only=True, rename=rename)
+
+
+def _with_format(kind: Any) -> Any:
+    """Name the format of datetimes, which msgspec leaves out where they may lack an offset."""
+    if kind is datetime:
+        return _Moment
+    inner = tuple(map(_with_format, get_args(kind)))
+    if get_origin(kind) in {Union, UnionType}:
+        return Union[inner]  # noqa: UP007 - known at run time only
+    return list.__class_getitem__(inner) if get_origin(kind) is list else kind
 
 
 def _schema(arguments: type[msgspec.Struct], parameters: list[inspect.Parameter]) -> Mapping[str, Any]:

@@ -233,7 +233,8 @@ def _is_async(function: Function) -> bool:
 
 
 def _tool(function: Function, name: str | None, timeout: float | None, repeatable: bool) -> Tool:
-    called = getattr(_callable(function), "__name__", None) if name is None else name
+    _callable(function)
+    called = getattr(function, "__name__", None) if name is None else name
     if not isinstance(called, str) or not called or called == "<lambda>":
         raise ConfigurationError(f"{function!r} has no name; give it one: `tools.add(function, name=...)`")
     return Tool(called, function, Signature.of(function, called), _seconds(timeout, called), repeatable)

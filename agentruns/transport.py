@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
@@ -23,7 +23,7 @@ from attrs import field, frozen
 
 from . import codec
 from .errors import AgentRunsError, ConfigurationError, TransportError
-from .model import Request, Response
+from .model import Request, Response, T
 from .pace import Pace
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class AiohttpTransport:
         connections = self._connections
         if self._borrowed is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=60.0),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),  # the gate bounds what is sent
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         else:
@@ -152,6 +152,7 @@ class AiohttpTransport:
         self._timeout = aiohttp.ClientTimeout(
             total=self._seconds, sock_connect=min(0.9 * self._seconds, CONNECT_SECONDS), ceil_threshold=float("inf")
         )
+        self._patience = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
         self._refused = aiohttp.ClientSSLError
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         self._lost = (aiohttp.ClientError, TimeoutError, OSError)
@@ -166,32 +167,39 @@ class AiohttpTransport:
 
     async def __call__(self, request: Request) -> Response:
         """Send *request* once and read the whole answer."""
+        return await self._until_closed(request, self._in_turn)
+
+    async def listen(self, request: Request) -> None:
+        """
+        Open a stream of events and return when the server ends it; what it says is not kept.
+
+        Takes no place among the requests in flight. Raise `TransportError` if it cannot be opened or breaks. It may
+        last for ever: whoever listens sets the time.
+        """
+        await self._until_closed(request, self._hear)
+
+    async def _until_closed(self, request: Request, work: Callable[[Request], Awaitable[T]]) -> T:
         if self._closed:
             raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
         with suppress(TimeoutError):
             async with asyncio.timeout(None) as guard:  # `close` makes it expire
                 self._guards.add(guard)
                 try:
-                    async with self._gate:
-                        if self._pace is not None:
-                            await self._pace.wait()
-                        return await self._exchange(request)
+                    return await self._in_our_words(request, work)
                 finally:
                     self._guards.discard(guard)
         raise AgentRunsError(f"the client was closed while {request.line} was under way")
 
-    async def _exchange(self, request: Request) -> Response:
+    async def _in_our_words(self, request: Request, work: Callable[[Request], Awaitable[T]]) -> T:
         """
-        Send *request*, and tell what goes wrong in words of our own.
+        Do *work* on *request*, and tell what goes wrong as an error of ours.
 
         No error of the lower library is chained, and none keeps its traceback: they hold the headers that were sent and
         the answer as it came, and what reports local variables would show them.
         """
-        if self._session.closed:
-            raise ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
         error: AgentRunsError
         try:
-            return await self._send(request)
+            return await work(request)
         except TransportError as lost:
             error = lost.with_traceback(None)
         except asyncio.CancelledError as cancelled:
@@ -208,52 +216,15 @@ class AiohttpTransport:
             error = TransportError(request, self._reason(lost))
         raise error
 
-    async def listen(self, request: Request) -> None:
-        """
-        Open a stream of events and return when the server ends it; what it says is not kept.
-
-        Takes no place among the requests in flight. Raise `TransportError` if it cannot be opened or breaks. It may
-        last for ever: whoever listens sets the time.
-        """
-        import aiohttp
-        from yarl import URL
-
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
-        headers = {**self._headers(request, None), **request.headers}
-        try:
-            async with self._session.get(
-                URL(self._address.base_url + request.path, encoded=True),
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-                raise_for_status=False,
-                middlewares=self._middlewares,
-            ) as answer:
-                status = answer.status
-                while status == 200 and await answer.content.readany():
-                    pass
-        except self._lost as lost:
-            raise TransportError(request, self._reason(lost)).with_traceback(None) from None
-        if status != 200:
-            raise TransportError(request, f"the stream of events was answered {status}")
+    async def _in_turn(self, request: Request) -> Response:
+        async with self._gate:
+            if self._pace is not None:
+                await self._pace.wait()
+            return await self._send(request)
 
     async def _send(self, request: Request) -> Response:
-        from yarl import URL
-
-        url = self._address.base_url + request.path
-        if request.params:
-            url += "?" + urlencode(request.params)
         body = None if request.json is None else codec.encode(request.json)
-        answer = await self._session.request(
-            request.method,
-            URL(url, encoded=True),
-            data=body,
-            headers=self._headers(request, body),
-            timeout=self._timeout,
-            allow_redirects=False,
-            raise_for_status=False,
-            middlewares=self._middlewares,
-        )
+        answer = await self._ask(request, self._headers(request, body), self._timeout, body)
         try:
             content = await self._content(answer, request)
         except BaseException:
@@ -263,6 +234,39 @@ class AiohttpTransport:
         logger.debug("%s: %d, %d bytes", request.line, answer.status, len(content))
         headers = {name.lower(): self._mask.text(value) for name, value in answer.headers.items()}
         return Response(answer.status, headers, self._mask.body(content), request)
+
+    async def _hear(self, request: Request) -> None:
+        headers = {**self._headers(request, None), **request.headers}
+        async with await self._ask(request, headers, self._patience) as answer:
+            if answer.status != 200:
+                raise TransportError(request, f"the stream of events was answered {answer.status}")
+            while await answer.content.readany():
+                pass
+
+    async def _ask(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+        body: bytes | None = None,
+    ) -> aiohttp.ClientResponse:
+        from yarl import URL
+
+        if self._session.closed:
+            raise ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
+        url = self._address.base_url + request.path
+        if request.params:
+            url += "?" + urlencode(request.params)
+        return await self._session.request(
+            request.method,
+            URL(url, encoded=True),
+            data=body,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
+            raise_for_status=False,
+            middlewares=self._middlewares,
+        )
 
     def _headers(self, request: Request, body: bytes | None) -> Mapping[str, str]:
         return {

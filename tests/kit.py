@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -10,7 +10,9 @@ from agentruns import Backoff, Client, Retry
 from agentruns.dialect import Dialect
 from agentruns.dialects import load
 from agentruns.errors import TransportError
-from agentruns.model import Request, Response
+from agentruns.model import Command, Flow, Request, Response
+
+T = TypeVar("T")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -80,11 +82,30 @@ class Wire:
         await asyncio.sleep(answer.after)
         return Response(answer.status, answer.headers, answer.body, request)
 
+    async def listen(self, request: Request) -> None:
+        response = await self(request)
+        if response.status != 200:
+            raise TransportError(request, f"the stream of events was answered {response.status}")
+
     def times(self, line: str) -> list[float]:
         return [when for when, request in self.asked if request.line == line]
 
     def bodies(self, line: str) -> list[Any]:
         return [request.json for _, request in self.asked if request.line == line]
+
+
+def exchange(flow: Flow[T], *answers: Answer) -> tuple[list[Request], T]:
+    """Drive a flow by hand: what it asked for, and what it returned."""
+    asked: list[Request] = []
+    wanted: Command = next(flow)
+    for answer in answers:
+        assert isinstance(wanted, Request)
+        asked.append(wanted)
+        try:
+            wanted = flow.send(Response(answer.status, answer.headers, answer.body, wanted))
+        except StopIteration as end:
+            return asked, end.value
+    raise AssertionError(f"one more answer is needed, to {wanted}")
 
 
 STEADY = Backoff(initial=1.0, factor=1.0, jitter=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import math
@@ -123,16 +124,14 @@ def test_of_a_key_that_comes_twice_the_last_one_holds() -> None:
     ],
 )
 def test_what_is_not_json_is_a_codec_error(body: bytes | str) -> None:
-    with pytest.raises(CodecError, match="."):
+    with pytest.raises(CodecError, match=r"\w"):
         codec.decode(body)
 
 
 @given(st.one_of(st.binary(), st.text(st.characters())))
 def test_decoding_raises_nothing_else(body: bytes | str) -> None:
-    try:
+    with contextlib.suppress(CodecError):
         codec.decode(body)
-    except CodecError as error:
-        assert str(error)
 
 
 # Structuring ----------------------------------------------------------------------------------------------------------
@@ -280,12 +279,13 @@ def test_depth_alone_raises_nothing_but_a_codec_error(depth: int) -> None:
     try:
         block = codec.structure(value, ContentBlock)
     except CodecError as error:
-        assert "recursion" in str(error)
-        assert depth > 100
+        refused = str(error)
     else:
+        refused = ""
         for _ in range(depth):
             (block,) = block.content_blocks
         assert block == ContentBlock("text")
+    assert not refused or (depth > 100 and "recursion" in refused)
 
 
 @given(values)
@@ -310,11 +310,12 @@ def test_a_run_with_fields_of_any_shape_is_read_or_is_a_codec_error_that_names_t
     body = {name: value for name, value in (run_body(status) | changes).items() if name not in gone}
 
     try:
-        seen = codec.structure(body, NarrativeRun)
+        refused, seen = "", codec.structure(body, NarrativeRun)
     except CodecError as error:
-        assert any(f"$.{name}" in str(error) for name in {*changes, *gone})
-    else:
-        assert seen.id == body["id"]
+        refused, seen = str(error), None
+
+    assert seen is None or seen.id == body["id"]
+    assert not refused or any(f"$.{name}" in refused for name in {*changes, *gone})
 
 
 # Plain values ---------------------------------------------------------------------------------------------------------
@@ -328,10 +329,16 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
+@frozen
+class Line:
+    no: int
+    lines: tuple[Line, ...] = ()
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
-        (Part(1, parts=(Part(2),)), {"size": 1, "note": None, "parts": [{"size": 2}], "inner": None}),
+        (Line(1, (Line(2),)), {"no": 1, "lines": [{"no": 2, "lines": []}]}),
         ([datetime(2026, 6, 2, tzinfo=UTC)], ["2026-06-02T00:00:00Z"]),
         (date(2026, 6, 2), "2026-06-02"),
         (Colour.RED, "red"),
@@ -349,16 +356,9 @@ class Level(enum.IntEnum):
 )
 def test_values_become_what_their_reader_will_see(value: Any, plain: Any) -> None:
     seen = codec.plain(value, "it")
-    if isinstance(value, Part):
-        plain = evolve_parts(plain)
 
     assert seen == plain
     assert codec.decode(codec.encode(seen)) == seen
-
-
-def evolve_parts(plain: dict[str, Any]) -> dict[str, Any]:
-    filled = {"note": None, "parts": [], "inner": None}
-    return {**plain, "parts": [{**filled, **part} for part in plain["parts"]]}
 
 
 @given(values)

@@ -116,9 +116,7 @@ names = [type(error).__name__ for error in SAMPLES]
 
 
 def test_the_tree_is_the_documented_one() -> None:
-    defined = {
-        each for _, each in inspect.getmembers(errors, inspect.isclass) if each.__module__ == errors.__name__
-    }
+    defined = {each for _, each in inspect.getmembers(errors, inspect.isclass) if each.__module__ == errors.__name__}
 
     assert defined == set(TREE)
     assert {kind: kind.__bases__ for kind in TREE} == TREE
@@ -267,9 +265,7 @@ def test_an_error_about_a_run_says_where_it_stands_in_both_words(kind: type[RunE
     error = kind(STATE, "it did not end as needed")
 
     assert error.run is STATE
-    assert str(error).startswith(
-        "it did not end as needed; run run-1 is requires_action (vendor: interrupted)"
-    )
+    assert str(error).startswith("it did not end as needed; run run-1 is requires_action (vendor: interrupted)")
     assert str(kind(None, "why")).startswith("why; no state of the run was seen")
     if kind not in {RunError, RunFailedError}:
         assert "client." in str(error)

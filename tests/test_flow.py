@@ -1,8 +1,10 @@
 """perform(): what is sent again, when, and what a flow is told."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Generator
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 
@@ -20,8 +22,8 @@ from agentruns import (
     narrative,
     wire,
 )
-from agentruns.flow import perform
-from agentruns.model import Flow, Pause, Request, Response, T
+from agentruns.flow import Locks, perform
+from agentruns.model import Flow, Hold, Pause, Request, Response, T
 from agentruns.schedule import Backoff
 from tests.kit import STEADY, Answer, Lost, Scripted, Wire, problem
 
@@ -373,3 +375,86 @@ async def test_an_error_of_the_sender_that_is_not_ours_reaches_the_flow_too() ->
         return "unseen"
 
     assert await perform(curious(), broken, narrative.problem, THREE) == "seen"
+
+
+# What flows hold ------------------------------------------------------------------------------------------------------
+
+
+def holding(key: str) -> Flow[None]:
+    yield Hold(key)
+    yield GET
+    yield Pause(1.0)
+
+
+async def all_at_once(over: Wire, locks: Locks | None, *keys: str) -> list[Any]:
+    flows = (perform(holding(key), over, narrative.problem, THREE, locks) for key in keys)
+    return await asyncio.gather(*flows, return_exceptions=True)
+
+
+async def test_flows_that_hold_the_same_take_turns_and_the_others_do_not_wait() -> None:
+    locks: Locks = WeakValueDictionary()
+    over = said(FINE)
+    await all_at_once(over, locks, "a", "a", "b", "a")
+
+    assert times(over) == [0.0, 0.0, 1.0, 2.0]
+    gc.collect()
+    assert not locks
+
+
+async def test_flows_of_no_client_hold_nothing_against_each_other() -> None:
+    over = said(FINE)
+    await all_at_once(over, None, "a", "a")
+
+    assert times(over) == [0.0, 0.0]
+
+
+async def test_a_flow_that_fails_lets_go() -> None:
+    over = said(problem(404, "not-found", "None."), FINE)
+    ends = await all_at_once(over, {}, "a", "a")
+
+    assert isinstance(ends[0], NotFoundError)
+    assert ends[1] is None
+
+
+@pytest.mark.parametrize("holder", [0, 1], ids=["the one that holds", "the one that waits"])
+async def test_a_flow_that_is_cancelled_lets_go(holder: int) -> None:
+    locks: Locks = {}
+    over = said(FINE)
+    tasks = [asyncio.ensure_future(perform(holding("a"), over, narrative.problem, THREE, locks)) for _ in range(3)]
+    await asyncio.sleep(0.5)
+    tasks[holder].cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(end) for end in ends].count(asyncio.CancelledError) == 1
+    assert len(over.asked) == 3 - holder
+    assert not any(lock.locked() for lock in locks.values())
+
+
+async def test_a_flow_that_breaks_while_it_is_closed_lets_go() -> None:
+    def stubborn() -> Flow[None]:
+        yield Hold("a")
+        try:
+            yield Pause(10.0)
+        finally:
+            raise ZeroDivisionError
+
+    locks: Locks = {}
+    task = asyncio.ensure_future(perform(stubborn(), said(FINE), narrative.problem, THREE, locks))
+    await asyncio.sleep(1.0)
+    task.cancel()
+    with pytest.raises(ZeroDivisionError):
+        await task
+
+    assert not locks["a"].locked()
+
+
+# Refusals for lack of room --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_request_that_must_not_follow_a_429_is_not_repeated_after_one(idempotent: bool) -> None:
+    over = said(busy(429))
+    with pytest.raises(RateLimitedError):
+        await performed(asking(Request("POST", "/thing", idempotent=idempotent, again_after_429=False)), over)
+
+    assert len(over.asked) == 1

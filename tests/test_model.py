@@ -276,7 +276,10 @@ def test_a_run_that_json_cannot_carry_is_not_parked(output: Any) -> None:
         ("[" * 100_000, "nested too deeply"),
         (json.dumps(json.loads(FULL.to_json()) | {"status": "unheard"}), "'unheard' is not a valid RunStatus"),
         (json.dumps(json.loads(FULL.to_json()) | {"ref": {"id": 7}}), r"expected string, got integer @ \$\.ref\.id"),
-        (json.dumps(json.loads(FULL.to_json()) | {"usage": {"input_tokens": 1}}), r"missing @ \$\.usage\.output_tokens"),
+        (
+            json.dumps(json.loads(FULL.to_json()) | {"usage": {"input_tokens": 1}}),
+            r"missing @ \$\.usage\.output_tokens",
+        ),
         (json.dumps(json.loads(FULL.to_json()) | {"vendor": "narrative"}), r"required field missing @ \$"),
         (FULL.to_json()[:-1], "truncated"),
     ],

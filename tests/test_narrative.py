@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -32,7 +32,7 @@ from agentruns import (
     Usage,
     narrative,
 )
-from agentruns.model import Flow, Pause, Request, Response
+from agentruns.model import Request
 from tests.kit import (
     CALL,
     CONVERSATION,
@@ -47,28 +47,13 @@ from tests.kit import (
     Wire,
     client_of,
     conversation,
+    exchange,
     problem,
     run,
     run_body,
 )
 
-T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples" / "narrative"
-
-
-def exchange(flow: Flow[T], *answers: Answer) -> tuple[list[Request], T]:
-    """Drive a flow by hand: what it asked for, and what it returned."""
-    asked: list[Request] = []
-    assert isinstance(flow, Generator)
-    wanted: Request | Pause = next(flow)
-    for answer in answers:
-        assert isinstance(wanted, Request)
-        asked.append(wanted)
-        try:
-            wanted = flow.send(Response(answer.status, answer.headers, answer.body, wanted))
-        except StopIteration as end:
-            return asked, end.value
-    raise AssertionError(f"one more answer is needed, to {wanted}")
 
 
 def paused(**changes: Any) -> Run:

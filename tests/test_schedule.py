@@ -97,16 +97,18 @@ def test_a_backoff_is_a_schedule() -> None:
     ("kind", "name", "value"),
     [
         *((Backoff, name, value) for name in ("initial", "factor", "maximum") for value in (0, -1, "1", True, None)),
-        *((Backoff, name, value) for name in ("initial", "factor", "maximum") for value in (math.nan, math.inf, 10**400)),
+        *(
+            (Backoff, name, value)
+            for name in ("initial", "factor", "maximum")
+            for value in (math.nan, math.inf, 10**400)
+        ),
         *((Backoff, "jitter", value) for value in (-0.1, math.nan, math.inf, "0")),
         *((Retry, "attempts", value) for value in (0, -1, 1.5, True, "4", math.inf)),
         *((Retry, "conflicts", value) for value in (-1, 0.5, True, None)),
         *((Retry, "longest", value) for value in (-1, math.nan, math.inf, "60")),
     ],
 )
-def test_a_number_that_cannot_work_is_refused_by_the_name_of_its_field(
-    kind: type[Any], name: str, value: Any
-) -> None:
+def test_a_number_that_cannot_work_is_refused_by_the_name_of_its_field(kind: type[Any], name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{kind.__name__}\.{name} is "):
         kind(**{name: value})
 

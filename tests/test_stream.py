@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import AsyncGenerator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -25,6 +26,8 @@ from agentruns import (
     UnsupportedError,
     narrative,
 )
+from agentruns.dialect import Dialect
+from agentruns.model import Request
 from agentruns.schedule import Backoff
 from tests.kit import (
     CONVERSATION,
@@ -574,3 +577,53 @@ async def test_cancelling_the_remote_run_is_refused_at_once_where_the_vendor_can
     async with client_of(story(run("completed"))) as client:
         with pytest.raises(UnsupportedError, match="narrative has no way to cancel runs"):
             client.stream(MESSAGE, on_cancel="cancel")
+
+
+# Listening ------------------------------------------------------------------------------------------------------------
+
+EVENTS = f"GET /agents/runs/{RUN}/events"
+
+
+class Announcing(SimpleNamespace):
+    """Narrative, if it had a stream of events."""
+
+    def __init__(self) -> None:
+        super().__init__(**vars(narrative))
+
+    def events(self, ref: RunRef) -> Request:
+        return Request("GET", f"/agents/runs/{ref.id}/events")
+
+
+SLOW = Backoff(initial=25.0, factor=1.0, maximum=25.0, jitter=0.0)
+
+
+async def test_the_end_of_a_stream_of_events_is_a_reason_to_poll() -> None:
+    wire = story(run("completed"), **{EVENTS: Answer(b"", after=4.0)})
+    async with client_of(wire, cast(Dialect, Announcing()), schedule=SLOW) as client:
+        await client.result(MESSAGE, events=True)
+
+    assert wire.times(POLL) == [4.0]
+
+
+async def test_events_that_bring_no_news_are_not_believed_twice_in_a_row() -> None:
+    wire = story(run("pending"), run("pending"), run("completed"), **{EVENTS: Answer(b"", after=4.0)})
+    async with client_of(wire, cast(Dialect, Announcing()), schedule=SLOW) as client:
+        await client.result(MESSAGE, events=True)
+
+    assert wire.times(EVENTS) == [0.0]
+    assert wire.times(POLL) == [4.0, 29.0, 54.0]
+
+
+@pytest.mark.parametrize("trouble", [Lost(), Answer({}, 404), Answer(b"", after=1000.0)])
+async def test_events_that_cannot_be_heard_leave_the_polls_as_they_are(trouble: Any) -> None:
+    wire = story(run("completed"), **{EVENTS: trouble})
+    async with client_of(wire, cast(Dialect, Announcing()), schedule=SLOW) as client:
+        await client.result(MESSAGE, events=True)
+
+    assert wire.times(POLL) in ([25.0], [30.0])
+
+
+async def test_events_of_a_vendor_that_has_none_are_refused_at_once() -> None:
+    async with client_of(story(run("completed"))) as client:
+        with pytest.raises(UnsupportedError, match="narrative has no way to announce events of runs"):
+            client.stream(MESSAGE, events=True)

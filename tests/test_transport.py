@@ -9,6 +9,7 @@ import pickle
 import ssl
 import traceback
 import tracemalloc
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -544,7 +545,8 @@ async def test_a_borrowed_session_that_raises_for_status_does_not_hide_what_the_
 
 
 async def test_a_borrowed_session_with_credentials_of_its_own_is_refused() -> None:
-    with pytest.warns(DeprecationWarning, match="auth"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer releases of aiohttp advise against it
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "mine"))
     async with Server(reply()) as server, session, sending(server, session=session) as transport:
         with pytest.raises(ConfigurationError, match="cannot be sent: Cannot combine AUTHORIZATION header"):
@@ -560,17 +562,18 @@ async def test_a_borrowed_session_that_its_owner_has_closed_is_told_so() -> None
             await transport(GET)
 
 
-async def test_a_borrowed_session_that_its_owner_closes_under_a_request_loses_it() -> None:
+async def test_a_borrowed_session_that_its_owner_closes_loses_what_is_under_way_and_takes_no_more() -> None:
     async with (
         Server(silence) as server,
         aiohttp.ClientSession() as session,
-        sending(server, session=session) as transport,
+        sending(server, session=session, connections=1) as transport,
     ):
-        asked = asyncio.ensure_future(transport(GET))
+        asked = [asyncio.ensure_future(transport(GET)) for _ in range(2)]
         await server.called.wait()
         await session.close()
-        with pytest.raises(TransportError):
-            await asked
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [type(end) for end in ends] == [TransportError, ConfigurationError]
 
 
 @pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
@@ -616,6 +619,74 @@ async def test_a_request_that_is_cancelled_gives_its_place_and_its_connection_ba
             await asyncio.wait_for(transport(GET), 0.05)
         await server.deserted()
         assert (await transport(GET)).status == 200
+
+
+# Listening ------------------------------------------------------------------------------------------------------------
+
+EVENTS = Request("GET", "/runs/1/events", params={"from": "3"}, headers={"Accept": "text/event-stream"})
+OPENED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+async def test_listening_lasts_until_the_server_ends_the_stream_whatever_the_timeout() -> None:
+    ends = asyncio.Event()
+
+    async def stream(writer: asyncio.StreamWriter) -> None:
+        writer.write(OPENED + b"data: {}\n\n")
+        await ends.wait()
+        writer.close()
+
+    async with Server(stream) as server, sending(server, timeout=0.05) as transport:
+        listening = asyncio.ensure_future(transport.listen(EVENTS))
+        done, _ = await asyncio.wait({listening}, timeout=0.1)
+        ends.set()
+        await listening
+
+    assert not done
+    assert server.lines == ["GET /runs/1/events?from=3"]
+    assert server.seen[0].header("accept") == "text/event-stream"
+    assert server.seen[0].header("authorization") == f"Bearer {TOKEN}"
+
+
+async def test_listening_takes_no_place_among_the_requests_in_flight() -> None:
+    async with Server(drip(OPENED, 0.01), drip(OPENED, 0.01), reply()) as server:
+        async with sending(server, connections=1, timeout=0.5) as transport:
+            listening = [asyncio.ensure_future(transport.listen(EVENTS)) for _ in range(2)]
+            while len(server.seen) < 2:
+                await server.called.wait()
+                await asyncio.sleep(0)
+            assert (await transport(GET)).status == 200
+        await asyncio.gather(*listening, return_exceptions=True)
+
+
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
+async def test_closing_ends_listening(borrowed: bool) -> None:
+    async with Server(drip(OPENED, 0.01)) as server, aiohttp.ClientSession() as session:
+        async with sending(server, session=session if borrowed else None) as transport:
+            listening = asyncio.ensure_future(transport.listen(EVENTS))
+            await server.called.wait()
+        with pytest.raises(AgentRunsError, match="was closed while GET /runs/1/events was under way"):
+            await listening
+        await server.deserted()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        reply(b"{}", 404),
+        reply(b"", 302, Location="/elsewhere"),
+        reply(b"", 204),
+        hang_up,
+        reset,
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ndata"),
+    ],
+    ids=["404", "302", "204", "hang up", "reset", "cut"],
+)
+async def test_a_stream_that_is_refused_or_breaks_is_an_error_and_is_opened_once(act: Act) -> None:
+    async with Server(act) as server, sending(server) as transport:
+        with pytest.raises(TransportError):
+            await transport.listen(EVENTS)
+
+    assert len(server.seen) == 1
 
 
 # The token ------------------------------------------------------------------------------------------------------------
@@ -735,6 +806,28 @@ async def test_the_token_shows_in_no_failure_that_the_server_is_innocent_of(
         await transport.close()
 
     assert isinstance(caught.value, TimeoutError) is (where in {"outside", "body"})
+    assert_hidden(told(caught.value))
+    assert_hidden(everything.text)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        reset,
+        hang_up,
+        reply(BODY, 401, **ECHO),
+        raw(OPENED[:-2] + HEAD_ECHO[17:] + b"Content-Length: 9999\r\n\r\n" + BODY),
+        raw(HEAD_ECHO + TOKEN.encode() + b" : \x00\r\n\r\n"),
+        drip(HEAD_ECHO + b"\r\n" + BODY, 0.01),
+    ],
+    ids=["reset", "hang up", "refused", "cut", "garbled", "cancelled"],
+)
+async def test_the_token_shows_in_no_failure_to_listen(act: Act, everything: pytest.LogCaptureFixture) -> None:
+    debugged()
+    async with Server(act) as server, sending(server) as transport:
+        with pytest.raises((TransportError, TimeoutError)) as caught:
+            await asyncio.wait_for(transport.listen(EVENTS), 0.1)
+
     assert_hidden(told(caught.value))
     assert_hidden(everything.text)
 

@@ -86,7 +86,7 @@ def test_an_answer_without_the_object_is_a_protocol_error_that_names_its_path(
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"id": "a"', b'{"id": NaN}', b"\xff", b"[" * 100_000])
 def test_an_answer_that_is_not_json_is_a_protocol_error_that_names_the_request(body: bytes) -> None:
-    with pytest.raises(ProtocolError, match="^the answer to GET /things/1 is not JSON: "):
+    with pytest.raises(ProtocolError, match=r"^the answer to GET /things/1 is not JSON: "):
         wire.read_object(answer(body))
 
 
@@ -120,7 +120,8 @@ def test_seconds_are_taken_as_they_are(value: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", "  ", "-1", "-0.5", "nan", "inf", "-inf", "1e400", "soon", "12 seconds", "0x10", "\ud800", "1;2"]
+    "value",
+    [None, "", "  ", "-1", "-0.5", "nan", "inf", "-inf", "1e400", "soon", "12 seconds", "0x10", "\ud800", "1;2"],
 )
 def test_a_value_that_says_nothing_usable_is_none(value: str | None) -> None:
     assert after(value) is None
@@ -172,7 +173,9 @@ def test_no_text_raises_and_no_wait_is_negative(value: str, date: str) -> None:
 
 
 @given(
-    st.from_regex(r"\A(Mon, )?[0-9]{1,25} (Jan|Feb) [0-9]{1,25} [0-9]{1,25}:[0-9]{2}(:[0-9]{2})? ([+-][0-9]{1,9}|GMT)\Z"),
+    st.from_regex(
+        r"\A(Mon, )?[0-9]{1,25} (Jan|Feb) [0-9]{1,25} [0-9]{1,25}:[0-9]{2}(:[0-9]{2})? ([+-][0-9]{1,9}|GMT)\Z"
+    ),
     st.sampled_from([DATE, ""]),
 )
 def test_nothing_that_looks_like_a_date_raises(value: str, date: str) -> None:

@@ -1,0 +1,55 @@
+"""A real HTTP server on loopback that behaves as a vendor's pages say, for testing apps without the vendor.
+
+The names are loaded on first use: pytest imports this package in every session, by way of the plugin's entry point,
+also in those that never start an emulator.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentruns.emulator.clock import ManualClock
+    from agentruns.emulator.faults import Fault, Faults
+    from agentruns.emulator.narrative import Conversation, Message, Narrative, NarrativeOptions, Run
+    from agentruns.emulator.script import Call, Output, Prompt, Tool, Turn, default_agent
+    from agentruns.emulator.server import Emulator, Exchange
+    from agentruns.emulator.vendor import Vendor
+
+__all__ = [
+    "Call",
+    "Conversation",
+    "Emulator",
+    "Exchange",
+    "Fault",
+    "Faults",
+    "ManualClock",
+    "Message",
+    "Narrative",
+    "NarrativeOptions",
+    "Output",
+    "Prompt",
+    "Run",
+    "Tool",
+    "Turn",
+    "Vendor",
+    "default_agent",
+]
+
+_MODULES = {
+    "clock": ("ManualClock",),
+    "faults": ("Fault", "Faults"),
+    "narrative": ("Conversation", "Message", "Narrative", "NarrativeOptions", "Run"),
+    "script": ("Call", "Output", "Prompt", "Tool", "Turn", "default_agent"),
+    "server": ("Emulator", "Exchange"),
+    "vendor": ("Vendor",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,0 +1,99 @@
+"""How an answer leaves the server: whole, in half, in chunks, or not at all; and how faults change it."""
+
+from __future__ import annotations
+
+import attrs
+import msgspec
+from aiohttp import web
+
+from agentruns.emulator.faults import Fault
+from agentruns.emulator.schema import JSON
+from agentruns.emulator.vendor import Reply, Vendor
+
+_CHUNK = 64 * 1024
+
+
+def struck(fault: Fault, reply: Reply, vendor: Vendor, path: str) -> Reply | None:
+    """Return what is left of a reply under a fault, None for no answer at all."""
+    match fault.kind:
+        case "drop":
+            return None
+        case "cut":
+            return attrs.evolve(reply, half=True)
+        case "answer":
+            return _answer(fault, vendor, path)
+        case "malformed":
+            return _spoiled(fault, reply)
+        case "redirect":
+            return Reply(status=fault.status or 302, headers={"Location": fault.target})
+        case "huge":
+            return attrs.evolve(reply, content=_padded(reply.content, fault.size), chunked=True)
+        case _:
+            return reply
+
+
+async def send(request: web.BaseRequest, reply: Reply | None) -> web.StreamResponse:
+    """Send a reply; where the connection is cut, aiohttp quietly fails to send the response returned here."""
+    if reply is None:
+        if request.transport is not None:  # else the caller has left before
+            request.transport.abort()
+        return web.Response()
+    headers = {"Content-Type": reply.content_type, **reply.headers}
+    if not (reply.half or reply.chunked):
+        return web.Response(status=reply.status, body=reply.content, headers=headers)
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    if reply.chunked:
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = len(reply.content)
+    await response.prepare(request)
+    end = len(reply.content) // 2 if reply.half else len(reply.content)
+    for start in range(0, end, _CHUNK):
+        await response.write(reply.content[start : min(start + _CHUNK, end)])
+    if reply.half and request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def _answer(fault: Fault, vendor: Vendor, path: str) -> Reply:
+    status = fault.status or 500
+    if fault.content is None:
+        reply = vendor.refusal(status, "Planned by the emulator's user.", path)
+    else:
+        reply = Reply(status=status, content=fault.content)
+    wait = fault.retry_after_text()
+    return attrs.evolve(reply, headers={**fault.headers, **({"Retry-After": wait} if wait else {})})
+
+
+def _spoiled(fault: Fault, reply: Reply) -> Reply:
+    match fault.shape:
+        case "not_json":
+            return attrs.evolve(reply, content=b'{"id": "this is not JSON')
+        case "html":
+            page = b"<!DOCTYPE html><html><body><h1>Welcome to the proxy</h1></body></html>"
+            return attrs.evolve(reply, content=page, content_type="text/html")
+        case "empty":
+            return attrs.evolve(reply, content=b"")
+        case "wrong_shape":
+            return attrs.evolve(reply, content=b'["not", "what", "you", "expect"]')
+        case _:
+            body = msgspec.json.decode(reply.content)
+            _spoil_field(body, fault.target.split("."), remove=fault.shape == "missing_field")
+            return attrs.evolve(reply, content=msgspec.json.encode(body))
+
+
+def _spoil_field(body: JSON, path: list[str], *, remove: bool) -> None:
+    parent = body
+    for name in path[:-1]:
+        parent = parent.get(name) if isinstance(parent, dict) else None
+    if not isinstance(parent, dict):
+        return
+    if remove:
+        parent.pop(path[-1], None)
+    else:
+        parent[path[-1]] = {"not": "the documented type"}
+
+
+def _padded(content: bytes, size: int) -> bytes:
+    padding = b'"padding":"' + b"x" * size + b'"'
+    return b"{" + padding + b"," + content[1:]
