@@ -39,13 +39,19 @@ from .stream import RunStream
 from .tools import Tools
 
 if TYPE_CHECKING:
+    from .dialects import conduit as conduit
+    from .dialects import middesk as middesk
     from .dialects import narrative as narrative
+    from .dialects import origami as origami
 
 __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "connect",
     "Client",
     "Dialect",
     "narrative",
+    "middesk",
+    "origami",
+    "conduit",
     "Run",
     "RunRef",
     "RunStatus",

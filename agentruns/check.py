@@ -32,6 +32,13 @@ def whole(name: str, value: Any, least: int) -> None:
         raise ConfigurationError(f"{name} is {value!r}; it must be a whole number, {least} or more")
 
 
+def text(name: str, value: Any) -> str:
+    """Return *value*, and refuse anything but a text with something in it."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a text that is not empty")
+    return value
+
+
 def _name(owner: object, attribute: Attribute[Any]) -> str:
     return f"{type(owner).__name__.lstrip('_')}.{attribute.name}"
 
@@ -61,8 +68,7 @@ def at_least_one(owner: object, attribute: Attribute[Any], value: Any) -> None:
 
 def not_empty(owner: object, attribute: Attribute[Any], value: Any) -> None:
     """Refuse anything but a text with something in it."""
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{_name(owner, attribute)} is {value!r}; it must be a text that is not empty")
+    text(_name(owner, attribute), value)
 
 
 def is_uuid(owner: object, attribute: Attribute[Any], value: Any) -> None:

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from . import check, codec
 from .batch import Batch
-from .dialect import Announces, Cancels, Dialect, Lists, Resumes
+from .dialect import Announces, Cancels, ChecksToken, Dialect, Lists, Resumes
 from .dialects import load
 from .errors import (
     ActionRequiredError,
@@ -30,7 +30,7 @@ from .model import Action, Flow, Origins, Run, RunRef, RunStatus, ToolOutput
 from .schedule import Backoff, Retry, Schedule
 from .stream import OnCancel, Options, RunStream
 from .tools import Tools, ToolsLike
-from .transport import MAX_BODY, Address, AiohttpTransport, Transport
+from .transport import MAX_BODY, Address, AiohttpTransport, Secret, Transport
 
 if TYPE_CHECKING:
     import aiohttp
@@ -66,12 +66,16 @@ def connect(
     Raise `ConfigurationError` for what cannot work: no token, a token over plain http to another host (unless
     *insecure*), an unknown dialect, a URL that is none, a number that is out of range.
     """
+    token = None if token is None else Secret(token)  # what reports local variables shall not show it
     known = load(dialect) if isinstance(dialect, str) else _checked(dialect)
-    for name, value in (("timeout", timeout), ("connections", connections), ("max_body", max_body)):
-        check.number(name, value)
+    check.number("timeout", timeout)
+    check.whole("connections", connections, 1)
+    check.whole("max_body", max_body, 1)
     if budget is not None:
         check.number("budget", budget)
     address = Address(_base_url(known, base_url, insecure=insecure), _token(known, token))
+    if isinstance(known, ChecksToken):
+        known.check_token(address.base_url, address.token)
     transport = AiohttpTransport(
         address,
         session=session,
@@ -301,13 +305,15 @@ class Client:
 
     async def _pages(self, dialect: Lists, parent: str) -> AsyncIterator[Run]:
         cursor: str | None = None
+        last: set[RunRef] = set()
         while True:
             page = await self.perform(dialect.page(parent, cursor))
             for run in page.runs:
-                yield run
+                if run.ref not in last:  # new runs shift the pages of a vendor that numbers them
+                    yield run
             if page.cursor is None:
                 return
-            cursor = page.cursor
+            cursor, last = page.cursor, {run.ref for run in page.runs}
 
     def _check_origin(self, origin: Any) -> None:
         if not isinstance(origin, self._dialect.Origin):
@@ -344,15 +350,15 @@ def _checked(dialect: Any) -> Dialect:
 
 
 def _token(dialect: Dialect, token: str | None) -> str:
-    found = token if token is not None else os.environ.get(dialect.TOKEN_VARIABLE, "")
-    if not found.strip():
+    found = Secret((os.environ.get(dialect.TOKEN_VARIABLE, "") if token is None else token).strip())
+    if not found:
         raise ConfigurationError(
             f"there is no token for {dialect.NAME}; pass `token=`, or set the environment variable "
             f"{dialect.TOKEN_VARIABLE}"
         )
-    if not found.isascii() or not found.isprintable() or " " in found.strip():
+    if not found.isascii() or not found.isprintable() or " " in found:
         raise ConfigurationError(f"the token for {dialect.NAME} has characters that a header cannot carry")
-    return found.strip()
+    return found
 
 
 def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:

@@ -24,9 +24,17 @@ if TYPE_CHECKING:  # imported when the first body is read: `import agentruns` st
 
 T = TypeVar("T")
 
+_MARK = b"\xef\xbb\xbf"  # a byte order mark, which some servers put before UTF-8
+
 
 class CodecError(ValueError):
     """Say what does not fit, with its JSON path; callers turn it into an error of their own."""
+
+
+class CamelCase:
+    """Mark, as a base, an attrs class whose JSON spells `lead_count` as `leadCount`; errors spell it so, too."""
+
+    __slots__ = ()
 
 
 def decode(body: bytes | str) -> Any:
@@ -34,7 +42,7 @@ def decode(body: bytes | str) -> Any:
     if not body:
         return None
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body.removeprefix(_MARK) if isinstance(body, bytes) else body)
     except RecursionError:
         raise CodecError("nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
@@ -62,14 +70,14 @@ def plain(value: Any, what: str) -> Any:
         ) from error
 
 
-def structure(value: Any, cls: type[T]) -> T:
-    """Return *value* as *cls*; raise `CodecError` listing what does not fit and where."""
+def structure(value: Any, cls: type[T], path: str = "$") -> T:
+    """Return *value*, which stands at *path*, as *cls*; raise `CodecError` listing what does not fit and where."""
     try:
         return converter().structure(value, cls)
     except Exception as error:
         from cattrs import transform_error
 
-        raise CodecError("; ".join(transform_error(error, path="$", format_exception=_reason))) from None
+        raise CodecError("; ".join(transform_error(error, path=path, format_exception=_reason))) from None
 
 
 def unstructure(value: Any) -> Any:
@@ -117,9 +125,15 @@ def _moment(value: Any) -> datetime:
 
 
 def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    from cattrs.gen import make_dict_structure_fn
+    from cattrs.gen import make_dict_structure_fn, make_dict_structure_fn_from_attrs
 
-    fields = make_dict_structure_fn(cls, made)
+    if issubclass(get_origin(cls) or cls, CamelCase):
+        spelled = [
+            each.evolve(name=_camel(each.name), alias=each.alias) for each in attrs.fields(attrs.resolve_types(cls))
+        ]
+        fields = make_dict_structure_fn_from_attrs(spelled, cls, made)
+    else:
+        fields = make_dict_structure_fn(cls, made)
 
     def hook(value: Any, kind: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -127,6 +141,11 @@ def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any],
         return fields(value, kind)
 
     return hook
+
+
+def _camel(name: str) -> str:
+    first, *others = name.rstrip("_").split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def _is_tuple_of(kind: Any) -> bool:

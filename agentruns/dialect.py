@@ -97,3 +97,12 @@ class Announces(Protocol):
     def events(self, ref: RunRef) -> Request:
         """Return the request that opens the stream."""
         ...
+
+
+@runtime_checkable
+class ChecksToken(Protocol):
+    """A vendor whose tokens say where they belong."""
+
+    def check_token(self, base_url: str, token: str) -> None:
+        """Raise `ConfigurationError`, which must not show the token, for one that this base URL cannot take."""
+        ...

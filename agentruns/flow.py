@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from asyncio import sleep
 from collections.abc import Callable, MutableMapping
 from contextlib import AsyncExitStack
 from typing import Final, TypeAlias
@@ -47,7 +48,7 @@ async def perform(
                         await held.enter_async_context(lock)
                         answer = _NOTHING
                     else:
-                        await asyncio.sleep(wanted.seconds)
+                        await sleep(wanted.seconds)
                         answer = _NOTHING
                 except Exception as error:
                     wanted = flow.throw(error)
@@ -102,7 +103,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
             raise error
         wait = retry.backoff.delay(attempt - 1, at_least=floor, noise=random.random())  # noqa: S311
         logger.debug("%s: attempt %d of %d failed, next in %.2f s", request.line, attempt, retry.attempts, wait)
-        await asyncio.sleep(wait)
+        await sleep(wait)
     raise AssertionError("a retry of no attempts cannot be made")  # pragma: no cover
 
 

@@ -214,8 +214,7 @@ async def answer(handlers: Iterable[tuple[Action, Tool]], answers: MutableMappin
 
 async def _call(call: Callable[[], Any]) -> Any:
     """Call an async function in this loop, any other in a worker thread; a thread cannot be stopped, only left."""
-    function = call.func if isinstance(call, partial) else call
-    if _is_async(function):
+    if _is_async(call):
         return await call()
     try:
         limiter = _limiter.get()

@@ -37,7 +37,7 @@ _HIDDEN: Final = "[token]"
 _SHORTEST_SECRET: Final = 8
 
 
-class _Secret(str):
+class Secret(str):
     """A text that no `repr` shows, not even that of a traceback's local variables."""
 
     __slots__ = ()
@@ -75,7 +75,7 @@ class Address:
     """Where to send, and with which right; both settled before a transport is made."""
 
     base_url: str
-    token: str = field(converter=_Secret, repr=False)
+    token: str = field(converter=Secret, repr=False)
 
 
 class Transport(Protocol):
@@ -273,7 +273,7 @@ class AiohttpTransport:
             **request.headers,
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            "Authorization": _Secret(f"Bearer {self._address.token}"),
+            "Authorization": Secret(f"Bearer {self._address.token}"),
             **({"Content-Type": "application/json"} if body is not None else {}),
         }
 

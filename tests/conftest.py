@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import pytest
+from hypothesis import settings
 
 from tests.kit import VirtualLoop
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("unhurried", deadline=None)  # a slow machine is no failure
+    settings.load_profile("unhurried")
     config.addinivalue_line("markers", "virtual: run on a loop whose time jumps to the next timer")
 
 

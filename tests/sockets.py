@@ -48,7 +48,7 @@ class Server:
         self.busy = 0
         self.busiest = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self.called = asyncio.Event()
+        self._called = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -73,6 +73,13 @@ class Server:
     def lines(self) -> list[str]:
         return [each.line for each in self.seen]
 
+    async def reached(self, requests: int = 1) -> None:
+        """Wait until so many requests have come."""
+        async with asyncio.timeout(5):
+            while len(self.seen) < requests:
+                self._called.clear()
+                await self._called.wait()
+
     async def deserted(self) -> None:
         """Wait until no connection is left."""
         async with asyncio.timeout(5):
@@ -91,7 +98,7 @@ class Server:
                 length = re.search(r"(?im)^content-length: (\d+)", head)
                 body = await reader.readexactly(int(length[1])) if length else b""
                 self.seen.append(Seen(head.split(" HTTP/")[0], head, body, number))
-                self.called.set()
+                self._called.set()
                 self.busy += 1
                 self.busiest = max(self.busiest, self.busy)
                 try:

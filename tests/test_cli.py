@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from agentruns import Run, RunStatus, connect, narrative
-from agentruns.cli import commands, display
+from agentruns.cli import arguments, commands, demo, display
+from agentruns.dialects import NAMES
 from agentruns.emulator import Emulator, Fault, Narrative, Turn
 from tests.kit import run_body
 
@@ -187,12 +188,25 @@ def test_no_token_exits_with_2_and_names_the_variable(
     assert "NARRATIVE_TOKEN" in capsys.readouterr().err
 
 
-def test_the_demo_tells_the_whole_story(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(["demo"]) == 0
+TOLD = {
+    "narrative": ("asks user-confirm_booking", "answer: Booked", "Starts sent: 3. Answers lost: 1. Runs started: 2,"),
+    "middesk": ("(interrupted)", "two list hits dismissed", "Starts sent: 1. Answers lost: 1. Runs started: 1,"),
+    "origami": ("(needs_input)", "answer: Built a list", "Starts sent: 2. Answers lost: 1. Runs started: 2,"),
+    "conduit": ("completed", "answer: A plumber", "Starts sent: 1. Answers lost: 1. Runs started: 1,"),
+}
+
+
+@pytest.mark.parametrize("vendor", TOLD)
+def test_the_demo_of_a_vendor_tells_the_whole_story(vendor: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["demo", "--vendor", vendor]) == 0
     told = capsys.readouterr().out
-    assert "asks user-confirm_booking" in told
-    assert "answer: Booked" in told
-    assert "3 starts were sent, 1 answer was lost, 2 runs were started" in told
+    assert f"{vendor.capitalize()}, emulated at" in told
+    assert all(part in told for part in TOLD[vendor])
+
+
+def test_the_demo_shows_every_vendor() -> None:
+    assert set(demo.STORIES) == set(NAMES) == set(TOLD)
+    assert arguments.parse(["demo"]).vendor is None
 
 
 # As a process of its own ----------------------------------------------------------------------------------------------
@@ -237,20 +251,31 @@ def test_a_closed_pipe_ends_quietly(conversation_id: str, emulator: Emulator[Nar
     assert "Traceback" not in said
 
 
-def test_emulate_serves_until_it_is_stopped() -> None:
-    for more in (["--json"], []):
-        process = spawn("emulate", *more)
+@pytest.mark.parametrize("vendors", [[], ["narrative"], ["origami", "conduit"]])
+def test_emulate_serves_any_or_all_until_it_is_stopped(vendors: list[str]) -> None:
+    expected = vendors or list(NAMES)
+    for more, lines in (["--json"], 1), ([], 3):
+        process = spawn("emulate", *vendors, *more)
         with process:
             assert process.stdout is not None
-            shown = process.stdout.readline()
+            assert process.stderr is not None
+            shown = [process.stdout.readline() for _ in range(lines * len(expected))]
             process.send_signal(signal.SIGINT)
-            rest, said = process.communicate(timeout=30)
+            said = process.stderr.read()
         if more:
-            assert set(json.loads(shown)) == {"base_url", "token"}
+            served = [json.loads(line) for line in shown]
+            assert [each["vendor"] for each in served] == expected
+            assert all(each["base_url"].startswith("http://127.0.0.1:") and each["token"] for each in served)
         else:
-            assert "narrative is emulated at http://127.0.0.1" in shown
-            assert "export NARRATIVE_BASE_URL=http://127.0.0.1" in rest
+            assert [line.split()[0] for line in shown[::3]] == expected
+            assert "_BASE_URL=http://127.0.0.1:" in shown[1]
         assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("argv", [["emulate", "acme"], ["emulate", "--port", "8080"]])
+def test_what_cannot_be_emulated_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(argv) == 2
+    assert capsys.readouterr().err.startswith("agentruns: ")
 
 
 # On a terminal --------------------------------------------------------------------------------------------------------

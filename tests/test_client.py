@@ -92,7 +92,7 @@ def test_token_and_url_are_read_from_the_environment(monkeypatch: pytest.MonkeyP
 
 
 def test_a_name_that_is_no_dialect_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigurationError, match="'narative'; choose one of narrative"):
+    with pytest.raises(ConfigurationError, match="'narative'; choose one of narrative, middesk, origami, conduit"):
         connect("narative", token="t")
 
 

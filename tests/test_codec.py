@@ -96,6 +96,10 @@ def test_of_a_key_that_comes_twice_the_last_one_holds() -> None:
     assert codec.decode(b'{"a": 1, "a": 2}') == {"a": 2}
 
 
+def test_a_byte_order_mark_before_utf_8_is_no_part_of_the_json() -> None:
+    assert codec.decode(b"\xef\xbb\xbf{}") == {}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -114,7 +118,6 @@ def test_of_a_key_that_comes_twice_the_last_one_holds() -> None:
         b'"\xff"',
         b'"\\ud800"',
         '"\ud800"',
-        b"\xef\xbb\xbf{}",
         "\ufeff{}",
         b"9" * 5_000,
         b"[" * 100_000,
@@ -231,6 +234,23 @@ def test_a_class_may_contain_itself() -> None:
     value = {"size": 1, "parts": [{"size": 2, "inner": {"size": 3, "note": "deep"}}]}
 
     assert codec.structure(value, Part) == Part(1, parts=(Part(2, inner=Part(3, "deep")),))
+
+
+@frozen
+class Camel(codec.CamelCase):
+    lead_count: int
+    from_: str | None = None
+    sub_lead: Camel | None = None
+
+
+def test_a_class_may_spell_its_json_in_camel_case_in_errors_too() -> None:
+    value = {"leadCount": 1, "from": "a", "subLead": {"leadCount": 2, "lead_count": "ignored"}}
+
+    assert codec.structure(value, Camel) == Camel(1, "a", Camel(2))
+    assert misfit({"leadCount": 1, "subLead": {"leadCount": "2"}}, Camel) == (
+        "expected integer, got string @ $.subLead.leadCount"
+    )
+    assert misfit({"lead_count": 1}, Camel) == "required field missing @ $.leadCount"
 
 
 @pytest.mark.parametrize(

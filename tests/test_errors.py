@@ -305,6 +305,14 @@ def test_every_error_pickles_and_copies_with_its_text_attributes_and_notes(error
         assert back.__notes__ == ["a note"]
 
 
+@pytest.mark.parametrize("error", SAMPLES, ids=names)
+def test_what_an_error_was_made_of_is_in_its_args(error: Exception) -> None:
+    again = type(error)(*error.args)
+
+    assert str(again) == str(error)
+    assert vars(again) == {name: value for name, value in vars(error).items() if name != "__notes__"}
+
+
 @frozen
 class Strange:
     """A detail of somebody's own dialect."""

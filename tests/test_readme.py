@@ -73,9 +73,12 @@ def test_the_web_handler_serves_the_states_of_a_run() -> None:
             )
             conversation = await client.perform(narrative.create_conversation(config))
             run = await client.start(narrative.UserMessage(conversation.id, "Hello"))
-        async with TestServer(scope["app"]) as server, aiohttp.ClientSession() as session:
-            async with session.get(server.make_url(f"/runs/{run.id}/states")) as answer:
-                return await answer.text()
+        async with (
+            TestServer(scope["app"]) as server,
+            aiohttp.ClientSession() as session,
+            session.get(server.make_url(f"/runs/{run.id}/states")) as answer,
+        ):
+            return await answer.text()
 
     events = asyncio.run(visit()).strip().split("\n\n")
     assert all(event.startswith("data: {") for event in events)

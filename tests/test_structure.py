@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import agentruns
-from agentruns import dialects, narrative
+from agentruns import conduit, dialects, middesk, narrative, origami
 from agentruns.dialect import Dialect
 
 PACKAGE = Path(agentruns.__file__).parent
@@ -29,6 +29,30 @@ LAYERS = [
     "pace",
     "flow",
     "dialects.narrative",
+    "dialects.narrative.runs",
+    "dialects.narrative.conversations",
+    "dialects.narrative.problems",
+    "dialects.narrative.config",
+    "dialects.narrative.objects",
+    "dialects.middesk",
+    "dialects.middesk.webhooks",
+    "dialects.middesk.answers",
+    "dialects.middesk.starts",
+    "dialects.middesk.catalog",
+    "dialects.middesk.reading",
+    "dialects.middesk.objects",
+    "dialects.origami",
+    "dialects.origami.prompts",
+    "dialects.origami.admission",
+    "dialects.origami.catalog",
+    "dialects.origami.runs",
+    "dialects.origami.reading",
+    "dialects.origami.objects",
+    "dialects.conduit",
+    "dialects.conduit.dispatch",
+    "dialects.conduit.catalog",
+    "dialects.conduit.reading",
+    "dialects.conduit.objects",
     "dialects",
     "dialect",
     "tools",
@@ -124,8 +148,8 @@ def test_the_public_names_are_those_that_can_be_imported() -> None:
 
 
 def test_every_dialect_satisfies_the_protocol_and_is_public() -> None:
-    narrative_is_a_dialect: Dialect = narrative
-    assert narrative_is_a_dialect.NAME == "narrative"
+    modules_are_dialects: list[Dialect] = [narrative, middesk, origami, conduit]
+    assert [dialect.NAME for dialect in modules_are_dialects] == list(dialects.NAMES)
     for name in dialects.NAMES:
         dialect = dialects.load(name)
         assert name == dialect.NAME

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+import anyio
 import pytest
 from attrs import field, frozen
 
@@ -247,11 +248,12 @@ async def test_arguments_that_do_not_fit_are_an_error_for_the_model_that_names_t
     async def book(lines: list[Line]) -> None:
         raise AssertionError("it was called")
 
-    for arguments, reason in [
+    misfits: list[tuple[dict[str, Any], str]] = [
         ({"lines": [{"no": 1}, {"no": "2"}]}, "Expected `int`, got `str` - at `$.lines[1].no`"),
         ({}, "Object missing required field `lines`"),
         ({"lines": [], "more": 1}, "Object contains unknown field `more`"),
-    ]:
+    ]
+    for arguments, reason in misfits:
         output = await tool_of(book)(action(**arguments))
         assert output == ToolOutput(action(**arguments), f"the arguments do not fit: {reason}", is_error=True)
 
@@ -284,6 +286,9 @@ async def test_methods_partials_and_objects_can_be_handlers() -> None:
     assert (await tool_of(Desk())(action(a=1))).output == 3
     assert (await tool_of(functools.partial(Desk()))(action(a=1))).output == 3
     assert (await tool_of(functools.partial(Desk().add, 5))(action())).output == 6
+    described = functools.partial(Desk())
+    described.__doc__ = "Add two."
+    assert (await tool_of(described)(action(a=1))).output == 3
     assert (await tool_of(wrapped)(action(question="who?"))).output == "wrapped who?"
 
 
@@ -390,6 +395,17 @@ async def test_a_cancelled_wait_does_not_wait_for_the_thread() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+    assert not held.ended.is_set()
+    held.let_go.set()
+    await held.ended.wait()
+
+
+@pytest.mark.asyncio
+async def test_leaving_a_scope_of_anyio_does_not_wait_for_the_thread_either() -> None:
+    held = Held()
+    with anyio.move_on_after(0.02):
+        await tool_of(held)(action())
 
     assert not held.ended.is_set()
     held.let_go.set()

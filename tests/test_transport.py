@@ -147,7 +147,10 @@ async def test_what_http_cannot_carry_is_refused_before_anything_is_sent(request
 
 
 async def test_cookies_are_never_sent_back() -> None:
-    async with Server(reply(Set_Cookie="session=1; Path=/")) as server, sending(server) as transport:
+    async with (
+        Server(reply(Set_Cookie="session=1; Path=/")) as server,
+        sending(f"http://localhost:{server.port}") as transport,  # no jar takes a cookie from an address
+    ):
         for _ in range(2):
             await transport(GET)
 
@@ -569,7 +572,7 @@ async def test_a_borrowed_session_that_its_owner_closes_loses_what_is_under_way_
         sending(server, session=session, connections=1) as transport,
     ):
         asked = [asyncio.ensure_future(transport(GET)) for _ in range(2)]
-        await server.called.wait()
+        await server.reached()
         await session.close()
         ends = await asyncio.gather(*asked, return_exceptions=True)
 
@@ -583,7 +586,7 @@ async def test_closing_ends_what_is_under_way_and_leaves_nothing(borrowed: bool,
     async with Server(act) as server, aiohttp.ClientSession() as session:
         async with sending(server, session=session if borrowed else None, connections=2) as transport:
             asked = [asyncio.ensure_future(performed(GET, transport)) for _ in range(4)]
-            await server.called.wait()
+            await server.reached()
         ends = await asyncio.gather(*asked, return_exceptions=True)
         await server.deserted()
 
@@ -651,9 +654,7 @@ async def test_listening_takes_no_place_among_the_requests_in_flight() -> None:
     async with Server(drip(OPENED, 0.01), drip(OPENED, 0.01), reply()) as server:
         async with sending(server, connections=1, timeout=0.5) as transport:
             listening = [asyncio.ensure_future(transport.listen(EVENTS)) for _ in range(2)]
-            while len(server.seen) < 2:
-                await server.called.wait()
-                await asyncio.sleep(0)
+            await server.reached(2)
             assert (await transport(GET)).status == 200
         await asyncio.gather(*listening, return_exceptions=True)
 
@@ -663,7 +664,7 @@ async def test_closing_ends_listening(borrowed: bool) -> None:
     async with Server(drip(OPENED, 0.01)) as server, aiohttp.ClientSession() as session:
         async with sending(server, session=session if borrowed else None) as transport:
             listening = asyncio.ensure_future(transport.listen(EVENTS))
-            await server.called.wait()
+            await server.reached()
         with pytest.raises(AgentRunsError, match="was closed while GET /runs/1/events was under way"):
             await listening
         await server.deserted()
@@ -798,7 +799,7 @@ async def test_the_token_shows_in_no_failure_that_the_server_is_innocent_of(
         request = Request("GET", "/runs", headers={"X-A": "\n"} if where == "header" else {})
         asked = asyncio.ensure_future(performed(request, transport, ONCE))
         if where in {"closed", "closed in the body"}:
-            await server.called.wait()
+            await server.reached()
             await asyncio.sleep(0.02)
             await transport.close()
         with pytest.raises((AgentRunsError, TimeoutError)) as caught:

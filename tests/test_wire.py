@@ -100,6 +100,27 @@ def test_an_answer_that_is_not_as_documented_names_class_field_and_request() -> 
     )
 
 
+def test_what_is_none_is_left_out_of_a_request() -> None:
+    assert wire.given({"a": None, "b": 0, "c": "", "d": False}) == {"b": 0, "c": "", "d": False}
+
+
+def test_an_error_body_that_is_no_object_is_taken_for_an_empty_one() -> None:
+    assert wire.error_body(answer({"message": "no"})) == {"message": "no"}
+    for body in (b"<html>", b"", b"[1]", b'"no"', b"\xff"):
+        assert wire.error_body(answer(body)) == {}
+
+
+def test_the_first_text_with_something_in_it_is_taken() -> None:
+    body = {"detail": "", "title": 7, "error": "why", "other": "not asked for"}
+
+    assert wire.first_text(body, "detail", "title", "missing", "error", "other") == "why"
+    assert wire.first_text(body, "detail", "title") is None
+
+
+def test_of_what_nobody_can_read_the_beginning_is_shown() -> None:
+    assert wire.said(answer(b" \n<html>\xff" + b"x" * 900)) == "<html>\ufffd" + "x" * 191
+
+
 # Retry-After ----------------------------------------------------------------------------------------------------------
 
 

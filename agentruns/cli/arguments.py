@@ -35,13 +35,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = _command(commands, "demo", "run the whole story on an embedded emulator: no key, no network")
-    demo.add_argument("--vendor", choices=NAMES, default="narrative", help="whose API to show")
+    demo.add_argument("--vendor", choices=NAMES, action="append", help="whose API to show; all of them by default")
     _output(demo)
 
-    emulate = _command(commands, "emulate", "serve an emulated vendor on loopback until Ctrl-C")
-    emulate.add_argument("vendor", choices=NAMES, nargs="?", default="narrative", help="whose API to serve")
-    emulate.add_argument("--port", type=int, default=0, help="port to listen on; any free one by default")
-    emulate.add_argument("--json", action="store_true", help="print one JSON object with base_url and token")
+    emulate = _command(commands, "emulate", "serve emulated vendors on loopback until Ctrl-C")
+    emulate.add_argument("vendor", metavar="VENDOR", nargs="*", help=f"of {', '.join(NAMES)}; all by default")
+    emulate.add_argument("--port", type=int, default=0, help="port to listen on, for one vendor; a free one by default")
+    emulate.add_argument("--json", action="store_true", help="print vendor, base_url and token, one JSON object each")
 
     start = _command(commands, "start", "start a run and print its first state")
     run = _command(commands, "run", "start a run and follow it to its end")

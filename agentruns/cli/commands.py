@@ -9,12 +9,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from agentruns import codec
 from agentruns.cli import arguments, demo
 from agentruns.cli.display import Display, choose
 from agentruns.client import Client, connect
-from agentruns.dialects import load
+from agentruns.dialects import NAMES, load
 from agentruns.errors import (
     AgentRunsError,
     ConfigurationError,
@@ -23,6 +24,9 @@ from agentruns.errors import (
 )
 from agentruns.model import Run, RunRef, RunStatus
 from agentruns.stream import RunStream
+
+if TYPE_CHECKING:
+    from agentruns.emulator import Emulator, Vendor
 
 COMPLETED, FAILED, USAGE, ACTION_REQUIRED, DEADLINE, TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -133,7 +137,9 @@ async def _demo(wanted: argparse.Namespace, seen: _Seen) -> int:
             seen.stream = stream
             return await follow(stream, display)
 
-        return code_of(await demo.STORIES[wanted.vendor](display, watched))
+        codes = [code_of(await demo.STORIES[name](display, watched)) for name in wanted.vendor or demo.STORIES]
+        display.remark("That was the main job; `agentruns --help` shows the rest.")
+        return max(codes)
     finally:
         display.close()
 
@@ -141,20 +147,28 @@ async def _demo(wanted: argparse.Namespace, seen: _Seen) -> int:
 async def _emulate(wanted: argparse.Namespace, _: _Seen) -> int:
     from agentruns.emulator import Emulator
 
-    dialect = load(wanted.vendor)
-    async with Emulator(wanted.vendor, port=wanted.port) as emulator:
-        if wanted.json:
-            print(codec.encode({"base_url": emulator.base_url, "token": emulator.token}).decode(), flush=True)
-        else:
-            setting = f"{dialect.BASE_URL_VARIABLE}={emulator.base_url} {dialect.TOKEN_VARIABLE}={emulator.token}"
-            print(
-                f"{wanted.vendor} is emulated at {emulator.base_url}; stop it with Ctrl-C. In another terminal:\n\n"
-                f"  export {setting}\n  agentruns run {wanted.vendor} --help",
-                flush=True,
-            )
+    names = wanted.vendor or NAMES
+    for name in names:
+        load(name)  # says which there are
+    if wanted.port and len(names) > 1:
+        raise ConfigurationError("--port is for one vendor; name it, or leave the ports to chance")
+    async with contextlib.AsyncExitStack() as running:
+        served = {name: await running.enter_async_context(Emulator(name, port=wanted.port)) for name in names}
+        print("\n".join(_where(name, served[name], json=wanted.json) for name in names), flush=True)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     return COMPLETED
+
+
+def _where(name: str, emulator: Emulator[Vendor], *, json: bool) -> str:
+    if json:
+        return codec.encode({"vendor": name, "base_url": emulator.base_url, "token": emulator.token}).decode()
+    dialect = load(name)
+    return (
+        f"{name} is emulated at {emulator.base_url} until Ctrl-C; in another terminal:\n"
+        f"  export {dialect.BASE_URL_VARIABLE}={emulator.base_url} {dialect.TOKEN_VARIABLE}={emulator.token}\n"
+        f"  agentruns run {name} --help"
+    )
 
 
 _COMMANDS = {

@@ -11,7 +11,7 @@ from agentruns.dialect import Dialect
 from agentruns.errors import ConfigurationError
 from agentruns.model import detail_readers
 
-NAMES: Final = ("narrative",)
+NAMES: Final = ("narrative", "middesk", "origami", "conduit")
 
 
 def load(name: str) -> Dialect:

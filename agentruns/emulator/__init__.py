@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentruns.emulator.clock import ManualClock
+    from agentruns.emulator.conduit import Conduit, ConduitOptions
     from agentruns.emulator.faults import Fault, Faults
+    from agentruns.emulator.middesk import Middesk, MiddeskOptions
     from agentruns.emulator.narrative import Conversation, Message, Narrative, NarrativeOptions, Run
+    from agentruns.emulator.origami import Origami, OrigamiOptions
     from agentruns.emulator.script import Call, Output, Prompt, Tool, Turn, default_agent
     from agentruns.emulator.server import Emulator, Exchange
     from agentruns.emulator.vendor import Vendor
 
 __all__ = [
     "Call",
+    "Conduit",
+    "ConduitOptions",
     "Conversation",
     "Emulator",
     "Exchange",
@@ -26,8 +31,12 @@ __all__ = [
     "Faults",
     "ManualClock",
     "Message",
+    "Middesk",
+    "MiddeskOptions",
     "Narrative",
     "NarrativeOptions",
+    "Origami",
+    "OrigamiOptions",
     "Output",
     "Prompt",
     "Run",
@@ -39,8 +48,11 @@ __all__ = [
 
 _MODULES = {
     "clock": ("ManualClock",),
+    "conduit": ("Conduit", "ConduitOptions"),
     "faults": ("Fault", "Faults"),
+    "middesk": ("Middesk", "MiddeskOptions"),
     "narrative": ("Conversation", "Message", "Narrative", "NarrativeOptions", "Run"),
+    "origami": ("Origami", "OrigamiOptions"),
     "script": ("Call", "Output", "Prompt", "Tool", "Turn", "default_agent"),
     "server": ("Emulator", "Exchange"),
     "vendor": ("Vendor",),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import attrs
 import msgspec
 from aiohttp import web
@@ -11,10 +14,13 @@ from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Reply, Vendor
 
 _CHUNK = 64 * 1024
+_LOOK_EVERY = 0.01  # seconds between two questions for more; real ones, since a clock moved by hand wakes nobody
 
 
 def struck(fault: Fault, reply: Reply, vendor: Vendor, path: str) -> Reply | None:
     """Return what is left of a reply under a fault, None for no answer at all."""
+    if reply.follow is not None and fault.kind in {"malformed", "huge"}:
+        reply = attrs.evolve(reply, content=b"{}", follow=None)  # these spoil whole bodies
     match fault.kind:
         case "drop":
             return None
@@ -39,20 +45,34 @@ async def send(request: web.BaseRequest, reply: Reply | None) -> web.StreamRespo
             request.transport.abort()
         return web.Response()
     headers = {"Content-Type": reply.content_type, **reply.headers}
-    if not (reply.half or reply.chunked):
+    if not (reply.half or reply.chunked or reply.follow):
         return web.Response(status=reply.status, body=reply.content, headers=headers)
     response = web.StreamResponse(status=reply.status, headers=headers)
-    if reply.chunked:
+    if reply.chunked or reply.follow is not None:
         response.enable_chunked_encoding()
     else:
         response.content_length = len(reply.content)
     await response.prepare(request)
+    if reply.follow is not None:
+        await _follow(request, response, reply.follow, once=reply.half)
     end = len(reply.content) // 2 if reply.half else len(reply.content)
     for start in range(0, end, _CHUNK):
         await response.write(reply.content[start : min(start + _CHUNK, end)])
     if reply.half and request.transport is not None:
         request.transport.close()
     return response
+
+
+async def _follow(
+    request: web.BaseRequest, response: web.StreamResponse, follow: Callable[[], bytes | None], *, once: bool
+) -> None:
+    """Send what comes until there is no more, the caller has left or, with `once`, the first of it is sent."""
+    while request.transport is not None and (more := follow()) is not None:
+        if more:
+            await response.write(more)
+            if once:
+                return
+        await asyncio.sleep(_LOOK_EVERY)
 
 
 def _answer(fault: Fault, vendor: Vendor, path: str) -> Reply:

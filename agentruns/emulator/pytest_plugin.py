@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import pytest
 
 if TYPE_CHECKING:  # the emulator needs aiohttp: loaded only by tests that use a fixture
-    from agentruns.emulator import Emulator, Narrative, Vendor
+    from agentruns.emulator import Conduit, Emulator, Middesk, Narrative, Origami, Vendor
 
 
 class EmulatorFactory:
@@ -20,6 +20,12 @@ class EmulatorFactory:
 
     @overload
     def __call__(self, vendor: Literal["narrative"] = "narrative", **options: object) -> Emulator[Narrative]: ...
+    @overload
+    def __call__(self, vendor: Literal["middesk"], **options: object) -> Emulator[Middesk]: ...
+    @overload
+    def __call__(self, vendor: Literal["origami"], **options: object) -> Emulator[Origami]: ...
+    @overload
+    def __call__(self, vendor: Literal["conduit"], **options: object) -> Emulator[Conduit]: ...
     @overload
     def __call__(self, vendor: str, **options: object) -> Emulator[Vendor]: ...
     def __call__(self, vendor: str = "narrative", **options: object) -> object:

@@ -89,8 +89,9 @@ class Output:
 class Prompt:
     """What a script function is told about the run it plays.
 
-    Either `text` (a user's message) or `outputs` (answers to the calls of an earlier run) is set. `index` counts the
-    runs of the conversation from 0, `forced` names a tool the caller insists on.
+    Either `text` (a user's message) or `outputs` (answers to the calls of an earlier run) is set, or neither where a
+    vendor's runs begin without a message. `index` counts the runs of the conversation from 0, `forced` names a tool the
+    caller insists on, `agent` the kind of agent where a vendor has several.
     """
 
     index: int
@@ -101,6 +102,7 @@ class Prompt:
     forced: str | None = None
     system_prompt: str | None = None
     version: int = 0
+    agent: str | None = None
     output_schema: Mapping[str, JSON] = field(factory=dict)
 
 
@@ -120,11 +122,10 @@ def checked(script: Script | None) -> Script:
     raise TypeError(f"a script is a sequence of Turn or a function from Prompt to Turn, not {script!r}")
 
 
-def play(script: Script, prompt: Prompt) -> Turn:
-    """Choose the turn for a run; the default agent plays when the script has none."""
-    if callable(script):
-        return script(prompt) or default_agent(prompt)
-    return script[prompt.index] if prompt.index < len(script) else default_agent(prompt)
+def play(script: Script, prompt: Prompt, otherwise: Callable[[Prompt], Turn] | None = None) -> Turn:
+    """Choose the turn for a run; the default agent, or the vendor's own, plays when the script has none."""
+    turn = script(prompt) if callable(script) else script[prompt.index] if prompt.index < len(script) else None
+    return turn or (otherwise or default_agent)(prompt)
 
 
 def default_agent(prompt: Prompt) -> Turn:

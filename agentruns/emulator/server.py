@@ -25,7 +25,10 @@ from agentruns.emulator.script import Script, checked
 from agentruns.emulator.vendor import Ids, Reply, Request, Stage, Vendor
 
 if TYPE_CHECKING:
+    from agentruns.emulator.conduit import Conduit
+    from agentruns.emulator.middesk import Middesk
     from agentruns.emulator.narrative import Narrative
+    from agentruns.emulator.origami import Origami
 
 VENDORS: Final[Mapping[str, str]] = {
     "narrative": "Narrative",
@@ -36,7 +39,9 @@ VENDORS: Final[Mapping[str, str]] = {
 """By the name that `Emulator` takes, the class of the vendor in the module of that name."""
 
 
-def _vendor(name: str) -> type[Vendor]:
+def _vendor(name: str | type[Vendor]) -> type[Vendor]:
+    if not isinstance(name, str):
+        return name
     if name not in VENDORS:
         raise ValueError(f"unknown vendor {name!r}; known are {', '.join(sorted(VENDORS))}")
     return cast("type[Vendor]", getattr(importlib.import_module(f"agentruns.emulator.{name}"), VENDORS[name]))
@@ -68,14 +73,57 @@ class Exchange:
 class Emulator(Generic[V]):
     """Serve one vendor's API on loopback.
 
-    Use it as `async with` (serves in the running loop) or as plain `with` (serves from a thread of its own). `options`
-    are the vendor's own, see for example `NarrativeOptions`. State, log and faults outlive a stop.
+    `vendor` is a name in `VENDORS`, or a subclass of `Vendor` of your own. Use it as `async with` (serves in the
+    running loop) or as plain `with` (serves from a thread of its own). `options` are the vendor's own, see for example
+    `NarrativeOptions`. State, log and faults outlive a stop.
     """
 
     @overload
     def __init__(
         self: Emulator[Narrative],
         vendor: Literal["narrative"] = "narrative",
+        *,
+        script: Script | None = None,
+        token: str = "emulator-token",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        wall_start: datetime | None = None,
+        seed: int | None = None,
+        **options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Emulator[Middesk],
+        vendor: Literal["middesk"],
+        *,
+        script: Script | None = None,
+        token: str = "emulator-token",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        wall_start: datetime | None = None,
+        seed: int | None = None,
+        **options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Emulator[Origami],
+        vendor: Literal["origami"],
+        *,
+        script: Script | None = None,
+        token: str = "emulator-token",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        wall_start: datetime | None = None,
+        seed: int | None = None,
+        **options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Emulator[Conduit],
+        vendor: Literal["conduit"],
         *,
         script: Script | None = None,
         token: str = "emulator-token",
@@ -100,9 +148,23 @@ class Emulator(Generic[V]):
         seed: int | None = None,
         **options: object,
     ) -> None: ...
+    @overload
     def __init__(
         self,
-        vendor: str = "narrative",
+        vendor: type[V],
+        *,
+        script: Script | None = None,
+        token: str = "emulator-token",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        wall_start: datetime | None = None,
+        seed: int | None = None,
+        **options: object,
+    ) -> None: ...
+    def __init__(
+        self,
+        vendor: str | type[Vendor] = "narrative",
         *,
         script: Script | None = None,
         token: str = "emulator-token",
@@ -117,7 +179,7 @@ class Emulator(Generic[V]):
         if not token or token != token.strip():
             raise ValueError("a token is a word without blanks around it")
         self.token = token
-        self._name = vendor
+        self._name = kind.name
         self._address = (host, port)
         self._stage = Stage(
             token=token,

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from agentruns.emulator.clock import Clock
 from agentruns.emulator.schema import JSON
-from agentruns.emulator.script import Prompt, Script, Turn, play
+from agentruns.emulator.script import Prompt, Script, Turn, default_agent, play
 
 _log = logging.getLogger("agentruns.emulator")
 _T = TypeVar("_T")
@@ -49,13 +49,17 @@ class Request:
         """The decoded body, or None."""
         try:
             return cast(JSON, msgspec.json.decode(self.content))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
 
 @frozen(kw_only=True)
 class Reply:
-    """One answer; `half` and `chunked` tell the server how to deliver it."""
+    """One answer; `half` and `chunked` tell the server how to deliver it.
+
+    An answer that goes on has `follow`, which the server asks again and again, until it returns None, for the bytes
+    that have come since; it is called outside of `Vendor.respond` and takes the lock itself.
+    """
 
     status: int = 200
     content: bytes = b""
@@ -63,6 +67,7 @@ class Reply:
     headers: Mapping[str, str] = field(factory=dict)
     half: bool = False
     chunked: bool = False
+    follow: Callable[[], bytes | None] | None = None
 
     @classmethod
     def of(cls, status: int, body: JSON, *, content_type: str = "application/json") -> Reply:
@@ -125,9 +130,9 @@ class Stage:
         """Tell the wall time at a number of seconds since the emulator was made."""
         return self.wall_start + timedelta(seconds=seconds)
 
-    def play(self, prompt: Prompt) -> Turn:
+    def play(self, prompt: Prompt, otherwise: Callable[[Prompt], Turn] = default_agent) -> Turn:
         """Choose the turn of the run that begins."""
-        return play(self.script, prompt)
+        return play(self.script, prompt, otherwise)
 
 
 class Vendor(abc.ABC):

@@ -1,0 +1,97 @@
+"""
+Conduit.ai: agents whose triggers are fired from outside, and runs that must be found again afterwards.
+
+A dispatch fires a trigger and says no more than that it did: it names no run, and there is no documented way to make it
+repeatable. So the list of the agent's runs is read before, and read again until a run of that trigger is in it that was
+not there. Exactly one is ours. None, or several, is `OutcomeUnknownError`: nothing is ever dispatched a second time. A
+lost answer is reconciled in the same way. The client holds a lock per agent and trigger meanwhile; a cron tick, a real
+event or another process that fires the same trigger in that moment cannot be told from us if its run shows first.
+
+A run cannot be answered or cancelled. What needs a person is an escalation, an object of its own, and settling it does
+not touch the run.
+
+Pages: https://docs.conduit.ai/api-reference (agents/run, agents/list-runs, agents/get-run, agents/list, agents/get,
+escalations/list, escalations/assign, escalations/resolve, conversations/messages, conversations/send-message,
+workspaces/list-users, introduction) and https://docs.conduit.ai/rate-limits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .catalog import (
+    ESCALATION_STATUS,
+    assign_escalation,
+    get_agent,
+    list_agents,
+    list_escalations,
+    list_messages,
+    list_users,
+    list_workspaces,
+    resolve_escalation,
+    send_message,
+)
+from .dispatch import Dispatch, start
+from .objects import (
+    ESCALATED,
+    RESOLVED,
+    Agent,
+    ConduitRun,
+    Escalation,
+    Listing,
+    Message,
+    Sender,
+    TokenUsage,
+    ToolCall,
+    Trigger,
+    User,
+    Workspace,
+)
+from .reading import NAME, STATUS, detail, fetch, handler_names, list_runs, page, problem
+
+__all__ = [
+    "BASE_URL",
+    "BASE_URL_VARIABLE",
+    "BUDGET",
+    "ESCALATED",
+    "ESCALATION_STATUS",
+    "NAME",
+    "RESOLVED",
+    "STATUS",
+    "TOKEN_VARIABLE",
+    "Agent",
+    "ConduitRun",
+    "Dispatch",
+    "Escalation",
+    "Listing",
+    "Message",
+    "Origin",
+    "Sender",
+    "TokenUsage",
+    "ToolCall",
+    "Trigger",
+    "User",
+    "Workspace",
+    "assign_escalation",
+    "detail",
+    "fetch",
+    "get_agent",
+    "handler_names",
+    "list_agents",
+    "list_escalations",
+    "list_messages",
+    "list_runs",
+    "list_users",
+    "list_workspaces",
+    "page",
+    "problem",
+    "resolve_escalation",
+    "send_message",
+    "start",
+]
+
+BASE_URL: Final = "https://api.conduit.ai/v1"
+TOKEN_VARIABLE: Final = "CONDUIT_API_TOKEN"  # noqa: S105
+BASE_URL_VARIABLE: Final = "CONDUIT_BASE_URL"
+BUDGET: Final[float | None] = 1.8  # rate-limits: 120 per minute and workspace, all of its tokens together
+Origin: Final = Dispatch

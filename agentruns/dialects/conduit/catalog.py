@@ -1,0 +1,86 @@
+"""What stands around runs: agents, escalations, messages, members."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentruns import check, wire
+from agentruns.model import (
+    Flow,
+    Request,
+)
+
+from .objects import Agent, Escalation, Listing, Message, User, Workspace
+from .reading import choice_of, list_of
+
+ESCALATION_STATUS: Final = ("pending", "reviewed", "resolved", "dismissed")
+
+
+def list_agents(workspace_id: str, *, limit: int = 20, cursor: str | None = None) -> Flow[Listing[Agent]]:
+    """List the agents of a workspace with their triggers (agents/list)."""
+    return (
+        yield from list_of(
+            Agent, wire.path("agents"), limit, cursor, workspace_id=check.text("workspace_id", workspace_id)
+        )
+    )
+
+
+def get_agent(id: str, *, workspace_id: str | None = None) -> Flow[Agent]:  # noqa: A002
+    """Read an agent with its triggers (agents/get)."""
+    params = wire.given({"workspace_id": workspace_id})
+    return wire.read((yield Request("GET", wire.path("agents", id), params=params)), Agent, "data")
+
+
+def list_escalations(
+    workspace_id: str, *, status: str | None = None, limit: int = 20, cursor: str | None = None
+) -> Flow[Listing[Escalation]]:
+    """List what waits or waited for a person (escalations/list); there is no filter by run or agent."""
+    filters = {
+        "workspace_id": check.text("workspace_id", workspace_id),
+        "status": choice_of("status", status, ESCALATION_STATUS),
+    }
+    return (yield from list_of(Escalation, wire.path("escalations"), limit, cursor, **filters))
+
+
+def assign_escalation(id: str, *, assignee_id: str) -> Flow[Escalation]:  # noqa: A002
+    """Give an escalation to a member of its workspace (escalations/assign)."""
+    body = {"assignee_id": check.text("assignee_id", assignee_id)}
+    # Assigning to the same member again changes nothing: safe to repeat.
+    request = Request("POST", wire.path("escalations", id, "assign"), json=body, idempotent=True)
+    return wire.read((yield request), Escalation, "data")
+
+
+def resolve_escalation(id: str, *, status: str | None = None) -> Flow[Escalation]:  # noqa: A002
+    """Settle an escalation as `resolved`, or as the *status* given (escalations/resolve)."""
+    body = wire.given({"status": choice_of("status", status, ESCALATION_STATUS[1:])})
+    # Settling in the same way again changes nothing: safe to repeat.
+    request = Request("POST", wire.path("escalations", id, "resolve"), json=body, idempotent=True)
+    return wire.read((yield request), Escalation, "data")
+
+
+def send_message(conversation_id: str, *, body: str) -> Flow[Message]:
+    """
+    Reply in a conversation (conversations/send-message); the customer gets it, so it is never sent twice.
+
+    The path is a guess: the page could not be read, but tickets/send-message and conversations/messages agree on it.
+    """
+    path = wire.path("conversations", conversation_id, "messages")
+    return wire.read((yield Request("POST", path, json={"body": check.text("body", body)})), Message, "data")
+
+
+def list_messages(
+    conversation_id: str, *, order: str | None = None, limit: int = 20, cursor: str | None = None
+) -> Flow[Listing[Message]]:
+    """List the messages of a conversation, *order* `asc` or `desc` (conversations/messages)."""
+    path = wire.path("conversations", conversation_id, "messages")
+    return (yield from list_of(Message, path, limit, cursor, order=choice_of("order", order, ("asc", "desc"))))
+
+
+def list_users(workspace_id: str, *, limit: int = 20, cursor: str | None = None) -> Flow[Listing[User]]:
+    """List the members of a workspace (workspaces/list-users)."""
+    return (yield from list_of(User, wire.path("workspaces", workspace_id, "users"), limit, cursor))
+
+
+def list_workspaces(*, limit: int = 20, cursor: str | None = None) -> Flow[Listing[Workspace]]:
+    """List the workspaces that the token reaches (introduction)."""
+    return (yield from list_of(Workspace, wire.path("workspaces"), limit, cursor))

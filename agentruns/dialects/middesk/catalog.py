@@ -1,0 +1,107 @@
+"""What stands around runs: agents, threads, feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import frozen
+
+from agentruns import check, wire
+from agentruns.errors import (
+    ConfigurationError,
+)
+from agentruns.model import (
+    Flow,
+    Request,
+)
+
+from .objects import Agent, AgentPage, Feedback, Thread, ThreadPage
+from .reading import MOST_PER_PAGE
+
+_LONGEST_COMMENT: Final = 5000  # submit-agent-run-feedback
+
+
+def list_agents() -> Flow[AgentPage]:
+    """List the agents that this account may use."""
+    return AgentPage(wire.read((yield Request("GET", wire.path("agents"))), _Agents).data)
+
+
+def get_agent(id: str) -> Flow[Agent]:  # noqa: A002
+    """Read an agent by its id, which is not its type."""
+    return wire.read((yield Request("GET", wire.path("agents", id))), Agent)
+
+
+def create_thread(
+    type: str,  # noqa: A002
+    *,
+    business_id: str | None = None,
+    context_type: str | None = None,
+    context_id: str | None = None,
+) -> Flow[Thread]:
+    """Create an empty thread for runs of the agent *type*; nothing starts (create-agent-thread)."""
+    check.text("type", type)
+    body = {"type": type, **context_of(business_id, context_type, context_id)}
+    # Creating twice leaves an empty thread behind, which runs nothing: safe to repeat.
+    return wire.read((yield Request("POST", wire.path("threads"), json=body, idempotent=True)), Thread)
+
+
+def get_thread(id: str) -> Flow[Thread]:  # noqa: A002
+    """Read a thread (get-agent-thread)."""
+    return wire.read((yield Request("GET", wire.path("threads", id))), Thread)
+
+
+def list_threads(*, page: int = 1, per_page: int = MOST_PER_PAGE, business_id: str | None = None) -> Flow[ThreadPage]:
+    """List threads, those of a business if one is named; pages start at 1 (list-agent-threads)."""
+    check.whole("page", page, 1)
+    check.whole("per_page", per_page, 1)
+    if per_page > MOST_PER_PAGE:
+        raise ConfigurationError(f"per_page is {per_page}; a page has {MOST_PER_PAGE} at most")
+    params = wire.given({"page": str(page), "per_page": str(per_page), "business_id": business_id})
+    seen = wire.read((yield Request("GET", wire.path("threads"), params=params)), _Threads)
+    return ThreadPage(seen.data, seen.has_more and bool(seen.data), seen.total_count)
+
+
+def give_feedback(run_id: str, *, rating: str, artifact_id: str, comment: str | None = None) -> Flow[Feedback]:
+    """
+    Rate an artifact of a run as `POSITIVE` or `NEGATIVE` (submit-agent-run-feedback).
+
+    A later rating of the same artifact supersedes yours; so does one that was sent again because its answer was lost.
+    """
+    if rating not in {"POSITIVE", "NEGATIVE"}:
+        raise ConfigurationError(f"rating is {rating!r}; it must be 'POSITIVE' or 'NEGATIVE'")
+    check.text("artifact_id", artifact_id)
+    if comment is not None and len(comment.strip()) > _LONGEST_COMMENT:
+        raise ConfigurationError(
+            f"comment has {len(comment.strip())} characters; shorten it to {_LONGEST_COMMENT} or fewer"
+        )
+    body = wire.given({"rating": rating, "artifact_id": artifact_id, "comment": comment})
+    path = wire.path("runs", run_id, "feedback")
+    return wire.read((yield Request("POST", path, json=body, idempotent=True)), Feedback)
+
+
+@frozen
+class _Agents:
+    data: tuple[Agent, ...]
+
+
+@frozen
+class _Threads:
+    has_more: bool
+    data: tuple[Thread, ...] = ()
+    total_count: int | None = None
+
+
+def context_of(
+    business_id: str | None, context_type: str | None, context_id: str | None, *, threaded: bool = False
+) -> Mapping[str, str]:
+    """Return the fields that say what a run is about, if they do: one way of two, or none for a thread's own."""
+    given = wire.given({"business_id": business_id, "context_type": context_type, "context_id": context_id})
+    for name, value in given.items():
+        check.text(name, value)
+    if set(given) not in ({"business_id"}, {"context_type", "context_id"}, set()) or not (given or threaded):
+        raise ConfigurationError(
+            f"the context is {given}; give either business_id, or both context_type and context_id"
+            + (", or neither" if threaded else " (a run may name a thread_id instead)")
+        )
+    return given

@@ -1,0 +1,181 @@
+"""What Middesk answers, field for field as its pages show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from attrs import frozen
+
+
+@frozen
+class Source:
+    """Where a finding comes from; `source_tier` and `source_type` are open sets of words."""
+
+    url: str
+    source_name: str | None = None
+    source_tier: str | None = None
+    source_type: str | None = None
+
+
+@frozen
+class Artifact:
+    """
+    A finding; `confidence` is a label (get-agent-run) or a score (take-action).
+
+    `id` is in no schema, yet feedback needs one: it is None where the answer has none.
+    """
+
+    title: str
+    type: str
+    id: str | None = None
+    confidence: Any = None
+    summary: str | None = None
+    sources: tuple[Source, ...] = ()
+
+
+@frozen
+class Output:
+    """The artifacts of a run."""
+
+    artifacts: tuple[Artifact, ...]
+
+
+@frozen
+class Interrupt:
+    """What a paused run waits for; the shape of `value` is the agent's own."""
+
+    id: str
+    value: Mapping[str, Any]
+    agent: str | None = None
+
+
+@frozen
+class Requester:
+    """Who started a run: a user, or an account, which has no email."""
+
+    id: str
+    name: str
+    email: str | None = None
+
+
+@frozen
+class StepResult:
+    """How a step ended."""
+
+    resolution: str | None = None
+
+
+@frozen
+class Step:
+    """A part of a run's trace; `type` is activity, output, interrupt, error, or a word of the future."""
+
+    id: str
+    run_id: str
+    type: str
+    name: str
+    label: str
+    status: str
+    started_at: datetime
+    completed_at: datetime | None = None
+    agent: str | None = None
+    parent_step_id: str | None = None
+    steps: tuple[Step, ...] = ()
+    result: StepResult | None = None
+    resolution: str | None = None
+    artifacts: tuple[Artifact, ...] = ()
+
+    @property
+    def resolved_by(self) -> str | None:
+        """
+        Return the policy that closed an interrupt step, `auto_approve` or `skip`; None if a person did, or nobody yet.
+
+        get-agent-run has it in `result`, interrupt-policy on the step itself.
+        """
+        return (self.result.resolution if self.result else None) or self.resolution
+
+
+@frozen
+class MiddeskRun:
+    """A run, field for field as get-agent-run shows it; `steps` is None unless they were asked for."""
+
+    object: str
+    id: str
+    created_at: datetime
+    updated_at: datetime
+    status: str
+    thread_id: str | None = None
+    agent: str | None = None
+    requester: Requester | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    output: Output | None = None
+    interrupts: tuple[Interrupt, ...] = ()
+    steps: tuple[Step, ...] | None = None
+
+
+@frozen
+class Thread:
+    """A container of runs and their context; before its first run, `status` says nothing."""
+
+    object: str
+    id: str
+    created_at: datetime
+    updated_at: datetime
+    status: str
+    metadata: Mapping[str, Any] | None = None
+    requester: Mapping[str, Any] | None = None
+    steps: tuple[Step, ...] = ()
+
+
+@frozen
+class Agent:
+    """An agent that this account may use; `type` is what a run is started with."""
+
+    object: str
+    id: str
+    type: str
+    created_at: datetime
+    updated_at: datetime
+    name: str | None = None
+    description: str | None = None
+
+
+@frozen
+class Reviewer:
+    """Who gave feedback: `type` is User or Account."""
+
+    type: str
+    id: str
+
+
+@frozen
+class Feedback:
+    """A rating of an artifact; `superseded_prior` says that it replaced one of the same reviewer."""
+
+    object: str
+    id: str
+    run_id: str
+    rating: str
+    artifact_id: str
+    comment: str | None
+    reviewer: Reviewer
+    superseded_prior: bool
+    created_at: datetime
+
+
+@frozen
+class AgentPage:
+    """All agents; this list has no pages."""
+
+    items: tuple[Agent, ...]
+
+
+@frozen
+class ThreadPage:
+    """One page of threads; with `has_more`, the next `page` has others."""
+
+    items: tuple[Thread, ...]
+    has_more: bool
+    total_count: int | None = None

@@ -1,0 +1,96 @@
+"""
+Narrative.io: conversations, and runs that are answered by starting another run.
+
+A conversation is a log of messages with a version; a run appends to it when it ends. Starting a run compares the
+version (409 if it moved) and carries a `client_op_id`: the same id on the same conversation gives the same run, however
+often it is posted. A run that needs a tool of the caller ends as `requires_action`; its answer is a new run.
+
+The docs exist in two revisions. A (the primary pages, our default) declares the caller's tools as `client_tools` under
+an alias; B declares them flat, as `tools`. Which one is used follows from what `Config` is given.
+
+Pages: https://docs.narrative.io/api-reference/agent-conversations (start-a-new-run-on-the-conversation,
+get-a-runs-current-state, create-an-agent-conversation, get-an-agent-conversation, list-the-calling-users-agent-
+conversations, list-conversation-messages-delta-read-by-version-cursor) and, for errors,
+https://docs.narrative.io/reference/architecture/agent-conversations/errors.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .config import (
+    ANY_TOOL,
+    AUTO,
+    TEXT_SCHEMA,
+    ClientTools,
+    Config,
+    McpServer,
+    Tool,
+    ToolChoice,
+    client_tools,
+    flat_tools,
+    specific_tool,
+)
+from .conversations import create_conversation, get_conversation, list_conversations, list_messages
+from .objects import (
+    ContentBlock,
+    Conversation,
+    ConversationPage,
+    EffectiveConfig,
+    Message,
+    MessagePage,
+    NarrativeRun,
+    PendingToolCall,
+    RunFault,
+    TokenUsage,
+)
+from .problems import problem
+from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, resume, start
+
+__all__ = [
+    "ANY_TOOL",
+    "AUTO",
+    "BASE_URL",
+    "BASE_URL_VARIABLE",
+    "BUDGET",
+    "NAME",
+    "STATUS",
+    "TEXT_SCHEMA",
+    "TOKEN_VARIABLE",
+    "ClientTools",
+    "Config",
+    "ContentBlock",
+    "Conversation",
+    "ConversationPage",
+    "EffectiveConfig",
+    "McpServer",
+    "Message",
+    "MessagePage",
+    "NarrativeRun",
+    "Origin",
+    "PendingToolCall",
+    "RunFault",
+    "TokenUsage",
+    "Tool",
+    "ToolChoice",
+    "UserMessage",
+    "client_tools",
+    "create_conversation",
+    "detail",
+    "fetch",
+    "flat_tools",
+    "get_conversation",
+    "handler_names",
+    "list_conversations",
+    "list_messages",
+    "problem",
+    "resume",
+    "specific_tool",
+    "start",
+]
+
+BASE_URL: Final = "https://api.narrative.io"
+TOKEN_VARIABLE: Final = "NARRATIVE_TOKEN"  # noqa: S105
+BASE_URL_VARIABLE: Final = "NARRATIVE_BASE_URL"
+BUDGET: Final[float | None] = None  # the knowledge base says that no limit is enforced
+Origin: Final = UserMessage

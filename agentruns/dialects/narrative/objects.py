@@ -1,0 +1,137 @@
+"""What Narrative answers, field for field as its pages show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from attrs import frozen
+
+
+@frozen
+class EffectiveConfig:
+    """The configuration that a run used; fields that the answer leaves out are None."""
+
+    model: str | None = None
+    data_plane_id: str | None = None
+    execution_cluster: str | None = None
+    compute_pool_id: str | None = None
+    max_iterations: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    output_format_schema: Mapping[str, Any] | None = None
+    mcp_servers: tuple[Mapping[str, Any], ...] | None = None
+    client_tools: tuple[Mapping[str, Any], ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = None
+
+
+@frozen
+class PendingToolCall:
+    """A tool call that the caller must answer; `name` is the wire name."""
+
+    tool_use_id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@frozen
+class TokenUsage:
+    """Tokens over all iterations of a run; parts may be missing on a failed one."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+@frozen
+class RunFault:
+    """Why a run failed; `title` and `docs_url` are missing for types that the platform does not know."""
+
+    type: str
+    message: str = ""
+    title: str | None = None
+    docs_url: str | None = None
+
+
+@frozen
+class NarrativeRun:
+    """A run, field for field as the get-run page shows it."""
+
+    id: str
+    conversation_id: str
+    company_id: int
+    user_id: int
+    client_op_id: str
+    status: str
+    effective_config: EffectiveConfig
+    submitted_inference_job_ids: tuple[str, ...]
+    pending_tool_calls: tuple[PendingToolCall, ...]
+    started_at: datetime
+    tool_choice: Mapping[str, Any] | None = None
+    iterations_used: int | None = None
+    usage: TokenUsage | None = None
+    final_text: str | None = None
+    final_structured_output: Any = None
+    error: RunFault | None = None
+    completed_at: datetime | None = None
+
+
+@frozen
+class Conversation:
+    """A conversation; `version` is also the cursor of its messages."""
+
+    id: str
+    company_id: int
+    user_id: int
+    defaults: EffectiveConfig
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    name: str | None = None
+    system_prompt: str | None = None
+
+
+@frozen
+class ContentBlock:
+    """A part of a message: `type` is text, tool_use, tool_result, or a word of the future."""
+
+    type: str
+    text: str | None = None
+    tool_use_id: str | None = None
+    name: str | None = None
+    arguments: Mapping[str, Any] | None = None
+    is_error: bool | None = None
+    content_blocks: tuple[ContentBlock, ...] = ()
+
+
+@frozen
+class Message:
+    """A message of the log; the caller's tool results stand in a `user` turn, those of MCP servers in a `tool` turn."""
+
+    id: str
+    sequence_no: int
+    content_blocks: tuple[ContentBlock, ...]
+    run_id: str
+    created_at: datetime
+    role: str = ""
+
+
+@frozen
+class ConversationPage:
+    """One page of conversations, newest first; `next_page` is None on the last."""
+
+    items: tuple[Conversation, ...]
+    current_page: int | None = None
+    next_page: int | None = None
+    prev_page: int | None = None
+    total_records: int | None = None
+    total_pages: int | None = None
+
+
+@frozen
+class MessagePage:
+    """The messages after `since`; pass `current_version` as the next `since`."""
+
+    items: tuple[Message, ...]
+    current_version: int

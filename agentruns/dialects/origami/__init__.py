@@ -1,0 +1,99 @@
+"""
+Origami: agents that build tables of leads, and runs that are answered by the next run of the same agent.
+
+Creating an agent starts its first run; each further run is one more turn of its conversation. A run ends by itself: as
+`needs_input` with questions, or as `incomplete` or `step_cap_hit`, it is over too, and answering it means a new run
+whose prompt is the answer. That the run is over does not say that its tables are: `cells.running` of a table does.
+
+Version 2 of the API is spoken as documented from 20 July 2026 on; lists in the shape of before 7 July are understood.
+
+Pages: https://docs.origami.chat/agents (quickstart, run-object, objects, reference/...), /authentication,
+/reading-data, /openapi-v2.yaml and /api-v2-to-v3-migration.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .admission import SLOT_SECONDS
+from .catalog import (
+    archive_agent,
+    get_account,
+    get_agent,
+    get_credits,
+    get_table,
+    list_agents,
+    list_rows,
+    list_tables,
+)
+from .objects import (
+    Account,
+    Agent,
+    AgentPage,
+    Archived,
+    Balance,
+    Column,
+    OrigamiRun,
+    PendingQuestion,
+    Row,
+    RowPage,
+    RunAction,
+    RunSummary,
+    Table,
+    TablePage,
+    TranscriptMessage,
+)
+from .prompts import Prompt, attached_document, attached_table, resume, start
+from .reading import NAME, STATUS, detail, handler_names, problem
+from .runs import cancel, fetch, page
+
+__all__ = [
+    "BASE_URL",
+    "BASE_URL_VARIABLE",
+    "BUDGET",
+    "NAME",
+    "SLOT_SECONDS",
+    "STATUS",
+    "TOKEN_VARIABLE",
+    "Account",
+    "Agent",
+    "AgentPage",
+    "Archived",
+    "Balance",
+    "Column",
+    "OrigamiRun",
+    "Origin",
+    "PendingQuestion",
+    "Prompt",
+    "Row",
+    "RowPage",
+    "RunAction",
+    "RunSummary",
+    "Table",
+    "TablePage",
+    "TranscriptMessage",
+    "archive_agent",
+    "attached_document",
+    "attached_table",
+    "cancel",
+    "detail",
+    "fetch",
+    "get_account",
+    "get_agent",
+    "get_credits",
+    "get_table",
+    "handler_names",
+    "list_agents",
+    "list_rows",
+    "list_tables",
+    "page",
+    "problem",
+    "resume",
+    "start",
+]
+
+BASE_URL: Final = "https://origami.chat/api/v2"
+TOKEN_VARIABLE: Final = "ORIGAMI_API_KEY"  # noqa: S105
+BASE_URL_VARIABLE: Final = "ORIGAMI_BASE_URL"
+BUDGET: Final[float | None] = 1.5  # of 100 requests a minute and organization (authentication page)
+Origin: Final = Prompt

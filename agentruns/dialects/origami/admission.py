@@ -1,0 +1,202 @@
+"""
+Starting runs, each intent at most once.
+
+A start is admitted or refused at once: a run needs its agent to be free, and one of the organization's slots. What
+keeps it single is the `Idempotency-Key` (https://docs.origami.chat/openapi-v2.yaml, Idempotency): for 24 hours the
+vendor repeats the first answer that it gave to a key, refusals included, 5xx excluded. Hence:
+
+- An attempt keeps its key while its outcome is open: over lost answers, 5xx, and refusals that come before the key is
+  looked at (rate limits).
+- A refusal of the endpoint itself ends the attempt; the next one has the next key of a fixed order (`nth_key`).
+- A 5xx of the API's own (it has a `code`) is not kept: the attempt may have been admitted, and repeating it could start
+  a second run. So the vendor is looked at first. A 5xx that something in front of the API made up needs no look: behind
+  it, the answer to the key is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from attrs import frozen
+
+from agentruns import wire
+from agentruns.errors import AgentRunsError, APIError, NotFoundError, OutcomeUnknownError, RateLimitedError, ServerError
+from agentruns.model import Flow, Pause, Request, Run, RunRef
+
+from .catalog import get_agent, list_agents
+from .objects import Agent
+from .reading import current_run, run_of
+from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key
+
+SLOT_SECONDS: Final = 300.0
+"""How long a start waits, in all, for the organization to have a free slot."""
+
+_SLOT_WAIT: Final = 60.0  # what the vendor asks for when it knows no better (reference/create-agent)
+_LEAST_WAIT: Final = 1.0
+_BUSY_WAIT: Final = 15.0  # the pace of polling (reference/get-run)
+_LONGEST_WAIT: Final = 60.0  # the window of the rate limits
+
+_NO_SLOT: Final = "CONCURRENT_LIMIT_EXCEEDED"
+_BUSY: Final = "AGENT_BUSY"
+
+# Guesses: no page says how long a request may be in flight, or how soon a refused one may be sent again.
+_BACKOFF: Final = (1.0, 2.0, 4.0)
+_RATE_BACKOFF: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+@frozen
+class Intent:
+    """What shall be started once; `answers` is the run that it follows, if it answers one."""
+
+    body: Mapping[str, Any]
+    key: str
+    agent_id: str | None
+    busy_wait: float = 0.0
+    answers: str | None = None
+
+    def attempt(self, number: int) -> Request:
+        """Return the request of one attempt; it is repeated here, where it is known what that takes."""
+        path = "/agents" if self.agent_id is None else agent_path(self.agent_id, "runs")
+        headers = {KEY: nth_key(self.key, number)}
+        return Request("POST", path, json=self.body, headers=headers, idempotent=False, again_after_429=False)
+
+
+def admit(intent: Intent) -> Flow[Run]:
+    """Go from attempt to attempt until one is admitted, or refused for good."""
+    slot_left, busy_left = SLOT_SECONDS, intent.busy_wait
+    number = 0
+    while True:
+        try:
+            return (yield from _attempt(intent, intent.attempt(number)))
+        except APIError as error:
+            refused = error
+        if refused.code == IN_FLIGHT or number == MOST_KEYS:
+            raise refused
+        if is_replay(refused.response):
+            pass  # an old refusal, which says nothing of today
+        elif refused.code == _NO_SLOT:
+            wait = _SLOT_WAIT if refused.retry_after is None else max(refused.retry_after, _LEAST_WAIT)
+            if wait > slot_left:
+                raise refused
+            slot_left -= wait
+            yield Pause(wait)
+        elif refused.code == _BUSY and busy_left > 0:
+            busy_left = yield from _wait_for_agent(intent, refused, busy_left)
+        else:
+            raise refused
+        number += 1
+
+
+def _wait_for_agent(intent: Intent, refused: APIError, left: float) -> Flow[float]:
+    """Wait until the run that keeps the agent busy is over; return what is left of the time, or raise the refusal."""
+    busy = current_run(wire.error_body(refused.response))
+    while left > 0:
+        wait = min(left, _BUSY_WAIT)
+        left -= wait
+        yield Pause(wait)
+        if busy is None:
+            return left
+        try:
+            run = yield from fetch(RunRef(busy, intent.agent_id or ""), {})
+        except NotFoundError:
+            return left
+        if not run.status.in_flight:
+            return left
+    raise refused
+
+
+def _attempt(intent: Intent, request: Request) -> Flow[Run]:
+    """Send one attempt until its outcome is clear, with one key all the while."""
+    lost, in_flight, limited = iter(_BACKOFF), iter(_BACKOFF), iter(_RATE_BACKOFF)
+    forgotten: OutcomeUnknownError | None = None  # a 5xx that no key remembers
+    while True:
+        try:
+            response = yield request
+        except (OutcomeUnknownError, APIError) as caught:
+            error = caught
+        else:
+            return run_of(response)
+        reason = error.__cause__ if isinstance(error, OutcomeUnknownError) and error.__cause__ else error
+        fresh = isinstance(reason, APIError) and not is_replay(reason.response)
+        code = reason.code if isinstance(reason, APIError) else None
+        if isinstance(error, OutcomeUnknownError) and isinstance(reason, ServerError) and code:
+            forgotten = error
+        if forgotten is not None and (error is forgotten or (code == _BUSY and fresh)):
+            started = yield from _look(intent, forgotten)
+            if started is not None:
+                return started
+        if isinstance(error, OutcomeUnknownError):
+            waits = lost
+        elif code == IN_FLIGHT:
+            waits = in_flight
+        elif isinstance(error, RateLimitedError) and code != _NO_SLOT and fresh:
+            waits = limited
+        else:
+            raise error
+        yield Pause(_next(waits, reason))
+
+
+def _next(waits: Iterator[float], reason: BaseException) -> float:
+    """Return how long to wait before the request is sent again; give up by raising *reason*."""
+    wait, asked = next(waits, None), getattr(reason, "retry_after", None) or 0.0
+    if wait is None or asked > _LONGEST_WAIT or getattr(reason, "final", False):
+        raise reason
+    return max(wait, asked)
+
+
+# After a 5xx ----------------------------------------------------------------------------------------------------------
+
+_COMPARED: Final = 95
+"""How much of a prompt is compared: lists cut it to 200 characters, perhaps of UTF-16, perhaps dots included."""
+
+
+def _look(intent: Intent, unclear: OutcomeUnknownError) -> Flow[Run | None]:
+    """
+    Return the run that an attempt without a clear answer has started, None if there is none.
+
+    An agent runs one prompt at a time, so on an agent that is known, a run with our prompt that is under way, or that
+    came after the run we answer, is ours. A new agent with our prompt may be ours or that of a twin, and so may a run
+    that is over: then raise `OutcomeUnknownError`, naming it, rather than start a second one.
+    """
+    try:
+        found = yield from _with_our_prompt(intent)
+    except AgentRunsError:
+        raise unclear from unclear.__cause__
+    for run in found:
+        if intent.agent_id is not None and (run.status.in_flight or intent.answers is not None):
+            return run
+        said = f"{unclear.reason}; run {run.id} of agent {run.ref.parent} has this prompt and may be what it started"
+        raise OutcomeUnknownError(unclear.request, said) from unclear.__cause__
+    return None
+
+
+def _with_our_prompt(intent: Intent) -> Flow[Sequence[Run]]:
+    """Return the last runs, of the agent or of all, that have the prompt of *intent* and are not what it answers."""
+    prompt = intent.body["prompt"].strip()
+    agents = (yield from _every_agent()) if intent.agent_id is None else [(yield from get_agent(intent.agent_id))]
+    last = [agent.last_run for agent in agents if agent.last_run is not None]
+    found = []
+    for each in last:
+        if each.id != intent.answers and _cut(each.prompt) == _cut(prompt):
+            run = yield from fetch(RunRef(each.id, each.agent_id), {})
+            found += [run] if run.raw["request"]["prompt"].strip() == prompt else []
+    return found
+
+
+def _every_agent() -> Flow[Sequence[Agent]]:
+    """Return all agents: no page says in which order they are listed. A cursor that comes again is the end."""
+    agents: list[Agent] = []
+    cursors: set[str | None] = {None}
+    cursor = None
+    while True:
+        page = yield from list_agents(cursor=cursor, limit=100)
+        agents += page.items
+        cursor = page.cursor
+        if cursor in cursors or not page.items:
+            return agents
+        cursors.add(cursor)
+
+
+def _cut(prompt: str) -> str:
+    return prompt.strip().rstrip("….")[:_COMPARED]

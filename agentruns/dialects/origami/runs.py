@@ -1,0 +1,134 @@
+"""Runs that exist: read one, list an agent's, cancel the one that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID, uuid5
+
+from attrs import frozen
+
+from agentruns import codec, wire
+from agentruns.errors import APIError, ConfigurationError, ConflictError, ProtocolError
+from agentruns.model import Flow, Page, Problem, Request, Response, Run, RunRef
+
+from .objects import RunSummary
+from .reading import Listed, as_run, paging, run_of
+
+KEY: Final = "Idempotency-Key"
+MOST_KEYS: Final = 200
+"""How many refusals one intent may have had before it is given up."""
+
+IN_FLIGHT: Final = "IDEMPOTENCY_ERROR"
+"""The first request with this key is still being worked on; or it was another request, which ours never are."""
+
+_CANCELS: Final = UUID("0d0d0f57-6f4b-5d0a-8a53-1b7e6c9f2d40")
+_ATTEMPTS: Final = UUID("5b1f2ed3-93c6-5c6e-b0f4-7e0a54d1c2b9")
+
+
+def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+    """Read a run (reference/get-run); `include="stats,transcript"` asks for more of it."""
+    return run_of((yield Request("GET", agent_path(ref.parent, "runs", ref.id), params=params)))
+
+
+def page(parent: str, cursor: str | None) -> Flow[Page]:
+    """
+    List an agent's runs (reference/list-runs), as summaries: no output, and no questions.
+
+    A cursor that the vendor does not take restarts its list from the first page without a word (migration guide to v3),
+    so ours carries the first run of the list and every cursor so far: what comes round again is the end.
+    """
+    first, *trail = _trail(cursor)
+    params = paging(trail[-1] if trail else None, 100)
+    response = yield Request("GET", agent_path(parent, "runs"), params=params)
+    seen = wire.read(response, _Runs)
+    runs = seen.of(response)
+    if trail and runs and runs[0].id == first:
+        return Page(())
+    following = seen.cursor
+    if following is None or following in trail or not runs:
+        return Page(runs)
+    return Page(runs, codec.encode([first or runs[0].id, *trail, following]).decode())
+
+
+def _trail(cursor: str | None) -> list[str]:
+    """Take our cursor apart; one of the vendor's own will do, too."""
+    if cursor is None:
+        return [""]
+    try:
+        trail = codec.decode(cursor)
+    except codec.CodecError:
+        trail = None
+    return trail if isinstance(trail, list) else ["", cursor]
+
+
+@frozen(kw_only=True)
+class _Runs(Listed):
+    items: tuple[RunSummary, ...] | None = None
+    runs: tuple[RunSummary, ...] | None = None
+
+    def of(self, response: Response) -> tuple[Run, ...]:
+        key, seen = ("items", self.items) if self.items is not None else ("runs", self.runs)
+        if seen is None:
+            raise ProtocolError(f"the answer to {response.request.line} has no list @ $.items")
+        return tuple(map(as_run, seen, wire.read_object(response)[key]))
+
+
+def cancel(ref: RunRef) -> Flow[Run | None]:
+    """
+    Cancel a run (reference/cancel-run), which may go on for a while: read it until it is over.
+
+    The vendor cancels whatever run the agent is at. So the run is read first, and left alone if it is over; and the key
+    derives from it, so that a late duplicate is given the first answer again and hits nothing. Raise `ConflictError`
+    if another run, started in between, was hit all the same.
+    """
+    meant = yield from fetch(ref, {})
+    if not meant.status.in_flight:
+        return meant
+    path, key = agent_path(ref.parent, "cancel"), str(uuid5(_CANCELS, ref.id))
+    number = 0
+    while True:
+        try:
+            response = yield Request("POST", path, headers={KEY: nth_key(key, number)}, idempotent=True)
+        except APIError as error:
+            if error.code == IN_FLIGHT:
+                return (yield from fetch(ref, {}))  # our own request, whose answer was lost, is still worked on
+            if not is_replay(error.response) or number == MOST_KEYS:
+                raise
+            number += 1
+        else:
+            return (yield from _cancelled(meant, response))
+
+
+def _cancelled(meant: Run, response: Response) -> Flow[Run | None]:
+    """Check that the run that was meant is the one in the answer, which may be one of before."""
+    body = wire.read_object(response)
+    if body.get("run", body) is None:
+        return None
+    latest = run_of(response)
+    if latest.id != meant.id and latest.vendor_status in {"running", "cancelled"}:
+        said = f"run {meant.id} had ended, and run {latest.id} of the same agent was cancelled instead"
+        raise ConflictError(response, Problem(said))
+    return latest if latest.id == meant.id and not is_replay(response) else (yield from fetch(meant.ref, {}))
+
+
+def nth_key(key: str, number: int) -> str:
+    """
+    Return the key of an attempt at one intent: *key* itself, then others that derive from it.
+
+    The order is fixed, so whoever begins anew with the same intent meets the refusals of before, one by one, and then
+    the attempt that was admitted, before any key that is new.
+    """
+    return key if number == 0 else str(uuid5(_ATTEMPTS, f"{number} {key}"))
+
+
+def is_replay(response: Response) -> bool:
+    """Tell an answer that the vendor gave before and repeats for the same key (openapi-v2.yaml, Idempotency)."""
+    return response.headers.get("idempotency-replay", "").strip().lower() == "true"
+
+
+def agent_path(agent_id: str, *parts: str) -> str:
+    """Return a path below an agent; there is no other way to its runs."""
+    if not agent_id:
+        raise ConfigurationError("Origami finds a run only by its agent; pass RunRef(id, agent_id), or the Run itself")
+    return wire.path("agents", agent_id, *parts)

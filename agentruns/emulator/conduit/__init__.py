@@ -1,0 +1,30 @@
+"""The vendor Conduit (conduit.ai): agents, runs and escalations, written from the vendor's pages (docs.conduit.ai).
+
+Comments name the page of a rule, such as agents/list-runs.
+"""
+
+from __future__ import annotations
+
+from agentruns.emulator.conduit.api import Conduit
+from agentruns.emulator.conduit.options import ConduitOptions
+from agentruns.emulator.conduit.rows import (
+    ConduitAgent,
+    ConduitEscalation,
+    ConduitMessage,
+    ConduitTrigger,
+    ConduitUser,
+    ConduitWorkspace,
+)
+from agentruns.emulator.conduit.runs import ConduitRun
+
+__all__ = [
+    "Conduit",
+    "ConduitAgent",
+    "ConduitEscalation",
+    "ConduitMessage",
+    "ConduitOptions",
+    "ConduitRun",
+    "ConduitTrigger",
+    "ConduitUser",
+    "ConduitWorkspace",
+]

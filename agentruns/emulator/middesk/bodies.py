@@ -1,0 +1,167 @@
+"""The request bodies of Middesk, read: a field that is missing or does not fit becomes a refusal that names it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+from attrs import frozen
+
+from agentruns.emulator.middesk.errors import NO_CONTEXT, RefusedError, invalid
+from agentruns.emulator.schema import JSON
+
+_LONGEST_COMMENT = 5000
+
+
+@frozen
+class Context:
+    """What a thread is about; `business` is the only kind that the pages show."""
+
+    kind: str
+    id: str
+
+
+@frozen(kw_only=True)
+class StartBody:
+    """The body of POST /v1/runs and POST /v1/threads, whose fields are the same but for `thread_id`."""
+
+    agent: str
+    thread_id: str | None = None
+    context: Context | None = None
+
+
+@frozen(kw_only=True)
+class ResumeBody:
+    """The body of POST /v1/runs/{id}/resume."""
+
+    interrupt_id: str
+    answer: JSON
+
+
+@frozen(kw_only=True)
+class FeedbackBody:
+    """The body of POST /v1/runs/{id}/feedback."""
+
+    rating: Literal["POSITIVE", "NEGATIVE"]
+    artifact_id: str
+    comment: str | None
+
+
+@frozen(kw_only=True)
+class WebhookBody:
+    """The body of POST /v1/webhooks."""
+
+    url: str
+    enabled_events: tuple[str, ...]
+    secret: str | None
+
+
+def start_body(content: bytes, *, strict: bool) -> StartBody:
+    """Read who runs where, about what; unknown fields, such as the `input` of earlier days, are ignored."""
+    body = _object(content)
+    agent = _text(body, "type")
+    if agent is None:
+        raise invalid("type is missing", "type")
+    return StartBody(agent=agent, thread_id=_text(body, "thread_id"), context=_context(body, strict=strict))
+
+
+def resume_body(content: bytes, keys: tuple[str, str], *, strict: bool) -> ResumeBody:
+    """Read which interrupt is answered with what; any JSON value is an answer, null included."""
+    body = _object(content, status=422)
+    id_key, input_key = keys
+    interrupt_id = _text(body, id_key)
+    if interrupt_id is None and not strict:
+        interrupt_id = _text(body, "id")
+    if interrupt_id is None:
+        raise invalid(f"{id_key} is missing", id_key)
+    if strict and input_key not in body:
+        raise invalid(f"{input_key} is missing", input_key)
+    return ResumeBody(interrupt_id=interrupt_id, answer=body.get(input_key))
+
+
+def feedback_body(content: bytes) -> FeedbackBody:
+    """Read a rating; the comment is trimmed and, when blank, becomes null."""
+    body = _object(content, status=422)
+    rating = body.get("rating")
+    if rating != "POSITIVE" and rating != "NEGATIVE":
+        raise invalid("rating is POSITIVE or NEGATIVE", "rating")
+    artifact_id = _text(body, "artifact_id")
+    if artifact_id is None:
+        raise invalid("artifact_id is missing", "artifact_id")
+    comment = (_text(body, "comment") or "").strip() or None
+    if comment is not None and len(comment) > _LONGEST_COMMENT:
+        raise invalid(f"comment is longer than {_LONGEST_COMMENT} characters", "comment")
+    return FeedbackBody(
+        rating="POSITIVE" if rating == "POSITIVE" else "NEGATIVE", artifact_id=artifact_id, comment=comment
+    )
+
+
+def webhook_body(content: bytes) -> WebhookBody:
+    """Read a subscription; both `url` and `enabled_events` are required."""
+    body = _object(content, status=422)
+    url = _text(body, "url")
+    if url is None or not url.startswith(("http://", "https://")):
+        raise invalid("url is not an address", "url")
+    events = body.get("enabled_events")
+    wanted = [event for event in events if isinstance(event, str)] if isinstance(events, list) else []
+    if not isinstance(events, list) or not wanted or len(wanted) != len(events):
+        raise invalid("enabled_events is a list of event types", "enabled_events")
+    return WebhookBody(url=url, enabled_events=tuple(wanted), secret=_text(body, "secret"))
+
+
+def page_of(query: Mapping[str, str], *, most: int) -> tuple[int, int]:
+    """Read `page` and `per_page`: from 1 on, and no more than `most` a page."""
+    page, size = (_number(query, name, otherwise) for name, otherwise in (("page", 1), ("per_page", most)))
+    return page, min(size, most)
+
+
+def _object(content: bytes, *, status: int = 400) -> Mapping[str, JSON]:
+    try:
+        body = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RefusedError(status, f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise RefusedError(status, "The body is not a JSON object")
+    return body
+
+
+def _context(body: Mapping[str, JSON], *, strict: bool) -> Context | None:
+    """Take `business_id`, else the pair; half a pair is no context."""
+    business, kind, key = (_text(body, name) for name in ("business_id", "context_type", "context_id"))
+    if business is not None:
+        kind, key, field = "business", business, "business_id"
+    elif kind is None and key is None:
+        return None
+    elif kind is None or key is None:
+        raise RefusedError(400, NO_CONTEXT)
+    else:
+        field = "context_id"
+    if strict and kind != "business":
+        raise invalid(f"context_type {kind!r} is not known", "context_type")
+    if strict and not _is_uuid(key):
+        raise invalid(f"{field} is not a UUID", field)
+    return Context(kind, key)
+
+
+def _text(body: Mapping[str, JSON], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise invalid(f"{name} is not a string", name)
+    return value or None
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(query: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = query.get(name, str(otherwise))
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise RefusedError(400, f"{name} is a whole number from 1 on", parameter=name)
+    return int(text)

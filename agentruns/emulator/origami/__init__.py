@@ -1,0 +1,13 @@
+"""The vendor Origami, Agents API v2, written from the vendor's pages (docs.origami.chat).
+
+Comments name the page of a rule, such as get-run for docs.origami.chat/agents/reference/get-run. Where the pages are
+silent or disagree, an option chooses, and the docstring of the code says so.
+"""
+
+from __future__ import annotations
+
+from agentruns.emulator.origami.api import Origami
+from agentruns.emulator.origami.options import OrigamiOptions
+from agentruns.emulator.origami.records import OrigamiAgent, OrigamiColumn, OrigamiLead, OrigamiRun, OrigamiTable
+
+__all__ = ["Origami", "OrigamiAgent", "OrigamiColumn", "OrigamiLead", "OrigamiOptions", "OrigamiRun", "OrigamiTable"]

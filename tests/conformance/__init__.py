@@ -1,0 +1,1 @@
+"""One kit for every dialect: the same named scenarios, over each vendor's emulator."""

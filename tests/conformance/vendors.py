@@ -1,0 +1,120 @@
+"""The vendors of this package, as cases of the kit."""
+
+from typing import Any
+
+from agentruns import Client, conduit, middesk, narrative, origami
+from agentruns.dialect import Dialect
+from agentruns.emulator import Call, Emulator, Turn
+from tests.conformance.acme import AcmeCase
+from tests.conformance.case import Case
+
+NO_KEY = "the vendor has no idempotency key: a second start is a second run"
+NO_PAUSE = "the vendor's runs never wait for an answer"
+
+
+class NarrativeCase(Case):
+    name = "narrative"
+    start_path = resume_path = "/agents/conversations/*/runs"
+    poll_path = "/agents/runs/*"
+    error = "AgentLoopMaxIterationsExceeded"
+    not_applicable = {  # noqa: RUF012
+        "a run is cancelled": "the vendor has no cancel",
+        "cancelling the wait cancels the run": "the vendor has no cancel",
+        "runs are listed": "the vendor has no list of runs",
+    }
+
+    @property
+    def dialect(self) -> Dialect:
+        return narrative
+
+    def call(self, number: int) -> Call:
+        return Call(f"ask_{number}", {"question": f"Shall I, {number}?"})
+
+    async def origin(self, client: Client, emulator: Emulator[Any]) -> narrative.UserMessage:
+        def ask(question: str) -> str:
+            """Ask the user."""
+            return question
+
+        config = narrative.Config(
+            model="anthropic.claude-opus-4.6",
+            data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+            max_iterations=8,
+            max_tokens=2048,
+            output_format_schema=narrative.TEXT_SCHEMA,
+            client_tools=[narrative.client_tools({"ask_0": ask, "ask_1": ask}, alias="user")],
+        )
+        conversation = await client.perform(narrative.create_conversation(config))
+        return narrative.UserMessage(conversation.id, "Do it.")
+
+
+class MiddeskCase(Case):
+    name = "middesk"
+    start_path = "/v1/runs"
+    resume_path = "/v1/runs/*/resume"
+    poll_path = "/v1/runs/*"
+    repeats_starts = False
+    not_applicable = {  # noqa: RUF012
+        "a run is cancelled": "the vendor has no cancel",
+        "cancelling the wait cancels the run": "the vendor has no cancel",
+        "the same intent started twice is one run": NO_KEY,
+    }
+
+    @property
+    def dialect(self) -> Dialect:
+        return middesk
+
+    def call(self, number: int) -> Call:
+        return Call("watchlist_resolution", {"label": f"Dismiss hit {number}?", "artifacts": []})
+
+    async def origin(self, client: Client, emulator: Emulator[Any]) -> middesk.RunRequest:
+        return middesk.RunRequest("cip_orchestrator", business_id="b86f3c52-11d9-4f07-8e6a-90c2d5a7714f")
+
+
+class OrigamiCase(Case):
+    name = "origami"
+    start_path = "/api/v2/agents"
+    resume_path = "/api/v2/agents/*/runs"
+    poll_path = "/api/v2/agents/*/runs/*"
+    error = "errored"
+
+    @property
+    def dialect(self) -> Dialect:
+        return origami
+
+    def emulator(self, *script: Turn) -> Emulator[Any]:
+        return Emulator(self.name, script=script, retry_after=0)
+
+    def call(self, number: int) -> Call:
+        question = {"type": "single-choice", "question": f"Which, {number}?", "suggestedAnswers": ["This", "That"]}
+        return Call("ask-questions", question)
+
+    async def origin(self, client: Client, emulator: Emulator[Any]) -> origami.Prompt:
+        return origami.Prompt("Find clinics.")
+
+
+class ConduitCase(Case):
+    name = "conduit"
+    start_path = "/v1/agents/*/run"
+    poll_path = "/v1/agents/*/runs/*"
+    id_field = "data.id"
+    repeats_starts = False
+    not_applicable = {  # noqa: RUF012
+        "a run is cancelled": "the vendor has no cancel",
+        "cancelling the wait cancels the run": "the vendor has no cancel",
+        "the same intent started twice is one run": NO_KEY,
+        "a pause ends a stream without tools": NO_PAUSE,
+        "an answer goes on to the end": NO_PAUSE,
+        "several pending actions are answered together": NO_PAUSE,
+        "a paused run is parked and answered elsewhere": NO_PAUSE,
+        "a lost answer to a resume answers once": NO_PAUSE,
+    }
+
+    @property
+    def dialect(self) -> Dialect:
+        return conduit
+
+    async def origin(self, client: Client, emulator: Emulator[Any]) -> conduit.Dispatch:
+        return conduit.Dispatch(emulator.state.agent_id, trigger_id=emulator.state.trigger_id, payload={"unit": "12B"})
+
+
+CASES: list[Case] = [NarrativeCase(), MiddeskCase(), OrigamiCase(), ConduitCase(), AcmeCase()]

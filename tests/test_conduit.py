@@ -1,0 +1,1063 @@
+"""Conduit's rules, on scripted answers; the law above all others: one start, at most one dispatch."""
+
+import asyncio
+import json
+import re
+from collections.abc import Generator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import pytest
+
+from agentruns import (
+    Action,
+    AgentRunsError,
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    Failure,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RateLimitedError,
+    Run,
+    RunError,
+    RunRef,
+    RunStatus,
+    ServerError,
+    TransportError,
+    UnsupportedError,
+    Usage,
+)
+from agentruns.dialect import Cancels, Dialect, Lists, Resumes
+from agentruns.dialects import conduit
+from agentruns.model import Command, Flow, Hold, Pause, Request, Response
+from tests.kit import Answer, Lost, Scripted, Wire, client_of
+
+T = TypeVar("T")
+SAMPLES = Path(__file__).parent / "samples" / "conduit"
+
+AGENT = "agm9s346q3d25vt4f5v37e3s3e28jt97"
+TRIGGER = "trpenecfseczp11hygcpwpq5e6eycndy"
+RUN = "arkb6cq643dzvmxxqkfbf5kznwj47tan"
+POST = f"POST /agents/{AGENT}/run"
+LIST = f"GET /agents/{AGENT}/runs"
+READ = f"GET /agents/{AGENT}"
+POLL = f"GET /agents/{AGENT}/runs/{RUN}"
+NOON = datetime(2026, 5, 11, 12, 0, tzinfo=UTC)
+LOOKS = [1.0, 1.5, 2.25, 3.375, 5.0625, 7.59375, 10.0, 10.0, 10.0, 10.0]
+
+
+def sample(name: str) -> Any:
+    return json.loads((SAMPLES / f"{name}.json").read_text())
+
+
+def run_body(status: str = "running", **changes: Any) -> dict[str, Any]:
+    """Return a run as the get-run page shows it."""
+    known = status if status in {"accepted", "running", "completed", "failed"} else "running"
+    body: dict[str, Any] = sample(known)["data"] | {"id": RUN, "status": status}
+    return body | changes
+
+
+def run(status: str = "running", **changes: Any) -> Answer:
+    return Answer({"data": run_body(status, **changes)})
+
+
+def summary(id: str, after: float = 0.0, status: str = "accepted", **changes: Any) -> dict[str, Any]:  # noqa: A002
+    """Return a run as the list-runs page shows it, created *after* seconds past noon."""
+    left_out = {"session_id", "disposition_reason", "trigger_event_id", "response", "reflection", "tool_trace"}
+    created = (NOON + timedelta(seconds=after)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    body = {name: value for name, value in run_body(status).items() if name not in left_out}
+    return body | {"id": id, "run_id": f"run_{id}", "created_at": created} | changes
+
+
+def listed(*runs: Mapping[str, Any], cursor: str | None = None) -> Answer:
+    return Answer({"data": list(runs), "next_cursor": cursor, "has_more": cursor is not None})
+
+
+def agent(*triggers: Mapping[str, Any], **changes: Any) -> Answer:
+    return Answer({"data": {"id": AGENT, "name": "Janitor", "triggers": list(triggers), **changes}})
+
+
+def trigger(id: str = TRIGGER, type: str = "event", **changes: Any) -> dict[str, Any]:  # noqa: A002
+    return {"id": id, "type": type, "name": "Work order", "config": {"inboxTypeId": "i1"}, "enabled": True, **changes}
+
+
+DISPATCHED = Answer(sample("dispatched"))
+OLD = summary("old", 0, "completed")
+NEW = summary("new", 60)
+
+
+def dispatch(**changes: Any) -> conduit.Dispatch:
+    return conduit.Dispatch(**({"agent_id": AGENT, "trigger_id": TRIGGER} | changes))
+
+
+def exchange(
+    flow: Flow[T], *answers: Answer | Exception, asked: list[Command] | None = None
+) -> tuple[list[Command], T]:
+    """Drive a flow by hand: all that it asked for, and what it returned; pauses and locks are granted at once."""
+    asked = [] if asked is None else asked
+    assert isinstance(flow, Generator)
+    left = list(answers)
+    wanted = next(flow)
+    while True:
+        asked.append(wanted)
+        try:
+            if not isinstance(wanted, Request):
+                wanted = flow.send(Response(204, {}, b"", Request("NONE", "")))
+                continue
+            if not left:
+                raise AssertionError(f"one more answer is needed, to {wanted}")
+            answer = left.pop(0)
+            if isinstance(answer, Exception):
+                wanted = flow.throw(answer)
+            else:
+                wanted = flow.send(Response(answer.status, answer.headers, answer.body, wanted))
+        except StopIteration as end:
+            assert left == [], "not all answers were asked for"
+            return asked, end.value
+
+
+def lines(asked: list[Command]) -> list[str]:
+    return [each.line for each in asked if isinstance(each, Request)]
+
+
+def request(asked: list[Command], line: str) -> Request:
+    return next(each for each in asked if isinstance(each, Request) and each.line == line)
+
+
+def fetched(answer: Answer) -> Run:
+    return exchange(conduit.fetch(RunRef(RUN, AGENT), {}), answer)[1]
+
+
+# Starting: what is asked, and in which order --------------------------------------------------------------------------
+
+
+def test_a_start_looks_before_it_dispatches_and_again_afterwards() -> None:
+    asked, state = exchange(conduit.start(dispatch(payload={"unit": "12B"})), listed(OLD), DISPATCHED, listed(NEW, OLD))
+
+    assert asked[0] == Hold(f"conduit {AGENT} {TRIGGER}")
+    assert lines(asked) == [LIST, POST, LIST]
+    assert [each for each in asked if isinstance(each, Pause)] == [Pause(1.0)]
+    assert request(asked, LIST).params == {"limit": "100"}
+    assert request(asked, POST).json == {"trigger_id": TRIGGER, "payload": {"unit": "12B"}}
+    assert not request(asked, POST).idempotent
+    assert (state.ref, state.status, state.output) == (RunRef("new", AGENT), RunStatus.PENDING, None)
+
+
+def test_the_request_is_the_one_that_the_page_shows() -> None:
+    shown = sample("dispatch")
+    asked, _ = exchange(
+        conduit.start(dispatch(trigger_id=shown["trigger_id"], payload=shown["payload"])),
+        listed(),
+        DISPATCHED,
+        listed(NEW),
+    )
+
+    assert request(asked, POST).json == shown
+
+
+@pytest.mark.parametrize("payload", [{}, [], 0, False, "", "text", {"a": None}, [1, None]])
+def test_a_payload_is_any_json_and_is_sent_as_it_is(payload: Any) -> None:
+    asked, _ = exchange(conduit.start(dispatch(payload=payload)), listed(), DISPATCHED, listed(NEW))
+
+    assert request(asked, POST).json["payload"] == payload
+
+
+def test_no_payload_is_left_out_and_a_later_change_of_it_is_not_sent() -> None:
+    asked, _ = exchange(conduit.start(dispatch()), listed(), DISPATCHED, listed(NEW))
+    assert request(asked, POST).json == {"trigger_id": TRIGGER}
+
+    payload = {"at": NOON}
+    origin = dispatch(payload=payload)
+    payload.clear()
+    assert origin.payload == {"at": "2026-05-11T12:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"agent_id": ""}, "Dispatch.agent_id"),
+        ({"agent_id": None}, "Dispatch.agent_id"),
+        ({"trigger_id": ""}, "Dispatch.trigger_id"),
+        ({"trigger_id": 7}, "Dispatch.trigger_id"),
+        ({"payload": float("nan")}, "Dispatch.payload"),
+        ({"payload": {"x": object()}}, "Dispatch.payload"),
+    ],
+)
+def test_a_dispatch_that_cannot_be_sent_is_refused_when_it_is_made(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        dispatch(**wrong)
+
+
+@pytest.mark.parametrize(
+    "triggers",
+    [
+        [trigger()],
+        [trigger(enabled=None)],
+        [trigger("m", "message"), trigger()],
+        [trigger("d", enabled=False), trigger(type="cron")],
+    ],
+)
+def test_without_a_trigger_the_only_one_that_fits_is_chosen(triggers: list[dict[str, Any]]) -> None:
+    asked, _ = exchange(conduit.start(dispatch(trigger_id=None)), agent(*triggers), listed(), DISPATCHED, listed(NEW))
+
+    assert lines(asked) == [READ, LIST, POST, LIST]
+    assert asked[1] == Hold(f"conduit {AGENT} {TRIGGER}")
+    assert request(asked, POST).json == {"trigger_id": TRIGGER}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (agent(), "no triggers .* it has none at all"),
+        (agent(triggers=None), "no triggers .* it has none at all"),
+        (agent(trigger("m", "message")), r"no triggers .* m \(message\)"),
+        (agent(trigger("d", "cron", enabled=False)), r"no triggers .* d \(cron, disabled\)"),
+        (agent(trigger("a"), trigger("b", "cron")), r"2 triggers .* a \(event\), b \(cron\)"),
+    ],
+)
+def test_none_or_several_that_fit_are_refused_before_the_dispatch_and_listed(answer: Answer, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{said}.*trigger_id="):
+        exchange(conduit.start(dispatch(trigger_id=None)), answer)
+
+
+# Starting: which run is ours ------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_not_ours_is_not_taken_for_it() -> None:
+    """Another trigger's, one without a trigger, one that came before, and one that was there, as the list shows it."""
+    others = [
+        summary("elsewhere", 60, trigger_id="tr0yp57rcybvn5sxs5aa819x9yp98106"),
+        summary("nobody's", 60, trigger_id=None),
+        summary("late", -1),
+        OLD,
+    ]
+    asked, state = exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, listed(*others), listed(NEW, *others))
+
+    assert state.id == "new"
+    assert [each.seconds for each in asked if isinstance(each, Pause)] == [1.0, 1.5]
+
+
+def test_a_run_of_the_very_moment_of_the_newest_may_be_ours() -> None:
+    twin = summary("twin", 0)
+    _, state = exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, listed(OLD, twin))
+
+    assert state.id == "twin"
+
+
+def test_several_new_runs_are_ambiguous_and_named() -> None:
+    with pytest.raises(OutcomeUnknownError, match=r"dispatched; 2 new runs .* ambiguous: new, newer\.") as caught:
+        exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, listed(NEW, summary("newer", 61), OLD))
+
+    assert caught.value.request.line == POST
+    assert f"RunRef(id, '{AGENT}')" in str(caught.value)
+
+
+def test_a_run_that_never_shows_is_looked_for_a_minute_and_not_started_again() -> None:
+    asked: list[Command] = []
+    looks = [listed(OLD)] * len(LOOKS)
+    with pytest.raises(OutcomeUnknownError, match=rf"dispatched; no new run of trigger {TRIGGER} was observed .* 61 s"):
+        exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, *looks, asked=asked)
+
+    assert [each.seconds for each in asked if isinstance(each, Pause)] == LOOKS
+    assert lines(asked) == [LIST, POST] + [LIST] * len(LOOKS)
+
+
+def test_the_trigger_that_the_answer_names_is_the_one_that_is_looked_for() -> None:
+    answer = Answer({"data": {"dispatched": True, "trigger_id": "tr-other", "trigger_type": "cron"}})
+    _, state = exchange(
+        conduit.start(dispatch()), listed(), answer, listed(NEW, summary("ours", 60, trigger_id="tr-other"))
+    )
+
+    assert state.id == "ours"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data": null}', b'{"data": {}}', b'{"data": {"run": "x"}}'])
+def test_whatever_a_dispatch_answers_the_run_is_looked_for(body: bytes) -> None:
+    _, state = exchange(conduit.start(dispatch()), listed(OLD), Answer(body, 202), listed(NEW, OLD))
+
+    assert state.id == "new"
+
+
+@pytest.mark.parametrize("naming", [{"run_id": "new"}, {"run_id": "run_new"}, {"id": "new"}, {"run": {"id": "new"}}])
+def test_an_answer_that_names_its_run_one_day_settles_which_it_is(naming: dict[str, Any]) -> None:
+    answer = Answer({"data": {"dispatched": True, "trigger_id": TRIGGER, **naming}})
+    _, state = exchange(conduit.start(dispatch()), listed(OLD), answer, listed(summary("newer", 61), NEW, OLD))
+
+    assert state.id == "new"
+
+
+def test_a_name_that_no_run_has_settles_nothing() -> None:
+    answer = Answer({"data": {"dispatched": True, "id": "dispatch-1"}})
+    _, state = exchange(conduit.start(dispatch()), listed(OLD), answer, listed(NEW, OLD))
+
+    assert state.id == "new"
+
+
+def test_not_dispatched_is_an_error_of_its_own_and_nothing_is_looked_for() -> None:
+    with pytest.raises(RunError, match=f"`dispatched: false`, so trigger {TRIGGER} was not fired") as caught:
+        exchange(conduit.start(dispatch()), listed(), Answer({"data": {"dispatched": False, "trigger_id": TRIGGER}}))
+
+    assert caught.value.run is None
+
+
+def test_a_crowd_of_new_runs_is_read_back_to_what_was_there() -> None:
+    """Ours may be on the second page; a run that slips from page to page counts once, and old ones never."""
+    crowd = [summary(f"x{n}", 99, trigger_id="tr-busy") for n in range(2)]
+    asked, state = exchange(
+        conduit.start(dispatch()),
+        listed(OLD, cursor="old-2"),
+        DISPATCHED,
+        listed(*crowd, NEW, cursor="2"),
+        listed(NEW, OLD, cursor="3"),
+    )
+
+    assert state.id == "new"
+    reads = [each.params for each in asked if isinstance(each, Request) and each.line == LIST]
+    assert reads == [{"limit": "100"}, {"limit": "100"}, {"limit": "100", "cursor": "2"}]
+
+
+def test_a_list_without_an_end_is_not_read_for_ever() -> None:
+    pages = [listed(NEW, cursor="again")] * 10
+    _, state = exchange(conduit.start(dispatch()), listed(), DISPATCHED, *pages)
+
+    assert state.id == "new"
+
+
+# Starting: a run that is over when it is found ------------------------------------------------------------------------
+
+
+def test_a_run_that_is_over_when_it_is_found_is_read_for_its_reply() -> None:
+    done = summary(RUN, 60, "completed")
+    asked, state = exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, listed(done, OLD), run("completed"))
+
+    assert lines(asked)[-1] == POLL
+    assert (state.status, state.output) == (RunStatus.COMPLETED, "A plumber is booked for unit 12B at 14:00 today.")
+
+
+@pytest.mark.parametrize("word", ["completed", "failed"])
+def test_a_reply_that_cannot_be_read_yet_leaves_the_run_in_flight(word: str) -> None:
+    done = summary(RUN, 60, word)
+    lost = TransportError(Request("GET", "/"), "reset")
+    _, state = exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, listed(done, OLD), lost)
+
+    assert (state.status, state.vendor_status, state.failure) == (RunStatus.RUNNING, word, None)
+
+
+# Starting: faults -----------------------------------------------------------------------------------------------------
+
+
+class Vendor:
+    """A Conduit in a few lines: what a dispatch does, what it answers, and when the run shows are set apart."""
+
+    def __init__(
+        self,
+        *answers: Scripted,
+        commits: tuple[bool, ...] = (True,),
+        shows_after: float = 0.2,
+        runs: int = 1,
+        looks: Iterator[Answer] | None = None,
+    ) -> None:
+        self.answers = list(answers) or [DISPATCHED]
+        self.commits = list(commits)
+        self.shows_after = shows_after
+        self.per_dispatch = runs
+        self.looks = looks
+        self.fired: list[tuple[float, str]] = []
+        self.posts = 0
+        self.wire = Wire({POST: self.dispatch, LIST: self.list, POLL: run("completed")})
+
+    def dispatch(self, request: Request) -> Answer:
+        self.posts += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if self.commits.pop(0) if len(self.commits) > 1 else self.commits[0]:
+            now = asyncio.get_running_loop().time()
+            for _ in range(self.per_dispatch):
+                id = RUN if not self.fired else f"ar{len(self.fired)}"  # noqa: A001
+                self.fired.append((now + self.shows_after, id))
+                self.wire.script[f"GET /agents/{AGENT}/runs/{id}"] = [run("completed", id=id)]
+        if isinstance(answer, Lost):
+            raise TransportError(request, answer.reason, answer.sent, answer.final)
+        assert isinstance(answer, Answer)
+        return answer
+
+    def list(self, request: Request) -> Answer:
+        if self.posts and self.looks is not None:
+            answer = next(self.looks, None)
+            if answer is not None:
+                return answer
+        now = asyncio.get_running_loop().time()
+        shown = [summary(name, 1 + shows, "completed") for shows, name in self.fired if shows <= now]
+        return listed(*reversed(shown), OLD)
+
+
+LOST_ANSWERS = [Lost(), Lost("timed out", final=True), Answer({"error": "boom"}, 500), Answer(b"<html>", 503)]
+LOST_ANSWERS += [Answer({"error": "slow"}, 408), Answer(b'{"data": {"dispat')]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("answer", LOST_ANSWERS, ids=repr)
+async def test_a_lost_answer_after_the_commit_leads_to_the_run_that_it_started(answer: Answer | Lost) -> None:
+    vendor = Vendor(answer, commits=(True,), shows_after=20.0)
+    async with client_of(vendor.wire, conduit) as client:
+        last = await client.result(dispatch())
+
+    assert (last.id, last.status) == (RUN, RunStatus.COMPLETED)
+    assert vendor.posts == len(vendor.fired) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("answer", LOST_ANSWERS, ids=repr)
+async def test_a_lost_answer_without_a_commit_is_reported_and_never_dispatched_again(answer: Answer | Lost) -> None:
+    vendor = Vendor(answer, commits=(False,))
+    async with client_of(vendor.wire, conduit) as client:
+        stream = client.stream(dispatch())
+        with pytest.raises(OutcomeUnknownError, match=f"no new run of trigger {TRIGGER} was observed") as caught:
+            await anext(stream)
+        assert asyncio.get_running_loop().time() == pytest.approx(sum(LOOKS))
+        with pytest.raises(OutcomeUnknownError):  # whoever asks again hears the same
+            await anext(stream)
+
+    assert isinstance(caught.value.__cause__, OutcomeUnknownError)
+    assert caught.value.__cause__.reason in str(caught.value)
+    assert vendor.posts == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_lost_answer_with_several_new_runs_is_ambiguous() -> None:
+    vendor = Vendor(Lost(), runs=2)
+    async with client_of(vendor.wire, conduit) as client:
+        with pytest.raises(OutcomeUnknownError, match="connection reset; 2 new runs"):
+            await client.start(dispatch())
+
+    assert vendor.posts == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_what_was_certainly_not_done_is_sent_again() -> None:
+    refused: list[Scripted] = [
+        Lost("refused", sent=False),
+        Answer({"error": "slow down"}, 429, {"retry-after": "17"}),
+        DISPATCHED,
+    ]
+    vendor = Vendor(*refused, commits=(False, False, True))
+    async with client_of(vendor.wire, conduit) as client:
+        state = await client.start(dispatch())
+
+    assert state.id == RUN
+    assert (vendor.posts, len(vendor.fired)) == (3, 1)
+    assert vendor.wire.times(POST)[2] >= 17.0
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer({"error": "trigger_id is required: this agent has several triggers"}, 400), InvalidRequestError),
+        (Answer({"error": "This token has no access to the workspace"}, 403), AuthenticationError),
+        (Answer({"error": "Agent not found"}, 404), NotFoundError),
+        (Answer({"error": "Too many requests"}, 429), RateLimitedError),
+        (Lost("refused", sent=False), TransportError),
+        (Answer(None, 302, {"location": "https://elsewhere.test"}), ProtocolError),
+    ],
+)
+async def test_a_refused_dispatch_is_raised_as_it_is_and_nothing_is_looked_for(
+    answer: Answer | Lost, kind: type[AgentRunsError]
+) -> None:
+    vendor = Vendor(answer, commits=(False,))
+    async with client_of(vendor.wire, conduit) as client:
+        with pytest.raises(kind):
+            await client.start(dispatch())
+
+    assert len(vendor.wire.times(LIST)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_without_a_look_before_there_is_no_dispatch() -> None:
+    wire = Wire({LIST: Answer({"error": "down"}, 503), POST: DISPATCHED})
+    async with client_of(wire, conduit) as client:
+        with pytest.raises(ServerError):
+            await client.start(dispatch())
+
+    assert wire.times(POST) == []
+
+
+TROUBLES = [Answer({"error": "boom"}, 500), Answer({"error": "no"}, 401), Answer({"error": "no"}, 404)]
+TROUBLES += [Answer({"error": "slow"}, 429), Answer({"data": [{}]}), Answer({"error": "clash"}, 409)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda answer: str(answer.status))
+async def test_a_look_that_fails_is_not_taken_for_a_failed_start(trouble: Answer) -> None:
+    vendor = Vendor(looks=iter([trouble] * 8))
+    async with client_of(vendor.wire, conduit) as client:
+        state = await client.start(dispatch())
+
+    assert state.id == RUN
+    assert vendor.posts == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda answer: str(answer.status))
+async def test_looks_that_all_fail_leave_the_outcome_unknown_for_good(trouble: Answer) -> None:
+    vendor = Vendor(looks=iter([trouble] * 1000))
+    async with client_of(vendor.wire, conduit) as client:
+        stream = client.stream(dispatch())
+        with pytest.raises(OutcomeUnknownError, match=r"61 s \(a look failed: ") as caught:
+            await anext(stream)
+        with pytest.raises(OutcomeUnknownError):
+            await anext(stream)
+
+    assert isinstance(caught.value.__cause__, AgentRunsError)
+    assert vendor.posts == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_reply_that_cannot_be_read_at_first_is_waited_for_by_the_stream() -> None:
+    missing = Answer({"error": "Agent run not found"}, 404)
+    wire = Wire({
+        LIST: [listed(OLD), listed(summary(RUN, 60, "completed"), OLD)],
+        POST: DISPATCHED,
+        POLL: [missing, missing, Answer({"error": "boom"}, 500), run("completed")],
+    })
+    async with client_of(wire, conduit) as client:
+        seen = [(state.status, state.output is not None) async for state in client.stream(dispatch())]
+
+    assert seen == [(RunStatus.RUNNING, False), (RunStatus.COMPLETED, True)]
+    assert len(wire.times(POST)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_starts_of_one_trigger_wait_for_each_other_and_get_a_run_each() -> None:
+    vendor = Vendor(shows_after=3.0)
+    async with client_of(vendor.wire, conduit) as client:
+        states = await asyncio.gather(*(client.start(dispatch()) for _ in range(4)))
+
+    assert len({state.id for state in states}) == vendor.posts == 4
+    times = vendor.wire.times(POST)
+    assert all(later - earlier >= 3.0 for earlier, later in pairwise(times))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_starts_of_two_triggers_do_not_wait_for_each_other() -> None:
+    other = summary("other", 60, trigger_id="tr-2")
+    wire = Wire({LIST: [listed(), listed(), listed(NEW, other)], POST: Answer({"data": {"dispatched": True}})})
+    async with client_of(wire, conduit) as client:
+        first, second = await asyncio.gather(client.start(dispatch()), client.start(dispatch(trigger_id="tr-2")))
+
+    assert (first.id, second.id) == ("new", "other")
+    assert wire.times(POST) == [0.0, 0.0]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_stream_ends_with_the_reply() -> None:
+    wire = Wire({
+        LIST: [listed(OLD), listed(OLD), listed(summary(RUN, 60), OLD)],
+        POST: DISPATCHED,
+        POLL: [run("accepted"), run("running"), run("running"), run("completed")],
+    })
+    async with client_of(wire, conduit) as client:
+        stream = client.stream(dispatch())
+        seen = [state.vendor_status async for state in stream]
+
+    assert seen == ["accepted", "running", "completed"]
+    assert stream.run is not None
+    assert stream.run.output == "A plumber is booked for unit 12B at 14:00 today."
+
+
+# States ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("accepted", RunStatus.PENDING),
+        ("running", RunStatus.RUNNING),
+        ("completed", RunStatus.COMPLETED),
+        ("failed", RunStatus.FAILED),
+    ],
+)
+def test_each_status_word_is_ours(word: str, status: RunStatus) -> None:
+    state = fetched(run(word))
+
+    assert (state.status, state.vendor_status, state.vendor) == (status, word, "conduit")
+    assert state.ref == RunRef(RUN, AGENT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "failure"),
+    [
+        ({"completed_at": None}, RunStatus.RUNNING, None),
+        ({"completed_at": None, "error": "odd"}, RunStatus.RUNNING, None),
+        ({"completed_at": "2026-05-11T09:00:09.015Z"}, RunStatus.FAILED, Failure("expired")),
+        (
+            {"completed_at": "2026-05-11T09:00:09.015Z", "error": "too long"},
+            RunStatus.FAILED,
+            Failure("expired", "too long"),
+        ),
+    ],
+)
+def test_an_unknown_word_is_over_when_the_run_has_an_end(
+    changes: dict[str, Any], status: RunStatus, failure: Failure | None
+) -> None:
+    state = fetched(run("expired", **changes))
+
+    assert (state.status, state.vendor_status, state.failure) == (status, "expired", failure)
+
+
+def test_a_completed_run_has_its_reply_and_usage_and_a_trace() -> None:
+    state = fetched(Answer(sample("documented")))
+
+    assert state.output == state.detail.response
+    assert state.output.startswith("You're all set")
+    assert state.usage == Usage(1820, 342)
+    assert (state.actions, state.failure, state.progress) == ((), None, None)
+    assert state.detail.tool_trace == (
+        conduit.ToolCall(
+            "get_reservation", {"reservation_id": "res_123"}, {"status": "confirmed", "check_in": "2026-04-05"}
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("Tool find_slots did not answer in time", "Tool find_slots did not answer in time"),
+        ({"message": "too slow", "code": 7}, "too slow"),
+        ({"error": "too slow"}, "too slow"),
+        ({"code": 7}, '{"code":7}'),
+        (["a"], '["a"]'),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_failed_run_says_why_whatever_the_error_is_made_of(error: Any, message: str) -> None:
+    state = fetched(run("failed", error=error))
+
+    assert state.failure == Failure("failed", message)
+    assert state.detail.error == error
+
+
+def test_an_escalated_run_is_completed_and_needs_a_person() -> None:
+    state = fetched(Answer(sample("escalated")))
+
+    assert (state.status, state.output, state.failure) == (RunStatus.COMPLETED, None, None)
+    assert state.detail.needs_human
+    assert not fetched(run("completed")).detail.needs_human
+
+
+RUN_SAMPLES = ["accepted", "running", "completed", "escalated", "failed", "documented"]
+
+
+@pytest.mark.parametrize("name", RUN_SAMPLES)
+def test_every_documented_field_of_a_run_is_in_detail(name: str) -> None:
+    body = sample(name)["data"]
+    state = fetched(Answer(sample(name)))
+
+    assert len(body) == 22
+    assert {each.name for each in attrs.fields(conduit.ConduitRun)} == set(body)
+    assert_fields(state.detail, body)
+    assert state.raw == body
+    assert conduit.detail(state.raw) == state.detail
+
+
+def assert_fields(seen: Any, body: Mapping[str, Any]) -> None:
+    """Compare an attrs value with the JSON object that it was made of, times and nested objects included."""
+    for name, value in body.items():
+        got = getattr(seen, name)
+        if name.endswith("_at") and value is not None:
+            assert got == datetime.fromisoformat(value)
+            assert got.tzinfo is not None
+        elif isinstance(value, list):
+            assert isinstance(got, tuple)
+            assert len(got) == len(value)
+            for each, wanted in zip(got, value, strict=True):
+                assert_fields(each, wanted) if attrs.has(type(each)) else None
+        elif attrs.has(type(got)):
+            assert_fields(got, value)
+        else:
+            assert got == value
+
+
+def test_a_run_needs_no_more_than_its_id_agent_status_and_time() -> None:
+    body = {"id": RUN, "agent_id": AGENT, "status": "running", "created_at": "2026-05-11T09:00:02Z", "new": 1}
+    state = fetched(Answer({"data": body}))
+
+    assert (state.usage, state.output, state.detail.tool_trace) == (None, None, ())
+    assert state.raw["new"] == 1
+    assert Run.from_json(state.to_json()) == state
+
+
+def test_nulls_and_halves_are_borne() -> None:
+    state = fetched(run("completed", tool_trace=None, token_usage={"input": 5}, response=None))
+
+    assert (state.detail.tool_trace, state.usage, state.output) == ((), Usage(5, 0), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"id": None}, r"expected string, got null @ \$\.data\.id"),
+        ({"created_at": "soon"}, r"expected date-time, got 'soon' @ \$\.data\.created_at"),
+        ({"duration_ms": "4213"}, r"expected integer, got string @ \$\.data\.duration_ms"),
+        ({"tool_trace": {}}, r"expected array, got object @ \$\.data\.tool_trace"),
+        ({"tool_trace": [{}]}, r"required field missing @ \$\.data\.tool_trace\[0\]\.name"),
+        ({"token_usage": 5}, r"expected object, got integer @ \$\.data\.token_usage"),
+    ],
+)
+def test_a_wrong_body_names_the_path(changes: dict[str, Any], path: str) -> None:
+    with pytest.raises(ProtocolError, match=path):
+        fetched(run("running", **changes))
+
+
+@pytest.mark.parametrize("field", ["id", "agent_id", "status", "created_at"])
+def test_a_missing_field_names_the_path(field: str) -> None:
+    body = run_body()
+    del body[field]
+    with pytest.raises(ProtocolError, match=rf"required field missing @ \$\.data\.{field}"):
+        fetched(Answer({"data": body}))
+
+
+def test_a_body_without_its_envelope_is_not_what_is_documented() -> None:
+    with pytest.raises(ProtocolError, match=r"no object @ \$\.data"):
+        fetched(Answer(run_body()))
+
+
+def test_a_run_is_read_with_its_agent_and_the_parameters_given() -> None:
+    asked, _ = exchange(conduit.fetch(RunRef(RUN, AGENT), {"workspace_id": "w1"}), run())
+
+    assert lines(asked) == [POLL]
+    assert request(asked, POLL).params == {"workspace_id": "w1"}
+
+
+@pytest.mark.parametrize(
+    ("ref", "said"),
+    [
+        (RunRef("run_9f3a1c7e", AGENT), "run_9f3a1c7e is the run_id of a run; its id is needed, .* `ar`"),
+        (RunRef("run_9f3a1c7e"), "run_9f3a1c7e is the run_id of a run"),
+        (RunRef(RUN), "only be read with its agent"),
+        (RunRef("", AGENT), "path"),
+        (RunRef("..", AGENT), "path"),
+    ],
+)
+def test_a_ref_that_names_no_path_is_refused_before_any_request(ref: RunRef, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        next(conduit.fetch(ref, {}))
+
+
+# Lists of runs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_has_runs_without_replies_and_the_cursor_to_the_next() -> None:
+    asked, page = exchange(conduit.page(AGENT, "b2Zmc2V0OjA"), Answer(sample("list-page")))
+
+    assert request(asked, LIST).params == {"limit": "100", "cursor": "b2Zmc2V0OjA"}
+    assert [(state.status, state.output) for state in page.runs] == [
+        (RunStatus.RUNNING, None),
+        (RunStatus.FAILED, None),
+    ]
+    assert page.runs[1].failure == Failure("failed", "Tool find_slots did not answer in time")
+    assert page.cursor == "b2Zmc2V0OjI"
+    for state, body in zip(page.runs, sample("list-page")["data"], strict=True):
+        assert len(body) == 16
+        assert_fields(state.detail, body)
+        assert state.raw == body
+
+    _, last = exchange(conduit.page(AGENT, None), Answer(sample("last-page")))
+    assert (last.runs, last.cursor) == ((), None)
+
+
+def test_a_cursor_counts_only_while_there_is_more() -> None:
+    body = sample("last-page") | {"next_cursor": "stale"}
+
+    assert exchange(conduit.page(AGENT, None), Answer(body))[1].cursor is None
+
+
+@pytest.mark.parametrize("word", ["accepted", "running", "failed"])
+def test_a_run_in_a_list_equals_the_run_by_itself_unless_it_has_a_reply(word: str) -> None:
+    _, page = exchange(conduit.page(AGENT, None), listed(summary(RUN, 0, word)))
+
+    assert page.runs[0] == fetched(run(word))
+
+
+def test_a_part_of_a_reply_is_no_news_until_the_run_is_over() -> None:
+    assert fetched(run("running", response="A plum")) == fetched(run("running"))
+
+
+def test_the_reply_is_what_a_completed_run_has_over_its_line_in_a_list() -> None:
+    _, page = exchange(conduit.page(AGENT, None), listed(summary(RUN, 0, "completed")))
+    whole = fetched(run("completed"))
+
+    assert page.runs[0] != whole
+    assert page.runs[0] == attrs.evolve(whole, output=None)
+
+
+def test_runs_are_listed_by_status() -> None:
+    asked, seen = exchange(
+        conduit.list_runs(AGENT, status="running", workspace_id="w1", limit=2, cursor="c"), listed(NEW, cursor="d")
+    )
+
+    assert request(asked, LIST).params == {"status": "running", "workspace_id": "w1", "limit": "2", "cursor": "c"}
+    assert ([state.id for state in seen.items], seen.cursor, seen.has_more) == (["new"], "d", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"data": [{}], "has_more": False}, r"\$\.data\[0\]\.id"),
+        ({"data": None, "has_more": False}, r"expected array, got null @ \$\.data"),
+        ({"data": []}, r"required field missing @ \$\.has_more"),
+        ({"data": [], "has_more": 1}, r"expected boolean, got integer @ \$\.has_more"),
+        ({"data": [], "has_more": True, "next_cursor": 5}, r"expected string, got integer @ \$\.next_cursor"),
+    ],
+)
+def test_a_list_that_is_not_what_is_documented_names_the_path(body: Any, path: str) -> None:
+    with pytest.raises(ProtocolError, match=path):
+        exchange(conduit.list_runs(AGENT), Answer(body))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_client_iterates_over_all_pages() -> None:
+    wire = Wire({LIST: [listed(NEW, cursor="2"), listed(OLD)]})
+    async with client_of(wire, conduit) as client:
+        seen = [state.id async for state in client.runs(AGENT)]
+        with pytest.raises(ConfigurationError, match="the agent"):
+            await anext(client.runs())
+
+    assert seen == ["new", "old"]
+    assert len(wire.asked) == 2
+
+
+# What surrounds runs --------------------------------------------------------------------------------------------------
+
+AGENT_BODY = {
+    "id": AGENT,
+    "workspace_id": "w1",
+    "name": "Janitor",
+    "description": "Books plumbers",
+    "version": "v2",
+    "instructions": "Be brief.",
+    "guardrails": [{"id": "g1", "title": "Refunds", "knowledge": "Never above 200 euros."}],
+    "operation_mode": "autopilot",
+    "autopilot_schedule": None,
+    "custom_response_delay_ms": 10000,
+    "auto_mark_as_done": True,
+    "response_language": "Original",
+    "responseflow": False,
+    "output_schema": [{"name": "slot", "description": "When", "type": "string", "is_required": True}],
+    "skill_ids": ["s1"],
+    "enabled": True,
+    "triggers": [
+        {
+            "id": TRIGGER,
+            "workspace_id": "w1",
+            "name": "Inbox",
+            "description": "",
+            "type": "message",
+            "config": {"inboxTypeId": "i1", "channels": ["sms"]},
+            "enabled": True,
+            "created_at": "2026-04-01T00:00:00.000Z",
+            "updated_at": "2026-04-02T00:00:00.000Z",
+        }
+    ],
+    "created_at": "2026-04-01T00:00:00.000Z",
+    "updated_at": "2026-04-02T00:00:00.000Z",
+}
+MESSAGE = {
+    "id": "msg1",
+    "workspace_id": "w1",
+    "conversation_id": "cv1",
+    "channel": "sms",
+    "body": "Hello",
+    "direction": "outbound",
+    "status": "sent",
+    "sent_at": "2026-05-11T09:00:02.140Z",
+    "created_at": "2026-05-11T09:00:02.140Z",
+    "sender": {"user_id": "u1", "external_id": None, "name": "Ada"},
+}
+USER = {"id": "u1", "email": "ada@x.test", "first_name": "Ada", "last_name": "L", "role": "admin", "picture_url": None}
+
+
+def test_agents_are_listed_and_read() -> None:
+    asked, page = exchange(conduit.list_agents("w1"), listed(AGENT_BODY))
+    assert request(asked, "GET /agents").params == {"workspace_id": "w1", "limit": "20"}
+    assert_fields(page.items[0], AGENT_BODY)
+    assert page.items[0].guardrails == tuple(AGENT_BODY["guardrails"])  # type: ignore[arg-type]
+
+    asked, seen = exchange(conduit.get_agent(AGENT, workspace_id="w1"), Answer({"data": AGENT_BODY}))
+    assert request(asked, READ).params == {"workspace_id": "w1"}
+    assert seen == page.items[0]
+
+    asked, bare = exchange(conduit.get_agent(AGENT), Answer({"data": {"id": AGENT, "skill_ids": None}}))
+    assert request(asked, READ).params == {}
+    assert (bare.triggers, bare.skill_ids, bare.enabled) == ((), (), None)
+
+
+def test_escalations_are_listed_by_status() -> None:
+    body = sample("escalation-dismissed")["data"]
+    asked, page = exchange(
+        conduit.list_escalations("w1", status="pending", limit=100, cursor="c"), listed(body, cursor="d")
+    )
+
+    sent = {"workspace_id": "w1", "status": "pending", "limit": "100", "cursor": "c"}
+    assert request(asked, "GET /escalations").params == sent
+    assert_fields(page.items[0], body)
+    assert {each.name for each in attrs.fields(conduit.Escalation)} == set(body)
+    assert (page.cursor, page.has_more) == ("d", True)
+
+
+def test_an_escalation_of_the_older_list_is_read_too() -> None:
+    newer = {"agent_run_id", "agent_id", "disposition", "disposition_reason", "questions_for_operator"}
+    body = {name: value for name, value in sample("escalation-dismissed")["data"].items() if name not in newer}
+
+    assert exchange(conduit.list_escalations("w1"), listed(body))[1].items[0].agent_run_id is None
+
+
+def test_an_escalation_is_assigned_and_settled_and_both_may_be_repeated() -> None:
+    settled = Answer(sample("escalation-dismissed"))
+    asked, _ = exchange(conduit.assign_escalation("k1", assignee_id="u1"), settled)
+    assign = request(asked, "POST /escalations/k1/assign")
+    assert (assign.json, assign.idempotent) == ({"assignee_id": "u1"}, True)
+
+    asked, seen = exchange(conduit.resolve_escalation("k1", status="dismissed"), settled)
+    resolve = request(asked, "POST /escalations/k1/resolve")
+    assert (resolve.json, resolve.idempotent) == ({"status": "dismissed"}, True)
+    assert (seen.status, seen.reviewed_by) == ("dismissed", "m4fj2xbahw0gqnmf2kdpb0nr5yhcf05g")
+
+    asked, _ = exchange(conduit.resolve_escalation("k1"), settled)
+    assert request(asked, "POST /escalations/k1/resolve").json == {}
+
+
+def test_messages_are_listed_in_order_and_sent() -> None:
+    path = "/conversations/cv1/messages"
+    asked, page = exchange(conduit.list_messages("cv1", order="asc"), listed(MESSAGE))
+    assert request(asked, f"GET {path}").params == {"order": "asc", "limit": "20"}
+    assert_fields(page.items[0], MESSAGE)
+
+    sent = {"id": "msg2", "workspace_id": "w1", "conversation_id": "cv1", "ticket_id": None, "channel": "sms"}
+    asked, seen = exchange(conduit.send_message("cv1", body="Hello"), Answer({"data": sent | {"status": "sent"}}))
+    assert (request(asked, f"POST {path}").json, request(asked, f"POST {path}").idempotent) == (
+        {"body": "Hello"},
+        False,
+    )
+    assert_fields(seen, sent)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_message_is_never_sent_twice() -> None:
+    wire = Wire({"POST /conversations/cv1/messages": [Answer({"error": "boom"}, 502), Answer({"data": MESSAGE})]})
+    async with client_of(wire, conduit) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.perform(conduit.send_message("cv1", body="Hello"))
+
+    assert len(wire.asked) == 1
+
+
+def test_workspaces_and_their_members_are_listed() -> None:
+    asked, found = exchange(conduit.list_workspaces(), listed({"id": "w1", "plan": "v3"}))
+    assert (lines(asked), found.items) == (["GET /workspaces"], (conduit.Workspace("w1"),))
+
+    asked, page = exchange(conduit.list_users("w1", limit=1), listed(USER))
+
+    assert request(asked, "GET /workspaces/w1/users").params == {"limit": "1"}
+    assert_fields(page.items[0], USER)
+
+
+@pytest.mark.parametrize(
+    ("flow", "said"),
+    [
+        (conduit.list_agents(""), "workspace_id is ''"),
+        (conduit.list_agents("w1", limit=0), "limit is 0"),
+        (conduit.list_agents("w1", limit=101), "limit is 101; it must be 100 or less"),
+        (conduit.list_agents("w1", limit=True), "limit is True"),
+        (conduit.get_agent(".."), "path"),
+        (conduit.list_escalations("", status="pending"), "workspace_id is ''"),
+        (conduit.list_escalations("w1", status="open"), "status is 'open'; choose one of pending, reviewed"),
+        (conduit.assign_escalation("k1", assignee_id=""), "assignee_id is ''"),
+        (conduit.assign_escalation("", assignee_id="u1"), "path"),
+        (conduit.resolve_escalation("k1", status="pending"), "choose one of reviewed, resolved, dismissed, or None"),
+        (conduit.send_message("cv1", body=""), "body is ''"),
+        (conduit.send_message("cv1", body=None), "body is None"),  # type: ignore[arg-type]
+        (conduit.list_messages("cv1", order="up"), "order is 'up'; choose one of asc, desc"),
+        (conduit.list_users(""), "path"),
+        (conduit.list_runs(""), "the agent, the parent of its runs, is ''"),
+        (conduit.list_runs(AGENT, status="accepted,running"), "status is 'accepted,running'; choose one of accepted"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_any_request(flow: Flow[Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        next(flow)
+
+
+# Errors, and what Conduit has not -------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "message"),
+    [
+        (400, {"error": "limit must be between 1 and 100"}, InvalidRequestError, "limit must be between 1 and 100"),
+        (401, {"error": "Invalid API token"}, AuthenticationError, "Invalid API token"),
+        (403, {"error": "This token has no access to the workspace"}, AuthenticationError, "This token has no access"),
+        (404, {"error": "Agent run not found"}, NotFoundError, "Agent run not found"),
+        (404, {"error": {"code": 1}}, NotFoundError, '{"error":{"code":1}}'),
+        (503, b"<html>down</html>", ServerError, "<html>down</html>"),
+    ],
+)
+async def test_an_error_has_the_text_of_its_body_and_nothing_else(
+    status: int, body: Any, kind: type[APIError], message: str
+) -> None:
+    async with client_of(Wire({READ: Answer(body, status)}), conduit) as client:
+        with pytest.raises(kind) as caught:
+            await client.perform(conduit.get_agent(AGENT))
+
+    error = caught.value
+    assert error.message.startswith(message)
+    assert (error.code, error.request_id, error.title, error.docs_url) == (None, None, None, None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_what_conduit_cannot_do_is_refused_before_any_request() -> None:
+    wire = Wire({})
+    async with client_of(wire, conduit) as client:
+        with pytest.raises(UnsupportedError, match="cancel"):
+            await client.cancel(RunRef(RUN, AGENT))
+        with pytest.raises(UnsupportedError, match="resume"):
+            await client.resume(fetched(run()), [])
+        with pytest.raises(ConfigurationError, match="from Dispatch"):
+            await client.start("a prompt")
+
+    assert wire.asked == []
+
+
+def test_the_module_is_a_dialect_that_lists_and_neither_resumes_nor_cancels() -> None:
+    dialect: Dialect = conduit
+
+    assert (dialect.NAME, dialect.BASE_URL) == ("conduit", "https://api.conduit.ai/v1")
+    assert (dialect.TOKEN_VARIABLE, dialect.BASE_URL_VARIABLE) == ("CONDUIT_API_TOKEN", "CONDUIT_BASE_URL")
+    assert dialect.BUDGET is not None
+    assert 1.6 <= dialect.BUDGET <= 2.0
+    assert isinstance(dialect, Lists)
+    assert not isinstance(dialect, Resumes | Cancels)
+    assert list(dialect.handler_names(Action("1", "ops-approve"))) == ["ops-approve"]

@@ -1,0 +1,1197 @@
+"""Middesk's rules, on scripted answers: above all that nothing is started twice, and nothing answered twice."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import pytest
+
+from agentruns import (
+    Action,
+    ActionRequiredError,
+    AgentRunsError,
+    APIError,
+    AuthenticationError,
+    Client,
+    ConfigurationError,
+    ConflictError,
+    Failure,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RateLimitedError,
+    Retry,
+    Run,
+    RunRef,
+    RunStatus,
+    ServerError,
+    ToolError,
+    ToolOutput,
+    TransportError,
+    UnsupportedError,
+    codec,
+)
+from agentruns.dialect import Announces, Cancels, Dialect, Lists, Resumes
+from agentruns.dialects import middesk
+from agentruns.model import Command, Flow, Hold, Pause, Request, Response
+from tests.kit import STEADY, Answer, Lost, Scripted, Wire, client_of
+
+T = TypeVar("T")
+SAMPLES = Path(__file__).parent / "samples" / "middesk"
+
+THREAD = "4d0c6f1e-8a53-4b0e-9c37-2f6b1a90d7e4"
+RUN = "e3a9b7c4-5d21-4c88-a0f6-7b1e2d93c540"
+OLD_RUN = "7f61d0a8-92c4-4e1b-bd35-18e4c7f20a96"
+BUSINESS = "b86f3c52-11d9-4f07-8e6a-90c2d5a7714f"
+AGENT = "cip_orchestrator"
+OPEN_THREAD = "POST /threads"
+START = "POST /runs"
+LIST = "GET /runs"
+POLL = f"GET /runs/{RUN}"
+RESUME = f"POST /runs/{RUN}/resume"
+ASKED, ASKED_TOO = "int_58c0e1f29a7d4b36", "int_90b2f4ac1d6e4e07"
+
+ON_BUSINESS = middesk.RunRequest(AGENT, business_id=BUSINESS)
+ON_THREAD = middesk.RunRequest(AGENT, thread_id=THREAD)
+
+
+def sample(name: str) -> Any:
+    return json.loads((SAMPLES / f"{name}.json").read_text())
+
+
+def body(name: str = "running", **changes: Any) -> dict[str, Any]:
+    return {**sample(name), **changes}
+
+
+def run(name: str = "running", **changes: Any) -> Answer:
+    return Answer(body(name, **changes))
+
+
+def thread(**changes: Any) -> Answer:
+    return Answer(sample("thread") | changes, 201)
+
+
+def listed(*runs: Mapping[str, Any], more: bool = False) -> Answer:
+    return Answer({"object": "list", "has_more": more, "data": runs, "total_count": 300})
+
+
+def refused(status: int, message: str = "No.", **fields: Any) -> Answer:
+    return Answer({"errors": [{"message": message, **fields}]}, status)
+
+
+def paused(*ids: str) -> dict[str, Any]:
+    """Return a run that waits for the interrupts of these ids."""
+    return body("interrupted", interrupts=[{"id": each, "value": {"label": each}} for each in ids or (ASKED,)])
+
+
+def state(raw: Mapping[str, Any]) -> Run:
+    return drive(middesk.fetch(RunRef(RUN), {}), Answer(raw))[1]
+
+
+def outputs(raw: Mapping[str, Any], output: Any = None) -> list[ToolOutput]:
+    return [ToolOutput(action, output or {"decision": "approve"}) for action in state(raw).actions]
+
+
+def drive(flow: Flow[T], *answers: Answer) -> tuple[list[Command], T]:
+    """Drive a flow by hand, without waiting: what it asked for, and what it returned."""
+    assert isinstance(flow, Generator)
+    asked: list[Command] = []
+    left = list(answers)
+    try:
+        wanted: Command = next(flow)
+        while True:
+            asked.append(wanted)
+            answer = left.pop(0) if isinstance(wanted, Request) else Answer()
+            request = wanted if isinstance(wanted, Request) else Request("NONE", "")
+            wanted = flow.send(Response(answer.status, answer.headers, answer.body, request))
+    except StopIteration as end:
+        assert not left
+        return asked, end.value
+
+
+def lines(asked: Sequence[Command]) -> list[str]:
+    return [each.line if isinstance(each, Request) else repr(each) for each in asked]
+
+
+def over(script: Mapping[str, Scripted | list[Scripted]]) -> tuple[Wire, Client]:
+    wire = Wire(script)
+    return wire, client_of(wire, middesk)
+
+
+def test_the_module_is_a_dialect_that_resumes_lists_and_announces() -> None:
+    dialect: Dialect = middesk
+
+    assert (dialect.NAME, dialect.BASE_URL) == ("middesk", "https://api.middesk.com/v1")
+    assert (dialect.TOKEN_VARIABLE, dialect.BASE_URL_VARIABLE) == ("MIDDESK_API_KEY", "MIDDESK_BASE_URL")
+    assert dialect.BUDGET == 18.0
+    assert isinstance(middesk, Resumes)
+    assert isinstance(middesk, Lists)
+    assert isinstance(middesk, Announces)
+    assert not isinstance(middesk, Cancels)
+
+
+# Starting -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_start_without_a_thread_makes_one_of_its_own_first() -> None:
+    asked, started = drive(middesk.start(ON_BUSINESS), thread(), Answer(body(), 201))
+
+    assert lines(asked) == [OPEN_THREAD, START]
+    opened, posted = asked
+    assert isinstance(opened, Request)
+    assert isinstance(posted, Request)
+    assert opened.json == sample("start-on-a-business")
+    assert opened.idempotent
+    assert posted.json == sample("start-on-a-thread")
+    assert not posted.idempotent
+    assert (started.ref, started.status) == (RunRef(RUN, THREAD), RunStatus.RUNNING)
+
+
+def test_a_context_may_be_given_as_a_pair() -> None:
+    pair = {"context_type": "business", "context_id": BUSINESS}
+    asked, _ = drive(middesk.start(middesk.RunRequest(AGENT, **pair)), thread(), run())
+
+    assert isinstance(asked[0], Request)
+    assert asked[0].json == {"type": AGENT, **pair}
+
+
+def test_a_start_on_a_named_thread_looks_at_what_is_there_and_sends_what_was_given() -> None:
+    origin = middesk.RunRequest(AGENT, thread_id=THREAD, business_id=BUSINESS)
+    asked, _ = drive(middesk.start(origin), listed(), run())
+
+    assert lines(asked) == [repr(Hold(f"middesk thread {THREAD}")), LIST, START]
+    assert isinstance(asked[2], Request)
+    assert asked[2].json == {"type": AGENT, "thread_id": THREAD, "business_id": BUSINESS}
+    assert not asked[2].idempotent
+
+
+def test_a_first_state_need_not_be_running() -> None:
+    _, started = drive(middesk.start(ON_BUSINESS), thread(), run("interrupted"))
+
+    assert started.status is RunStatus.REQUIRES_ACTION
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"type": ""}, "RunRequest.type"),
+        ({"type": None}, "RunRequest.type"),
+        ({"thread_id": ""}, "RunRequest.thread_id"),
+        ({"thread_id": 7}, "RunRequest.thread_id"),
+        ({"business_id": ""}, "business_id is ''"),
+        ({"thread_id": None, "business_id": None}, "give either business_id, or both context_type and context_id"),
+        ({"business_id": None, "context_type": "business"}, "both context_type and context_id"),
+        ({"business_id": None, "context_id": BUSINESS}, "both context_type and context_id"),
+        ({"context_type": "business", "context_id": BUSINESS}, "either business_id"),
+        ({"thread_id": THREAD, "business_id": None, "context_id": BUSINESS}, "or neither"),
+    ],
+)
+def test_a_request_that_cannot_be_sent_is_refused_when_it_is_made(wrong: dict[str, Any], named: str) -> None:
+    fields = {"type": AGENT, "business_id": BUSINESS} | wrong
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        middesk.RunRequest(**fields)
+
+
+UNCLEAR: list[Scripted] = [
+    Lost(),
+    Lost("no whole answer within 30 s"),
+    Answer({"errors": [{"message": "Oops"}]}, 500),
+    Answer(b"<html>bad gateway</html>", 502),
+    Answer({}, 408),
+    Answer(b'{"object": "run", "id"', 201),
+    Answer({}, 201),
+    Answer(b"", 201),
+]
+"""Answers that do not say whether the run was started."""
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("answer", UNCLEAR)
+@pytest.mark.parametrize("origin", [ON_BUSINESS, ON_THREAD])
+async def test_a_run_whose_answer_was_lost_is_found_and_never_posted_again(
+    answer: Scripted, origin: middesk.RunRequest
+) -> None:
+    earlier = body("error", thread_id=THREAD, created_at="2026-09-14T09:00:00Z")
+    there = listed(body(), earlier)
+    before = [listed(earlier)] if origin.thread_id else []
+    wire, client = over({OPEN_THREAD: thread(), START: answer, LIST: [*before, there]})
+    async with client:
+        started = await client.start(origin)
+
+    assert started.ref == RunRef(RUN, THREAD)
+    assert len(wire.bodies(START)) == 1
+    assert len(wire.times(LIST)) == len(before) + 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("answer", UNCLEAR)
+@pytest.mark.parametrize("origin", [ON_BUSINESS, ON_THREAD])
+async def test_a_run_that_is_not_found_has_an_unknown_outcome_and_is_not_posted_again(
+    answer: Scripted, origin: middesk.RunRequest
+) -> None:
+    wire, client = over({OPEN_THREAD: thread(), START: answer, LIST: listed(body("error"))})
+    async with client:
+        with pytest.raises(OutcomeUnknownError, match=f"{AGENT} on thread {THREAD} .* found: none") as caught:
+            await client.start(origin)
+
+    assert caught.value.request.line == START
+    assert isinstance(caught.value.__cause__, OutcomeUnknownError)
+    assert len(wire.bodies(START)) == 1
+    assert [when for when in wire.times(LIST) if when] == [1.0, 3.0, 7.0, 15.0]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_run_that_shows_late_is_waited_for() -> None:
+    nothing = listed()
+    wire, client = over({OPEN_THREAD: thread(), START: Lost(), LIST: [nothing, nothing, nothing, listed(body())]})
+    async with client:
+        assert (await client.start(ON_BUSINESS)).id == RUN
+
+    assert len(wire.bodies(START)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_later_pages_are_looked_at_and_a_run_listed_twice_counts_once() -> None:
+    busy = [body(id=f"other-{n}", thread_id="other") for n in range(2)]
+    pages = {"1": listed(*busy, body(), more=True), "2": listed(body(), *busy)}
+    wire, client = over({OPEN_THREAD: thread(), START: Lost(), LIST: lambda request: pages[request.params["page"]]})
+    async with client:
+        assert (await client.start(ON_BUSINESS)).id == RUN
+
+    assert [request.params for _, request in wire.asked if request.line == LIST] == [
+        {"page": "1", "per_page": "100"},
+        {"page": "2", "per_page": "100"},
+    ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_look_goes_no_further_back_than_the_start_and_never_on_for_ever() -> None:
+    old = listed(body("error", created_at="2026-09-13T00:00:00Z"), more=True)
+    wire, client = over({OPEN_THREAD: thread(), START: Lost(), LIST: old})
+    async with client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.start(ON_BUSINESS)
+    assert len(wire.times(LIST)) == 4
+
+    endless = listed(body(id="other", thread_id="other"), more=True)
+    wire, client = over({OPEN_THREAD: thread(), START: Lost(), LIST: endless})
+    async with client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.start(ON_BUSINESS)
+    assert len(wire.times(LIST)) == 4 * 10
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_run_may_have_coarser_times_than_its_thread() -> None:
+    created = body(created_at="2026-09-14T09:05:31Z")
+    _, client = over({
+        OPEN_THREAD: thread(created_at="2026-09-14T09:05:31.900Z"),
+        START: Lost(),
+        LIST: listed(created),
+    })
+    async with client:
+        assert (await client.start(ON_BUSINESS)).id == RUN
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    "others",
+    [
+        [body(id=OLD_RUN, created_at="2026-09-14T09:05:00Z")],
+        [body(id="elsewhere", thread_id="other")],
+        [body(id="another-agent", agent="tin_resolution")],
+        [body(id="nowhere", thread_id=None)],
+    ],
+)
+async def test_what_is_not_certainly_ours_is_not_taken_for_it(others: list[dict[str, Any]]) -> None:
+    before = listed(body(id="newest", created_at="2026-09-14T09:05:10Z"))
+    wire, client = over({START: Lost(), LIST: [before, listed(*others)]})
+    async with client:
+        with pytest.raises(OutcomeUnknownError, match="found: none"):
+            await client.start(ON_THREAD)
+
+    assert len(wire.bodies(START)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_run_that_names_no_agent_is_known_by_its_thread() -> None:
+    unnamed = {key: value for key, value in body().items() if key != "agent"}
+    _, client = over({OPEN_THREAD: thread(), START: Lost(), LIST: listed(unnamed)})
+    async with client:
+        assert (await client.start(ON_BUSINESS)).id == RUN
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_two_new_runs_on_the_thread_are_not_chosen_between() -> None:
+    wire, client = over({START: Lost(), LIST: [listed(), listed(body(), body(id=OLD_RUN))]})
+    async with client:
+        with pytest.raises(OutcomeUnknownError, match=f"found: {RUN} or {OLD_RUN}"):
+            await client.start(ON_THREAD)
+
+    assert len(wire.bodies(START)) == 1
+    assert len(wire.times(LIST)) == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("dates", "more", "found"),
+    [
+        (["2026-09-14T09:00:00Z", "2026-09-14T08:00:00Z"], True, True),  # newest first
+        (["2026-09-14T08:00:00Z", "2026-09-14T09:00:00Z"], True, False),  # oldest first
+        (["2026-09-14T08:00:00Z", "2026-09-14T09:00:00Z", "2026-09-14T07:00:00Z"], True, False),  # in no order
+        (["2026-09-14T08:00:00Z", "2026-09-14T09:00:00Z"], False, True),  # but all of them
+        (["2026-09-14T09:00:00Z", "2026-09-14T09:00:00Z"], True, False),  # of one moment, and perhaps further ones
+    ],
+)
+async def test_on_a_named_thread_a_list_that_cannot_tell_new_from_old_settles_nothing(
+    dates: list[str], more: bool, found: bool
+) -> None:
+    before = [body(id=f"run-{n}", created_at=date) for n, date in enumerate(dates)]
+    wire, client = over({START: Lost(), LIST: [listed(*before, more=more), listed(body(), *before)]})
+    async with client:
+        if found:
+            assert (await client.start(ON_THREAD)).id == RUN
+        else:
+            with pytest.raises(OutcomeUnknownError, match="certainly new"):
+                await client.start(ON_THREAD)
+
+    assert len(wire.bodies(START)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("trouble", [Lost(), Answer({}, 503), refused(401), Answer({"data": 1})])
+async def test_looks_that_fail_leave_the_outcome_unknown_and_hide_it_behind_nothing(trouble: Scripted) -> None:
+    wire, client = over({OPEN_THREAD: thread(), START: Lost(), LIST: trouble})
+    async with client:
+        with pytest.raises(OutcomeUnknownError, match="the last look failed: "):
+            await client.start(ON_BUSINESS)
+
+    assert len(wire.bodies(START)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_look_that_fails_is_followed_by_another() -> None:
+    wire, client = over({OPEN_THREAD: thread(), START: Lost(), LIST: [Lost(final=True), listed(body())]})
+    async with client:
+        assert (await client.start(ON_BUSINESS)).id == RUN
+
+    assert wire.times(LIST) == [1.0, 3.0]
+
+
+def test_a_client_that_can_no_longer_send_ends_the_looking_at_once() -> None:
+    flow = middesk.start(ON_BUSINESS)
+    next(flow)
+    opened = thread()
+    posted = flow.send(Response(201, {}, opened.body, Request("POST", "/threads")))
+    assert isinstance(posted, Request)
+    assert isinstance(flow.throw(OutcomeUnknownError(posted, "reset")), Pause)
+    assert isinstance(flow.send(Response(204, {}, b"", posted)), Request)
+    with pytest.raises(OutcomeUnknownError, match="this client is closed"):
+        flow.throw(AgentRunsError("this client is closed"))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_stream_whose_start_has_an_unknown_outcome_never_starts_again() -> None:
+    wire, client = over({OPEN_THREAD: thread(), START: Lost(), LIST: [listed()]})
+    async with client:
+        stream = client.stream(ON_BUSINESS)
+        for _ in range(3):
+            with pytest.raises(OutcomeUnknownError):
+                await anext(stream)
+
+    assert len(wire.bodies(START)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_lost_thread_is_made_again_because_an_empty_one_is_harmless() -> None:
+    wire, client = over({OPEN_THREAD: [Lost(), Answer({}, 500), thread()], START: run()})
+    async with client:
+        await client.start(ON_BUSINESS)
+
+    assert len(wire.bodies(OPEN_THREAD)) == 3
+    assert len(wire.bodies(START)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_start_that_was_certainly_not_accepted_is_sent_again() -> None:
+    wire, client = over({OPEN_THREAD: thread(), START: [Lost("refused", sent=False), refused(429), run()]})
+    async with client:
+        assert (await client.start(ON_BUSINESS)).id == RUN
+
+    assert len(wire.bodies(START)) == 3
+    assert wire.times(LIST) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("answer", "kind", "text"),
+    [
+        (Answer(sample("refused-without-context"), 400), InvalidRequestError, "Provide thread_id, business_id"),
+        (refused(401), AuthenticationError, "No."),
+        (refused(404, "Thread not found"), NotFoundError, "Thread not found"),
+        (refused(422, "Business is in audit"), InvalidRequestError, "Business is in audit"),
+        (refused(429, "Slow down"), RateLimitedError, "Slow down"),
+        (Lost("refused", sent=False), TransportError, "refused"),
+    ],
+)
+async def test_a_refused_start_is_an_error_and_nothing_is_looked_for(
+    answer: Scripted, kind: type[Exception], text: str
+) -> None:
+    wire, client = over({OPEN_THREAD: thread(), START: answer})
+    async with client:
+        with pytest.raises(kind, match=text):
+            await client.start(ON_BUSINESS)
+
+    assert wire.times(LIST) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_named_thread_that_cannot_be_looked_at_beforehand_starts_nothing() -> None:
+    wire, client = over({LIST: Answer({}, 503), START: run()})
+    async with client:
+        with pytest.raises(ServerError):
+            await client.start(ON_THREAD)
+
+    assert wire.bodies(START) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_two_starts_on_one_thread_never_take_each_others_run() -> None:
+    """The first loses its answer; the second must not post before the first has been settled."""
+    posted: list[dict[str, Any]] = []
+
+    def post(request: Request) -> Answer:
+        posted.insert(0, body(id=f"run-{len(posted)}", created_at=f"2026-09-14T09:05:3{len(posted)}Z"))
+        return Answer({}, 500) if len(posted) == 1 else Answer(posted[0], 201)
+
+    wire, client = over({START: post, LIST: lambda _: listed(*posted)})
+    async with client:
+        started = await asyncio.gather(client.start(ON_THREAD), client.start(ON_THREAD))
+
+    assert [each.id for each in started] == ["run-0", "run-1"]
+    assert len(wire.bodies(START)) == 2
+
+
+# States ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("running", RunStatus.RUNNING),
+        ("interrupted", RunStatus.REQUIRES_ACTION),
+        ("completed", RunStatus.COMPLETED),
+        ("error", RunStatus.FAILED),
+        ("pending", RunStatus.PENDING),
+        ("failed", RunStatus.FAILED),
+        ("meditating", RunStatus.RUNNING),
+    ],
+)
+def test_each_status_word_of_now_and_then_is_ours_and_an_unknown_one_is_in_flight(word: str, status: RunStatus) -> None:
+    seen = state(body(status=word))
+
+    assert (seen.status, seen.vendor_status) == (status, word)
+    assert (seen.failure == Failure(word)) == (status is RunStatus.FAILED)
+
+
+def test_an_interrupted_run_has_one_action_per_interrupt() -> None:
+    plain = sample("interrupt-of-one-agent")
+    wrapped = sample("interrupted")["interrupts"][0]
+    seen = state(body("interrupted", interrupts=[wrapped, plain]))
+
+    assert seen.actions == (
+        Action(ASKED, "interrupt", wrapped["value"]),
+        Action(ASKED_TOO, "tin_resolution", plain["value"]),
+    )
+    assert seen.vendor == "middesk"
+    assert middesk.handler_names(seen.actions[1]) == ("tin_resolution",)
+
+
+def test_the_status_is_trusted_and_not_what_is_left_in_the_other_fields() -> None:
+    """The sample on get-agent-run is completed, and lists an interrupt."""
+    artifacts = sample("completed")["output"]
+    ended = state(body("every-field"))
+    waiting = state(body("interrupted", output=artifacts))
+
+    assert (ended.actions, ended.output) == ((), body("every-field")["output"])
+    assert waiting.output is None
+    assert state(body("interrupted", interrupts=[])).actions == ()
+
+
+def test_the_output_of_a_completed_run_is_its_envelope_as_it_came() -> None:
+    envelope = {"artifacts": [{"title": "T", "type": "odd", "extra": {"kept": True}}], "more": 1}
+
+    assert state(body("completed", output=envelope)).output == envelope
+    assert state(body("completed", output=None)).output is None
+
+
+def step(kind: str, status: str, label: str, *inner: Mapping[str, Any]) -> dict[str, Any]:
+    return {**sample("steps")[0], "type": kind, "status": status, "label": label, "steps": inner}
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        (None, ""),
+        ([], ""),
+        ([step("activity", "completed", "fine")], ""),
+        ([step("error", "error", "no registry answered"), step("output", "completed", "x")], "no registry answered"),
+        ([step("activity", "error", "outer", step("error", "error", "inner"))], "inner"),
+        ([step("activity", "error", "compare"), step("activity", "completed", "x")], "compare"),
+        ([step("error", "error", "first"), step("error", "error", "last")], "last"),
+    ],
+)
+def test_a_failed_run_says_why_where_its_steps_do(steps: Any, reason: str) -> None:
+    assert state(body("error", steps=steps)).failure == Failure("error", reason)
+    assert state(body("completed", steps=steps)).failure is None
+
+
+def contains(seen: Any, wanted: Any) -> bool:
+    """Tell whether our classes hold every field of a JSON value."""
+    if isinstance(seen, tuple):
+        return len(seen) == len(wanted) and all(contains(*pair) for pair in zip(seen, wanted, strict=True))
+    if attrs.has(type(seen)):
+        return all(contains(getattr(seen, name), value) for name, value in wanted.items())
+    if isinstance(seen, datetime):
+        return seen.tzinfo is not None and seen == datetime.fromisoformat(wanted)
+    return type(seen) is type(wanted) and bool(seen == wanted)
+
+
+@pytest.mark.parametrize("name", ["running", "interrupted", "completed", "error", "every-field"])
+def test_every_documented_field_of_a_sample_is_in_detail(name: str) -> None:
+    seen = state(sample(name))
+
+    assert isinstance(seen.detail, middesk.MiddeskRun)
+    assert contains(seen.detail, sample(name))
+    assert seen.raw == sample(name)
+    assert middesk.detail(seen.raw) == seen.detail
+
+
+def test_times_come_with_and_without_fractions() -> None:
+    assert state(body("error")).detail.created_at == datetime(2026, 9, 14, 10, 12, 0, 418000, UTC)
+    assert state(body()).detail.created_at == datetime(2026, 9, 14, 9, 5, 31, tzinfo=UTC)
+
+
+def test_nested_steps_and_the_policy_that_closed_an_interrupt_are_typed() -> None:
+    plan, asked = state(body("every-field")).detail.steps
+
+    assert plan.steps[0].parent_step_id == plan.id
+    assert plan.steps[0].steps == ()
+    assert (plan.resolved_by, asked.resolved_by) == (None, "auto_approve")
+    assert attrs.evolve(asked, result=None, resolution="skip").resolved_by == "skip"
+
+
+@pytest.mark.parametrize("confidence", ["high", 0.7, 1, None])
+def test_a_confidence_is_a_label_or_a_score(confidence: Any) -> None:
+    artifact = {"title": "T", "type": "t", "confidence": confidence}
+    seen = state(body("completed", output={"artifacts": [artifact]}))
+
+    assert contains(seen.detail.output.artifacts[0], artifact)
+
+
+def test_a_run_as_short_as_a_webhook_has_it_is_read() -> None:
+    seen = state(sample("webhook")["data"]["object"])
+
+    assert seen.ref == RunRef(OLD_RUN, "")
+    assert (seen.detail.agent, seen.detail.requester, seen.detail.output) == (None, None, None)
+
+
+@pytest.mark.parametrize(("steps", "seen"), [("absent", None), (None, None), ([], ())])
+def test_steps_that_were_not_asked_for_may_be_missing_in_any_way(steps: Any, seen: Any) -> None:
+    raw = body() if steps == "absent" else body(steps=steps)
+
+    assert state(raw).detail.steps == seen
+
+
+@pytest.mark.parametrize("field", ["object", "id", "created_at", "updated_at", "status"])
+def test_a_missing_field_names_the_path(field: str) -> None:
+    raw = body()
+    del raw[field]
+    with pytest.raises(ProtocolError, match=rf"required field missing @ \$\.{field}"):
+        state(raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"status": None}, r"expected string, got null @ \$\.status"),
+        ({"interrupts": [{"id": ASKED}]}, r"@ \$\.interrupts\[0\]\.value"),
+        ({"output": {"artifacts": [{"title": 1, "type": "t"}]}}, r"@ \$\.output\.artifacts\[0\]\.title"),
+        ({"steps": [step("activity", "running", "a", {"id": "x"})]}, r"@ \$\.steps\[0\]\.steps\[0\]\.run_id"),
+    ],
+)
+def test_a_wrong_body_names_the_path(changes: dict[str, Any], path: str) -> None:
+    with pytest.raises(ProtocolError, match=path):
+        state(body(**changes))
+
+
+def test_a_read_passes_its_parameters_on_and_needs_no_thread() -> None:
+    asked, _ = drive(middesk.fetch(RunRef(RUN), {"include": "steps"}), run())
+
+    assert isinstance(asked[0], Request)
+    assert (asked[0].line, asked[0].params) == (POLL, {"include": "steps"})
+
+
+def test_a_retry_after_counts_only_while_the_run_is_in_flight() -> None:
+    waiting, ended = Answer(body(), headers={"retry-after": "3"}), Answer(body("error"), headers={"retry-after": "3"})
+
+    assert drive(middesk.fetch(RunRef(RUN), {}), waiting)[1].poll_after == 3.0
+    assert drive(middesk.fetch(RunRef(RUN), {}), ended)[1].poll_after is None
+
+
+def test_the_events_are_asked_for_as_a_stream() -> None:
+    request = middesk.events(RunRef(RUN, THREAD))
+
+    assert (request.line, request.headers) == (f"GET /runs/{RUN}/stream", {"Accept": "text/event-stream"})
+
+
+# Lists ----------------------------------------------------------------------------------------------------------------
+
+
+def test_pages_are_counted_up_while_there_are_more() -> None:
+    asked, first = drive(middesk.page("", None), Answer(sample("list")))
+    asked_too, second = drive(middesk.page("", first.cursor), listed(body(), more=False))
+
+    assert isinstance(asked[0], Request)
+    assert isinstance(asked_too[0], Request)
+    assert asked[0].params == {"page": "1", "per_page": "100"}
+    assert asked_too[0].params == {"page": "2", "per_page": "100"}
+    assert first.runs[0].raw == sample("list")["data"][0]
+    assert first.runs[0].status is RunStatus.FAILED
+    assert second.cursor is None
+
+
+def test_a_list_of_a_thread_leaves_out_the_others_and_goes_on_past_a_page_without_any() -> None:
+    _, mixed = drive(middesk.page(THREAD, None), listed(body(), body("error"), more=True))
+    _, others = drive(middesk.page(THREAD, "2"), listed(body("error"), more=True))
+
+    assert [each.id for each in mixed.runs] == [RUN]
+    assert (others.runs, others.cursor) == ((), "3")
+
+
+@pytest.mark.parametrize("empty", [{"has_more": True, "data": []}, {"has_more": True}])
+def test_an_empty_page_is_the_last_whatever_it_says(empty: dict[str, Any]) -> None:
+    _, page = drive(middesk.page("", "7"), Answer({"object": "list", **empty}))
+
+    assert (page.runs, page.cursor) == ((), None)
+
+
+def test_a_wrong_run_in_a_list_names_its_place() -> None:
+    with pytest.raises(ProtocolError, match=r"expected string, got integer @ \$\.data\[1\]\.id"):
+        drive(middesk.page("", None), listed(body(), body(id=7)))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_runs_are_iterated_over_every_page() -> None:
+    pages = {"1": listed(body(), more=True), "2": listed(body("error"))}
+    _, client = over({LIST: lambda request: pages[request.params["page"]]})
+    async with client:
+        assert [each.id async for each in client.runs()] == [RUN, OLD_RUN]
+        assert [each.id async for each in client.runs(THREAD)] == [RUN]
+
+
+# Answering ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_posted_with_its_interrupt_and_the_run_read_again() -> None:
+    wanted = sample("answer")
+    waiting = state(paused())
+    asked, after = drive(middesk.resume(waiting, outputs(paused(), wanted["input"])), Answer(paused(ASKED_TOO)), run())
+
+    assert lines(asked) == [repr(Hold(f"middesk run {RUN}")), RESUME, POLL]
+    assert isinstance(asked[1], Request)
+    assert asked[1].json == wanted
+    assert not asked[1].idempotent
+    assert (after.ref, after.status) == (waiting.ref, RunStatus.RUNNING)
+
+
+@pytest.mark.parametrize("answer", [{"a": None}, "yes", ["x"], 0, False, None])
+def test_any_json_is_an_answer_and_goes_through_unchanged(answer: Any) -> None:
+    waiting = state(paused())
+    asked, _ = drive(middesk.resume(waiting, [ToolOutput(waiting.actions[0], answer)]), Answer({}), run())
+
+    assert isinstance(asked[1], Request)
+    assert asked[1].json == {"interrupt_id": ASKED, "input": answer}
+
+
+def test_a_reason_why_there_is_no_answer_cannot_be_mistaken_for_one() -> None:
+    waiting = state(paused())
+    failed = ToolOutput(waiting.actions[0], "nobody is in", is_error=True)
+    asked, _ = drive(middesk.resume(waiting, [failed]), Answer({}), run())
+
+    assert isinstance(asked[1], Request)
+    assert asked[1].json == {"interrupt_id": ASKED, "input": {"error": "nobody is in"}}
+
+
+def test_each_interrupt_takes_a_post_of_its_own() -> None:
+    both = paused(ASKED, ASKED_TOO)
+    asked, after = drive(
+        middesk.resume(state(both), outputs(both)), Answer({}), Answer(paused(ASKED_TOO)), Answer({}), run()
+    )
+
+    assert lines(asked)[1:] == [RESUME, POLL, RESUME, POLL]
+    assert [each.json["interrupt_id"] for each in asked if isinstance(each, Request) and each.json] == [
+        ASKED,
+        ASKED_TOO,
+    ]
+    assert after.status is RunStatus.RUNNING
+
+
+def test_what_the_run_no_longer_waits_for_is_not_answered() -> None:
+    three = paused(ASKED, ASKED_TOO, "int_3")
+    asked, _ = drive(
+        middesk.resume(state(three), outputs(three)), Answer({}), Answer(paused("int_3")), Answer({}), run()
+    )
+    assert lines(asked)[1:] == [RESUME, POLL, RESUME, POLL]
+    assert isinstance(asked[3], Request)
+    assert asked[3].json["interrupt_id"] == "int_3"
+
+    both = paused(ASKED, ASKED_TOO)
+    asked, after = drive(middesk.resume(state(both), outputs(both)), Answer({}), run())
+    assert lines(asked)[1:] == [RESUME, POLL]
+    assert after.status is RunStatus.RUNNING
+
+
+def test_one_of_two_interrupts_may_be_answered_and_the_other_left_open() -> None:
+    both = paused(ASKED, ASKED_TOO)
+    asked, after = drive(middesk.resume(state(both), outputs(both)[1:]), Answer({}), Answer(paused(ASKED)))
+
+    assert lines(asked)[1:] == [RESUME, POLL]
+    assert [action.id for action in after.actions] == [ASKED]
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_an_interrupt_is_answered_once_in_a_call(times: int) -> None:
+    with pytest.raises(ConfigurationError, match="one answer to each"):
+        next(middesk.resume(state(paused()), outputs(paused()) * times))
+
+
+LOST_ANSWERS: list[Scripted] = [Lost(), Answer({}, 500), Answer(b"<html>", 502), Answer(b"{", 200)]
+
+
+async def resumed(wire: Wire, raw: Mapping[str, Any] | None = None, retry: Retry | None = None) -> Run:
+    async with client_of(wire, middesk, retry=retry or Retry(backoff=STEADY)) as client:
+        return await client.resume(state(raw or paused()), outputs(raw or paused()))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("lost", LOST_ANSWERS)
+@pytest.mark.parametrize("after", [body(), body("completed"), paused(ASKED_TOO), body(status="meditating")])
+async def test_a_lost_answer_that_was_taken_is_not_sent_again(lost: Scripted, after: dict[str, Any]) -> None:
+    wire = Wire({RESUME: lost, POLL: Answer(after)})
+
+    assert (await resumed(wire)).raw == after
+    assert len(wire.bodies(RESUME)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_lost_answer_that_is_taken_late_is_not_sent_again() -> None:
+    wire = Wire({RESUME: Lost(), POLL: [Answer(paused()), run()]})
+
+    assert (await resumed(wire)).status is RunStatus.RUNNING
+    assert len(wire.bodies(RESUME)) == 1
+    assert wire.times(POLL) == [0.0, 1.0]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("lost", LOST_ANSWERS)
+async def test_a_lost_answer_that_did_not_arrive_is_sent_once_more(lost: Scripted) -> None:
+    wire = Wire({RESUME: [lost, Answer({})], POLL: [Answer(paused()), Answer(paused()), run()]})
+
+    assert (await resumed(wire)).status is RunStatus.RUNNING
+    first, second = wire.bodies(RESUME)
+    assert first == second
+    assert [request.line for _, request in wire.asked] == [RESUME, POLL, POLL, RESUME, POLL]
+    assert wire.times(RESUME) == [0.0, 1.0]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_an_answer_lost_twice_is_not_sent_a_third_time() -> None:
+    wire = Wire({RESUME: Lost(), POLL: Answer(paused())})
+    with pytest.raises(OutcomeUnknownError, match="sent twice, and the interrupt is still listed") as caught:
+        await resumed(wire)
+
+    assert caught.value.request.line == RESUME
+    assert len(wire.bodies(RESUME)) == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_the_second_of_two_lost_answers_may_have_been_taken() -> None:
+    wire = Wire({RESUME: Lost(), POLL: [Answer(paused()), Answer(paused()), run()]})
+
+    assert (await resumed(wire)).status is RunStatus.RUNNING
+    assert len(wire.bodies(RESUME)) == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_repeated_answer_that_is_refused_because_the_first_was_taken_is_no_error() -> None:
+    refusal = Answer(sample("refused-as-not-pending"), 422)
+    wire = Wire({RESUME: [Lost(), refusal], POLL: [Answer(paused()), Answer(paused()), run()]})
+
+    assert (await resumed(wire)).status is RunStatus.RUNNING
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("trouble", [Lost(), Answer({}, 503), refused(404), Answer({})])
+async def test_a_lost_answer_to_a_run_that_cannot_be_read_is_not_sent_again(trouble: Scripted) -> None:
+    wire = Wire({RESUME: Lost(), POLL: trouble})
+    with pytest.raises(OutcomeUnknownError, match="connection reset") as caught:
+        await resumed(wire)
+
+    assert isinstance(caught.value.__cause__, TransportError)
+    assert len(wire.bodies(RESUME)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("status", [400, 404, 409, 422])
+@pytest.mark.parametrize("after", [body(), body("completed"), paused(ASKED_TOO)])
+async def test_a_refusal_of_what_is_no_longer_asked_says_that_it_was_already_resolved(
+    status: int, after: dict[str, Any]
+) -> None:
+    wire = Wire({RESUME: Answer(sample("refused-as-not-pending"), status), POLL: Answer(after)})
+    with pytest.raises(ConflictError, match=f"interrupt {ASKED} of run {RUN} was already resolved") as caught:
+        await resumed(wire)
+
+    assert "No pending interrupt with this id on the run (parameter: interrupt_id)" in str(caught.value)
+    assert caught.value.status == status
+    assert isinstance(caught.value.__cause__, APIError)
+    assert len(wire.bodies(RESUME)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("refusal", "poll", "kind"),
+    [
+        (refused(422, "Unknown decision"), Answer(paused()), InvalidRequestError),
+        (refused(422, "Unknown decision"), Answer({}, 503), InvalidRequestError),
+        (refused(404, "Run not found"), refused(404), NotFoundError),
+        (refused(403, "Not yours"), run(), AuthenticationError),
+    ],
+)
+async def test_any_other_refusal_is_the_vendors_own(refusal: Answer, poll: Answer, kind: type[APIError]) -> None:
+    wire = Wire({RESUME: refusal, POLL: poll})
+    with pytest.raises(kind, match=json.loads(refusal.body)["errors"][0]["message"]) as caught:
+        await resumed(wire)
+
+    assert "already resolved" not in str(caught.value)
+    assert len(wire.bodies(RESUME)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_an_answer_that_was_certainly_not_accepted_is_sent_again() -> None:
+    wire = Wire({RESUME: [Lost("refused", sent=False), refused(429), Answer({})], POLL: run()})
+
+    assert (await resumed(wire)).status is RunStatus.RUNNING
+    assert len(wire.bodies(RESUME)) == 3
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_what_was_said_on_acceptance_counts_only_if_the_run_cannot_be_read() -> None:
+    wire = Wire({RESUME: run(), POLL: Lost()})
+    assert (await resumed(wire)).status is RunStatus.RUNNING
+
+    for silent in (Answer(b"", 204), Answer({"ok": True}), run(id="another")):
+        wire = Wire({RESUME: silent, POLL: Lost()})
+        with pytest.raises(TransportError):
+            await resumed(wire)
+        assert len(wire.bodies(RESUME)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_two_answers_to_one_pause_go_one_after_the_other() -> None:
+    """The second is refused by the vendor, and says so; it never overtakes the first."""
+    taken = False
+
+    def post(request: Request) -> Answer:
+        nonlocal taken
+        taken, before = True, taken
+        return Answer(sample("refused-as-not-pending"), 422) if before else Answer(body(), after=5.0)
+
+    wire = Wire({RESUME: post, POLL: lambda _: Answer(body() if taken else paused())})
+    async with client_of(wire, middesk) as client:
+        first, second = await asyncio.gather(
+            client.resume(state(paused()), outputs(paused())),
+            client.resume(state(paused()), outputs(paused())),
+            return_exceptions=True,
+        )
+
+    assert isinstance(first, Run)
+    assert isinstance(second, ConflictError)
+    assert wire.times(RESUME) == [0.0, 5.0]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_stream_answers_each_pause_of_one_run_until_it_is_over() -> None:
+    wire = Wire({
+        OPEN_THREAD: thread(),
+        START: run(),
+        POLL: [
+            Answer(paused()),
+            Answer(paused()),  # a read that is older than the answer
+            run(),
+            Answer(paused(ASKED_TOO)),
+            run(),
+            run("completed"),
+        ],
+        RESUME: Answer({}),
+    })
+    handled: list[str] = []
+
+    async def decide(action: Action) -> dict[str, str]:
+        handled.append(action.id)
+        if action.id == ASKED_TOO:
+            raise ToolError("nobody is in")
+        return {"decision": "approve"}
+
+    async with client_of(wire, middesk) as client:
+        seen = [each.vendor_status async for each in client.stream(ON_BUSINESS, tools=decide)]
+
+    assert seen == ["running", "interrupted", "running", "interrupted", "running", "completed"]
+    assert handled == [ASKED, ASKED_TOO]
+    assert [each["input"] for each in wire.bodies(RESUME)] == [{"decision": "approve"}, {"error": "nobody is in"}]
+    assert len(wire.bodies(START)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_pause_that_nothing_answers_ends_the_wait() -> None:
+    wire = Wire({POLL: Answer(sample("interrupted"))})
+    async with client_of(wire, middesk) as client:
+        with pytest.raises(ActionRequiredError, match="no handler for interrupt"):
+            await client.result(RunRef(RUN), tools={"tin_resolution": lambda: 1})
+        with pytest.raises(UnsupportedError, match="cancel"):
+            await client.cancel(RunRef(RUN))
+
+
+# Agents, threads, feedback --------------------------------------------------------------------------------------------
+
+AGENT_BODY = {
+    "object": "agent",
+    "id": "2a6f0c1e-9d57-4b38-8e21-70f4b5c3d916",
+    "type": AGENT,
+    "created_at": "2026-01-15T12:00:00.000Z",
+    "updated_at": "2026-01-15T12:00:00.000Z",
+    "name": "CIP",
+    "description": "Plans and delegates.",
+}
+
+
+def test_agents_are_listed_and_read() -> None:
+    bare = {key: value for key, value in AGENT_BODY.items() if key not in {"name", "description"}}
+    asked, page = drive(middesk.list_agents(), Answer({"data": [AGENT_BODY, bare]}))
+    assert lines(asked) == ["GET /agents"]
+    assert contains(page.items[0], AGENT_BODY)
+    assert page.items[1].name is None
+
+    asked, agent = drive(middesk.get_agent("a/b"), Answer(AGENT_BODY))
+    assert lines(asked) == ["GET /agents/a%2Fb"]
+    assert agent == page.items[0]
+
+
+def test_threads_are_created_read_and_listed() -> None:
+    asked, made = drive(middesk.create_thread(AGENT, business_id=BUSINESS), thread())
+    assert isinstance(asked[0], Request)
+    assert (asked[0].line, asked[0].json) == (OPEN_THREAD, {"type": AGENT, "business_id": BUSINESS})
+    assert asked[0].idempotent
+    assert contains(made, sample("thread"))
+
+    asked, read = drive(middesk.get_thread(THREAD), thread(steps=sample("steps")))
+    assert lines(asked) == [f"GET /threads/{THREAD}"]
+    assert contains(read.steps, sample("steps"))
+
+    page = {"object": "list", "has_more": True, "data": [sample("thread")], "total_count": 3}
+    asked, listed_ = drive(middesk.list_threads(page=2, per_page=1, business_id=BUSINESS), Answer(page))
+    assert isinstance(asked[0], Request)
+    assert asked[0].params == {"page": "2", "per_page": "1", "business_id": BUSINESS}
+    assert (listed_.items, listed_.has_more, listed_.total_count) == ((made,), True, 3)
+
+    asked, empty = drive(middesk.list_threads(), Answer({"object": "list", "has_more": True}))
+    assert isinstance(asked[0], Request)
+    assert asked[0].params == {"page": "1", "per_page": "100"}
+    assert (empty.items, empty.has_more) == ((), False)
+
+
+FEEDBACK = {
+    "object": "run_feedback",
+    "id": "6b0d2f94-38c7-4e15-a9b0-c5f1d7e24a83",
+    "run_id": RUN,
+    "rating": "NEGATIVE",
+    "artifact_id": "5e2b9d40-7c16-4a83-9f05-d1c8e6b3a277",
+    "comment": None,
+    "reviewer": {"type": "Account", "id": "0c7a15de-3b94-4e62-b8d1-64f0a2c9e873"},
+    "superseded_prior": False,
+    "created_at": "2026-09-14T09:40:00Z",
+}
+
+
+def test_feedback_is_given_and_may_be_repeated() -> None:
+    artifact = str(FEEDBACK["artifact_id"])
+    asked, given = drive(
+        middesk.give_feedback(RUN, rating="NEGATIVE", artifact_id=artifact, comment="Wrong state."),
+        Answer(FEEDBACK, 201),
+    )
+
+    assert isinstance(asked[0], Request)
+    assert (asked[0].line, asked[0].idempotent) == (f"POST /runs/{RUN}/feedback", True)
+    assert asked[0].json == {"rating": "NEGATIVE", "artifact_id": artifact, "comment": "Wrong state."}
+    assert contains(given, FEEDBACK)
+
+    asked, _ = drive(middesk.give_feedback(RUN, rating="POSITIVE", artifact_id=artifact), Answer(FEEDBACK))
+    assert isinstance(asked[0], Request)
+    assert asked[0].json == {"rating": "POSITIVE", "artifact_id": artifact}
+
+
+@pytest.mark.parametrize(
+    ("flow", "named"),
+    [
+        (lambda: middesk.create_thread("", business_id=BUSINESS), "type is ''"),
+        (lambda: middesk.create_thread(AGENT), "give either business_id"),
+        (lambda: middesk.create_thread(AGENT, context_id=BUSINESS), "both context_type and context_id"),
+        (lambda: middesk.list_threads(page=0), "page is 0"),
+        (lambda: middesk.list_threads(per_page=0), "per_page is 0"),
+        (lambda: middesk.list_threads(per_page=101), "per_page is 101"),
+        (lambda: middesk.give_feedback(RUN, rating="GOOD", artifact_id="a"), "rating is 'GOOD'"),
+        (lambda: middesk.give_feedback(RUN, rating="POSITIVE", artifact_id=""), "artifact_id is ''"),
+        (lambda: middesk.give_feedback(RUN, rating="POSITIVE", artifact_id="a", comment="x" * 5001), "5001 char"),
+        (lambda: middesk.give_feedback("", rating="POSITIVE", artifact_id="a"), "path"),
+        (lambda: middesk.get_thread(".."), "path"),
+        (lambda: middesk.get_agent(""), "path"),
+        (lambda: middesk.fetch(RunRef(""), {}), "path"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_before_any_request(flow: Callable[[], Flow[Any]], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        next(flow())
+
+
+def test_blanks_around_a_comment_do_not_count() -> None:
+    comment = " " * 5000 + "x" * 5000
+    assert isinstance(next(middesk.give_feedback(RUN, rating="POSITIVE", artifact_id="a", comment=comment)), Request)
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            Answer(sample("refused-without-context"), 400),
+            "Provide thread_id, business_id, or context_type with context_id",
+        ),
+        (
+            Answer(sample("refused-as-not-pending"), 422),
+            "No pending interrupt with this id on the run (parameter: interrupt_id)",
+        ),
+        (Answer({"errors": [{"message": "One"}, {"parameter": "x"}, 7, {"message": "Two"}]}, 400), "One; Two"),
+        (Answer({"errors": []}, 404), '{"errors":[]}'),
+        (Answer({"errors": "none"}, 404), '{"errors":"none"}'),
+        (Answer(b"<html>bad gateway</html>", 502), "<html>bad gateway</html>"),
+        (Answer(b"", 401), ""),
+    ],
+)
+def test_an_error_body_says_what_is_wrong_in_whatever_form_it_comes(answer: Answer, message: str) -> None:
+    headers = {"x-request-id": "req-1"}
+    found = middesk.problem(Response(answer.status, headers, answer.body, Request("GET", "/runs")))
+
+    assert (found.message, found.code, found.request_id) == (message, None, "req-1")
+
+
+# Webhooks -------------------------------------------------------------------------------------------------------------
+
+SECRET = "whsec-5f0c"
+
+
+def signed(event: Any) -> tuple[bytes, str]:
+    raw = event if isinstance(event, bytes) else codec.encode(event)
+    return raw, hmac.new(SECRET.encode(), raw, hashlib.sha256).hexdigest()
+
+
+def test_a_webhook_with_the_right_signature_is_an_event_that_names_its_run() -> None:
+    raw, signature = signed(sample("webhook"))
+    event = middesk.verify_webhook(raw, signature, SECRET)
+
+    assert contains(event, sample("webhook"))
+    assert (event.type, event.ref) == ("run.completed", RunRef(OLD_RUN))
+    assert middesk.verify_webhook(raw, f" {signature.upper()}\n", SECRET) == event
+
+
+@pytest.mark.parametrize("signature", ["", "0" * 64, "\udcff", None, "sha256=abc"])
+def test_a_webhook_with_another_signature_is_refused(signature: Any) -> None:
+    raw, _ = signed(sample("webhook"))
+    with pytest.raises(ProtocolError, match="signature does not match"):
+        middesk.verify_webhook(raw, signature, SECRET)
+
+
+def test_a_webhook_whose_body_or_secret_is_another_is_refused() -> None:
+    raw, signature = signed(sample("webhook"))
+    with pytest.raises(ProtocolError, match="signature does not match") as caught:
+        middesk.verify_webhook(raw + b" ", signature, SECRET)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(ProtocolError, match="signature does not match"):
+        middesk.verify_webhook(raw, signature, "other")
+    with pytest.raises(ConfigurationError, match="secret is ''"):
+        middesk.verify_webhook(raw, signature, "")
+
+
+@pytest.mark.parametrize("event", [b"<html>", [], {"id": "e", "type": "run.created"}, {"id": "e", "data": {}}])
+def test_a_signed_body_that_is_no_event_is_not_what_is_documented(event: Any) -> None:
+    with pytest.raises(ProtocolError, match="not an event"):
+        middesk.verify_webhook(*signed(event), SECRET)
+
+
+@pytest.mark.parametrize(
+    ("about", "ref"),
+    [
+        ({"object": {"object": "run", "id": RUN, "thread_id": THREAD}}, RunRef(RUN, THREAD)),
+        ({"object": {"object": "business", "id": BUSINESS}}, None),
+        ({"object": {"object": "run"}}, None),
+        ({"object": "run"}, None),
+        ({}, None),
+    ],
+)
+def test_an_event_names_a_run_only_if_it_is_about_one(about: dict[str, Any], ref: RunRef | None) -> None:
+    event = {"id": "e1", "type": "thing.happened", "data": about, "account_id": "acc"}
+
+    seen = middesk.verify_webhook(*signed(event), SECRET)
+    assert (seen.ref, seen.account_id, seen.created_at) == (ref, "acc", None)
