@@ -7,7 +7,6 @@ type says; unknown fields are ignored, missing or wrong ones are reported with t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -15,11 +14,10 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 import attrs
-import msgspec
 
 from .errors import ConfigurationError
 
-if TYPE_CHECKING:  # imported when the first body is read: `import agentruns` stays light
+if TYPE_CHECKING:  # this and msgspec are imported when they are first used: `import agentruns` stays light
     import cattrs
 
 T = TypeVar("T")
@@ -41,6 +39,8 @@ def decode(body: bytes | str) -> Any:
     """Return the JSON value in *body*; empty is None. Raise `CodecError` for anything that is not JSON."""
     if not body:
         return None
+    import msgspec
+
     try:
         return msgspec.json.decode(body.removeprefix(_MARK) if isinstance(body, bytes) else body)
     except RecursionError:
@@ -51,6 +51,8 @@ def decode(body: bytes | str) -> Any:
 
 def encode(value: Any) -> bytes:
     """Return *value*, made of plain JSON types, as JSON."""
+    import msgspec
+
     return msgspec.json.encode(value)
 
 
@@ -60,6 +62,10 @@ def plain(value: Any, what: str) -> Any:
 
     Raise `ConfigurationError`, naming *what* it is, for what JSON cannot carry: NaN, sets of objects, lone surrogates.
     """
+    import json
+
+    import msgspec
+
     try:
         builtins = msgspec.to_builtins(value, str_keys=True)
         return msgspec.json.decode(json.dumps(builtins, allow_nan=False, ensure_ascii=False).encode())

@@ -11,18 +11,19 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import msgspec
 from attrs import field, frozen
 
 from . import check, codec
 from .errors import AgentRunsError, ConfigurationError, ToolError
 from .model import Action, ToolOutput
-from .signature import Signature, description
+
+if TYPE_CHECKING:  # imported with the first tool, as it brings the library that makes schemas
+    from .signature import Signature
 
 Function: TypeAlias = Callable[..., Any]
 F = TypeVar("F", bound=Function)
@@ -73,9 +74,11 @@ class Tool:
     def _bound(self, action: Action) -> Callable[[], Any]:
         if self.signature is None:
             return partial(self.function, action)
+        from msgspec import ValidationError
+
         try:
             positional, named = self.signature.structure(action.arguments)
-        except msgspec.ValidationError as error:
+        except ValidationError as error:
             raise ToolError(f"the arguments do not fit: {error}") from None
         return partial(self.function, *positional, **named)
 
@@ -162,6 +165,8 @@ class Tools:
 
     def schemas(self) -> tuple[ToolSchema, ...]:
         """Return name, description and JSON Schema of every named tool, in the order of registration."""
+        from .signature import description
+
         return tuple(
             ToolSchema(
                 tool.name,
@@ -236,6 +241,8 @@ def _tool(function: Function, name: str | None, timeout: float | None, repeatabl
     called = getattr(function, "__name__", None) if name is None else name
     if not isinstance(called, str) or not called or called == "<lambda>":
         raise ConfigurationError(f"{function!r} has no name; give it one: `tools.add(function, name=...)`")
+    from .signature import Signature
+
     return Tool(called, function, Signature.of(function, called), _seconds(timeout, called), repeatable)
 
 

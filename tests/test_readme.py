@@ -14,7 +14,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from agentruns import connect, narrative
-from agentruns.emulator import Emulator, Narrative
+from agentruns.emulator import Call, Emulator, Turn
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = {
@@ -24,12 +24,17 @@ BLOCKS = {
 }
 
 
+QUESTIONS = [Turn(calls=[Call("ask-questions", {"question": "Which?", "suggestedAnswers": ["This"]})]), Turn("Done.")]
+
+
 @pytest.fixture(autouse=True)
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator[Narrative]]:
-    with Emulator("narrative") as running:
-        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
-        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
-        yield running
+def _emulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with Emulator("narrative") as one, Emulator("origami", script=QUESTIONS, retry_after=0) as other:
+        monkeypatch.setenv("NARRATIVE_BASE_URL", one.base_url)
+        monkeypatch.setenv("NARRATIVE_TOKEN", one.token)
+        monkeypatch.setenv("ORIGAMI_BASE_URL", other.base_url)
+        monkeypatch.setenv("ORIGAMI_API_KEY", other.token)
+        yield
 
 
 def test_there_are_blocks() -> None:

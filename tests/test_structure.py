@@ -156,7 +156,9 @@ def test_every_dialect_satisfies_the_protocol_and_is_public() -> None:
         assert name in agentruns.__all__
 
 
-@pytest.mark.parametrize("heavy", ["aiohttp", "cattrs", "rich", "docstring_parser", "agentruns.dialects.narrative"])
+@pytest.mark.parametrize(
+    "heavy", ["aiohttp", "cattrs", "msgspec", "rich", "docstring_parser", "agentruns.dialects.narrative"]
+)
 def test_importing_agentruns_does_not_import(heavy: str) -> None:
     program = f"import sys, agentruns; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -232,7 +232,7 @@ class State:
             self._tables[table.id], facts = changed(
                 self.stage.ids, table, deed, at, self.stamp(at), failing=self.options.cells_errored
             )
-        self._report(run, {**facts, "type": deed.type, "tableId": key})
+        self._report(run, {"type": deed.type, "tableId": key, **facts})
 
     def _create_table(self, run: OrigamiRun, deed: Deed, at: float) -> tuple[OrigamiRun, str]:
         agent = self._agents[run.agent_id]
