@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, NoReturn, Self
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
 
 from .errors import RunError
 from .model import Origins, Outcome, Run
+from .steps import Steps
 
 
-class Batch(AsyncGenerator[Outcome, None]):
+class Batch(Steps[Outcome]):
     """
     Iterate over the outcomes of many origins in the order in which they end; made by `client.batch(...)`.
 
@@ -32,15 +33,6 @@ class Batch(AsyncGenerator[Outcome, None]):
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._exhausted = False
         self._count = 0
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     async def __anext__(self) -> Outcome:
         """Return the next outcome; raise only what *origins* itself raises."""
@@ -81,18 +73,6 @@ class Batch(AsyncGenerator[Outcome, None]):
         for task in self._tasks:
             if not task.done() and not (loop := task.get_loop()).is_closed():
                 loop.call_soon_threadsafe(task.cancel)
-
-    async def asend(self, value: None) -> Outcome:
-        """Return the next outcome; nothing can be sent in."""
-        if value is not None:
-            raise TypeError("a batch takes no values; iterate over it")
-        return await self.__anext__()
-
-    async def athrow(self, kind: Any, value: Any = None, traceback: Any = None) -> NoReturn:
-        """Close the batch and raise the given exception."""
-        await self.aclose()
-        error = kind if isinstance(kind, BaseException) else value if isinstance(value, BaseException) else kind(value)
-        raise error.with_traceback(traceback) if traceback else error
 
 
 async def _one(run: Callable[[Any], Awaitable[Run]], index: int, origin: Any, key: str | None) -> Outcome:

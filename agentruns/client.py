@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
 from weakref import WeakSet, WeakValueDictionary
 
@@ -28,7 +28,7 @@ from .errors import (
 from .flow import perform
 from .model import Action, Flow, Origins, Run, RunRef, RunStatus, ToolOutput
 from .schedule import Backoff, Retry, Schedule
-from .stream import OnCancel, Options, RunStream
+from .stream import OnCancel, Options, RunStream, StreamOptions
 from .tools import Tools, ToolsLike
 from .transport import MAX_BODY, Address, AiohttpTransport, Secret, Transport
 
@@ -180,37 +180,13 @@ class Client:
         self._streams.add(stream)
         return stream
 
-    async def result(
-        self,
-        origin: Any,
-        *,
-        tools: ToolsLike | None = None,
-        timeout: float | None = 600.0,
-        max_resumes: int = 10,
-        progress: bool = False,
-        patience: float = 60.0,
-        stall: float | None = None,
-        on_cancel: OnCancel = "leave",
-        events: bool = False,
-        key: str | None = None,
-    ) -> Run:
+    async def result(self, origin: Any, **options: Unpack[StreamOptions]) -> Run:
         """
-        Follow a run to its end and return its last state; the parameters are those of `stream`.
+        Follow a run to its end and return its last state; the options are those of `stream`.
 
         Raise `RunFailedError` if it failed, `ActionRequiredError` if it waits for an answer that *tools* does not give.
         """
-        async with self.stream(
-            origin,
-            tools=tools,
-            timeout=timeout,
-            max_resumes=max_resumes,
-            progress=progress,
-            patience=patience,
-            stall=stall,
-            on_cancel=on_cancel,
-            events=events,
-            key=key,
-        ) as stream:
+        async with self.stream(origin, **options) as stream:
             async for _ in stream:
                 pass
         run = stream.run

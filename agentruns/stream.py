@@ -14,8 +14,8 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, Literal, NoReturn, Protocol, Self, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 import anyio
 from attrs import field, frozen
@@ -36,7 +36,8 @@ from .errors import (
 )
 from .model import Action, Run, RunRef, RunStatus, ToolOutput
 from .schedule import Schedule
-from .tools import Tool, Tools, answer
+from .steps import Steps
+from .tools import Tool, Tools, ToolsLike, answer
 
 logger = logging.getLogger("agentruns")
 
@@ -108,7 +109,21 @@ class Options:
     events: bool = False
 
 
-class RunStream(AsyncGenerator[Run, None]):
+class StreamOptions(TypedDict, total=False):
+    """What `client.stream` takes beside the origin, for those who pass it on."""
+
+    tools: ToolsLike | None
+    timeout: float | None
+    max_resumes: int
+    progress: bool
+    patience: float
+    stall: float | None
+    on_cancel: OnCancel
+    events: bool
+    key: str | None
+
+
+class RunStream(Steps[Run]):
     """
     Iterate over the states of one run; made by `client.stream(...)`.
 
@@ -150,15 +165,6 @@ class RunStream(AsyncGenerator[Run, None]):
 
     # The protocol of an async generator -------------------------------------------------------------------------------
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
     async def __anext__(self) -> Run:
         """
         Return the next state.
@@ -177,18 +183,6 @@ class RunStream(AsyncGenerator[Run, None]):
             raise AgentRunsError(self._closed)
         self._over = True
         raise StopAsyncIteration
-
-    async def asend(self, value: None) -> Run:
-        """Return the next state; nothing can be sent into a run's states."""
-        if value is not None:
-            raise TypeError("a RunStream takes no values; iterate over it")
-        return await self.__anext__()
-
-    async def athrow(self, kind: Any, value: Any = None, traceback: Any = None) -> NoReturn:
-        """Close the stream and raise the given exception."""
-        await self.aclose()
-        error = kind if isinstance(kind, BaseException) else value if isinstance(value, BaseException) else kind(value)
-        raise error.with_traceback(traceback) if traceback else error
 
     async def aclose(self) -> None:
         """End the stream, and what it has under way; another task that waits on it sees its end."""

@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from agentruns import (
+    APIError,
     Backoff,
     Client,
     ConflictError,
@@ -171,6 +172,39 @@ async def test_the_vendors_refusals_arrive_as_they_are(given: list[str]) -> None
     assert conflict.value.code == "version-conflict"
     assert conflict.value.request_id
     assert emulator.state.runs_started == 1
+
+
+SLUGS = Narrative.plants
+
+
+async def meet(client: Client, conversation_id: str, run: Run) -> None:
+    """Make every kind of request once."""
+    await client.perform(narrative.create_conversation(config(booking_tools([]))))
+    await client.perform(narrative.get_conversation(conversation_id))
+    await client.fetch(run)
+    await client.start(narrative.UserMessage(conversation_id, "And another.", expected_version=0))
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+async def test_every_documented_refusal_of_the_vendor_arrives_with_its_code_title_page_and_log_id(slug: str) -> None:
+    tools = booking_tools([])
+    async with (
+        Emulator("narrative", script=[Turn("Done.", running=0.05)]) as emulator,
+        connect(narrative, token=emulator.token, base_url=emulator.base_url, retry=Retry(attempts=1)) as client,
+    ):
+        conversation = await client.perform(narrative.create_conversation(config(tools)))
+        run = await client.start(narrative.UserMessage(conversation.id, "Find a time."))
+        emulator.fail(Fault.vendor(slug))
+        with pytest.raises(APIError) as caught:
+            await meet(client, conversation.id, run)
+
+    error = caught.value
+    assert error.code == slug
+    assert error.title
+    assert error.docs_url
+    assert error.docs_url.endswith(f"/errors/{slug}")
+    assert error.request_id
+    assert error.message
 
 
 async def test_200_concurrent_streams_all_end_rightly_and_leave_nothing_behind(given: list[str]) -> None:

@@ -25,6 +25,7 @@ LAYERS = [
     "client",
     "batch",
     "stream",
+    "steps",
     "transport",
     "pace",
     "flow",
