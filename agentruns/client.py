@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
@@ -222,7 +222,7 @@ class Client:
         """Cancel a run and return what the vendor says of it; raise `UnsupportedError` where there is no cancel."""
         return await self.perform(self._capable(Cancels, "cancel").cancel(_ref(run)))
 
-    def runs(self, parent: str | None = None) -> AsyncIterator[Run]:
+    def runs(self, parent: str | None = None) -> AsyncGenerator[Run, None]:
         """Iterate over the runs of *parent*, page by page; raise `UnsupportedError` where the vendor has no list."""
         return self._pages(self._capable(Lists, "list"), parent or "")
 
@@ -279,7 +279,7 @@ class Client:
                 logger.debug("looking again: %s", error)
         return await self.perform(make())
 
-    async def _pages(self, dialect: Lists, parent: str) -> AsyncIterator[Run]:
+    async def _pages(self, dialect: Lists, parent: str) -> AsyncGenerator[Run, None]:
         cursor: str | None = None
         last: set[RunRef] = set()
         while True:

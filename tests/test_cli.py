@@ -209,6 +209,32 @@ def test_the_demo_shows_every_vendor() -> None:
     assert arguments.parse(["demo"]).vendor is None
 
 
+def test_list_prints_the_runs_of_a_vendor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with Emulator("middesk") as running:
+        monkeypatch.setenv("MIDDESK_BASE_URL", running.base_url)
+        monkeypatch.setenv("MIDDESK_API_KEY", running.token)
+        business = ["--business-id", "b86f3c52-11d9-4f07-8e6a-90c2d5a7714f"]
+        for _ in range(3):
+            assert commands.main(["run", "middesk", "--type", "cip_orchestrator", *business]) == 0
+        capsys.readouterr()
+        assert commands.main(["list", "middesk", "--limit", "2"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert commands.main(["list", "middesk", "--json"]) == 0
+        runs = [Run.from_json(line) for line in capsys.readouterr().out.splitlines()]
+        assert commands.main(["list", "middesk", "--limit", "0"]) == 2
+
+    assert len(runs) == 3
+    assert [line.split()[:2] for line in lines] == [["completed", run.id] for run in runs[:2]]
+    assert f"of {runs[0].ref.parent}" in lines[0]
+
+
+def test_a_list_that_the_vendor_does_not_have_is_wrong_usage(
+    emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.main(["list", "narrative"]) == 2
+    assert "narrative has no way to list runs" in capsys.readouterr().err
+
+
 # As a process of its own ----------------------------------------------------------------------------------------------
 
 
@@ -317,6 +343,7 @@ def test_a_terminal_gets_colours_and_a_spinner_and_markup_in_answers_is_only_tex
     assert isinstance(shown, display.Coloured)
     for state in states():
         shown.state(state)
+    shown.entry(states()[0])
     shown.remark("[that] is all")
     shown.close()
 

@@ -12,7 +12,6 @@ import tracemalloc
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -267,7 +266,7 @@ async def test_the_limits_of_a_borrowed_connector_bound_the_requests_in_flight(
     async with (
         Server(reply(after=0.005)) as server,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(**limits)) as session,
-        sending(server, session=session, connections=5, timeout=0.5) as transport,
+        sending(server, session=session, connections=5, timeout=5.0) as transport,
     ):
         await asyncio.gather(*(transport(GET) for _ in range(20)))
 
@@ -277,17 +276,17 @@ async def test_the_limits_of_a_borrowed_connector_bound_the_requests_in_flight(
 @pytest.mark.parametrize("borrowed", [False, True])
 async def test_waiting_for_a_free_connection_does_not_count_against_the_timeout(borrowed: bool) -> None:
     async with (
-        Server(reply(after=0.02)) as server,
+        Server(reply(after=0.03)) as server,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=10)) as session,
     ):
         options: dict[str, Any] = {"session": session} if borrowed else {"connections": 10}
-        async with sending(server, timeout=0.6, **options) as transport:
+        async with sending(server, timeout=1.0, **options) as transport:
             begun = asyncio.get_running_loop().time()
             answers = await asyncio.gather(*(transport(GET) for _ in range(500)))
             took = asyncio.get_running_loop().time() - begun
 
     assert [answer.status for answer in answers] == [200] * 500
-    assert took > 0.6
+    assert took > 1.0
     assert server.busiest == 10
 
 
@@ -301,22 +300,21 @@ async def test_requests_keep_to_the_budget_even_after_they_had_to_wait_for_a_con
     async with Server(note) as server, sending(server, connections=1, rate=25.0) as transport:
         await asyncio.gather(*(transport(GET) for _ in range(5)))
 
-    gaps = [later - sooner for sooner, later in pairwise(arrivals)]
-    assert min(gaps) > 0.03
+    assert arrivals[-1] - arrivals[1] > 0.08  # three gaps of 0.04; without them all would come at once
 
 
 async def test_the_timeout_ends_a_body_that_drips() -> None:
     async with Server(drip(b"HTTP/1.1 200 OK\r\n\r\n", 0.01)) as server:
-        error = await failure(GET, server, timeout=0.1)
+        error = await failure(GET, server, timeout=0.5)
         await server.deserted()
 
-    assert "no whole answer within 0.1 s" in str(error)
+    assert "no whole answer within 0.5 s" in str(error)
     assert error.sent
 
 
 async def test_the_timeout_ends_waiting_for_a_server_that_says_nothing() -> None:
     async with Server(silence) as server:
-        error = await failure(GET, server, timeout=0.05)
+        error = await failure(GET, server, timeout=0.5)
 
     assert error.sent
     assert not error.final
@@ -324,7 +322,7 @@ async def test_the_timeout_ends_waiting_for_a_server_that_says_nothing() -> None
 
 async def test_running_out_of_time_while_connecting_says_that_nothing_was_sent() -> None:
     async with Server(silence) as server:
-        error = await failure(POST, server.url.replace("http:", "https:"), timeout=0.1)
+        error = await failure(POST, server.url.replace("http:", "https:"), timeout=2.0)
 
     assert not error.sent
     assert server.seen == []
@@ -638,9 +636,9 @@ async def test_listening_lasts_until_the_server_ends_the_stream_whatever_the_tim
         await ends.wait()
         writer.close()
 
-    async with Server(stream) as server, sending(server, timeout=0.05) as transport:
+    async with Server(stream) as server, sending(server, timeout=0.2) as transport:
         listening = asyncio.ensure_future(transport.listen(EVENTS))
-        done, _ = await asyncio.wait({listening}, timeout=0.1)
+        done, _ = await asyncio.wait({listening}, timeout=0.6)
         ends.set()
         await listening
 
@@ -652,7 +650,7 @@ async def test_listening_lasts_until_the_server_ends_the_stream_whatever_the_tim
 
 async def test_listening_takes_no_place_among_the_requests_in_flight() -> None:
     async with Server(drip(OPENED, 0.01), drip(OPENED, 0.01), reply()) as server:
-        async with sending(server, connections=1, timeout=0.5) as transport:
+        async with sending(server, connections=1, timeout=5.0) as transport:
             listening = [asyncio.ensure_future(transport.listen(EVENTS)) for _ in range(2)]
             await server.reached(2)
             assert (await transport(GET)).status == 200
@@ -774,7 +772,7 @@ async def test_the_token_shows_in_no_failure(
     debugged()
     async with Server(act) as server, aiohttp.ClientSession() as session:
         options: dict[str, Any] = {"session": session} if borrowed else {}
-        async with sending(server, timeout=0.1, max_body=4096, **options) as transport:
+        async with sending(server, timeout=0.4, max_body=4096, **options) as transport:
             with pytest.raises(AgentRunsError) as caught:
                 await performed(request_, transport, Retry(attempts=2, backoff=QUICK.backoff, longest=0.0))
 

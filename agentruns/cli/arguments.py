@@ -63,6 +63,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     _connection(watch)
     _waiting(watch)
     _output(watch)
+
+    listing = _command(commands, "list", "list the runs of a vendor, newest first where the vendor says so")
+    listing.add_argument("vendor", choices=NAMES, help="whose runs")
+    listing.add_argument("--parent", default="", help="only those of this agent or thread; Origami and Conduit need it")
+    listing.add_argument("--limit", type=int, default=100, help="how many at the most (default: 100)")
+    _connection(listing)
+    _output(listing)
     return parser.parse_args(argv)
 
 
@@ -141,7 +148,7 @@ def _output(parser: argparse.ArgumentParser) -> None:
 
 
 def _is_text(field: attrs.Attribute[Any]) -> bool:
-    return field.type in {str, "str", "str | None"}
+    return field.type in {str, str | None, "str", "str | None"}  # by name, or evaluated, as the class may have been
 
 
 def _value(field: attrs.Attribute[Any], text: str) -> Any:

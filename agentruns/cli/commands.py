@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agentruns import codec
+from agentruns import check, codec
 from agentruns.cli import arguments, demo
 from agentruns.cli.display import Display, choose
 from agentruns.client import Client, connect
@@ -107,6 +107,20 @@ async def _watch(wanted: argparse.Namespace, seen: _Seen) -> int:
         return await _show(client, RunRef(wanted.id, wanted.parent), wanted, seen)
 
 
+async def _list(wanted: argparse.Namespace, _: _Seen) -> int:
+    check.whole("--limit", wanted.limit, 1)
+    display = choose(json=wanted.json)
+    async with _client(wanted) as client, contextlib.aclosing(client.runs(wanted.parent)) as runs:
+        shown = 0
+        async for run in runs:
+            display.entry(run)
+            shown += 1
+            if shown >= wanted.limit:
+                break
+    display.close()
+    return COMPLETED
+
+
 async def _show(client: Client, origin: object, wanted: argparse.Namespace, seen: _Seen) -> int:
     tools = arguments.tools(wanted.tools)
     seen.stream = client.stream(origin, tools=tools, timeout=wanted.timeout, progress=wanted.progress)
@@ -177,4 +191,5 @@ _COMMANDS = {
     "start": _start,
     "run": _run,
     "watch": _watch,
+    "list": _list,
 }

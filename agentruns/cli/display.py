@@ -25,6 +25,10 @@ class Display(Protocol):
         """Show a state."""
         ...
 
+    def entry(self, run: Run) -> None:
+        """Show a run of a list."""
+        ...
+
     def remark(self, text: str) -> None:
         """Say something that is no state."""
         ...
@@ -53,6 +57,10 @@ class JsonLines:
         """Print a state."""
         print(run.to_json(), flush=True)
 
+    def entry(self, run: Run) -> None:
+        """Print a run of a list."""
+        self.state(run)
+
     def remark(self, text: str) -> None:
         """Print a remark where it does not disturb the lines."""
         print(text, file=sys.stderr, flush=True)
@@ -69,10 +77,13 @@ class Plain:
 
     def state(self, run: Run) -> None:
         """Print a state and what it brings."""
-        words = f" ({run.vendor_status})" if run.vendor_status != run.status else ""
-        print(f"{self._seconds()}  {run.status:<15} {run.id}{words}", flush=True)
+        print(f"{self._seconds()}  {run.status:<15} {run.id}{_word(run)}", flush=True)
         for line in brings(run):
             print(f"{'':8}  {line}", flush=True)
+
+    def entry(self, run: Run) -> None:
+        """Print a run of a list, on one line."""
+        print(f"{run.status:<15} {run.id}{_word(run)}{_parent(run)}", flush=True)
 
     def remark(self, text: str) -> None:
         """Print a remark."""
@@ -101,14 +112,23 @@ class Coloured:
 
         self._stop()
         colour = _COLOURS[run.status]
-        words = f" ({run.vendor_status})" if run.vendor_status != run.status else ""
         seconds = f"{time.monotonic() - self._began:6.1f} s"
-        self._console.print(f"[dim]{seconds}[/]  [bold {colour}]{run.status:<15}[/] [dim]{run.id}{escape(words)}[/]")
+        self._console.print(
+            f"[dim]{seconds}[/]  [bold {colour}]{run.status:<15}[/] [dim]{escape(run.id + _word(run))}[/]"
+        )
         for line in brings(run):
             self._console.print(f"{'':8}  {escape(line)}", style=colour)
         if run.status.in_flight:
             self._spinner = self._console.status(f"[dim]{run.status}[/]", spinner="dots")
             self._spinner.start()
+
+    def entry(self, run: Run) -> None:
+        """Print a run of a list, on one line."""
+        from rich.markup import escape
+
+        self._console.print(
+            f"[bold {_COLOURS[run.status]}]{run.status:<15}[/] {escape(run.id + _word(run))}[dim]{escape(_parent(run))}[/]"
+        )
 
     def remark(self, text: str) -> None:
         """Print a remark."""
@@ -136,6 +156,14 @@ def brings(run: Run) -> list[str]:
     if run.usage is not None and not run.status.in_flight:
         lines.append(f"tokens: {run.usage.input_tokens} in, {run.usage.output_tokens} out")
     return lines
+
+
+def _word(run: Run) -> str:
+    return f" ({run.vendor_status})" if run.vendor_status != run.status else ""
+
+
+def _parent(run: Run) -> str:
+    return f"  of {run.ref.parent}" if run.ref.parent else ""
 
 
 def _short(value: Any) -> str:
