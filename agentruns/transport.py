@@ -265,6 +265,7 @@ class AiohttpTransport:
             timeout=timeout,
             allow_redirects=False,
             raise_for_status=False,
+            skip_auto_headers=("Content-Type",),
             middlewares=self._middlewares,
         )
 

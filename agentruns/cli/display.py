@@ -113,9 +113,8 @@ class Coloured:
         self._stop()
         colour = _COLOURS[run.status]
         seconds = f"{time.monotonic() - self._began:6.1f} s"
-        self._console.print(
-            f"[dim]{seconds}[/]  [bold {colour}]{run.status:<15}[/] [dim]{escape(run.id + _word(run))}[/]"
-        )
+        name = escape(run.id + _word(run))
+        self._console.print(f"[dim]{seconds}[/]  [bold {colour}]{run.status:<15}[/] [dim]{name}[/]")
         for line in brings(run):
             self._console.print(f"{'':8}  {escape(line)}", style=colour)
         if run.status.in_flight:
@@ -126,9 +125,8 @@ class Coloured:
         """Print a run of a list, on one line."""
         from rich.markup import escape
 
-        self._console.print(
-            f"[bold {_COLOURS[run.status]}]{run.status:<15}[/] {escape(run.id + _word(run))}[dim]{escape(_parent(run))}[/]"
-        )
+        name, parent = escape(run.id + _word(run)), escape(_parent(run))
+        self._console.print(f"[bold {_COLOURS[run.status]}]{run.status:<15}[/] {name}[dim]{parent}[/]")
 
     def remark(self, text: str) -> None:
         """Print a remark."""
