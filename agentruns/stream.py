@@ -140,6 +140,7 @@ class RunStream(Steps[Run]):
         self._schedule = schedule
         self.run: Run | None = None
         self._answers: dict[str, ToolOutput] = {}
+        self._handled = False  # the handlers of this pause have ended, and their answers are to be posted
         self._answered: set[tuple[RunRef, str]] = set()
         self._resumes = 0
         self._work: asyncio.Task[Any] | None = None
@@ -220,13 +221,13 @@ class RunStream(Steps[Run]):
                         return None
                     if news:
                         return self.run
-        except TimeoutError as error:
+        except TimeoutError:
             if self._guard is None or not self._guard.expired():
                 raise
             await self._drop_work()
             if self._closed is not None:
                 return None
-            raise DeadlineExceededError(self.run, f"{timeout:g} s have passed") from error.__cause__
+            raise DeadlineExceededError(self.run, f"{timeout:g} s have passed") from None
         except asyncio.CancelledError:
             if self._options.on_cancel != "leave" and self._closed is None:
                 await self._cancel_remote()
@@ -310,10 +311,12 @@ class RunStream(Steps[Run]):
         if self._resumes >= self._options.max_resumes:
             raise TooManyResumesError(run, f"the run asks again after {self._resumes} answers")
         answers = self._answers
-        if any(action.id not in answers for action in run.actions):
+        if not self._handled:
             await self._once(lambda: answer(handlers, answers), final=BaseException)
+            self._handled = True
         outputs = tuple(answers[action.id] for action in run.actions)
         resumed = await self._once(lambda: self._engine.resume(run, outputs))
+        self._handled = False
         self._answered.update((run.ref, action.id) for action in run.actions)
         self._answers = {}
         self._resumes += 1

@@ -460,6 +460,31 @@ async def test_a_handler_that_a_heartbeat_cuts_goes_on_and_is_not_run_again() ->
     assert seen[-1] == "completed"
 
 
+async def test_a_handler_that_ends_between_two_steps_is_taken_up_by_the_next() -> None:
+    calls = 0
+
+    async def ask_a_person(action: Action) -> str:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(20)
+        return "approved"
+
+    wire = paused()
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE, tools=ask_a_person)
+        for _ in range(2):
+            await anext(stream)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 15)
+        await asyncio.sleep(100)
+        assert [output.output for output in stream.outputs] == ["approved"]
+        seen = [state.vendor_status async for state in stream]
+
+    assert calls == 1
+    assert seen[-1] == "completed"
+    assert len(wire.times(START)) == 2
+
+
 async def test_an_exception_of_a_handler_reaches_the_caller_as_it_is_and_nothing_is_posted() -> None:
     calls = 0
 
