@@ -416,6 +416,11 @@ def test_a_conversation_declares_tools_as_revision_b_has_them() -> None:
     assert "name" not in asked[0].json
 
 
+def test_a_configuration_that_json_cannot_carry_is_refused_before_any_request() -> None:
+    with pytest.raises(ConfigurationError, match="Config is not something that JSON can carry"):
+        next(narrative.create_conversation(config(temperature=float("nan"))))
+
+
 def test_a_schema_keeps_its_nulls() -> None:
     schema = {"type": "object", "properties": {"text": {"type": "string", "default": None}}}
     asked, _ = exchange(narrative.create_conversation(config(output_format_schema=schema)), conversation())

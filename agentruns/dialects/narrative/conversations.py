@@ -18,7 +18,8 @@ def create_conversation(
     config: Config, *, name: str | None = None, system_prompt: str | None = None
 ) -> Flow[Conversation]:
     """Create an empty conversation; nothing starts (create-an-agent-conversation)."""
-    body = {"name": name, "system_prompt": system_prompt, "defaults": given(codec.unstructure(config))}
+    defaults = given(codec.plain(codec.unstructure(config), "Config"))
+    body = {"name": name, "system_prompt": system_prompt, "defaults": defaults}
     # Creating twice leaves an empty conversation behind, which starts and costs nothing: safe to repeat.
     request = Request("POST", wire.path("agents", "conversations"), json=given(body), idempotent=True)
     return wire.read((yield request), Conversation)
