@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ipaddress
 import logging
+import math
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
+from itertools import islice
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
 from weakref import WeakSet, WeakValueDictionary
 
+import anyio
 from attrs import evolve
 
 from . import check, codec
@@ -38,6 +42,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("agentruns")
 
 T = TypeVar("T")
+
+EXIT_SECONDS = 30.0
+"""How long handlers may take to clean up after they were cancelled before the client is left without them."""
+
+FRESH_SECONDS = 10.0
+"""A 404 this soon after our own start is taken for a read that came before the write was visible."""
 
 
 def connect(
@@ -101,6 +111,8 @@ class Client:
         self._schedule = schedule
         self._streams: WeakSet[RunStream] = WeakSet()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._work: set[asyncio.Task[Any]] = set()
+        self._started: dict[RunRef, float] = {}
         self._open = False
 
     def __repr__(self) -> str:
@@ -114,8 +126,19 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         self._open = False
         for stream in tuple(self._streams):
-            await stream.shut("the client was closed while this stream was waited for")
-        await self._transport.close()
+            stream.end("the client was closed while this stream was waited for")
+        work = set(self._work)
+        for task in work:
+            task.cancel()
+        # Whatever cancels the caller meanwhile: nothing may be left open.
+        with anyio.CancelScope(shield=True):
+            try:
+                if work:
+                    _done, left = await asyncio.wait(work, timeout=EXIT_SECONDS)
+                    for task in left:
+                        logger.warning("a handler does not end although it was cancelled: %r", task)
+            finally:
+                await self._transport.close()
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
@@ -127,11 +150,11 @@ class Client:
         moved, other `APIError`s where it refuses.
         """
         self._check_origin(origin)
-        return await self._looking_again(lambda: self._dialect.start(origin))
+        return self._fresh(await self._looking_again(lambda: self._dialect.start(origin)))
 
     async def fetch(self, run: Run | RunRef, **params: str) -> Run:
         """Read a run once; *params* go to the vendor as query parameters."""
-        return await self.perform(self._dialect.fetch(_ref(run), params))
+        return await self.perform(self._dialect.fetch(self._ref(run), params))
 
     def stream(
         self,
@@ -170,7 +193,9 @@ class Client:
         )
         if key is not None:
             raise ConfigurationError("`key` names work in a journal, and this client has none")
-        if not isinstance(origin, Run | RunRef):
+        if isinstance(origin, Run | RunRef):
+            self._ref(origin)
+        else:
             self._check_origin(origin)
         if on_cancel != "leave":
             self._capable(Cancels, "cancel")
@@ -206,6 +231,13 @@ class Client:
         not pending, and for an output that JSON cannot carry.
         """
         dialect = self._capable(Resumes, "resume")
+        if not isinstance(run, Run):
+            raise ConfigurationError(f"{run!r} cannot be answered; pass a Run: `await client.fetch(ref)` reads one")
+        self._ref(run)
+        given: Any = outputs
+        outputs = tuple(given) if isinstance(given, Iterable) else (given,)
+        if not all(isinstance(each, ToolOutput) for each in outputs):
+            raise ConfigurationError("outputs must be a sequence of ToolOutput(action, output)")
         if run.status is not RunStatus.REQUIRES_ACTION:
             raise ConfigurationError(f"run {run.id} is {run.status}; only one that requires action can be answered")
         pending = {action.id for action in run.actions}
@@ -216,11 +248,11 @@ class Client:
                 "it again with `client.fetch(run)` if it may have moved"
             )
         fit = [evolve(each, output=_plain(each)) for each in outputs]
-        return await self._looking_again(lambda: dialect.resume(run, fit))
+        return self._fresh(await self._looking_again(lambda: dialect.resume(run, fit)))
 
     async def cancel(self, run: Run | RunRef) -> Run | None:
         """Cancel a run and return what the vendor says of it; raise `UnsupportedError` where there is no cancel."""
-        return await self.perform(self._capable(Cancels, "cancel").cancel(_ref(run)))
+        return await self.perform(self._capable(Cancels, "cancel").cancel(self._ref(run)))
 
     def runs(self, parent: str | None = None) -> AsyncGenerator[Run, None]:
         """Iterate over the runs of *parent*, page by page; raise `UnsupportedError` where the vendor has no list."""
@@ -248,13 +280,38 @@ class Client:
 
     async def perform(self, flow: Flow[T]) -> T:
         """Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result."""
-        return await self._perform(flow, self._retry)
+        result: T = await self._perform(flow, self._retry)
+        return result
 
     # What a stream needs ----------------------------------------------------------------------------------------------
 
     async def poll(self, ref: RunRef) -> Run:
         """Read a run with a single request: whether and when to ask again is the stream's to say."""
-        return await self._perform(self._dialect.fetch(ref, {}), evolve(self._retry, attempts=1))
+        run: Run = await self._perform(self._dialect.fetch(ref, {}), evolve(self._retry, attempts=1))
+        return run
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work that outlives a step, but not this client; what it raises is for its stream to tell."""
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._settle)
+        return task
+
+    def _settle(self, task: asyncio.Task[Any]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.debug("work of a stream ended with %r", task.exception())
+
+    def is_fresh(self, ref: RunRef) -> bool:
+        """Tell whether this client started the run so recently that a 404 may be a read before the write was seen."""
+        return self._started.get(ref, -math.inf) + FRESH_SECONDS >= asyncio.get_running_loop().time()
+
+    def _fresh(self, run: Run) -> Run:
+        now = asyncio.get_running_loop().time()
+        for ref in [ref for ref, began in islice(self._started.items(), 8) if began + FRESH_SECONDS < now]:
+            del self._started[ref]
+        self._started[run.ref] = now
+        return run
 
     async def listen(self, ref: RunRef) -> None:
         """Return when the vendor ends the stream of events of *ref*: a reason to read it, not yet news."""
@@ -264,7 +321,11 @@ class Client:
         """Return the names under which a handler for *action* may be registered, best first."""
         return self._dialect.handler_names(action)
 
-    async def _perform(self, flow: Flow[T], retry: Retry) -> T:
+    async def _perform(self, flow: Any, retry: Retry) -> Any:
+        if not isinstance(flow, Generator) or inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
+            raise ConfigurationError(
+                f"{flow!r} cannot be performed: pass a new flow each time, such as narrative.get_conversation(id)"
+            )
         if not self._open:
             flow.close()
             raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
@@ -291,6 +352,15 @@ class Client:
                 return
             cursor, last = page.cursor, {run.ref for run in page.runs}
 
+    def _ref(self, run: Any) -> RunRef:
+        if not isinstance(run, Run | RunRef):
+            raise ConfigurationError(f"{run!r} is no run; pass a Run, or RunRef(id, parent)")
+        if isinstance(run, RunRef):
+            return run
+        if run.vendor not in {"", self._dialect.NAME}:
+            raise ConfigurationError(f"run {run.id} is of {run.vendor}, and this client is of {self._dialect.NAME}")
+        return run.ref
+
     def _check_origin(self, origin: Any) -> None:
         if not isinstance(origin, self._dialect.Origin):
             raise ConfigurationError(
@@ -306,10 +376,6 @@ class Client:
 
 def _plain(output: ToolOutput) -> Any:
     return codec.plain(output.output, f"the output for {output.action.name!r}")
-
-
-def _ref(run: Run | RunRef) -> RunRef:
-    return run.ref if isinstance(run, Run) else run
 
 
 def _checked(dialect: Any) -> Dialect:
@@ -344,7 +410,7 @@ def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigurationError(f"base_url is {url!r}, which is not a URL: {error}") from error
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or parts.username:
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigurationError(
             f"base_url is not one that requests can hang on; it must look like {dialect.BASE_URL}: http or https, a "
             "host, a path if need be, and no user, query or fragment"

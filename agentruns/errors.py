@@ -164,9 +164,11 @@ class RunError(AgentRunsError):
 
     def __str__(self) -> str:
         if self.run is None:
-            where = "no state of the run was seen"
-        else:
-            where = f"run {self.run.id} is {self.run.status.value} (vendor: {self.run.vendor_status})"
+            return (
+                f"{self.reason}; no state of the run was seen. If a start was under way it may have taken effect: "
+                "start the same origin again where the vendor has a key for it, else look at the vendor first"
+            )
+        where = f"run {self.run.id} is {self.run.status.value} (vendor: {self.run.vendor_status})"
         return f"{self.reason}; {where}" + (f". {self.hint}" if self.hint else "")
 
 

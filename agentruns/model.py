@@ -191,7 +191,6 @@ class Run:
         """
         try:
             parked = codec.structure(codec.decode(text), _ParkedRun)
-            read = detail_readers.get(parked.vendor)
             return cls(
                 ref=parked.ref,
                 status=RunStatus(parked.status),
@@ -203,10 +202,10 @@ class Run:
                 progress=parked.progress,
                 poll_after=parked.poll_after,
                 vendor=parked.vendor,
-                detail=read(parked.raw) if read else None,
+                detail=_detail(parked),
                 raw=parked.raw,
             )
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigurationError(
                 f"this is not a run as `Run.to_json` writes it: {error}. Pass the text unchanged"
             ) from error
@@ -227,6 +226,15 @@ class _ParkedRun:
     poll_after: float | None
     vendor: str
     raw: Mapping[str, Any]
+
+
+def _detail(parked: _ParkedRun) -> Any:
+    """Return the vendor's class for a parked run; None if this version knows the vendor otherwise."""
+    try:
+        read = detail_readers.get(parked.vendor)
+        return read(parked.raw) if read else None
+    except ValueError:
+        return None
 
 
 detail_readers: Final[dict[str, Callable[[Mapping[str, Any]], Any]]] = {}

@@ -29,5 +29,7 @@ class Steps(AsyncGenerator[T_co, None]):
     async def athrow(self, kind: Any, value: Any = None, traceback: Any = None) -> NoReturn:
         """Close, and raise the given exception."""
         await self.aclose()
-        error = kind if isinstance(kind, BaseException) else value if isinstance(value, BaseException) else kind(value)
+        error = kind if isinstance(kind, BaseException) else value
+        if not isinstance(error, BaseException):
+            error = kind() if value is None else kind(value)
         raise error.with_traceback(traceback) if traceback else error

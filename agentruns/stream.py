@@ -15,6 +15,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 import anyio
@@ -44,11 +45,11 @@ logger = logging.getLogger("agentruns")
 T = TypeVar("T")
 OnCancel: TypeAlias = Literal["leave", "cancel", "confirm"]
 
-FRESH_SECONDS = 10.0
-"""A 404 this soon after our own start is taken for a read that came before the write was visible."""
-
 LISTEN_SECONDS = 30.0
 """How long a stream of events is trusted to tell of the end before a poll makes sure."""
+
+CLEAN_UP_SECONDS = 5.0
+"""How long a handler that is ended may take to clean up before it is no longer waited for."""
 
 CONFIRM_SECONDS = 10.0
 """How long a cancelled wait may be kept back to cancel the remote run."""
@@ -67,6 +68,14 @@ class Engine(Protocol):
 
     async def poll(self, ref: RunRef) -> Run:
         """Read a run with a single request."""
+        ...
+
+    def is_fresh(self, ref: RunRef) -> bool:
+        """Tell whether the client started the run so recently that a read may not see it yet."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work that outlives a step, but not the client."""
         ...
 
     async def cancel(self, run: Run | RunRef) -> Run | None:
@@ -91,6 +100,10 @@ def _zero_or_more(_: object, attribute: Any, value: float) -> None:
     check.number(attribute.name, value, zero=True)
 
 
+def _count(_: object, attribute: Any, value: int) -> None:
+    check.whole(attribute.name, value, 0)
+
+
 def _known(_: object, attribute: Any, value: str) -> None:
     if value not in {"leave", "cancel", "confirm"}:
         raise ConfigurationError(f"{attribute.name} is {value!r}; choose 'leave', 'cancel' or 'confirm'")
@@ -101,7 +114,7 @@ class Options:
     """How to wait for a run; seconds throughout."""
 
     timeout: float | None = field(default=600.0, validator=_some_time)
-    max_resumes: int = field(default=10, validator=_zero_or_more)
+    max_resumes: int = field(default=10, validator=_count)
     progress: bool = False
     patience: float = field(default=60.0, validator=_zero_or_more)
     stall: float | None = field(default=None, validator=_some_time)
@@ -146,13 +159,14 @@ class RunStream(Steps[Run]):
         self._work: asyncio.Task[Any] | None = None
         self._failure: BaseException | None = None
         self._guard: asyncio.Timeout | None = None
+        self._waited_for = False
         self._closed: str | None = None
         self._over = False
         self._began: float | None = None  # the times of the loop, absolute
         self._due = 0.0
         self._changed = 0.0
         self._lost_since: float | None = None
-        self._fresh_until = -math.inf
+        self._may_hurry = False  # the vendor asked for no pause, and was there when last asked
         self._quiet = 0
 
     def __repr__(self) -> str:
@@ -174,7 +188,7 @@ class RunStream(Steps[Run]):
         when contact stays lost, `OutcomeUnknownError` for a start that never got a clear answer, `APIError` for a
         refusal, and whatever a handler raises that is not a `ToolError`.
         """
-        if self._guard is not None:
+        if self._waited_for:
             raise AgentRunsError("another task is waiting on this stream already; open one stream per task")
         if self._closed is None and not self._over:
             state = await self._next()
@@ -191,19 +205,31 @@ class RunStream(Steps[Run]):
 
     async def shut(self, reason: str) -> None:
         """End the stream; a waiting step raises `AgentRunsError` with *reason*, or just stops if there is none."""
+        self.end(reason)
+        await self._drop_work()
+
+    def end(self, reason: str) -> None:
+        """Wake who waits on the stream, and let its work be cancelled; nothing is waited for."""
         if self._closed is None:
             self._closed = reason
         if self._guard is not None:
-            self._guard.reschedule(asyncio.get_running_loop().time())
-        await self._drop_work()
+            with suppress(RuntimeError):  # it has expired already
+                self._guard.reschedule(asyncio.get_running_loop().time())
+        self._forsake()
+
+    def _forsake(self) -> None:
+        """Cancel work that nobody waits for any more; the collector, in whichever thread, may ask for it."""
+        work = self._work
+        if work is None:
+            return
+        if work.done():
+            if not work.cancelled() and work.exception() is not None:
+                logger.warning("a stream was let go of before it could tell", exc_info=work.exception())
+        elif not (loop := work.get_loop()).is_closed():
+            loop.call_soon_threadsafe(work.cancel)
 
     def __del__(self) -> None:
-        work = self._work
-        if work is not None and not work.done():
-            # The collector may run in any thread.
-            loop = work.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(work.cancel)
+        self._forsake()
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -213,6 +239,9 @@ class RunStream(Steps[Run]):
         if self._began is None:
             self._began = self._changed = loop.time()
         timeout = self._options.timeout
+        if self._lost_since is not None:  # time that nobody waited is no lost contact
+            self._lost_since += max(loop.time() - self._due, 0.0)
+        self._waited_for = True
         try:
             async with asyncio.timeout_at(None if timeout is None else self._began + timeout) as self._guard:
                 while True:
@@ -222,22 +251,27 @@ class RunStream(Steps[Run]):
                     if news:
                         return self.run
         except TimeoutError:
-            if self._guard is None or not self._guard.expired():
+            guard, self._guard = self._guard, None
+            if guard is None or not guard.expired():
                 raise
             await self._drop_work()
             if self._closed is not None:
                 return None
+            self._over = True
             raise DeadlineExceededError(self.run, f"{timeout:g} s have passed") from None
         except asyncio.CancelledError:
+            self._guard = None
             if self._options.on_cancel != "leave" and self._closed is None:
                 await self._cancel_remote()
             raise
         finally:
             self._guard = None
+            self._waited_for = False
 
     async def _advance(self, loop: asyncio.AbstractEventLoop) -> bool | None:
         """Do the next thing; return whether there is a state to show, None if the run is over for us."""
         if self._failure is not None:
+            self._over = True
             raise self._failure
         run = self.run
         if run is None:
@@ -256,20 +290,21 @@ class RunStream(Steps[Run]):
         if isinstance(self._origin, RunRef):
             return await self._poll(loop, self._origin)
         run = await self._once(lambda: self._engine.start(self._origin), final=OutcomeUnknownError)
-        self._fresh_until = loop.time() + FRESH_SECONDS
         return self._accept(run, loop)
 
     async def _poll(self, loop: asyncio.AbstractEventLoop, target: Run | RunRef) -> bool:
         ref = target.ref if isinstance(target, Run) else target
         stall = math.inf if self._options.stall is None else self._options.stall
-        await self._wait(loop, ref, min(self._due, self._changed + stall))
+        stalls = self._changed + stall
+        hurry = self._may_hurry and loop.time() < stalls < self._due
+        await self._wait(loop, ref, stalls if hurry else self._due)
         try:
             run = await self._engine.poll(ref)
         except RateLimitedError as error:
             self._put_off(loop, error.retry_after or 0.0)
             return False
         except NotFoundError as error:
-            if loop.time() > self._fresh_until:
+            if not self._engine.is_fresh(ref):
                 raise
             self._lose(loop, error)
             return False
@@ -320,7 +355,6 @@ class RunStream(Steps[Run]):
         self._answered.update((run.ref, action.id) for action in run.actions)
         self._answers = {}
         self._resumes += 1
-        self._fresh_until = loop.time() + FRESH_SECONDS
         return self._accept(resumed, loop)
 
     def _handlers(self, run: Run) -> Sequence[tuple[Action, Tool]] | None:
@@ -346,6 +380,7 @@ class RunStream(Steps[Run]):
         if moved:
             self._changed = now
         self._due = now + self._delay(run.poll_after or 0.0)
+        self._may_hurry = run.poll_after is None
         if changed and self._is_stale(run):
             return False
         return changed or (moved and self._options.progress)
@@ -368,6 +403,7 @@ class RunStream(Steps[Run]):
 
     def _put_off(self, loop: asyncio.AbstractEventLoop, at_least: float) -> None:
         self._quiet += 1
+        self._may_hurry = False
         self._due = loop.time() + self._delay(at_least)
 
     def _delay(self, at_least: float) -> float:
@@ -384,21 +420,20 @@ class RunStream(Steps[Run]):
         A failure of the kind *final* is the failure of every further step: the thing is not tried again.
         """
         if self._work is None:
-            self._work = asyncio.create_task(make())
+            self._work = self._engine.spawn(make())
         work: asyncio.Task[T] = self._work
         await asyncio.wait((work,))
         self._work = None
         if not work.cancelled() and isinstance(work.exception(), final):
             self._failure = work.exception()
+            self._over = True
         return work.result()
 
     async def _drop_work(self) -> None:
         work, self._work = self._work, None
         if work is not None:
             work.cancel()
-            await asyncio.wait((work,))
-            if not work.cancelled():
-                work.exception()  # seen, so that nobody is told that it was not
+            await asyncio.wait((work,), timeout=CLEAN_UP_SECONDS)
 
     async def _cancel_remote(self) -> None:
         """Cancel the remote run, and with "confirm" see it end; bounded, and safe from the cancellation around it."""
@@ -406,6 +441,8 @@ class RunStream(Steps[Run]):
             try:
                 if self.run is None and self._work is not None:
                     self.run = await self._once(lambda: self._engine.start(self._origin))
+                if self.run is None and isinstance(self._origin, RunRef):
+                    self.run = await self._engine.poll(self._origin)
                 if self.run is None or not self.run.status.in_flight:
                     return
                 cancelled = await self._engine.cancel(self.run)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -58,11 +59,9 @@ class Tool:
 
     async def __call__(self, action: Action) -> ToolOutput:
         """Answer *action*; raise whatever the function raises, unless it is for the model."""
-        guard = asyncio.timeout(self.timeout)
+        guard = asyncio.timeout(None)
         try:
-            call = self._bound(action)
-            async with guard:
-                output = await _call(call)
+            output = await _call(self._bound(action), guard, self.timeout)
         except ToolError as error:
             return ToolOutput(action, str(error) or "the tool failed and gave no reason", is_error=True)
         except TimeoutError:
@@ -194,7 +193,10 @@ async def answer(handlers: Iterable[tuple[Action, Tool]], answers: MutableMappin
     """
 
     async def enter(action: Action, tool: Tool) -> None:
-        answers[action.id] = await tool(action)
+        try:
+            answers[action.id] = await tool(action)
+        except (StopIteration, StopAsyncIteration) as error:  # these would end the stream, or the task, silently
+            raise RuntimeError(f"the handler of {action.name!r} raised {type(error).__name__}") from error
 
     asked = [(action, tool) for action, tool in handlers if action.id not in answers]
     failed: list[BaseException] = []
@@ -217,17 +219,32 @@ async def answer(handlers: Iterable[tuple[Action, Tool]], answers: MutableMappin
         )
 
 
-async def _call(call: Callable[[], Any]) -> Any:
-    """Call an async function in this loop, any other in a worker thread; a thread cannot be stopped, only left."""
-    if _is_async(call):
-        return await call()
+async def _call(call: Callable[[], Any], guard: asyncio.Timeout, seconds: float | None) -> Any:
+    """
+    Call an async function in this loop, any other in a worker thread; a thread cannot be stopped, only left.
+
+    The *guard* is set to so many *seconds* when the call begins: waiting for a free thread is not the tool's time.
+    """
+    async with AsyncExitStack() as stack:
+        if not _is_async(call):
+            await stack.enter_async_context(_threads())
+        await stack.enter_async_context(guard)
+        if seconds is not None:
+            guard.reschedule(asyncio.get_running_loop().time() + seconds)
+        if _is_async(call):
+            return await call()
+        result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+        return await result if inspect.isawaitable(result) else result
+
+
+def _threads() -> anyio.CapacityLimiter:
+    """Return the limit on worker threads of this event loop."""
     try:
-        limiter = _limiter.get()
+        return _limiter.get()
     except LookupError:
         limiter = anyio.CapacityLimiter(_THREADS)
         _limiter.set(limiter)
-    result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
-    return await result if inspect.isawaitable(result) else result
+        return limiter
 
 
 def _is_async(function: Function) -> bool:

@@ -252,6 +252,8 @@ class AiohttpTransport:
     ) -> aiohttp.ClientResponse:
         from yarl import URL
 
+        if self._session.closed and self._borrowed is None:
+            raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
         if self._session.closed:
             raise ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
         url = self._address.base_url + request.path

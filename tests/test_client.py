@@ -175,7 +175,7 @@ async def test_query_parameters_of_a_fetch_are_passed_on() -> None:
 class Acme:
     """A vendor that lists and cancels."""
 
-    NAME = "acme"
+    NAME = "narrative"  # whose flows it uses
     BASE_URL = "https://acme.test"
     TOKEN_VARIABLE = "ACME_TOKEN"
     BASE_URL_VARIABLE = "ACME_BASE_URL"

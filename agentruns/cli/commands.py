@@ -8,6 +8,8 @@ import contextlib
 import os
 import shlex
 import sys
+import threading
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(_COMMANDS[wanted.command](wanted, seen))
     except KeyboardInterrupt:
         print(f"\n{seen.how_to_go_on(wanted)}", file=sys.stderr)
+        if threading.active_count() > 1:  # a handler that blocks would keep the process, and cannot be stopped
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
         return INTERRUPTED
     except (ConfigurationError, UnsupportedError) as error:
         print(f"agentruns: {error}", file=sys.stderr)
@@ -60,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our lines has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TROUBLE
+    except Exception:  # a bug, ours or a handler's: not to be taken for a run that failed
+        traceback.print_exc()
+        return TROUBLE
 
 
 class _Seen:
@@ -71,15 +80,16 @@ class _Seen:
         """Say which run is left, and how to watch it again."""
         run = self.stream.run if self.stream is not None else None
         if run is None:
-            return "interrupted; no run was seen"
-        if not run.status.in_flight:
+            return "no run was seen; a start may have taken effect, so look at the vendor before you start again"
+        if run.status in {RunStatus.COMPLETED, RunStatus.FAILED}:
             return f"run {run.id} is {run.status}"
         words = ["agentruns", "watch", wanted.vendor, run.id, *(["--parent", run.ref.parent] if run.ref.parent else [])]
         if getattr(wanted, "base_url", None):
             words += ["--base-url", wanted.base_url]
         if getattr(wanted, "tools", None):
             words += ["--tools", wanted.tools]
-        return f"run {run.id} goes on at {wanted.vendor}; watch it again with:\n  {shlex.join(words)}"
+        where = f"goes on at {wanted.vendor}" if run.status.in_flight else f"waits at {wanted.vendor} for an answer"
+        return f"run {run.id} {where}; watch it again with:\n  {shlex.join(words)}"
 
 
 def _client(wanted: argparse.Namespace) -> Client:
@@ -167,7 +177,10 @@ async def _emulate(wanted: argparse.Namespace, _: _Seen) -> int:
     if wanted.port and len(names) > 1:
         raise ConfigurationError("--port is for one vendor; name it, or leave the ports to chance")
     async with contextlib.AsyncExitStack() as running:
-        served = {name: await running.enter_async_context(Emulator(name, port=wanted.port)) for name in names}
+        try:
+            served = {name: await running.enter_async_context(Emulator(name, port=wanted.port)) for name in names}
+        except (OSError, OverflowError) as error:
+            raise ConfigurationError(f"port {wanted.port} cannot be listened on: {error}. Choose another") from error
         print("\n".join(_where(name, served[name], json=wanted.json) for name in names), flush=True)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
