@@ -84,7 +84,7 @@ class Batch(Steps[Outcome]):
         try:
             key = None if self._key is None else self._key(origin)
         except Exception as error:
-            self._ready.append(Outcome(index, origin, None, error))
+            self._ready.append(Outcome(index, None, origin, None, error))
         else:
             self._tasks.add(asyncio.create_task(_one(self._run, index, origin, key)))
 
@@ -128,5 +128,5 @@ async def _one(run: Callable[[Any], Awaitable[Run]], index: int, origin: Any, ke
         last = await run(origin)
     except Exception as error:
         seen = error.run if isinstance(error, RunError) else None
-        return Outcome(index, origin, seen, error, key)
-    return Outcome(index, origin, last, None, key)
+        return Outcome(index, key, origin, seen, error)
+    return Outcome(index, key, origin, last)

@@ -254,10 +254,10 @@ class Outcome:
     """How one origin of a batch ended: `run` is its last state, `error` is None if it completed."""
 
     index: int
+    key: str | None
     origin: Any
     run: Run | None = None
     error: Exception | None = None
-    key: str | None = None
 
 
 Command: TypeAlias = Request | Pause | Hold

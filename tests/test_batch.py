@@ -55,7 +55,7 @@ async def test_outcomes_come_as_they_end_and_name_their_origin() -> None:
         ]
 
     assert [(outcome.index, outcome.key) for outcome in outcomes] == [(1, "3 b"), (2, "6 c"), (0, "9 a")]
-    assert outcomes[0] == Outcome(1, outcomes[0].origin, outcomes[0].run, None, "3 b")
+    assert outcomes[0] == Outcome(1, "3 b", outcomes[0].origin, outcomes[0].run)
     assert [outcome.run.status for outcome in outcomes if outcome.run] == [RunStatus.COMPLETED] * 3
 
 

@@ -133,7 +133,7 @@ VALUES: list[Any] = [
     Failure("Fault", "why"),
     Usage(1, 2),
     Progress(1, None),
-    Outcome(3, "origin", FULL, ValueError("x"), "key"),
+    Outcome(3, "key", "origin", FULL, ValueError("x")),
     Page((FULL,), "next"),
     Pause(1.5),
     REQUEST,
