@@ -271,7 +271,6 @@ class RunStream(Steps[Run]):
     async def _advance(self, loop: asyncio.AbstractEventLoop) -> bool | None:
         """Do the next thing; return whether there is a state to show, None if the run is over for us."""
         if self._failure is not None:
-            self._over = True
             raise self._failure
         run = self.run
         if run is None:
@@ -426,7 +425,8 @@ class RunStream(Steps[Run]):
         self._work = None
         if not work.cancelled() and isinstance(work.exception(), final):
             self._failure = work.exception()
-            self._over = True
+            # Told once: a loop that takes a TimeoutError for its own heartbeat would be told for ever.
+            self._over = isinstance(self._failure, TimeoutError)
         return work.result()
 
     async def _drop_work(self) -> None:

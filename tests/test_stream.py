@@ -498,14 +498,27 @@ async def test_an_exception_of_a_handler_reaches_the_caller_as_it_is_and_nothing
         stream = client.stream(MESSAGE, tools=broken)
         for _ in range(2):
             await anext(stream)
-        with pytest.raises(ZeroDivisionError, match="a bug") as caught:
-            await anext(stream)
-        assert any(entry.name == "broken" for entry in caught.traceback)
-        with pytest.raises(StopAsyncIteration):
-            await anext(stream)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match="a bug") as caught:
+                await anext(stream)
+            assert any(entry.name == "broken" for entry in caught.traceback)
 
     assert calls == 1
     assert len(wire.times(START)) == 1
+
+
+async def test_a_timeout_error_of_a_handler_is_told_once_so_that_a_heartbeat_loop_ends() -> None:
+    async def late(action: Action) -> None:
+        raise TimeoutError("of its own")
+
+    async with client_of(paused()) as client:
+        stream = client.stream(MESSAGE, tools=late)
+        for _ in range(2):
+            await anext(stream)
+        with pytest.raises(TimeoutError, match="of its own"):
+            await anext(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
 
 
 async def test_answers_that_were_given_survive_the_deadline() -> None:
