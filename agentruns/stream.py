@@ -201,15 +201,15 @@ class RunStream(Steps[Run]):
 
     async def aclose(self) -> None:
         """End the stream, and what it has under way; another task that waits on it sees its end."""
-        await self.shut("")
-
-    async def shut(self, reason: str) -> None:
-        """End the stream; a waiting step raises `AgentRunsError` with *reason*, or just stops if there is none."""
-        self.end(reason)
+        self.end("")
         await self._drop_work()
 
     def end(self, reason: str) -> None:
-        """Wake who waits on the stream, and let its work be cancelled; nothing is waited for."""
+        """
+        Wake who waits on the stream, and let its work be cancelled; nothing is waited for.
+
+        A waiting step raises `AgentRunsError` with *reason*, or just stops if there is none.
+        """
         if self._closed is None:
             self._closed = reason
         if self._guard is not None:
