@@ -17,6 +17,7 @@ from agentruns import Action, Client, Failure, Run, RunRef, RunStatus, ToolOutpu
 from agentruns.dialect import Dialect
 from agentruns.emulator import Call, Emulator, Prompt, Turn, Vendor
 from agentruns.emulator import vendor as emulated
+from agentruns.emulator.clock import Clock
 from agentruns.model import Flow, Page, Problem, Request, Response
 from tests.conformance.case import Case
 
@@ -228,8 +229,8 @@ class AcmeCase(Case):
     resume_path = "/jobs/*/answers"
     poll_path = "/jobs/*"
 
-    def emulator(self, *script: Turn) -> Emulator[Acme]:
-        return Emulator(Acme, script=script)
+    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Acme]:
+        return Emulator(Acme, script=script, clock=clock)
 
     @property
     def dialect(self) -> Dialect:

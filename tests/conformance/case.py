@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from agentruns import Backoff, Client, Retry, connect
 from agentruns.dialect import Dialect
 from agentruns.emulator import Call, Emulator, Turn, Vendor
+from agentruns.emulator.clock import Clock
 
 QUICK = Backoff(initial=0.01, maximum=0.05)
 
@@ -39,8 +40,8 @@ class Case:
     def dialect(self) -> Dialect:
         raise NotImplementedError
 
-    def emulator(self, *script: Turn) -> Emulator[Any]:
-        return Emulator(self.name, script=script)
+    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
+        return Emulator(self.name, script=script, clock=clock)
 
     def connect(self, emulator: Emulator[Vendor], attempts: int = 4) -> Client:
         return connect(

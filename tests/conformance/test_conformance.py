@@ -30,7 +30,7 @@ from agentruns import (
     ToolOutput,
     UnsupportedError,
 )
-from agentruns.emulator import Emulator, Fault, Turn
+from agentruns.emulator import Emulator, Fault, ManualClock, Turn
 from tests.conformance.case import Case
 from tests.conformance.vendors import CASES
 
@@ -84,8 +84,11 @@ async def _(case: Case) -> None:
 
 @scenario("every transition is seen, to the end")
 async def _(case: Case) -> None:
-    async with case.emulator(Turn("Done.", pending=0.1, running=0.2)) as emulator, case.connect(emulator) as client:
-        states = await followed(case, client, emulator)
+    clock, turn, states = ManualClock(), Turn("Done.", pending=10.0, running=10.0), []
+    async with case.emulator(turn, clock=clock) as emulator, case.connect(emulator) as client:
+        async for run in client.stream(await case.origin(client, emulator), timeout=20):
+            states.append(run)
+            clock.advance(turn.pending if run.status is RunStatus.PENDING else turn.lasts)  # the next state is there
     order = [RunStatus.PENDING, RunStatus.RUNNING, RunStatus.COMPLETED]
     seen = [order.index(run.status) for run in states]
     assert seen == sorted(seen)

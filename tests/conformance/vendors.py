@@ -5,6 +5,7 @@ from typing import Any
 from agentruns import Client, conduit, middesk, narrative, origami
 from agentruns.dialect import Dialect
 from agentruns.emulator import Call, Emulator, Turn
+from agentruns.emulator.clock import Clock
 from tests.conformance.acme import AcmeCase
 from tests.conformance.case import Case
 
@@ -81,8 +82,8 @@ class OrigamiCase(Case):
     def dialect(self) -> Dialect:
         return origami
 
-    def emulator(self, *script: Turn) -> Emulator[Any]:
-        return Emulator(self.name, script=script, retry_after=0)
+    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
+        return Emulator(self.name, script=script, clock=clock, retry_after=0)
 
     def call(self, number: int) -> Call:
         question = {"type": "single-choice", "question": f"Which, {number}?", "suggestedAnswers": ["This", "That"]}
@@ -108,6 +109,10 @@ class ConduitCase(Case):
         "a paused run is parked and answered elsewhere": NO_PAUSE,
         "a lost answer to a resume answers once": NO_PAUSE,
     }
+
+    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
+        shown_after = 0.2 if clock is None else 0.0  # by a clock that the test moves, it would not show by itself
+        return Emulator(self.name, script=script, clock=clock, shown_after=shown_after)
 
     @property
     def dialect(self) -> Dialect:
