@@ -109,7 +109,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
 
 def _undecodable(response: Response) -> TransportError | None:
     try:
-        codec.decode(response.body)
+        _ = response.value
     except codec.CodecError as error:
         begins = response.body[:40].decode("utf-8", "replace")
         return TransportError(response.request, f"the answer is not whole JSON ({error}); it begins {begins!r}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from attrs import field, fields, frozen
 
@@ -16,6 +16,8 @@ from . import codec
 from .errors import ConfigurationError
 
 T = TypeVar("T")
+
+_UNREAD: Final = ...  # which no JSON is, and which pickles as itself
 
 
 class RunStatus(enum.StrEnum):
@@ -82,6 +84,30 @@ class Response:
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     request: Request
+    _value: Any = field(default=_UNREAD, init=False, repr=False, eq=False)
+
+    @property
+    def value(self) -> Any:
+        """Return the JSON value of the body, decoded once; raise `codec.CodecError` for what is not JSON."""
+        if self._value is _UNREAD:
+            object.__setattr__(self, "_value", codec.decode(self.body))
+        return self._value
+
+
+@frozen
+class JsonText:
+    """A JSON object as it came: text, and the keys under which it stands. It takes a third of the room of its parts."""
+
+    body: bytes = field(repr=False)
+    path: tuple[str, ...] = ()
+
+    def read(self) -> Mapping[str, Any]:
+        """Return the object."""
+        value = codec.decode(self.body)
+        for key in self.path:
+            value = value[key]
+        found: Mapping[str, Any] = value
+        return found
 
 
 @frozen
@@ -152,7 +178,8 @@ class Run:
     One state of one run.
 
     Equality covers what a reader acts on: which run, status, actions, output, failure. Counters do not make two
-    states differ. `detail` is the vendor's own attrs class; `raw` is the JSON object as received.
+    states differ. `detail` is the vendor's own attrs class; `raw` is the JSON object as received. Both are made of the
+    received text when they are first asked for: thousands of runs that are waited for hold the text alone.
     """
 
     ref: RunRef
@@ -165,13 +192,27 @@ class Run:
     progress: Progress | None = field(default=None, eq=False)
     poll_after: float | None = field(default=None, eq=False)
     vendor: str = field(default="", eq=False, kw_only=True)
-    detail: Any = field(default=None, eq=False, repr=False, kw_only=True)
-    raw: Mapping[str, Any] = field(factory=dict, eq=False, repr=False, kw_only=True)
+    _detail: Any = field(default=None, eq=False, repr=False, kw_only=True)
+    _raw: Mapping[str, Any] | JsonText = field(factory=dict, eq=False, repr=False, kw_only=True)
 
     @property
     def id(self) -> str:
         """Return the vendor's id of this run."""
         return self.ref.id
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """Return the JSON object as received, unknown fields included."""
+        if isinstance(self._raw, JsonText):
+            object.__setattr__(self, "_raw", self._raw.read())
+        return cast("Mapping[str, Any]", self._raw)
+
+    @property
+    def detail(self) -> Any:
+        """Return the vendor's own attrs class, every documented field; None if this version knows the vendor not."""
+        if self._detail is None:
+            object.__setattr__(self, "_detail", _read_detail(self.vendor, self.raw))
+        return self._detail
 
     def to_json(self) -> str:
         """
@@ -179,7 +220,7 @@ class Run:
 
         Raise `ConfigurationError` for an `output` or `arguments` of your own that JSON cannot carry.
         """
-        parked = {each.name: getattr(self, each.name) for each in fields(Run) if each.name != "detail"}
+        parked = {each.name: getattr(self, each.name) for each in fields(_ParkedRun)}
         return codec.encode(codec.plain(parked, f"run {self.id}")).decode()
 
     @classmethod
@@ -202,7 +243,6 @@ class Run:
                 progress=parked.progress,
                 poll_after=parked.poll_after,
                 vendor=parked.vendor,
-                detail=_detail(parked),
                 raw=parked.raw,
             )
         except (ValueError, TypeError) as error:
@@ -228,11 +268,11 @@ class _ParkedRun:
     raw: Mapping[str, Any]
 
 
-def _detail(parked: _ParkedRun) -> Any:
-    """Return the vendor's class for a parked run; None if this version knows the vendor otherwise."""
+def _read_detail(vendor: str, raw: Mapping[str, Any]) -> Any:
+    """Return the vendor's class for what was received; None for a parked run that another version knew otherwise."""
     try:
-        read = detail_readers.get(parked.vendor)
-        return read(parked.raw) if read else None
+        read = detail_readers.get(vendor)
+        return read(raw) if read else None
     except ValueError:
         return None
 
@@ -258,6 +298,14 @@ class Outcome:
     origin: Any
     run: Run | None = None
     error: Exception | None = None
+
+
+@frozen
+class Limit:
+    """No more than *count* requests within any *seconds*."""
+
+    count: int
+    seconds: float
 
 
 Command: TypeAlias = Request | Pause | Hold

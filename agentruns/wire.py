@@ -37,7 +37,7 @@ def _segment(part: Any) -> str:
 def read_object(response: Response, *envelope: str) -> Mapping[str, Any]:
     """Return the JSON object of an answer, taken out of its *envelope* keys, or raise `ProtocolError`."""
     try:
-        value = codec.decode(response.body)
+        value = response.value
     except codec.CodecError as error:
         raise ProtocolError(f"the answer to {response.request.line} is not JSON: {error}") from error
     where = "$"
@@ -102,7 +102,7 @@ def given(fields: Mapping[str, Any]) -> dict[str, Any]:
 def error_body(response: Response) -> Mapping[str, Any]:
     """Return the JSON object of an error answer; empty for anything else, such as a proxy's HTML."""
     try:
-        body = codec.decode(response.body)
+        body = response.value
     except codec.CodecError:
         return {}
     return body if isinstance(body, Mapping) else {}

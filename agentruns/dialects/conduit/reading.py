@@ -13,6 +13,7 @@ from agentruns.model import (
     Action,
     Failure,
     Flow,
+    JsonText,
     Page,
     Problem,
     Request,
@@ -47,7 +48,7 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
     if not ref.parent:
         raise ConfigurationError(f"run {ref.id} can only be read with its agent: RunRef({ref.id!r}, agent_id)")
     response = yield Request("GET", wire.path("agents", ref.parent, "runs", ref.id), params=params)
-    return _run(wire.read_object(response, "data"), wire.read(response, ConduitRun, "data"))
+    return _run(JsonText(response.body, ("data",)), wire.read(response, ConduitRun, "data"))
 
 
 def page(parent: str, cursor: str | None) -> Flow[Page]:
@@ -81,7 +82,7 @@ def detail(raw: Mapping[str, Any]) -> ConduitRun:
     return codec.structure(raw, ConduitRun)
 
 
-def _run(raw: Mapping[str, Any], seen: ConduitRun) -> Run:
+def _run(raw: Mapping[str, Any] | JsonText, seen: ConduitRun) -> Run:
     """Return a run; while it is in flight it has no output, so that a list and the run by itself say the same."""
     status = STATUS.get(seen.status) or _unknown_status(seen)
     return Run(
@@ -92,7 +93,6 @@ def _run(raw: Mapping[str, Any], seen: ConduitRun) -> Run:
         failure=Failure(seen.status, _why(seen.error)) if status is RunStatus.FAILED else None,
         usage=Usage(seen.token_usage.input or 0, seen.token_usage.output or 0) if seen.token_usage else None,
         vendor=NAME,
-        detail=seen,
         raw=raw,
     )
 

@@ -17,6 +17,7 @@ from agentruns.model import (
     Action,
     Failure,
     Flow,
+    JsonText,
     Page,
     Problem,
     Request,
@@ -87,10 +88,10 @@ def detail(raw: Mapping[str, Any]) -> MiddeskRun:
 def run_of(response: Response) -> Run:
     """Return the run in the answer to a request."""
     raw = wire.read_object(response)
-    return _state(wire.structure(raw, MiddeskRun, response.request.line), raw, response)
+    return _state(wire.structure(raw, MiddeskRun, response.request.line), raw, response, JsonText(response.body))
 
 
-def _state(seen: MiddeskRun, raw: Mapping[str, Any], response: Response) -> Run:
+def _state(seen: MiddeskRun, raw: Mapping[str, Any], response: Response, text: JsonText | None = None) -> Run:
     """Trust `status` alone: interrupts and output count only in the state that they belong to."""
     status = STATUS.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
     interrupts = seen.interrupts if status is RunStatus.REQUIRES_ACTION else ()
@@ -103,8 +104,7 @@ def _state(seen: MiddeskRun, raw: Mapping[str, Any], response: Response) -> Run:
         failure=Failure(seen.status, _reason(seen.steps or ())) if status is RunStatus.FAILED else None,
         poll_after=wire.retry_after(response.headers) if status.in_flight else None,
         vendor=NAME,
-        detail=seen,
-        raw=raw,
+        raw=text or raw,
     )
 
 

@@ -14,6 +14,7 @@ from agentruns.model import (
     Action,
     Failure,
     Flow,
+    JsonText,
     Progress,
     Request,
     Response,
@@ -195,8 +196,7 @@ def _run(response: Response) -> Run:
         progress=Progress(len(seen.submitted_inference_job_ids), seen.effective_config.max_iterations),
         poll_after=wire.retry_after(response.headers) if status.in_flight else None,
         vendor=NAME,
-        detail=seen,
-        raw=raw,
+        raw=JsonText(response.body),
     )
 
 

@@ -13,6 +13,7 @@ from agentruns.errors import ConfigurationError
 from agentruns.model import (
     Action,
     Failure,
+    JsonText,
     Problem,
     Progress,
     Response,
@@ -55,12 +56,12 @@ def run_of(response: Response) -> Run:
     `Retry-After` paces polls while the run is running; get-run alone is documented to send it.
     """
     body = wire.read_object(response)
-    raw = wire.read_object(response, "run") if "run" in body and "id" not in body else body
-    seen = wire.structure(raw, OrigamiRun, response.request.line)
-    return as_run(seen, raw, wire.retry_after(response.headers))
+    path = ("run",) if "run" in body and "id" not in body else ()
+    seen = wire.read(response, OrigamiRun, *path)
+    return as_run(seen, JsonText(response.body, path), wire.retry_after(response.headers))
 
 
-def as_run(seen: RunSummary, raw: Mapping[str, Any], wait: float | None = None) -> Run:
+def as_run(seen: RunSummary, raw: Mapping[str, Any] | JsonText, wait: float | None = None) -> Run:
     """
     Return a run, or the summary of one, in common words.
 
@@ -80,7 +81,6 @@ def as_run(seen: RunSummary, raw: Mapping[str, Any], wait: float | None = None) 
         progress=Progress(seen.steps.completed, seen.steps.max),
         poll_after=wait if status.in_flight else None,
         vendor=NAME,
-        detail=seen,
         raw=raw,
     )
 
