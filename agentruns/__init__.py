@@ -35,6 +35,7 @@ from .errors import (
 )
 from .model import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
 from .schedule import Backoff, Retry
+from .stats import Stats
 from .stream import RunStream
 from .tools import Tools
 
@@ -65,6 +66,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "Tools",
     "Retry",
     "Backoff",
+    "Stats",
     "AgentRunsError",
     "ConfigurationError",
     "UnsupportedError",

@@ -9,7 +9,9 @@ import logging
 import math
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
+from contextvars import Context
 from itertools import islice
+from threading import get_ident
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
@@ -20,6 +22,7 @@ from attrs import evolve
 
 from . import check, codec
 from .batch import Batch
+from .budget import Budget, limit_of
 from .dialect import Announces, Cancels, ChecksToken, Dialect, Lists, Resumes
 from .dialects import load
 from .errors import (
@@ -28,13 +31,19 @@ from .errors import (
     ConflictError,
     RunFailedError,
     UnsupportedError,
+    api_error,
 )
 from .flow import perform
-from .model import Action, Flow, Origins, Run, RunRef, RunStatus, ToolOutput
-from .schedule import Backoff, Retry, Schedule
-from .stream import OnCancel, Options, RunStream, StreamOptions
+from .model import Action, Flow, Limit, Origins, Request, Response, Run, RunRef, RunStatus, ToolOutput
+from .poller import Poller
+from .schedule import Retry, Schedule
+from .stats import Stats
+from .stream import FRESH_SECONDS, OnCancel, Options, RunStream, StreamOptions
+from .telemetry import Telemetry
 from .tools import Tools, ToolsLike
 from .transport import MAX_BODY, Address, AiohttpTransport, Secret, Transport
+from .watch import Watch
+from .wire import retry_after
 
 if TYPE_CHECKING:
     import aiohttp
@@ -45,9 +54,6 @@ T = TypeVar("T")
 
 EXIT_SECONDS = 30.0
 """How long handlers may take to clean up after they were cancelled before the client is left without them."""
-
-FRESH_SECONDS = 10.0
-"""A 404 this soon after our own start is taken for a read that came before the write was visible."""
 
 
 def connect(
@@ -70,7 +76,8 @@ def connect(
     *dialect* is a module such as `agentruns.narrative`, its name, or anything that satisfies the `Dialect` protocol.
     *token* and *base_url* are else read from the vendor's environment variables. A *session* is borrowed, never closed.
     *timeout* is in seconds, for one HTTP exchange; connecting may take no more than 10 of them. *schedule* says when to
-    poll. *budget* is how many requests per second may be sent, by default the vendor's documented limit with headroom.
+    poll; by default that is learned from how long runs take (`agentruns.pollclock`). *budget* is how many requests per
+    second may be sent, by default the vendor's documented limit with headroom.
     *connections* bounds both the requests in flight and the connections; *max_body* the bytes of an answer.
 
     Raise `ConfigurationError` for what cannot work: no token, a token over plain http to another host (unless
@@ -92,9 +99,9 @@ def connect(
         timeout=timeout,
         connections=connections,
         max_body=max_body,
-        rate=budget if budget is not None else known.BUDGET,
     )
-    return Client(known, transport, retry=retry, schedule=schedule or Backoff())
+    limit = known.BUDGET if budget is None else limit_of(budget)
+    return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections)
 
 
 class Client:
@@ -104,27 +111,53 @@ class Client:
     An async context manager: leaving it ends every stream, releases every connection and leaves no task behind.
     """
 
-    def __init__(self, dialect: Dialect, transport: Transport, *, retry: Retry, schedule: Schedule) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        transport: Transport,
+        *,
+        retry: Retry,
+        schedule: Schedule | None = None,
+        limit: Limit | None = None,
+        connections: int = 100,
+    ) -> None:
         self._dialect = dialect
         self._transport = transport
         self._retry = retry
-        self._schedule = schedule
         self._streams: WeakSet[RunStream] = WeakSet()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._work: set[asyncio.Task[Any]] = set()
         self._started: dict[RunRef, float] = {}
         self._open = False
+        self._thread = 0
+        self._budget = Budget(limit)
+        self._telemetry = Telemetry(dialect.NAME)
+        self._poller = Poller(
+            dialect,
+            self._send,
+            self._call,
+            self._budget,
+            self._telemetry,
+            self.spawn,
+            self._locks,
+            schedule=schedule,
+            backoff=retry.backoff,
+            at_once=max(connections - connections // 8, 1),  # a start finds a connection whatever is polled
+        )
 
     def __repr__(self) -> str:
         return f"<Client of {self._dialect.NAME} over {self._transport!r}, {'open' if self._open else 'not open'}>"
 
     async def __aenter__(self) -> Self:
         await self._transport.open()
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._open = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._open = False
+        self._poller.close()
+        self._budget.close()
         for stream in tuple(self._streams):
             stream.end("the client was closed while this stream was waited for")
         work = set(self._work)
@@ -138,6 +171,7 @@ class Client:
                     for task in left:
                         logger.warning("a handler does not end although it was cancelled: %r", task)
             finally:
+                self._telemetry.close()
                 await self._transport.close()
 
     # Runs -------------------------------------------------------------------------------------------------------------
@@ -150,7 +184,9 @@ class Client:
         moved, other `APIError`s where it refuses.
         """
         self._check_origin(origin)
-        return self._fresh(await self._looking_again(lambda: self._dialect.start(origin)))
+        run = await self.begin(origin)
+        self._telemetry.dropped(run.ref)  # whoever follows it begins anew
+        return run
 
     async def fetch(self, run: Run | RunRef, **params: str) -> Run:
         """Read a run once; *params* go to the vendor as query parameters."""
@@ -201,7 +237,7 @@ class Client:
             self._capable(Cancels, "cancel")
         if events:
             self._capable(Announces, "announce events of")
-        stream = RunStream(self, origin, None if tools is None else Tools.of(tools), options, self._schedule)
+        stream = RunStream(self, self._poller, origin, None if tools is None else Tools.of(tools), options)
         self._streams.add(stream)
         return stream
 
@@ -230,7 +266,7 @@ class Client:
         Raise `ConfigurationError`, before any request, for a run that does not wait, for an answer to something that is
         not pending, and for an output that JSON cannot carry.
         """
-        dialect = self._capable(Resumes, "resume")
+        self._capable(Resumes, "resume")
         if not isinstance(run, Run):
             raise ConfigurationError(f"{run!r} cannot be answered; pass a Run: `await client.fetch(ref)` reads one")
         self._ref(run)
@@ -247,8 +283,10 @@ class Client:
                 f"run {run.id} does not wait for {', '.join(strange)}; it waits for {', '.join(sorted(pending))}. Read "
                 "it again with `client.fetch(run)` if it may have moved"
             )
-        fit = [evolve(each, output=_plain(each)) for each in outputs]
-        return self._fresh(await self._looking_again(lambda: dialect.resume(run, fit)))
+        resumed = await self.answer(run, outputs)
+        self._telemetry.dropped(run.ref)
+        self._telemetry.dropped(resumed.ref)
+        return resumed
 
     async def cancel(self, run: Run | RunRef) -> Run | None:
         """Cancel a run and return what the vendor says of it; raise `UnsupportedError` where there is no cancel."""
@@ -280,19 +318,39 @@ class Client:
 
     async def perform(self, flow: Flow[T]) -> T:
         """Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result."""
-        result: T = await self._perform(flow, self._retry)
-        return result
+        given: Any = flow
+        if not isinstance(given, Generator) or inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
+            raise ConfigurationError(
+                f"{flow!r} cannot be performed: pass a new flow each time, such as narrative.get_conversation(id)"
+            )
+        if not self._open:
+            flow.close()
+            raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
+        return await perform(flow, self._call, self._dialect.problem, self._retry, self._locks)
+
+    def stats(self) -> Stats:
+        """Return what this client watches and sends, in numbers."""
+        return self._poller.stats()
 
     # What a stream needs ----------------------------------------------------------------------------------------------
 
-    async def poll(self, ref: RunRef) -> Run:
-        """Read a run with a single request: whether and when to ask again is the stream's to say."""
-        run: Run = await self._perform(self._dialect.fetch(ref, {}), evolve(self._retry, attempts=1))
-        return run
+    async def begin(self, origin: Any) -> Run:
+        """Start a run that a stream follows."""
+        return self._fresh(await self._looking_again(lambda: self._dialect.start(origin)), None)
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin work that outlives a step, but not this client; what it raises is for its stream to tell."""
-        task = asyncio.create_task(work)
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
+        """Answer a run that a stream follows."""
+        dialect = self._capable(Resumes, "resume")
+        fit = [evolve(each, output=_plain(each)) for each in outputs]
+        return self._fresh(await self._looking_again(lambda: dialect.resume(run, fit)), run)
+
+    def spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+        """
+        Begin work that outlives a step, but not this client; what it raises is for its stream to tell.
+
+        It sees the context variables of the caller, or those of *context*.
+        """
+        task = asyncio.create_task(work, context=context)
         self._work.add(task)
         task.add_done_callback(self._settle)
         return task
@@ -302,16 +360,45 @@ class Client:
         if not task.cancelled() and task.exception() is not None:
             logger.debug("work of a stream ended with %r", task.exception())
 
-    def is_fresh(self, ref: RunRef) -> bool:
-        """Tell whether this client started the run so recently that a 404 may be a read before the write was seen."""
-        return self._started.get(ref, -math.inf) + FRESH_SECONDS >= asyncio.get_running_loop().time()
+    def started(self, ref: RunRef) -> float:
+        """Return the time of the loop at which this client started the run, if that is not long ago."""
+        return self._started.get(ref, -math.inf)
 
-    def _fresh(self, run: Run) -> Run:
+    def let_go(self, watch: Watch) -> None:
+        """Drop what a stream followed that nobody holds any more, in whichever thread the collector found it."""
+        if not self._open or self._loop.is_closed():
+            return
+        if get_ident() == self._thread:  # not at once: the collector may have come in the middle of the poller's work
+            self._loop.call_soon(self._poller.drop, watch)
+        else:
+            self._loop.call_soon_threadsafe(self._poller.drop, watch)
+
+    def _fresh(self, run: Run, paused: Run | None) -> Run:
+        """Note that a run was started, or, if it is the one that was *paused*, that it goes on."""
         now = asyncio.get_running_loop().time()
         for ref in [ref for ref, began in islice(self._started.items(), 8) if began + FRESH_SECONDS < now]:
             del self._started[ref]
         self._started[run.ref] = now
+        goes_on = paused is not None and paused.ref == run.ref
+        self._telemetry.saw(run, paused if goes_on else None, kind=self._poller.kind(run), started=not goes_on)
         return run
+
+    async def _call(self, request: Request) -> Response:
+        """Send a request that somebody waits for: before any poll, within the budget."""
+        await self._budget.enter(self._retry.longest)
+        try:
+            return await self._send(request)
+        finally:
+            self._budget.leave()
+
+    async def _send(self, request: Request) -> Response:
+        """Send a request that has its place in the budget; when the vendor asks for rest, it gets it."""
+        response = await self._transport(request)
+        if response.status in {429, 503} and request.again_after_429:
+            asked = retry_after(response.headers)
+            if asked:
+                self._budget.rest(asked, api_error(response, self._dialect.problem(response), asked))
+        return response
 
     async def listen(self, ref: RunRef) -> None:
         """Return when the vendor ends the stream of events of *ref*: a reason to read it, not yet news."""
@@ -320,16 +407,6 @@ class Client:
     def handler_names(self, action: Action) -> Sequence[str]:
         """Return the names under which a handler for *action* may be registered, best first."""
         return self._dialect.handler_names(action)
-
-    async def _perform(self, flow: Any, retry: Retry) -> Any:
-        if not isinstance(flow, Generator) or inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
-            raise ConfigurationError(
-                f"{flow!r} cannot be performed: pass a new flow each time, such as narrative.get_conversation(id)"
-            )
-        if not self._open:
-            flow.close()
-            raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
-        return await perform(flow, self._transport, self._dialect.problem, retry, self._locks)
 
     async def _looking_again(self, make: Callable[[], Flow[Run]]) -> Run:
         """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from .model import Action, Flow, Page, Problem, Request, Response, Run, RunRef, ToolOutput
+from .model import Action, Flow, Limit, Page, Problem, Request, Response, Run, RunRef, ToolOutput
 
 
 class Dialect(Protocol):
@@ -37,8 +37,8 @@ class Dialect(Protocol):
         ...
 
     @property
-    def BUDGET(self) -> float | None:  # noqa: N802
-        """Return the requests per second that the vendor's documented limit allows, None where there is none."""
+    def BUDGET(self) -> Limit | None:  # noqa: N802
+        """Return the requests that the vendor's documented limit allows, with headroom; None where there is none."""
         ...
 
     @property
@@ -51,7 +51,7 @@ class Dialect(Protocol):
         ...
 
     def fetch(self, ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
-        """Read a run once."""
+        """Read a run once: a flow that begins with its request, and says the same of the same answers."""
         ...
 
     def problem(self, response: Response) -> Problem:
@@ -87,6 +87,24 @@ class Lists(Protocol):
 
     def page(self, parent: str, cursor: str | None) -> Flow[Page]:
         """Return one page of runs."""
+        ...
+
+
+@runtime_checkable
+class Refreshes(Lists, Protocol):
+    """A vendor whose lists show each run as it is now, newest first: one request tells of many runs."""
+
+    def listed_under(self, ref: RunRef, /) -> str:
+        """Return the *parent* of the pages that a run stands on."""
+        ...
+
+
+@runtime_checkable
+class Kinds(Protocol):
+    """A vendor that tells which runs are likely to take about the same time."""
+
+    def kind(self, run: Run) -> str:
+        """Return what runs of about the same duration have in common: a model, say, or an agent."""
         ...
 
 

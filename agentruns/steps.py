@@ -11,6 +11,8 @@ T_co = TypeVar("T_co", covariant=True)
 class Steps(AsyncGenerator[T_co, None]):
     """An async generator whose steps are methods: nothing is suspended, and so nothing is lost, between two of them."""
 
+    __slots__ = ()
+
     def __aiter__(self) -> Self:
         return self
 

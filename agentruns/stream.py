@@ -5,7 +5,7 @@ A class, not a generator: `wait_for(anext(stream), 15)` may time out and be call
 steps it holds no task, connection or timeout. There is one exception, and it is deliberate: a start, a handler or the
 posting of outputs that is under way when a step is cancelled goes on, because cutting it off could start a paid run or
 run a tool twice. The next step picks it up; `aclose`, the end of the client, the deadline, or letting go of the stream
-ends it.
+ends it. A read that is under way goes on in the same way, since it may be for others too: heartbeats starve no poll.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 import anyio
 from attrs import field, frozen
@@ -27,18 +26,16 @@ from .errors import (
     APIError,
     ConfigurationError,
     DeadlineExceededError,
-    NotFoundError,
     OutcomeUnknownError,
-    RateLimitedError,
-    ServerError,
     StalledError,
     TooManyResumesError,
     TransportError,
 )
 from .model import Action, Run, RunRef, RunStatus, ToolOutput
-from .schedule import Schedule
+from .poller import Poller
 from .steps import Steps
 from .tools import Tool, Tools, ToolsLike, answer
+from .watch import Watch, goes_back
 
 logger = logging.getLogger("agentruns")
 
@@ -54,28 +51,40 @@ CLEAN_UP_SECONDS = 5.0
 CONFIRM_SECONDS = 10.0
 """How long a cancelled wait may be kept back to cancel the remote run."""
 
+CONFIRM_GAP = 0.5
+"""Seconds between two looks whether a cancelled run is over."""
+
+FRESH_SECONDS = 10.0
+"""A 404 this soon after our own start is taken for a read that came before the write was visible."""
+
+_NONE: Final[dict[str, ToolOutput]] = {}
+
 
 class Engine(Protocol):
     """What a stream needs of its client."""
 
-    async def start(self, origin: Any) -> Run:
-        """Start a run."""
+    async def begin(self, origin: Any) -> Run:
+        """Start a run that the stream follows."""
         ...
 
-    async def resume(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
-        """Answer a run."""
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
+        """Answer a run that the stream follows."""
         ...
 
-    async def poll(self, ref: RunRef) -> Run:
-        """Read a run with a single request."""
+    async def fetch(self, run: RunRef) -> Run:
+        """Read a run once."""
         ...
 
-    def is_fresh(self, ref: RunRef) -> bool:
-        """Tell whether the client started the run so recently that a read may not see it yet."""
+    def started(self, ref: RunRef) -> float:
+        """Return the time of the loop at which the client started the run, minus infinity if it did not lately."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Begin work that outlives a step, but not the client."""
+        ...
+
+    def let_go(self, watch: Watch) -> None:
+        """Drop what a stream followed that nobody holds any more; the collector asks, in whichever thread."""
         ...
 
     async def cancel(self, run: Run | RunRef) -> Run | None:
@@ -145,16 +154,46 @@ class RunStream(Steps[Run]):
     unless `on_cancel` says so. A step that fails may be asked for again: it goes on where it was.
     """
 
-    def __init__(self, engine: Engine, origin: Any, tools: Tools | None, options: Options, schedule: Schedule) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_answered",
+        "_answers",
+        "_began",
+        "_changed",
+        "_closed",
+        "_engine",
+        "_failure",
+        "_guard",
+        "_handled",
+        "_news",
+        "_options",
+        "_origin",
+        "_over",
+        "_poller",
+        "_resumes",
+        "_taken",
+        "_tools",
+        "_trusts_events",
+        "_waited_for",
+        "_watch",
+        "_work",
+        "patient_since",
+        "run",
+    )
+
+    def __init__(self, engine: Engine, poller: Poller, origin: Any, tools: Tools | None, options: Options) -> None:
         self._engine = engine
+        self._poller = poller
         self._origin = origin
         self._tools = tools
         self._options = options
-        self._schedule = schedule
         self.run: Run | None = None
-        self._answers: dict[str, ToolOutput] = {}
+        self._watch: Watch | None = None
+        self._taken: Run | None = None  # of what the watch has read, the last that this stream has seen
+        self._news: asyncio.Future[None] | None = None
+        self._answers: dict[str, ToolOutput] = _NONE
         self._handled = False  # the handlers of this pause have ended, and their answers are to be posted
-        self._answered: set[tuple[RunRef, str]] = set()
+        self._answered: frozenset[tuple[str, str]] = frozenset()
         self._resumes = 0
         self._work: asyncio.Task[Any] | None = None
         self._failure: BaseException | None = None
@@ -163,11 +202,9 @@ class RunStream(Steps[Run]):
         self._closed: str | None = None
         self._over = False
         self._began: float | None = None  # the times of the loop, absolute
-        self._due = 0.0
         self._changed = 0.0
-        self._lost_since: float | None = None
-        self._may_hurry = False  # the vendor asked for no pause, and was there when last asked
-        self._quiet = 0
+        self.patient_since = -math.inf
+        self._trusts_events = True
 
     def __repr__(self) -> str:
         state = f"{self.run.id} {self.run.status}" if self.run else f"{self._origin!r}, not begun"
@@ -197,11 +234,13 @@ class RunStream(Steps[Run]):
         if self._closed:
             raise AgentRunsError(self._closed)
         self._over = True
+        self._unfollow()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """End the stream, and what it has under way; another task that waits on it sees its end."""
         self.end("")
+        self._unfollow()
         await self._drop_work()
 
     def end(self, reason: str) -> None:
@@ -230,6 +269,9 @@ class RunStream(Steps[Run]):
 
     def __del__(self) -> None:
         self._forsake()
+        watch = self._watch
+        if watch is not None:
+            self._engine.let_go(watch)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -239,8 +281,6 @@ class RunStream(Steps[Run]):
         if self._began is None:
             self._began = self._changed = loop.time()
         timeout = self._options.timeout
-        if self._lost_since is not None:  # time that nobody waited is no lost contact
-            self._lost_since += max(loop.time() - self._due, 0.0)
         self._waited_for = True
         try:
             async with asyncio.timeout_at(None if timeout is None else self._began + timeout) as self._guard:
@@ -254,6 +294,7 @@ class RunStream(Steps[Run]):
             guard, self._guard = self._guard, None
             if guard is None or not guard.expired():
                 raise
+            self._unfollow()
             await self._drop_work()
             if self._closed is not None:
                 return None
@@ -284,77 +325,131 @@ class RunStream(Steps[Run]):
         return None
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
-        if isinstance(self._origin, Run):
-            return self._accept(self._origin, loop)
         if isinstance(self._origin, RunRef):
             return await self._poll(loop, self._origin)
-        run = await self._once(lambda: self._engine.start(self._origin), final=OutcomeUnknownError)
-        return self._accept(run, loop)
+        if isinstance(self._origin, Run):
+            run = self._origin
+        else:
+            run = await self._once(lambda: self._engine.begin(self._origin), final=OutcomeUnknownError)
+        return self._begin_segment(run, loop)
 
-    async def _poll(self, loop: asyncio.AbstractEventLoop, target: Run | RunRef) -> bool:
-        ref = target.ref if isinstance(target, Run) else target
-        stall = math.inf if self._options.stall is None else self._options.stall
-        stalls = self._changed + stall
-        hurry = self._may_hurry and loop.time() < stalls < self._due
-        await self._wait(loop, ref, stalls if hurry else self._due)
-        try:
-            run = await self._engine.poll(ref)
-        except RateLimitedError as error:
-            self._put_off(loop, error.retry_after or 0.0)
-            return False
-        except NotFoundError as error:
-            if not self._engine.is_fresh(ref):
-                raise
-            self._lose(loop, error)
-            return False
-        except (TransportError, ServerError) as error:
-            self._lose(loop, error)
-            return False
-        except APIError as error:
-            if error.status != 408:
-                raise
-            self._lose(loop, error)
-            return False
-        except Exception:
-            self._put_off(loop, 0.0)
-            raise
-        self._lost_since = None
-        news = self._accept(run, loop)
-        if not news and loop.time() >= self._changed + stall:
-            raise StalledError(self.run, f"nothing has changed for {stall:g} s")
+    def _begin_segment(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
+        """Take in the state that a start, an answer or the caller brought; return whether it is to be shown."""
+        news = self._accept(run, loop.time())
+        watch = self._follow(run.ref)
+        if watch.run is None or watch.run.status is RunStatus.REQUIRES_ACTION:
+            started = self._engine.started(run.ref)
+            watch.fresh_until = started + FRESH_SECONDS
+            self._poller.began(watch, run, later=self._resumes > 0, learns=started > -math.inf)
+            self._taken = run
         return news
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop, ref: RunRef, due: float) -> None:
-        """
-        Wait until the next poll is due, or until a stream of events has ended: a reason to look, not yet news.
+    async def _poll(self, loop: asyncio.AbstractEventLoop, target: Run | RunRef) -> bool:
+        """Wait for news of a run; return whether there is a state to show."""
+        watch = self._follow(target.ref if isinstance(target, Run) else target)
+        known = watch.run if self.run is not None or watch.listeners else None
+        if known is not None and known is not self._taken and self._take(known, loop.time()):
+            return True  # read while this stream did not listen
+        if self._options.events and self._trusts_events:
+            await self._hear_events(watch)
+        self._news = news = loop.create_future()
+        self._poller.listen(watch, self)
+        try:
+            await news
+        except AgentRunsError:
+            self.patient_since = loop.time()  # whoever asks again gets the same patience
+            raise
+        finally:
+            self._news = None
+            self._poller.leave(watch, self)
+            if news.done() and not news.cancelled():
+                news.exception()  # told, or overtaken by a cancellation: not forgotten
+        assert watch.run is not None
+        if self._take(watch.run, loop.time()):
+            return True
+        stall = self._options.stall
+        if stall is not None and loop.time() >= self._changed + stall:
+            raise StalledError(self.run, f"nothing has changed for {stall:g} s")
+        return False
 
-        A stream that could not be heard, or whose end brought nothing, is not listened to before the poll after it.
+    async def _hear_events(self, watch: Watch) -> None:
         """
-        wait = due - loop.time()
-        if self._options.events and self._quiet == 0 and wait > 0:
-            try:
-                async with asyncio.timeout(LISTEN_SECONDS):
-                    await self._engine.listen(ref)
-                return
-            except (TransportError, APIError, TimeoutError) as error:
-                logger.debug("the events of run %s cannot be heard: %s", ref.id, error)
-                wait = due - loop.time()
-        await asyncio.sleep(max(wait, 0.0))
+        Wait until a stream of events has ended: a reason to look, not yet news.
+
+        A stream that could not be heard, or whose end brought nothing, is not listened to until something has changed.
+        """
+        self._trusts_events = False
+        try:
+            async with asyncio.timeout(LISTEN_SECONDS):
+                await self._engine.listen(watch.ref)
+        except (TransportError, APIError, TimeoutError) as error:
+            logger.debug("the events of run %s cannot be heard: %s", watch.ref.id, error)
+        else:
+            self._poller.hurry(watch)
+
+    # What the poller tells --------------------------------------------------------------------------------------------
+
+    @property
+    def patience(self) -> float:
+        """Return how many seconds of lost contact this stream bears."""
+        return self._options.patience
+
+    @property
+    def look_by(self) -> float:
+        """Return when the run counts as stalled unless a read shows that it is not."""
+        return math.inf if self._options.stall is None else self._changed + self._options.stall
+
+    def heard(self, run: Run, now: float) -> bool:
+        """Wake the step that waits if the answer is news to it, and return whether it is."""
+        seen = self.run
+        if run is not self._taken:
+            if seen is None or run != seen or (self._options.progress and run.progress != seen.progress):
+                return self._wake()
+            if run.progress != seen.progress:
+                self._changed = now
+            self.run = self._taken = run
+        stall = self._options.stall
+        return stall is not None and now >= self._changed + stall and self._wake()
+
+    def failed(self, error: Exception) -> None:
+        """Have the step that waits raise *error*."""
+        if self._news is not None and not self._news.done():
+            self._news.set_exception(error)
+
+    def _wake(self) -> bool:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+        return True
+
+    def _follow(self, ref: RunRef) -> Watch:
+        watch = self._watch
+        if watch is None or watch.ref.id != ref.id:
+            self._unfollow()
+            watch = self._watch = self._poller.follow(ref)
+            self._taken = None
+        return watch
+
+    def _unfollow(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            self._poller.drop(watch)
 
     async def _answer(self, loop: asyncio.AbstractEventLoop, run: Run, handlers: Sequence[tuple[Action, Tool]]) -> bool:
         if self._resumes >= self._options.max_resumes:
             raise TooManyResumesError(run, f"the run asks again after {self._resumes} answers")
         answers = self._answers
         if not self._handled:
+            if answers is _NONE:
+                answers = self._answers = {}
             await self._once(lambda: answer(handlers, answers), final=BaseException)
             self._handled = True
         outputs = tuple(answers[action.id] for action in run.actions)
-        resumed = await self._once(lambda: self._engine.resume(run, outputs))
+        resumed = await self._once(lambda: self._engine.answer(run, outputs))
         self._handled = False
-        self._answered.update((run.ref, action.id) for action in run.actions)
-        self._answers = {}
+        self._answered |= {(run.id, action.id) for action in run.actions}
+        self._answers = _NONE
         self._resumes += 1
-        return self._accept(resumed, loop)
+        return self._begin_segment(resumed, loop)
 
     def _handlers(self, run: Run) -> Sequence[tuple[Action, Tool]] | None:
         """Return a handler for every action of *run*, or None: half an answer is none."""
@@ -366,20 +461,23 @@ class RunStream(Steps[Run]):
 
     # Seeing states ----------------------------------------------------------------------------------------------------
 
-    def _accept(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
-        """Take in a state that was read; return whether it is to be shown."""
-        before, now = self.run, loop.time()
-        if before is not None and before.ref == run.ref and _goes_back(before, run):
-            self._put_off(loop, run.poll_after or 0.0)
+    def _take(self, run: Run, now: float) -> bool:
+        """Take in what was read for all who follow the run; return whether it is to be shown."""
+        self._taken = run
+        return self._accept(run, now)
+
+    def _accept(self, run: Run, now: float) -> bool:
+        """Take in a state; return whether it is to be shown."""
+        before = self.run
+        if before is not None and goes_back(before, run):
             return False
         changed = before is None or run != before
         moved = changed or (before is not None and run.progress != before.progress)
         self.run = run
-        self._quiet = 0 if changed else self._quiet + 1
+        if changed:
+            self._trusts_events = True
         if moved:
             self._changed = now
-        self._due = now + self._delay(run.poll_after or 0.0)
-        self._may_hurry = run.poll_after is None
         if changed and self._is_stale(run):
             return False
         return changed or (moved and self._options.progress)
@@ -387,26 +485,8 @@ class RunStream(Steps[Run]):
     def _is_stale(self, run: Run) -> bool:
         """Tell whether the run still shows, unchanged, the pause that this stream has answered."""
         return run.status is RunStatus.REQUIRES_ACTION and any(
-            (run.ref, action.id) in self._answered for action in run.actions
+            (run.id, action.id) in self._answered for action in run.actions
         )
-
-    def _lose(self, loop: asyncio.AbstractEventLoop, error: Exception) -> None:
-        """Bear with lost contact for as long as `patience` allows."""
-        now = loop.time()
-        since = self._lost_since = now if self._lost_since is None else self._lost_since
-        if now - since >= self._options.patience or getattr(error, "final", False):
-            self._lost_since = None  # whoever asks again gets the same patience
-            raise error
-        self._put_off(loop, getattr(error, "retry_after", None) or 0.0)
-        self._due = max(min(self._due, since + self._options.patience), now)
-
-    def _put_off(self, loop: asyncio.AbstractEventLoop, at_least: float) -> None:
-        self._quiet += 1
-        self._may_hurry = False
-        self._due = loop.time() + self._delay(at_least)
-
-    def _delay(self, at_least: float) -> float:
-        return self._schedule.delay(self._quiet, at_least=at_least, noise=random.random())  # noqa: S311
 
     # Work that outlives a cancelled step ------------------------------------------------------------------------------
 
@@ -440,20 +520,15 @@ class RunStream(Steps[Run]):
         with anyio.move_on_after(CONFIRM_SECONDS, shield=True):
             try:
                 if self.run is None and self._work is not None:
-                    self.run = await self._once(lambda: self._engine.start(self._origin))
+                    self.run = await self._once(lambda: self._engine.begin(self._origin))
                 if self.run is None and isinstance(self._origin, RunRef):
-                    self.run = await self._engine.poll(self._origin)
+                    self.run = await self._engine.fetch(self._origin)
                 if self.run is None or not self.run.status.in_flight:
                     return
                 cancelled = await self._engine.cancel(self.run)
                 self.run = cancelled or self.run
                 while self._options.on_cancel == "confirm" and self.run.status.in_flight:
-                    await asyncio.sleep(self._delay(self.run.poll_after or 0.0))
-                    self.run = await self._engine.poll(self.run.ref)
+                    await asyncio.sleep(max(CONFIRM_GAP, self.run.poll_after or 0.0))
+                    self.run = await self._engine.fetch(self.run.ref)
             except AgentRunsError as error:
                 logger.warning("the wait was cancelled, but the remote run may go on: %s", error)
-
-
-def _goes_back(before: Run, run: Run) -> bool:
-    """Tell a read that is older than the last one: no run goes from running back to pending."""
-    return before.status is RunStatus.RUNNING and run.status is RunStatus.PENDING

@@ -24,7 +24,6 @@ from attrs import field, frozen
 from . import codec
 from .errors import AgentRunsError, ConfigurationError, TransportError
 from .model import Request, Response, T
-from .pace import Pace
 
 if TYPE_CHECKING:
     import aiohttp
@@ -114,7 +113,6 @@ class AiohttpTransport:
         timeout: float = 30.0,
         connections: int = 100,
         max_body: int = MAX_BODY,
-        rate: float | None = None,
     ) -> None:
         self._address = address
         self._mask = _Mask(address.token)
@@ -122,7 +120,6 @@ class AiohttpTransport:
         self._seconds = timeout
         self._connections = connections
         self._max_body = max_body
-        self._pace = Pace(rate) if rate else None
         self._guards: set[asyncio.Timeout] = set()
         self._closed = False
 
@@ -218,8 +215,6 @@ class AiohttpTransport:
 
     async def _in_turn(self, request: Request) -> Response:
         async with self._gate:
-            if self._pace is not None:
-                await self._pace.wait()
             return await self._send(request)
 
     async def _send(self, request: Request) -> Response:

@@ -131,7 +131,8 @@ def test_the_module_is_a_dialect_that_resumes_lists_and_announces() -> None:
 
     assert (dialect.NAME, dialect.BASE_URL) == ("middesk", "https://api.middesk.com/v1")
     assert (dialect.TOKEN_VARIABLE, dialect.BASE_URL_VARIABLE) == ("MIDDESK_API_KEY", "MIDDESK_BASE_URL")
-    assert dialect.BUDGET == 18.0
+    assert dialect.BUDGET is not None
+    assert (dialect.BUDGET.count, dialect.BUDGET.seconds) == (18, 1.0)
     assert isinstance(middesk, Resumes)
     assert isinstance(middesk, Lists)
     assert isinstance(middesk, Announces)

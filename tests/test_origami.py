@@ -138,7 +138,7 @@ def test_the_module_is_a_dialect_that_resumes_cancels_and_lists() -> None:
     assert (dialect.NAME, dialect.BASE_URL) == ("origami", "https://origami.chat/api/v2")
     assert (dialect.TOKEN_VARIABLE, dialect.BASE_URL_VARIABLE) == ("ORIGAMI_API_KEY", "ORIGAMI_BASE_URL")
     assert dialect.BUDGET is not None
-    assert dialect.BUDGET * 60 <= 100
+    assert (dialect.BUDGET.count, dialect.BUDGET.seconds) == (90, 60.0)
     assert all(isinstance(dialect, capability) for capability in (Resumes, Cancels, Lists))
 
 

@@ -18,7 +18,7 @@ from agentruns.dialect import Dialect
 from agentruns.emulator import Call, Emulator, Prompt, Turn, Vendor
 from agentruns.emulator import vendor as emulated
 from agentruns.emulator.clock import Clock
-from agentruns.model import Flow, Page, Problem, Request, Response
+from agentruns.model import Flow, Limit, Page, Problem, Request, Response
 from tests.conformance.case import Case
 
 # The dialect ----------------------------------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ NAME: Final = "acme"
 BASE_URL: Final = "https://api.acme.test"
 TOKEN_VARIABLE: Final = "ACME_TOKEN"
 BASE_URL_VARIABLE: Final = "ACME_BASE_URL"
-BUDGET: Final[float | None] = None
+BUDGET: Final[Limit | None] = None
 
 STATUS: Final = {
     "queued": RunStatus.PENDING,

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentruns.model import Limit
+
 from .catalog import (
     ESCALATION_STATUS,
     assign_escalation,
@@ -47,7 +49,7 @@ from .objects import (
     User,
     Workspace,
 )
-from .reading import NAME, STATUS, detail, fetch, handler_names, list_runs, page, problem
+from .reading import NAME, STATUS, detail, fetch, handler_names, kind, list_runs, listed_under, page, problem
 
 __all__ = [
     "BASE_URL",
@@ -77,12 +79,14 @@ __all__ = [
     "fetch",
     "get_agent",
     "handler_names",
+    "kind",
     "list_agents",
     "list_escalations",
     "list_messages",
     "list_runs",
     "list_users",
     "list_workspaces",
+    "listed_under",
     "page",
     "problem",
     "resolve_escalation",
@@ -93,5 +97,5 @@ __all__ = [
 BASE_URL: Final = "https://api.conduit.ai/v1"
 TOKEN_VARIABLE: Final = "CONDUIT_API_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "CONDUIT_BASE_URL"
-BUDGET: Final[float | None] = 1.8  # rate-limits: 120 per minute and workspace, all of its tokens together
+BUDGET: Final = Limit(108, 60.0)  # rate-limits: 120 per minute and workspace, all of its tokens together
 Origin: Final = Dispatch

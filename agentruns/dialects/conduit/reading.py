@@ -111,6 +111,16 @@ def _why(error: Any) -> str:
     return codec.encode(error).decode()
 
 
+def kind(run: Run) -> str:
+    """Return the agent."""
+    return run.ref.parent
+
+
+def listed_under(ref: RunRef) -> str:
+    """Return the agent: there is no list across agents."""
+    return ref.parent
+
+
 def handler_names(action: Action) -> Sequence[str]:
     """Return the name as it is; Conduit's runs ask for nothing."""
     return (action.name,)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Final
 
 from agentruns.errors import ConfigurationError
+from agentruns.model import Limit
 
 from .answers import resume
 from .catalog import create_thread, get_agent, get_thread, give_feedback, list_agents, list_threads
@@ -35,7 +36,7 @@ from .objects import (
     Thread,
     ThreadPage,
 )
-from .reading import NAME, STATUS, detail, events, fetch, handler_names, page, problem
+from .reading import NAME, STATUS, detail, events, fetch, handler_names, kind, listed_under, page, problem
 from .starts import RunRequest, start
 from .webhooks import WebhookEvent, verify_webhook
 
@@ -73,8 +74,10 @@ __all__ = [
     "get_thread",
     "give_feedback",
     "handler_names",
+    "kind",
     "list_agents",
     "list_threads",
+    "listed_under",
     "page",
     "problem",
     "resume",
@@ -86,7 +89,7 @@ BASE_URL: Final = "https://api.middesk.com/v1"
 SANDBOX_URL: Final = "https://api-sandbox.middesk.com/v1"
 TOKEN_VARIABLE: Final = "MIDDESK_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "MIDDESK_BASE_URL"
-BUDGET: Final[float | None] = 18.0  # status-codes-errors: 20 requests per second per customer
+BUDGET: Final = Limit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
 Origin: Final = RunRequest
 
 

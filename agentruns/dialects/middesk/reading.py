@@ -142,6 +142,16 @@ def _said(error: Mapping[str, Any]) -> str:
     return f"{message} (parameter: {parameter})" if message and parameter else message
 
 
+def kind(run: Run) -> str:
+    """Return the type of the agent whose run it is."""
+    return wire.first_text(run.raw, "agent") or ""
+
+
+def listed_under(_ref: RunRef) -> str:
+    """Return the whole account's list, which cannot be narrowed by thread (list-agent-runs)."""
+    return ""
+
+
 def handler_names(action: Action) -> Sequence[str]:
     """Return the name of the agent that asks, or `interrupt`."""
     return (action.name,)

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentruns.model import Limit
+
 from .config import (
     ANY_TOOL,
     AUTO,
@@ -45,7 +47,7 @@ from .objects import (
     TokenUsage,
 )
 from .problems import problem
-from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, resume, start
+from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, kind, resume, start
 
 __all__ = [
     "ANY_TOOL",
@@ -81,6 +83,7 @@ __all__ = [
     "flat_tools",
     "get_conversation",
     "handler_names",
+    "kind",
     "list_conversations",
     "list_messages",
     "problem",
@@ -92,5 +95,5 @@ __all__ = [
 BASE_URL: Final = "https://api.narrative.io"
 TOKEN_VARIABLE: Final = "NARRATIVE_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "NARRATIVE_BASE_URL"
-BUDGET: Final[float | None] = None  # the knowledge base says that no limit is enforced
+BUDGET: Final[Limit | None] = None  # the knowledge base says that no limit is enforced
 Origin: Final = UserMessage

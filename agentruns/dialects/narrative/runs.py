@@ -204,6 +204,12 @@ def _failure(seen: NarrativeRun, error: RunFault | None) -> Failure:
     return Failure(error.type, error.message) if error else Failure(seen.status)
 
 
+def kind(run: Run) -> str:
+    """Return the model: what a run takes depends on it more than on anything else that is known before."""
+    config = run.raw.get("effective_config")
+    return (wire.first_text(config, "model") or "") if isinstance(config, Mapping) else ""
+
+
 def handler_names(action: Action) -> Sequence[str]:
     """Return the wire name, and the part after its first dash (errors/unknown-tool-alias)."""
     _, dash, name = action.name.partition("-")

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentruns.model import Limit
+
 from .admission import SLOT_SECONDS
 from .catalog import (
     archive_agent,
@@ -44,7 +46,7 @@ from .objects import (
     TranscriptMessage,
 )
 from .prompts import Prompt, attached_document, attached_table, resume, start
-from .reading import NAME, STATUS, detail, handler_names, problem
+from .reading import NAME, STATUS, detail, handler_names, kind, listed_under, problem
 from .runs import cancel, fetch, page
 
 __all__ = [
@@ -83,9 +85,11 @@ __all__ = [
     "get_credits",
     "get_table",
     "handler_names",
+    "kind",
     "list_agents",
     "list_rows",
     "list_tables",
+    "listed_under",
     "page",
     "problem",
     "resume",
@@ -95,5 +99,5 @@ __all__ = [
 BASE_URL: Final = "https://origami.chat/api/v2"
 TOKEN_VARIABLE: Final = "ORIGAMI_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "ORIGAMI_BASE_URL"
-BUDGET: Final[float | None] = 1.5  # of 100 requests a minute and organization (authentication page)
+BUDGET: Final = Limit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
 Origin: Final = Prompt

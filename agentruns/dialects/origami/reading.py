@@ -112,6 +112,16 @@ def _actions(seen: RunSummary, text: str | None) -> tuple[Action, ...]:
     )
 
 
+def kind(run: Run) -> str:
+    """Return the model: most agents have too few runs to learn from."""
+    return wire.first_text(run.raw, "model") or ""
+
+
+def listed_under(ref: RunRef) -> str:
+    """Return the agent: there is no list across agents."""
+    return ref.parent
+
+
 def handler_names(action: Action) -> Sequence[str]:
     """Return the name, whole."""
     return (action.name,)

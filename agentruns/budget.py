@@ -1,0 +1,170 @@
+"""
+A budget of requests: when the next one may be sent, whoever sends it.
+
+A limit of *count* requests within *seconds* holds in any window of that length, as the vendor's server sees it: a place
+is taken when a request is sent and comes free *seconds* after its answer. The server saw the request somewhere between
+the two, so no delay on the way can push two requests of one place into one window.
+
+Calls (starts, answers, reads that a user asked for) go before polls, in the order of asking, and may use up what there
+is. Polls take what is left, evenly spaced, so that no window holds a burst of them. While the vendor asks for rest
+(`Retry-After` on 429 or 503), nothing is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+
+from .errors import AgentRunsError
+from .model import Limit
+
+
+def limit_of(rate: float) -> Limit:
+    """Return the limit that *rate* requests per second are: whole requests in whole seconds where there are such."""
+    for seconds in range(1, 61):
+        count = round(rate * seconds)
+        if count and math.isclose(rate * seconds, count, rel_tol=1e-9):
+            return Limit(count, float(seconds))
+    seconds_ = max(60.0, 1 / rate)
+    return Limit(max(int(rate * seconds_), 1), seconds_)
+
+
+class Budget:
+    """Let requests through; `None` as *limit* lets all through that no rest holds back."""
+
+    def __init__(self, limit: Limit | None) -> None:
+        self.limit = limit
+        self.on_change: Callable[[], None] = lambda: None
+        self._free = limit.count if limit else 0
+        self._returning: deque[float] = deque()  # when the places of answered requests come free
+        self._gap = limit.seconds / limit.count if limit else 0.0
+        self._next_poll = 0.0
+        self._rest_until = 0.0
+        self._rest_because: Exception | None = None
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def used(self) -> float:
+        """Return which part of the limit is taken, from 0 to 1."""
+        if self.limit is None:
+            return 0.0
+        self._collect(asyncio.get_running_loop().time())
+        return 1 - self._free / self.limit.count
+
+    # Calls ------------------------------------------------------------------------------------------------------------
+
+    async def enter(self, longest: float = math.inf) -> None:
+        """
+        Wait until a call may be sent, and take its place; `leave` gives it back.
+
+        While the vendor asks for more than *longest* seconds of rest, raise what it answered last.
+        """
+        if self._closed:
+            raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._rest_because is not None and self._rest_until - now > longest:
+            raise self._rest_because
+        if not self._line and self._wait(now) <= 0:
+            self._take(now)
+            return
+        turn = loop.create_future()
+        self._line.append(turn)
+        self._arm(loop, now)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled() and turn.exception() is None and self.limit is not None:
+                self._free += 1  # its turn came in the moment in which it was given up
+                self._go_on()
+            raise
+
+    def leave(self) -> None:
+        """Give back the place of a request that was answered, or never will be."""
+        if self.limit is not None:
+            self._returning.append(asyncio.get_running_loop().time() + self.limit.seconds)
+            if self._line and self._timer is None:
+                self._go_on()
+            elif not self._free and len(self._returning) == 1:
+                self.on_change()
+
+    def close(self) -> None:
+        """Let nothing through any more; who waits is told."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for turn in self._line:
+            if not turn.done():
+                turn.set_exception(AgentRunsError("the client was closed while a request waited for its turn"))
+        self._line.clear()
+
+    # Polls ------------------------------------------------------------------------------------------------------------
+
+    def room(self, now: float) -> float:
+        """Return the seconds until a poll may be sent; infinite while that depends on an answer."""
+        if self._line:
+            return math.inf  # `on_change` tells when the last call has gone
+        return max(self._wait(now), self._next_poll - now, 0.0)
+
+    def take(self, now: float) -> None:
+        """Take the place of a poll, for which there is room; `leave` gives it back."""
+        self._take(now)
+
+    # The vendor's wish ------------------------------------------------------------------------------------------------
+
+    def rest(self, seconds: float, because: Exception) -> None:
+        """Send nothing for *seconds*."""
+        until = asyncio.get_running_loop().time() + seconds
+        if until > self._rest_until:
+            self._rest_until, self._rest_because = until, because
+
+    # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _wait(self, now: float) -> float:
+        """Return the seconds until the next place is free."""
+        rest = self._rest_until - now
+        if rest <= 0:
+            self._rest_because = None
+        if self.limit is None:
+            return rest
+        self._collect(now)
+        if self._free:
+            return rest
+        return max(rest, self._returning[0] - now) if self._returning else math.inf
+
+    def _collect(self, now: float) -> None:
+        while self._returning and self._returning[0] <= now:
+            self._returning.popleft()
+            self._free += 1
+
+    def _take(self, now: float) -> None:
+        if self.limit is not None:
+            self._free -= 1
+            self._next_poll = max(self._next_poll, now) + self._gap
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        wait = self._wait(now)
+        if self._timer is None and wait < math.inf:
+            self._timer = loop.call_at(now + max(wait, 0.0), self._go_on)
+
+    def _go_on(self) -> None:
+        """Let those through whose turn it is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._line:
+            if self._line[0].done():  # given up
+                self._line.popleft()
+            elif self._wait(now) <= 0:
+                self._take(now)
+                self._line.popleft().set_result(None)
+            else:
+                self._arm(loop, now)
+                return
+        self.on_change()

@@ -1,0 +1,29 @@
+"""What one client does at present, in numbers."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen
+class Stats:
+    """
+    A picture of the runs that one client watches and of the requests that this takes; from `client.stats()`.
+
+    `watched`: runs that somebody follows. `polls`: requests that read one run; `lists`: requests that read many.
+    `shared`: polls that were saved because several streams followed one run; `listed`: those that lists saved.
+    `ends`: runs, or parts of runs up to a pause, that were seen to end; `lag`: the mean seconds between such an end and
+    the poll that saw it, estimated as half the time since the poll before, None while nothing has ended.
+    `budget`: which part of the requests that may be sent is used, from 0 to 1. `lost`: runs whose vendor does not
+    answer at present.
+    """
+
+    watched: int
+    polls: int
+    shared: int
+    lists: int
+    listed: int
+    ends: int
+    lag: float | None
+    budget: float
+    lost: int

@@ -1,0 +1,52 @@
+"""The law of the budget, for any traffic: what a server can see in any window."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentruns.budget import Budget
+from agentruns.model import Limit
+from tests.kit import VirtualLoop
+
+traffic = st.lists(
+    st.tuples(st.sampled_from(["call", "poll"]), st.floats(0, 0.4), st.floats(0, 1), st.floats(0, 0.9)),
+    min_size=2,
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("limit", [Limit(1, 1.0), Limit(5, 1.0), Limit(9, 2.0)])
+@given(requests=traffic)
+def test_no_window_holds_more_than_the_limit_wherever_on_the_way_the_server_sees_a_request(
+    limit: Limit, requests: list[tuple[str, float, float, float]]
+) -> None:
+    """*requests* are: what it is, seconds after the one before, part of the way to the server, seconds of the way."""
+    seen: list[float] = []
+
+    async def one(budget: Budget, kind: str, part: float, way: float) -> None:
+        loop = asyncio.get_running_loop()
+        if kind == "call":
+            await budget.enter()
+        else:
+            while (wait := budget.room(loop.time())) > 0:  # noqa: ASYNC110 - the poller sets a timer
+                await asyncio.sleep(min(wait, 0.05))
+            budget.take(loop.time())
+        seen.append(loop.time() + part * way)
+        await asyncio.sleep(way)
+        budget.leave()
+
+    async def all_of_them() -> None:
+        budget, tasks = Budget(limit), []
+        for kind, after, part, way in requests:
+            await asyncio.sleep(after)
+            tasks.append(asyncio.create_task(one(budget, kind, part, way)))
+        await asyncio.gather(*tasks)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(all_of_them())
+    seen.sort()
+    assert len(seen) == len(requests)
+    for first, last in zip(seen, seen[limit.count :], strict=False):
+        assert last - first >= limit.seconds - 1e-9
