@@ -134,8 +134,9 @@ class Client:
         self._telemetry = Telemetry(dialect.NAME)
         self._poller = Poller(
             dialect,
-            self._send,
+            transport,
             self._call,
+            self._heed,
             self._budget,
             self._telemetry,
             self.spawn,
@@ -151,6 +152,7 @@ class Client:
     async def __aenter__(self) -> Self:
         await self._transport.open()
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
+        self._poller.open(self._loop)
         self._open = True
         return self
 
@@ -387,18 +389,18 @@ class Client:
         """Send a request that somebody waits for: before any poll, within the budget."""
         await self._budget.enter(self._retry.longest)
         try:
-            return await self._send(request)
+            response = await self._transport(request)
         finally:
             self._budget.leave()
+        self._heed(response)
+        return response
 
-    async def _send(self, request: Request) -> Response:
-        """Send a request that has its place in the budget; when the vendor asks for rest, it gets it."""
-        response = await self._transport(request)
-        if response.status in {429, 503} and request.again_after_429:
+    def _heed(self, response: Response) -> None:
+        """Give the vendor the rest that it asks for."""
+        if response.status in {429, 503} and response.request.again_after_429:
             asked = retry_after(response.headers)
             if asked:
                 self._budget.rest(asked, api_error(response, self._dialect.problem(response), asked))
-        return response
 
     async def listen(self, ref: RunRef) -> None:
         """Return when the vendor ends the stream of events of *ref*: a reason to read it, not yet news."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 
@@ -79,7 +79,7 @@ def plain(value: Any, what: str) -> Any:
 def structure(value: Any, cls: type[T], path: str = "$") -> T:
     """Return *value*, which stands at *path*, as *cls*; raise `CodecError` listing what does not fit and where."""
     try:
-        return converter().structure(value, cls)
+        return cast("T", _hook(cls)(value, cls))  # type: ignore[arg-type]
     except Exception as error:
         from cattrs import transform_error
 
@@ -89,6 +89,12 @@ def structure(value: Any, cls: type[T], path: str = "$") -> T:
 def unstructure(value: Any) -> Any:
     """Return an attrs value as plain JSON types."""
     return converter().unstructure(value)
+
+
+@cache
+def _hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
+    """Return what structures one class, found once: cattrs would look it up for each value."""
+    return converter().get_structure_hook(cls)
 
 
 @cache
@@ -178,6 +184,8 @@ def _optional_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], An
     """Decide `X | None` once; cattrs would dispatch anew on every call."""
     inner = next(each for each in get_args(kind) if each is not NoneType)
     hook = made.get_structure_hook(inner)
+    if inner in {str, bool, int}:  # most fields are one of these: a call less for each
+        return lambda value, _: value if value is None or value.__class__ is inner else hook(value, inner)
     return lambda value, _: None if value is None else hook(value, inner)
 
 

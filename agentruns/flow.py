@@ -7,7 +7,6 @@ import logging
 import random
 from asyncio import sleep
 from collections.abc import Callable, MutableMapping
-from contextlib import AsyncExitStack
 from typing import Final, TypeAlias
 
 from . import codec, wire
@@ -35,28 +34,34 @@ async def perform(
     An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
     get, so a flow that knows better can catch it (and look for the run that a lost answer may have started).
     """
-    async with AsyncExitStack() as held:
-        held.callback(flow.close)
-        try:
-            wanted = next(flow)
-            while True:
-                try:
-                    if isinstance(wanted, Request):
-                        answer = await _exchange(wanted, send, problem, retry)
-                    elif isinstance(wanted, Hold):
-                        lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
-                        await held.enter_async_context(lock)
-                        answer = _NOTHING
-                    else:
-                        await sleep(wanted.seconds)
-                        answer = _NOTHING
-                except Exception as error:
-                    wanted = flow.throw(error)
+    held: list[asyncio.Lock] = []
+    try:
+        wanted = next(flow)
+        while True:
+            try:
+                if isinstance(wanted, Request):
+                    answer = await _exchange(wanted, send, problem, retry)
+                elif isinstance(wanted, Hold):
+                    lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
+                    await lock.acquire()
+                    held.append(lock)
+                    answer = _NOTHING
                 else:
-                    wanted = flow.send(answer)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+                    await sleep(wanted.seconds)
+                    answer = _NOTHING
+            except Exception as error:
+                wanted = flow.throw(error)
+            else:
+                wanted = flow.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        try:
+            flow.close()
+        finally:
+            for lock in held:
+                lock.release()
 
 
 _NOTHING: Final = Response(204, {}, b"", Request("NONE", ""))

@@ -71,8 +71,10 @@ class ClockSettings:
     """
     What a request is worth, and how a clock learns.
 
-    `price` is the seconds of waiting that one request is worth; gaps stay between `min_gap` and `max_gap` seconds. The
-    other defaults suit runs from a second to an hour: twice or half of each changes little once 20 runs were seen.
+    `price` is the seconds of waiting that one request is worth; gaps stay between `min_gap` and `max_gap` seconds.
+    `weight` runs of a chance of `rate` / (elapsed + `scale`) a second are the prior. An end is spread by a factor of
+    e^`smoothing` beyond both ends of its interval, and about `memory` runs are remembered. Twice or half of any of
+    these five changes little once 20 runs were seen.
     """
 
     price: float = field(default=0.1, validator=positive)
@@ -146,10 +148,9 @@ class PollClock:
         if not step >= 0:
             raise ConfigurationError(f"step is {step!r}; it must be a number of zero or above")
         table = self._table or self._build()
-        here = _bin(last)
-        goal = table[here] + (table[here + 1] - table[here]) * (last - _EDGES[here]) / _WIDTHS[here] + step
-        there = bisect_right(table, goal, 1, _BINS) - 1
-        return _EDGES[there] + (goal - table[there]) * _WIDTHS[there] / (table[there + 1] - table[there])
+        goal = _grown(table, last) + step
+        index = bisect_right(table, goal, 1, _BINS) - 1
+        return _EDGES[index] + (goal - table[index]) * _WIDTHS[index] / (table[index + 1] - table[index])
 
     def next(self, sent: float, seen: float, *, phase: float | None, price: float, floor: float = 0.0) -> float:
         """
@@ -175,11 +176,8 @@ class PollClock:
         Where there are fewer requests than wishes, poll the runs under the greatest pressure first.
         """
         table = self._table or self._build()
-        now, sent = _elapsed("now", now), _elapsed("sent", sent)
-        here, there = _bin(sent), _bin(now)
-        grown = table[there] + (table[there + 1] - table[there]) * (now - _EDGES[there]) / _WIDTHS[there]
-        grown -= table[here] + (table[here + 1] - table[here]) * (sent - _EDGES[here]) / _WIDTHS[here]
-        return grown if polled else grown / _NEVER_POLLED
+        step = _grown(table, _elapsed("now", now)) - _grown(table, _elapsed("sent", sent))
+        return step if polled else step / _NEVER_POLLED
 
     def _build(self) -> array[float]:
         """Make the table: M at each edge. From the last bin down, since each needs the weight beyond it."""
@@ -214,6 +212,12 @@ def _bin(elapsed: float) -> int:
     return bisect_right(_EDGES, elapsed, 1, _BINS) - 1
 
 
+def _grown(table: array[float], elapsed: float) -> float:
+    """Return M at *elapsed*: straight within a bin, and beyond the last one as steep as within it."""
+    index = _bin(elapsed)
+    return table[index] + (table[index + 1] - table[index]) * (elapsed - _EDGES[index]) / _WIDTHS[index]
+
+
 def _place(elapsed: float) -> float:
     """Return where *elapsed* lies in log time: the bin, and how far into it; less than .1 s counts as that."""
     return min(1 + math.log(max(elapsed, _SHORTEST) / _SHORTEST, _RATIO), _BINS)
@@ -231,6 +235,8 @@ def _spread(masses: array[float], mass: float, low: float, high: float) -> None:
 
 class Clocks:
     """Keep one clock per key, hashable and of the caller's choice; of more than *limit*, forget the longest unused."""
+
+    __iter__ = None  # every key has a clock, so iteration by index would never end
 
     def __init__(self, settings: ClockSettings = _DEFAULT, limit: int = 1000) -> None:
         whole("limit", limit, 1)

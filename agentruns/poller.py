@@ -15,9 +15,11 @@ import logging
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
 from copy import copy
+from functools import partial
 from typing import Any, Final
 
 from attrs import evolve
@@ -57,6 +59,7 @@ class Poller:
         dialect: Dialect,
         send: Send,
         call: Send,
+        heed: Callable[[Response], None],
         budget: Budget,
         telemetry: Telemetry,
         spawn: Callable[[Coroutine[Any, Any, None], Context], asyncio.Task[None]],
@@ -69,6 +72,7 @@ class Poller:
         self._dialect = dialect
         self._send = send  # sends at once: the place in the budget was taken before
         self._call = call  # waits for a place of its own
+        self._heed = heed  # an answer that may ask for rest
         self._budget = budget
         self._telemetry = telemetry
         self._spawn = spawn
@@ -77,6 +81,7 @@ class Poller:
         self._backoff = backoff
         self._at_once = at_once
         self._clocks = Clocks()
+        self._running: Counter[PollClock] = Counter()  # segments by clock
         self._lists = Lists(dialect) if isinstance(dialect, Refreshes) else None
         self._watches: dict[str, Watch] = {}
         self._heap: list[list[Any]] = []  # [due, order, watch or None]
@@ -92,6 +97,11 @@ class Poller:
         self._polls = self._shared = self._lists_read = self._listed = self._ends = 0
         self._lag = 0.0
         budget.on_change = self._pump
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Live in *loop*."""
+        self._loop = loop
+        self._now = loop.time
 
     def close(self) -> None:
         """Ask about nothing any more; what is under way is for the client to end."""
@@ -140,9 +150,9 @@ class Poller:
         if self._lists is not None:
             self._lists.remove(watch)
         self._unplan(watch)
-        if watch.open and watch.learns:
-            self._clock(watch).learn(watch.running_at)
-        watch.open = False
+        if watch.open:
+            self._learn(watch)
+        self._leave_clock(watch)
         if watch.worker is not None:
             watch.worker.cancel()
         self._telemetry.dropped(watch.ref if watch.run is None else watch.run.ref)
@@ -177,6 +187,7 @@ class Poller:
     def began(self, watch: Watch, run: Run, *, later: bool, learns: bool) -> None:
         """Begin a segment with the state that starts it: of our own doing if it *learns*, else found as it was."""
         now = self._now()
+        self._leave_clock(watch)
         watch.begin(now, later=later, learns=learns)
         watch.open = run.status.in_flight
         watch.run, watch.body = run, None
@@ -195,10 +206,27 @@ class Poller:
         return watch.began + self._clock(watch).next(sent, seen, phase=first, price=_PRICE, floor=floor)
 
     def _clock(self, watch: Watch) -> PollClock:
-        if watch.clock_key is None:
-            # Asked of a copy: what is parsed to answer is not kept with the run.
-            watch.clock_key = (self.kind(watch.run), watch.later)
-        return self._clocks[watch.clock_key]
+        """Return the clock of a segment, the same one from its begin to its end."""
+        clock = watch.clock
+        if clock is None:
+            clock = watch.clock = self._clocks[self.kind(watch.run), watch.later]
+            self._running[clock] += 1
+        return clock
+
+    def _learn(self, watch: Watch, until: float | None = None) -> None:
+        """Close a segment, and have its clock learn from it: *until* when it took at the most, None if that is open."""
+        watch.open = False
+        if watch.learns:
+            clock = self._clock(watch)
+            clock.learn(watch.running_at, until, active=self._running[clock])
+        self._leave_clock(watch)
+
+    def _leave_clock(self, watch: Watch) -> None:
+        clock, watch.clock = watch.clock, None
+        if clock is not None:
+            self._running[clock] -= 1
+            if not self._running[clock]:
+                del self._running[clock]
 
     def kind(self, run: Run | None) -> str:
         """Return what groups a run with others that take about as long."""
@@ -245,7 +273,7 @@ class Poller:
             if self._timer.when() <= due:
                 return
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(max(due, now), self._ring)
+        self._timer = self._loop.call_at(max(due, now), self._ring)
 
     def _ring(self) -> None:
         timer, self._timer = self._timer, None
@@ -271,9 +299,6 @@ class Poller:
             watch.learns = False  # nobody knows when what happened meanwhile happened
 
     # Going about it ---------------------------------------------------------------------------------------------------
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     def _pump(self) -> None:
         """Set workers to all that is due and that there is room for; have the timer go off for the next."""
@@ -370,28 +395,26 @@ class Poller:
         self._polls += 1
         try:
             try:
-                if watch.request is None:
-                    watch.request = self._first_request(watch.ref)
-                response = await self._send(watch.request)
+                request = watch.request
+                if request is None:
+                    request = watch.request = self._first_request(watch.ref)
+                response = await self._send(request)
             finally:
                 self._budget.leave()
-            if response.status == 200 and watch.run is not None and response.body == watch.body:
-                run = watch.run
-                floor = wire.retry_after(response.headers)
-                self._telemetry.polled("unchanged")
+            known = watch.run
+            if response.status == 200 and known is not None and response.body == watch.body:
+                # The same answer to the same question gives the same run.
+                self._answered(watch, known, sent, wire.retry_after(response.headers) or 0.0)
             else:
+                self._heed(response)
                 replay = _Replay(response, self._call)
                 run = await perform(
                     self._dialect.fetch(watch.ref, {}), replay, self._dialect.problem, ONCE, self._locks
                 )
-                # The same answer to the same first question gives the same run, if there was no second question.
-                watch.body = response.body if replay.asked == 1 else None
-                floor = run.poll_after
-                self._telemetry.polled("changed")
+                watch.body = response.body if replay.asked == 1 else None  # unless it took further questions
+                self._answered(watch, run, sent, run.poll_after or 0.0)
         except Exception as error:
             self._trouble(watch, error)
-        else:
-            self._answered(watch, run, sent, floor or 0.0)
         finally:
             watch.worker, watch.reading = None, False
             self._plan(watch, self._now())
@@ -407,17 +430,18 @@ class Poller:
 
     def _answered(self, watch: Watch, run: Run, sent: float, floor: float) -> None:
         now = self._now()
+        self._telemetry.polled("unchanged" if run is watch.run else "changed")
         watch.sent, watch.polled = sent, True
         watch.lost_since = watch.error = None
         watch.may_hurry = floor == 0.0
         before = watch.run
         if before is None:
-            watch.clock_key = None  # now its kind can be told
+            self._leave_clock(watch)  # now its kind can be told
         if run is before:
             watch.quiet += 1
         elif watch.take(run):
-            context = watch.context or self._context
-            context.run(self._telemetry.saw, run, before, kind=self.kind(run))
+            saw = partial(self._telemetry.saw, run, before, kind=self.kind(run))
+            _ = saw() if watch.context is None else watch.context.run(saw)
         run = watch.run or run
         if run.status.in_flight:
             watch.running_at = max(sent - watch.began, 0.0)
@@ -426,8 +450,10 @@ class Poller:
             watch.due = now + self._backoff.delay(watch.quiet)  # an answered pause may show for a while
             if watch.open:
                 self._ended(watch, now)
-        self._shared += max(len(watch.listeners) - 1, 0)
-        self._silence(watch, [listener for listener in watch.listeners if listener.heard(run, now)])
+        listeners = watch.listeners
+        if len(listeners) > 1:
+            self._shared += len(listeners) - 1
+        self._silence(watch, [listener for listener in listeners if listener.heard(run, now)])
 
     def _silence(self, watch: Watch, told: Sequence[Listener]) -> None:
         """Ask no more on behalf of those who were told; they have yet to wake up, and may come again."""
@@ -437,13 +463,11 @@ class Poller:
 
     def _ended(self, watch: Watch, now: float) -> None:
         """Learn from a segment that is over."""
-        watch.open = False
         took = now - watch.began
         lag = (took - watch.running_at) / 2  # it ended somewhere between two polls
         self._ends += 1
         self._lag += lag
-        if watch.learns:
-            self._clock(watch).learn(watch.running_at, took)
+        self._learn(watch, took)
         failed = watch.run.failure.type if watch.run and watch.run.failure else None
         whole = watch.learns and not watch.later and watch.run is not None and watch.run.status in _OVER
         self._telemetry.finished(lag, took if whole else None, error_type=failed)
@@ -473,6 +497,11 @@ class Poller:
         for place, listener in enumerate(told):
             listener.failed(copy(error) if place else error)  # each raises its own
 
+    async def _send_and_heed(self, request: Request) -> Response:
+        response = await self._send(request)
+        self._heed(response)
+        return response
+
     # Many runs --------------------------------------------------------------------------------------------------------
 
     async def _read_list(self, listing: Listing) -> None:
@@ -483,7 +512,7 @@ class Poller:
         self._lists_read += 1
         found = 0
         try:
-            page = await perform(listing.flow(), _Replay(None, self._send), self._dialect.problem, ONCE, self._locks)
+            page = await perform(listing.flow(), self._send_and_heed, self._dialect.problem, ONCE, self._locks)
         except Exception as error:  # those on it are read one by one, and tell what is wrong
             logger.debug("a list of runs cannot be read: %s", error)
             listing.fail(self._now() + self._backoff.delay(listing.failures, noise=random.random()))  # noqa: S311
@@ -515,16 +544,16 @@ class Poller:
 class _Replay:
     """Give a flow the answer that is there already; send what else it asks."""
 
-    def __init__(self, answer: Response | None, send: Send) -> None:
+    __slots__ = ("_answer", "_send", "asked")
+
+    def __init__(self, answer: Response, send: Send) -> None:
         self._answer = answer
         self._send = send
         self.asked = 0
 
     async def __call__(self, request: Request) -> Response:
         self.asked += 1
-        if self.asked == 1 and self._answer is not None:
-            return self._answer
-        return await self._send(request)
+        return self._answer if self.asked == 1 else await self._send(request)
 
 
 def _wall_minus_monotonic() -> float:

@@ -13,17 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
 
-import anyio
 from attrs import field, frozen
 
 from . import codec
 from .errors import AgentRunsError, ConfigurationError, TransportError
-from .model import Request, Response, T
+from .gate import TOO_LONG, Cuttable, Cutter, Gate
+from .model import Request, Response
 
 if TYPE_CHECKING:
     import aiohttp
@@ -34,6 +33,9 @@ MAX_BODY: Final = 32 * 2**20
 CONNECT_SECONDS: Final = 10.0
 _HIDDEN: Final = "[token]"
 _SHORTEST_SECRET: Final = 8
+_EVENTS: Final = {"Accept": "text/event-stream"}
+_CLOSED: Final = "the client was closed"
+_IS_CLOSED: Final = "this client is closed; open another with `async with connect(...)`"
 
 
 class Secret(str):
@@ -55,6 +57,7 @@ class _Mask:
     def __init__(self, token: str) -> None:
         spelled = "".join(each if each.isalnum() else _spellings(each) for each in token)
         self._kept = len(token) < _SHORTEST_SECRET
+        self._sign = max(re.findall("[0-9A-Za-z]*", token), key=len).encode()  # what every spelling contains
         self._text = re.compile(spelled)
         self._bytes = re.compile(spelled.encode())
 
@@ -62,11 +65,38 @@ class _Mask:
         return text if self._kept else self._text.sub(_HIDDEN, text)
 
     def body(self, body: bytes) -> bytes:
-        return body if self._kept else self._bytes.sub(_HIDDEN.encode(), body)
+        if self._kept or self._sign not in body:
+            return body
+        return self._bytes.sub(_HIDDEN.encode(), body)
 
 
 def _spellings(mark: str) -> str:
     return rf"(?:\\?{re.escape(mark)}|(?i:\\u{ord(mark):04x}|%{ord(mark):02x}))"
+
+
+class Headers(Mapping[str, str]):
+    """The headers of an answer, by lower-case name, the token hidden; most are never looked at."""
+
+    __slots__ = ("_mask", "_values")
+
+    def __init__(self, values: Mapping[str, str], mask: _Mask) -> None:
+        self._values = values
+        self._mask = mask
+
+    def __getitem__(self, name: str) -> str:
+        return self._mask.text(self._values[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({name.lower(): None for name in self._values})
+
+    def __len__(self) -> int:
+        return len(set(map(str.lower, self._values)))
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[type[dict[str, str]], tuple[dict[str, str]]]:
+        return dict, (dict(self),)
 
 
 @frozen
@@ -120,7 +150,7 @@ class AiohttpTransport:
         self._seconds = timeout
         self._connections = connections
         self._max_body = max_body
-        self._guards: set[asyncio.Timeout] = set()
+        self._cutter = Cutter(timeout)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -129,27 +159,43 @@ class AiohttpTransport:
     async def open(self) -> None:
         """Import aiohttp and make the session."""
         import aiohttp
+        from yarl import URL
 
         connections = self._connections
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Authorization": Secret(f"Bearer {self._address.token}"),
+        }
         if self._borrowed is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),  # the gate bounds what is sent
                 cookie_jar=aiohttp.DummyCookieJar(),
+                headers=headers,
+                skip_auto_headers=("Content-Type",),
+                raise_for_status=False,
             )
+            self._headers: Mapping[str, str] = {}
         else:
             self._session = self._borrowed
+            self._headers = headers
             connector = self._borrowed.connector
             limits = (getattr(connector, "limit", 0), getattr(connector, "limit_per_host", 0))
             connections = min(connections, *(limit or connections for limit in limits))
-        # Those of a request replace those of its session, which has no public way to read them.
-        self._middlewares = (_send_once, *getattr(self._session, "_middlewares", ()))
+        # Less for connecting than for all: running out of it says that nothing was sent. The whole is the cutter's.
+        self._options: dict[str, Any] = {
+            "timeout": aiohttp.ClientTimeout(
+                total=None, sock_connect=min(0.9 * self._seconds, CONNECT_SECONDS), ceil_threshold=float("inf")
+            ),
+            "allow_redirects": False,
+            # Those of a request replace those of its session, which has no public way to read them.
+            "middlewares": (_send_once, *getattr(self._session, "_middlewares", ())),
+        }
+        if self._borrowed is not None:
+            self._options |= {"raise_for_status": False, "skip_auto_headers": ("Content-Type",)}
         # Waiting for a connection inside aiohttp counts against the timeout and is lost in a crowd; here it does not.
-        self._gate = anyio.CapacityLimiter(connections)
-        # Less for connecting than for all: running out of it says that nothing was sent.
-        self._timeout = aiohttp.ClientTimeout(
-            total=self._seconds, sock_connect=min(0.9 * self._seconds, CONNECT_SECONDS), ceil_threshold=float("inf")
-        )
-        self._patience = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.sock_connect)
+        self._gate = Gate(connections)
+        self._url = URL
         self._refused = aiohttp.ClientSSLError
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         self._lost = (aiohttp.ClientError, TimeoutError, OSError)
@@ -157,14 +203,36 @@ class AiohttpTransport:
     async def close(self) -> None:
         """End what is under way and release every connection; a borrowed session stays open."""
         self._closed = True
-        for guard in tuple(self._guards):
-            guard.reschedule(asyncio.get_running_loop().time())
+        self._gate.close()
+        self._cutter.cut_all(_CLOSED)
         if self._borrowed is None:
             await self._session.close()
 
     async def __call__(self, request: Request) -> Response:
         """Send *request* once and read the whole answer."""
-        return await self._until_closed(request, self._in_turn)
+        if self._closed:
+            raise AgentRunsError(_IS_CLOSED)
+        gate = self._gate
+        if not gate.try_enter() and not await gate.wait():
+            raise AgentRunsError(f"{_CLOSED} while {request.line} was under way")
+        task = self._cutter.enter()
+        answer: aiohttp.ClientResponse | None = None
+        try:
+            answer = await self._ask(request, request.headers)
+            content = await self._content(answer, request)
+        except BaseException as error:
+            if answer is not None:
+                answer.close()
+                answer = None  # it shows the headers that came
+            ours = self._in_our_words(request, error, task)
+        else:
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("%s: %d, %d bytes", request.line, answer.status, len(content))
+            return Response(answer.status, Headers(answer.headers, self._mask), self._mask.body(content), request)
+        finally:
+            self._cutter.leave(task)
+            gate.leave()
+        raise ours
 
     async def listen(self, request: Request) -> None:
         """
@@ -173,116 +241,77 @@ class AiohttpTransport:
         Takes no place among the requests in flight. Raise `TransportError` if it cannot be opened or breaks. It may
         last for ever: whoever listens sets the time.
         """
-        await self._until_closed(request, self._hear)
-
-    async def _until_closed(self, request: Request, work: Callable[[Request], Awaitable[T]]) -> T:
         if self._closed:
-            raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None) as guard:  # `close` makes it expire
-                self._guards.add(guard)
-                try:
-                    return await self._in_our_words(request, work)
-                finally:
-                    self._guards.discard(guard)
-        raise AgentRunsError(f"the client was closed while {request.line} was under way")
-
-    async def _in_our_words(self, request: Request, work: Callable[[Request], Awaitable[T]]) -> T:
-        """
-        Do *work* on *request*, and tell what goes wrong as an error of ours.
-
-        No error of the lower library is chained, and none keeps its traceback: they hold the headers that were sent and
-        the answer as it came, and what reports local variables would show them.
-        """
-        error: AgentRunsError
+            raise AgentRunsError(_IS_CLOSED)
+        task = self._cutter.enter(endless=True)
         try:
-            return await work(request)
-        except TransportError as lost:
-            error = lost.with_traceback(None)
-        except asyncio.CancelledError as cancelled:
-            raise cancelled.with_traceback(None) from None
-        except self._refused as lost:
-            error = TransportError(request, f"TLS failed: {self._reason(lost)}", sent=False, final=True)
-        except self._never_sent as lost:
-            error = TransportError(request, self._reason(lost), sent=False)
-        except TimeoutError:
-            error = TransportError(request, f"no whole answer within {self._seconds:g} s")
-        except ValueError as unfit:
-            error = ConfigurationError(f"{request.line} cannot be sent: {self._reason(unfit)}")
-        except self._lost as lost:
-            error = TransportError(request, self._reason(lost))
-        raise error
-
-    async def _in_turn(self, request: Request) -> Response:
-        async with self._gate:
-            return await self._send(request)
-
-    async def _send(self, request: Request) -> Response:
-        body = None if request.json is None else codec.encode(request.json)
-        answer = await self._ask(request, self._headers(request, body), self._timeout, body)
-        try:
-            content = await self._content(answer, request)
-        except BaseException:
-            answer.close()
-            raise
-        answer.release()
-        logger.debug("%s: %d, %d bytes", request.line, answer.status, len(content))
-        headers = {name.lower(): self._mask.text(value) for name, value in answer.headers.items()}
-        return Response(answer.status, headers, self._mask.body(content), request)
+            return await self._hear(request)
+        except BaseException as error:
+            ours = self._in_our_words(request, error, task)
+        finally:
+            self._cutter.leave(task)
+        raise ours
 
     async def _hear(self, request: Request) -> None:
-        headers = {**self._headers(request, None), **request.headers}
-        async with await self._ask(request, headers, self._patience) as answer:
+        async with await self._ask(request, {**request.headers, **_EVENTS}) as answer:
             if answer.status != 200:
                 raise TransportError(request, f"the stream of events was answered {answer.status}")
             while await answer.content.readany():
                 pass
 
-    async def _ask(
-        self,
-        request: Request,
-        headers: Mapping[str, str],
-        timeout: aiohttp.ClientTimeout,
-        body: bytes | None = None,
-    ) -> aiohttp.ClientResponse:
-        from yarl import URL
+    def _in_our_words(self, request: Request, error: BaseException, task: Cuttable) -> BaseException:
+        """
+        Return what went wrong as an error of ours; what is none of the transport's is returned as it is.
 
-        if self._session.closed and self._borrowed is None:
-            raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
+        No error of the lower library is chained, and none keeps its traceback: they hold the headers that were sent and
+        the answer as it came, and what reports local variables would show them.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            reason = self._cutter.reason(task)
+            if reason == TOO_LONG:
+                return TransportError(request, f"no whole answer within {self._seconds:g} s")
+            if reason is not None:
+                return AgentRunsError(f"{reason} while {request.line} was under way")
+        elif isinstance(error, self._refused):
+            return TransportError(request, f"TLS failed: {self._reason(error)}", sent=False, final=True)
+        elif isinstance(error, self._never_sent):
+            return TransportError(request, self._reason(error), sent=False)
+        elif isinstance(error, TimeoutError):
+            return TransportError(request, f"no whole answer within {self._seconds:g} s")
+        elif isinstance(error, ValueError) and not isinstance(error, self._lost):
+            return ConfigurationError(f"{request.line} cannot be sent: {self._reason(error)}")
+        elif isinstance(error, self._lost):
+            return TransportError(request, self._reason(error))
+        return error.with_traceback(None)
+
+    def _ask(self, request: Request, headers: Mapping[str, str]) -> Awaitable[aiohttp.ClientResponse]:
         if self._session.closed:
+            if self._borrowed is None:
+                raise AgentRunsError(_IS_CLOSED)
             raise ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
         url = self._address.base_url + request.path
         if request.params:
             url += "?" + urlencode(request.params)
-        return await self._session.request(
-            request.method,
-            URL(url, encoded=True),
-            data=body,
-            headers=headers,
-            timeout=timeout,
-            allow_redirects=False,
-            raise_for_status=False,
-            skip_auto_headers=("Content-Type",),
-            middlewares=self._middlewares,
-        )
-
-    def _headers(self, request: Request, body: bytes | None) -> Mapping[str, str]:
-        return {
-            **request.headers,
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "Authorization": Secret(f"Bearer {self._address.token}"),
-            **({"Content-Type": "application/json"} if body is not None else {}),
-        }
+        options = self._options
+        if self._headers or headers or request.json is not None:
+            options = {**options, "headers": {**self._headers, **headers}}
+            if request.json is not None:
+                options["data"] = codec.encode(request.json)
+                options["headers"]["Content-Type"] = "application/json"
+        return self._session.request(request.method, self._url(url, encoded=True), **options)
 
     async def _content(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
-        """Read the body, counting as it comes: a declared length may lie, and a packed body grows when unpacked."""
+        """Read the body; unless its length is known, count as it comes: a packed body grows when unpacked."""
+        length = answer.content_length
+        if length is not None and length <= self._max_body and "Content-Encoding" not in answer.headers:
+            return await answer.read()
         content = bytearray()
         async for chunk in answer.content.iter_any():
             content += chunk
             if len(content) > self._max_body:
                 reason = f"the answer is longer than {self._max_body} bytes; allow more with `connect(..., max_body=)`"
                 raise TransportError(request, reason, final=True)
+        answer.release()
         return bytes(content)
 
     def _reason(self, error: BaseException) -> str:

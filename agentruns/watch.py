@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .model import Request
+    from .pollclock import PollClock
 
 
 class Listener(Protocol):
@@ -53,7 +54,7 @@ class Watch:
     __slots__ = (
         "began",
         "body",
-        "clock_key",
+        "clock",
         "context",
         "due",
         "entry",
@@ -103,7 +104,7 @@ class Watch:
         self.open = False
         self.later = False
         self.learns = False
-        self.clock_key: object = None
+        self.clock: PollClock | None = None
         self.began = self.sent = self.waiting_since = 0.0
         self.running_at = 0.0  # seconds after its begin at which it was last seen in flight
         self.polled = False
@@ -113,7 +114,6 @@ class Watch:
         self.open, self.later, self.learns = True, later, learns
         self.began = self.sent = self.waiting_since = now
         self.running_at, self.polled, self.quiet = 0.0, False, 0
-        self.clock_key = None
 
     def take(self, run: Run) -> bool:
         """Take in a state that was read; return whether it differs from the one before."""

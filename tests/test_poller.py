@@ -288,7 +288,7 @@ async def test_each_kind_of_run_has_a_clock_of_its_own() -> None:
             await asyncio.gather(client.result(f"slow-{number}"), client.result(f"fast-{number}"))
 
     assert len(server.times("GET /runs/fast-29")) <= 6
-    assert server.times("GET /runs/slow-29")[0] - server.runs["slow-29"].begins > 5
+    assert server.times("GET /runs/slow-29")[0] - server.runs["slow-29"].begins > 3
     assert server.times("GET /runs/fast-29")[0] - server.runs["fast-29"].begins < 3
 
 

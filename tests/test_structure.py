@@ -34,6 +34,7 @@ LAYERS = [
     "stats",
     "telemetry",
     "transport",
+    "gate",
     "flow",
     "dialects.narrative",
     "dialects.narrative.runs",
