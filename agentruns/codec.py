@@ -8,6 +8,7 @@ type says; unknown fields are ignored, missing or wrong ones are reported with t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from types import NoneType, UnionType
@@ -78,8 +79,10 @@ def plain(value: Any, what: str) -> Any:
 
 def structure(value: Any, cls: type[T], path: str = "$") -> T:
     """Return *value*, which stands at *path*, as *cls*; raise `CodecError` listing what does not fit and where."""
-    try:
+    with suppress(Exception):  # what is wrong, and where, is then found out at leisure
         return cast("T", _hook(cls)(value, cls))  # type: ignore[arg-type]
+    try:
+        return converter().structure(value, cls)
     except Exception as error:
         from cattrs import transform_error
 
@@ -94,15 +97,19 @@ def unstructure(value: Any) -> Any:
 @cache
 def _hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
     """Return what structures one class, found once: cattrs would look it up for each value."""
-    return converter().get_structure_hook(cls)
+    return converter(detailed=False).get_structure_hook(cls)
 
 
 @cache
-def converter() -> cattrs.Converter:
-    """Return the one strict converter, built at first use: its hooks cost milliseconds."""
+def converter(*, detailed: bool = True) -> cattrs.Converter:
+    """
+    Return the one strict converter, built at first use: its hooks cost milliseconds.
+
+    Its twin without *detailed* errors takes what it takes, in four fifths of the time.
+    """
     import cattrs
 
-    made = cattrs.Converter()
+    made = cattrs.Converter(detailed_validation=detailed)
     _exactly(made, str, "string")
     _exactly(made, bool, "boolean")
     _exactly(made, int, "integer")

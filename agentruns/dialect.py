@@ -100,6 +100,15 @@ class Refreshes(Lists, Protocol):
 
 
 @runtime_checkable
+class Reads(Protocol):
+    """A vendor whose `fetch` is one request: most answers to it are read without a flow, at a fifth less cost."""
+
+    def run_of(self, response: Response) -> Run:
+        """Return the run in an answer of 200 to the request of `fetch`."""
+        ...
+
+
+@runtime_checkable
 class Kinds(Protocol):
     """A vendor that tells which runs are likely to take about the same time."""
 

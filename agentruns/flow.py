@@ -85,7 +85,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
             again = not lost.final and (request.idempotent or not lost.sent)
         else:
             if 200 <= response.status < 300:
-                cut = _undecodable(response)
+                cut = undecodable(response)
                 if cut is None:
                     return response
                 # A body that is cut off without a declared length looks like this; the next one may be whole.
@@ -112,7 +112,8 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
     raise AssertionError("a retry of no attempts cannot be made")  # pragma: no cover
 
 
-def _undecodable(response: Response) -> TransportError | None:
+def undecodable(response: Response) -> TransportError | None:
+    """Return what is wrong with an answer that is not whole JSON: it got lost on the way."""
     try:
         _ = response.value
     except codec.CodecError as error:

@@ -26,9 +26,9 @@ from attrs import evolve
 
 from . import wire
 from .budget import Budget
-from .dialect import Dialect, Kinds, Refreshes
+from .dialect import Dialect, Kinds, Reads, Refreshes
 from .errors import AgentRunsError, APIError, NotFoundError, RateLimitedError, ServerError, TransportError
-from .flow import Locks, perform
+from .flow import Locks, perform, undecodable
 from .listing import Listing, Lists
 from .model import Request, Response, Run, RunRef, RunStatus, Send
 from .pollclock import Clocks, PollClock, phase
@@ -82,6 +82,7 @@ class Poller:
         self._at_once = at_once
         self._clocks = Clocks()
         self._running: Counter[PollClock] = Counter()  # segments by clock
+        self._reads = dialect if isinstance(dialect, Reads) else None
         self._lists = Lists(dialect) if isinstance(dialect, Refreshes) else None
         self._watches: dict[str, Watch] = {}
         self._heap: list[list[Any]] = []  # [due, order, watch or None]
@@ -234,8 +235,12 @@ class Poller:
             return ""
         return self._dialect.kind(evolve(run))  # of a copy: what is parsed to answer is not kept with the run
 
-    def _plan(self, watch: Watch, now: float) -> None:
-        """Put a run in the line of those to come, unless it is there or under way."""
+    def _plan(self, watch: Watch, now: float, *, arm: bool = True) -> None:
+        """
+        Put a run in the line of those to come, unless it is there or under way.
+
+        Without *arm* it is for the caller to look at the line.
+        """
         if watch.reading or not watch.listeners or watch in self._due:
             return
         due = watch.due
@@ -251,7 +256,8 @@ class Poller:
         self._count += 1
         watch.entry = entry = [due, self._count, watch]
         heapq.heappush(self._heap, entry)
-        self._arm(due, now)
+        if arm:
+            self._arm(due, now)
 
     def _unplan(self, watch: Watch) -> None:
         self._due.pop(watch, None)
@@ -405,6 +411,10 @@ class Poller:
             if response.status == 200 and known is not None and response.body == watch.body:
                 # The same answer to the same question gives the same run.
                 self._answered(watch, known, sent, wire.retry_after(response.headers) or 0.0)
+            elif response.status == 200 and self._reads is not None and undecodable(response) is None:
+                run = self._reads.run_of(response)
+                watch.body = response.body
+                self._answered(watch, run, sent, run.poll_after or 0.0)
             else:
                 self._heed(response)
                 replay = _Replay(response, self._call)
@@ -417,7 +427,7 @@ class Poller:
             self._trouble(watch, error)
         finally:
             watch.worker, watch.reading = None, False
-            self._plan(watch, self._now())
+            self._plan(watch, self._now(), arm=False)
 
     def _first_request(self, ref: RunRef) -> Request:
         flow = self._dialect.fetch(ref, {})

@@ -86,6 +86,11 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._mask.text(self._values[name])
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a header, or *default*: asked of every answer, nearly always in vain."""
+        value = self._values.get(name)
+        return default if value is None else self._mask.text(value)
+
     def __iter__(self) -> Iterator[str]:
         return iter({name.lower(): None for name in self._values})
 
@@ -172,7 +177,6 @@ class AiohttpTransport:
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),  # the gate bounds what is sent
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=headers,
-                skip_auto_headers=("Content-Type",),
                 raise_for_status=False,
             )
             self._headers: Mapping[str, str] = {}
@@ -192,7 +196,7 @@ class AiohttpTransport:
             "middlewares": (_send_once, *getattr(self._session, "_middlewares", ())),
         }
         if self._borrowed is not None:
-            self._options |= {"raise_for_status": False, "skip_auto_headers": ("Content-Type",)}
+            self._options["raise_for_status"] = False
         # Waiting for a connection inside aiohttp counts against the timeout and is lost in a crowd; here it does not.
         self._gate = Gate(connections)
         self._url = URL
@@ -278,6 +282,10 @@ class AiohttpTransport:
             return TransportError(request, self._reason(error), sent=False)
         elif isinstance(error, TimeoutError):
             return TransportError(request, f"no whole answer within {self._seconds:g} s")
+        elif isinstance(error, RuntimeError) and self._session.closed:
+            if self._borrowed is None:
+                return AgentRunsError(_IS_CLOSED)
+            return ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
         elif isinstance(error, ValueError) and not isinstance(error, self._lost):
             return ConfigurationError(f"{request.line} cannot be sent: {self._reason(error)}")
         elif isinstance(error, self._lost):
@@ -285,16 +293,13 @@ class AiohttpTransport:
         return error.with_traceback(None)
 
     def _ask(self, request: Request, headers: Mapping[str, str]) -> Awaitable[aiohttp.ClientResponse]:
-        if self._session.closed:
-            if self._borrowed is None:
-                raise AgentRunsError(_IS_CLOSED)
-            raise ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
         url = self._address.base_url + request.path
         if request.params:
             url += "?" + urlencode(request.params)
         options = self._options
-        if self._headers or headers or request.json is not None:
-            options = {**options, "headers": {**self._headers, **headers}}
+        if self._headers or headers or request.method != "GET":
+            # Where there is no body, there is no type of one.
+            options = {**options, "headers": {**self._headers, **headers}, "skip_auto_headers": ("Content-Type",)}
             if request.json is not None:
                 options["data"] = codec.encode(request.json)
                 options["headers"]["Content-Type"] = "application/json"

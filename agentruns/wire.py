@@ -52,14 +52,15 @@ def read_object(response: Response, *envelope: str) -> Mapping[str, Any]:
 def read(response: Response, cls: type[T], *envelope: str) -> T:
     """Return what an answer has in its *envelope* keys as *cls*, or raise `ProtocolError` that names the JSON path."""
     path = ".".join(("$", *envelope))
-    return structure(read_object(response, *envelope), cls, response.request.line, path)
+    return structure(read_object(response, *envelope), cls, response, path)
 
 
-def structure(value: Any, cls: type[T], source: str, path: str = "$") -> T:
-    """Return *value* as *cls*; *source* is what the error names: a request line, or where else it came from."""
+def structure(value: Any, cls: type[T], source: Response | str, path: str = "$") -> T:
+    """Return *value* as *cls*; *source* is what the error names: an answer, or where else it came from."""
     try:
         return codec.structure(value, cls, path)
     except codec.CodecError as error:
+        source = source if isinstance(source, str) else source.request.line
         raise ProtocolError(
             f"the answer to {source} is not what the vendor documents for {cls.__name__}: {error}"
         ) from error

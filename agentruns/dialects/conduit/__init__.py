@@ -49,7 +49,7 @@ from .objects import (
     User,
     Workspace,
 )
-from .reading import NAME, STATUS, detail, fetch, handler_names, kind, list_runs, listed_under, page, problem
+from .reading import NAME, STATUS, detail, fetch, handler_names, kind, list_runs, listed_under, page, problem, run_of
 
 __all__ = [
     "BASE_URL",
@@ -90,6 +90,7 @@ __all__ = [
     "page",
     "problem",
     "resolve_escalation",
+    "run_of",
     "send_message",
     "start",
 ]

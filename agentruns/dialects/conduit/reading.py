@@ -47,7 +47,11 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
         )
     if not ref.parent:
         raise ConfigurationError(f"run {ref.id} can only be read with its agent: RunRef({ref.id!r}, agent_id)")
-    response = yield Request("GET", wire.path("agents", ref.parent, "runs", ref.id), params=params)
+    return run_of((yield Request("GET", wire.path("agents", ref.parent, "runs", ref.id), params=params)))
+
+
+def run_of(response: Response) -> Run:
+    """Return the run in the answer to `fetch`."""
     return _run(JsonText(response.body, ("data",)), wire.read(response, ConduitRun, "data"))
 
 

@@ -36,7 +36,7 @@ from .objects import (
     Thread,
     ThreadPage,
 )
-from .reading import NAME, STATUS, detail, events, fetch, handler_names, kind, listed_under, page, problem
+from .reading import NAME, STATUS, detail, events, fetch, handler_names, kind, listed_under, page, problem, run_of
 from .starts import RunRequest, start
 from .webhooks import WebhookEvent, verify_webhook
 
@@ -81,6 +81,7 @@ __all__ = [
     "page",
     "problem",
     "resume",
+    "run_of",
     "start",
     "verify_webhook",
 ]

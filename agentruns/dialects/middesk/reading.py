@@ -63,7 +63,7 @@ def page(parent: str, cursor: str | None) -> Flow[Page]:
     params = {"page": str(number), "per_page": str(MOST_PER_PAGE)}
     response = yield Request("GET", wire.path("runs"), params=params)
     raw = wire.read_object(response)
-    seen = wire.structure(raw, _Runs, response.request.line)
+    seen = wire.structure(raw, _Runs, response)
     runs = [_state(run, raw["data"][place], response) for place, run in enumerate(seen.data)]
     kept = tuple(run for run in runs if parent in {"", run.ref.parent})
     return Page(kept, str(number + 1) if seen.has_more and runs else None)
@@ -88,7 +88,7 @@ def detail(raw: Mapping[str, Any]) -> MiddeskRun:
 def run_of(response: Response) -> Run:
     """Return the run in the answer to a request."""
     raw = wire.read_object(response)
-    return _state(wire.structure(raw, MiddeskRun, response.request.line), raw, response, JsonText(response.body))
+    return _state(wire.structure(raw, MiddeskRun, response), raw, response, JsonText(response.body))
 
 
 def _state(seen: MiddeskRun, raw: Mapping[str, Any], response: Response, text: JsonText | None = None) -> Run:

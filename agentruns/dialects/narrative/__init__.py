@@ -47,7 +47,7 @@ from .objects import (
     TokenUsage,
 )
 from .problems import problem
-from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, kind, resume, start
+from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, kind, resume, run_of, start
 
 __all__ = [
     "ANY_TOOL",
@@ -88,6 +88,7 @@ __all__ = [
     "list_messages",
     "problem",
     "resume",
+    "run_of",
     "specific_tool",
     "start",
 ]

@@ -100,7 +100,7 @@ def start(origin: UserMessage) -> Flow[Run]:
 
 def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
     """Read a run (get-a-runs-current-state); the conversation is not needed."""
-    return _run((yield Request("GET", wire.path("agents", "runs", ref.id), params=params)))
+    return run_of((yield Request("GET", wire.path("agents", "runs", ref.id), params=params)))
 
 
 _RESUMES: Final = UUID("6d9d2c1e-5f5c-5f0e-9a55-0c7f4c1a1d3b")
@@ -154,7 +154,7 @@ def _head(conversation_id: str) -> Flow[tuple[int, Mapping[str, Any]]]:
     """Read a conversation's current version and its defaults."""
     response = yield Request("GET", wire.path("agents", "conversations", conversation_id))
     seen = wire.read_object(response)
-    return wire.structure(seen, _Head, response.request.line).version, seen.get("defaults") or {}
+    return wire.structure(seen, _Head, response).version, seen.get("defaults") or {}
 
 
 @frozen
@@ -169,7 +169,7 @@ def _post_run(
     body = {"client_op_id": op_id, "expected_version": version, "payload": payload}
     body.update({key: value for key, value in options.items() if value})
     path = wire.path("agents", "conversations", conversation_id, "runs")
-    return _run((yield Request("POST", path, json=body, idempotent=True)))
+    return run_of((yield Request("POST", path, json=body, idempotent=True)))
 
 
 def detail(raw: Mapping[str, Any]) -> NarrativeRun:
@@ -177,9 +177,10 @@ def detail(raw: Mapping[str, Any]) -> NarrativeRun:
     return codec.structure(raw, NarrativeRun)
 
 
-def _run(response: Response) -> Run:
+def run_of(response: Response) -> Run:
+    """Return the run in the answer to a request."""
     raw = wire.read_object(response)
-    seen = wire.structure(raw, NarrativeRun, response.request.line)
+    seen = wire.structure(raw, NarrativeRun, response)
     status = STATUS.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
     calls = seen.pending_tool_calls if status is RunStatus.REQUIRES_ACTION else ()
     if status is RunStatus.REQUIRES_ACTION and not calls:

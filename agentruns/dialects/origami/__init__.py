@@ -46,7 +46,7 @@ from .objects import (
     TranscriptMessage,
 )
 from .prompts import Prompt, attached_document, attached_table, resume, start
-from .reading import NAME, STATUS, detail, handler_names, kind, listed_under, problem
+from .reading import NAME, STATUS, detail, handler_names, kind, listed_under, problem, run_of
 from .runs import cancel, fetch, page
 
 __all__ = [
@@ -93,6 +93,7 @@ __all__ = [
     "page",
     "problem",
     "resume",
+    "run_of",
     "start",
 ]
 
