@@ -18,6 +18,7 @@ from .errors import (
     ConflictError,
     DeadlineExceededError,
     InvalidRequestError,
+    JournalError,
     NotFoundError,
     OutcomeUnknownError,
     ProtocolError,
@@ -33,6 +34,7 @@ from .errors import (
     TransportError,
     UnsupportedError,
 )
+from .keyed import Unfinished
 from .model import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
 from .schedule import Backoff, Retry
 from .stats import Stats
@@ -67,11 +69,13 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "Retry",
     "Backoff",
     "Stats",
+    "Unfinished",
     "AgentRunsError",
     "ConfigurationError",
     "UnsupportedError",
     "TransportError",
     "OutcomeUnknownError",
+    "JournalError",
     "ProtocolError",
     "APIError",
     "AuthenticationError",

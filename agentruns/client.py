@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
 from contextvars import Context
 from itertools import islice
 from threading import get_ident
@@ -33,7 +33,9 @@ from .errors import (
     UnsupportedError,
     api_error,
 )
-from .flow import perform
+from .flow import Keep, perform
+from .journal import Journal
+from .keyed import Keys, Unfinished
 from .model import Action, Flow, Limit, Origins, Request, Response, Run, RunRef, RunStatus, ToolOutput
 from .poller import Poller
 from .schedule import Retry, Schedule
@@ -42,7 +44,6 @@ from .stream import FRESH_SECONDS, OnCancel, Options, RunStream, StreamOptions
 from .telemetry import Telemetry
 from .tools import Tools, ToolsLike
 from .transport import MAX_BODY, Address, AiohttpTransport, Secret, Transport
-from .watch import Watch
 from .wire import retry_after
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def connect(
     schedule: Schedule | None = None,
     budget: float | None = None,
     insecure: bool = False,
+    journal: str | os.PathLike[str] | None = None,
     connections: int = 100,
     max_body: int = MAX_BODY,
 ) -> Client:
@@ -78,6 +80,7 @@ def connect(
     *timeout* is in seconds, for one HTTP exchange; connecting may take no more than 10 of them. *schedule* says when to
     poll; by default that is learned from how long runs take (`agentruns.pollclock`). *budget* is how many requests per
     second may be sent, by default the vendor's documented limit with headroom.
+    *journal* is the path of a file that keeps what is begun under a `key`, so that it outlives this process.
     *connections* bounds both the requests in flight and the connections; *max_body* the bytes of an answer.
 
     Raise `ConfigurationError` for what cannot work: no token, a token over plain http to another host (unless
@@ -101,7 +104,8 @@ def connect(
         max_body=max_body,
     )
     limit = known.BUDGET if budget is None else limit_of(budget)
-    return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections)
+    kept = None if journal is None else Journal(journal, known.NAME)
+    return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
 
 
 class Client:
@@ -120,6 +124,7 @@ class Client:
         schedule: Schedule | None = None,
         limit: Limit | None = None,
         connections: int = 100,
+        journal: Journal | None = None,
     ) -> None:
         self._dialect = dialect
         self._transport = transport
@@ -129,6 +134,7 @@ class Client:
         self._work: set[asyncio.Task[Any]] = set()
         self._started: dict[RunRef, float] = {}
         self._open = False
+        self._keys = None if journal is None else Keys(journal, dialect, self)
         self._thread = 0
         self._budget = Budget(limit)
         self._telemetry = Telemetry(dialect.NAME)
@@ -150,6 +156,8 @@ class Client:
         return f"<Client of {self._dialect.NAME} over {self._transport!r}, {'open' if self._open else 'not open'}>"
 
     async def __aenter__(self) -> Self:
+        if self._keys is not None:
+            await self._keys.journal.open()
         await self._transport.open()
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._poller.open(self._loop)
@@ -175,6 +183,8 @@ class Client:
             finally:
                 self._telemetry.close()
                 await self._transport.close()
+                if self._keys is not None:
+                    await self._keys.journal.close()
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
@@ -215,6 +225,7 @@ class Client:
         *stall* are in seconds: for the whole wait (handlers included), for lost contact while polling, and for a run in
         which nothing observable changes. *max_resumes* bounds how often handlers answer. With *progress*, states that
         differ in progress alone are shown too. *on_cancel* says what cancelling the local wait does to the remote run.
+        *key* names the work in the client's journal: the same key attaches to the run that was started under it.
         With *events*, the vendor's stream of events is listened to between polls, and its end is a reason to poll.
 
         Nothing is sent before the first step. Raise `ConfigurationError` or `UnsupportedError` at once for what cannot
@@ -229,8 +240,10 @@ class Client:
             on_cancel=on_cancel,
             events=events,
         )
-        if key is not None:
-            raise ConfigurationError("`key` names work in a journal, and this client has none")
+        if key is not None and self._keys is None:
+            raise ConfigurationError(
+                "`key` names work in a journal, and this client has none: pass `connect(..., journal=path)`"
+            )
         if isinstance(origin, Run | RunRef):
             self._ref(origin)
         else:
@@ -239,7 +252,8 @@ class Client:
             self._capable(Cancels, "cancel")
         if events:
             self._capable(Announces, "announce events of")
-        stream = RunStream(self, self._poller, origin, None if tools is None else Tools.of(tools), options)
+        keyed = self._keys.work(key) if self._keys is not None and key is not None else None
+        stream = RunStream(self, self._poller, origin, None if tools is None else Tools.of(tools), options, keyed)
         self._streams.add(stream)
         return stream
 
@@ -286,6 +300,8 @@ class Client:
                 "it again with `client.fetch(run)` if it may have moved"
             )
         resumed = await self.answer(run, outputs)
+        if self._keys is not None:
+            await self._keys.moved(run, resumed)
         self._telemetry.dropped(run.ref)
         self._telemetry.dropped(resumed.ref)
         return resumed
@@ -325,10 +341,23 @@ class Client:
             raise ConfigurationError(
                 f"{flow!r} cannot be performed: pass a new flow each time, such as narrative.get_conversation(id)"
             )
+        return await self._perform(flow, None)
+
+    async def _perform(self, flow: Flow[T], note: Keep | None) -> T:
         if not self._open:
             flow.close()
             raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
-        return await perform(flow, self._call, self._dialect.problem, self._retry, self._locks)
+        return await perform(flow, self._call, self._dialect.problem, self._retry, self._locks, note)
+
+    def unfinished(self) -> AsyncIterator[Unfinished]:
+        """
+        Iterate over the work in the journal that is not done, oldest first.
+
+        `client.stream(work.origin, key=work.key)` goes on with it. Raise `ConfigurationError` if there is no journal.
+        """
+        if self._keys is None:
+            raise ConfigurationError("this client has no journal: pass `connect(..., journal=path)`")
+        return self._keys.unfinished()
 
     def stats(self) -> Stats:
         """Return what this client watches and sends, in numbers."""
@@ -336,9 +365,13 @@ class Client:
 
     # What a stream needs ----------------------------------------------------------------------------------------------
 
-    async def begin(self, origin: Any) -> Run:
-        """Start a run that a stream follows."""
-        return self._fresh(await self._looking_again(lambda: self._dialect.start(origin)), None)
+    async def begin(self, origin: Any, note: Keep | None = None) -> Run:
+        """Start a run that a stream follows; *note* keeps what the start finds out on its way."""
+        return self._fresh(await self._looking_again(lambda: self._dialect.start(origin), note), None)
+
+    async def settle(self, flow: Flow[Run]) -> Run:
+        """Find out what became of a start: a run that was begun, but not just now."""
+        return await self.perform(flow)
 
     async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
         """Answer a run that a stream follows."""
@@ -366,14 +399,14 @@ class Client:
         """Return the time of the loop at which this client started the run, if that is not long ago."""
         return self._started.get(ref, -math.inf)
 
-    def let_go(self, watch: Watch) -> None:
-        """Drop what a stream followed that nobody holds any more, in whichever thread the collector found it."""
+    def let_go(self, leave: Callable[[], None]) -> None:
+        """Call *leave* for a stream that nobody holds any more, in whichever thread the collector found it."""
         if not self._open or self._loop.is_closed():
             return
         if get_ident() == self._thread:  # not at once: the collector may have come in the middle of the poller's work
-            self._loop.call_soon(self._poller.drop, watch)
+            self._loop.call_soon(leave)
         else:
-            self._loop.call_soon_threadsafe(self._poller.drop, watch)
+            self._loop.call_soon_threadsafe(leave)
 
     def _fresh(self, run: Run, paused: Run | None) -> Run:
         """Note that a run was started, or, if it is the one that was *paused*, that it goes on."""
@@ -410,14 +443,14 @@ class Client:
         """Return the names under which a handler for *action* may be registered, best first."""
         return self._dialect.handler_names(action)
 
-    async def _looking_again(self, make: Callable[[], Flow[Run]]) -> Run:
+    async def _looking_again(self, make: Callable[[], Flow[Run]], note: Keep | None = None) -> Run:
         """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""
         for _ in range(int(self._retry.conflicts)):
             try:
-                return await self.perform(make())
+                return await self._perform(make(), note)
             except ConflictError as error:
                 logger.debug("looking again: %s", error)
-        return await self.perform(make())
+        return await self._perform(make(), note)
 
     async def _pages(self, dialect: Lists, parent: str) -> AsyncGenerator[Run, None]:
         cursor: str | None = None

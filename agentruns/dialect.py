@@ -73,6 +73,19 @@ class Resumes(Protocol):
 
 
 @runtime_checkable
+class Recovers(Protocol):
+    """
+    A vendor whose starts cannot be repeated: what became of one whose process died is found out by looking.
+
+    Of a vendor without this, starting the same origin again must give the run that the first start began.
+    """
+
+    def recover(self, origin: Any, note: Mapping[str, Any]) -> Flow[Run]:
+        """Return the run that a start began which had got as far as *note*, or raise `OutcomeUnknownError`."""
+        ...
+
+
+@runtime_checkable
 class Cancels(Protocol):
     """A vendor whose runs can be cancelled."""
 

@@ -6,6 +6,7 @@ AgentRunsError
 ├─ UnsupportedError                   this vendor has no such operation
 ├─ TransportError(request)            no answer came
 ├─ OutcomeUnknownError(request)       a request that must not be repeated never got a clear answer
+├─ JournalError                       the journal could not be written or read
 ├─ ProtocolError                      the answer is not what the vendor documents (JSON path in the text)
 ├─ APIError(response)                 the vendor said no
 │  └─ AuthenticationError  NotFoundError  ConflictError  InvalidRequestError
@@ -74,6 +75,24 @@ class OutcomeUnknownError(AgentRunsError):
             f"the outcome of {self.request.line} is unknown: {self.reason}. It may have taken effect, and repeating it "
             "may do it twice: look at what the vendor has before you decide to send it again"
         )
+
+
+class JournalError(AgentRunsError):
+    """
+    Report a journal that could not be written or read.
+
+    `path` is its file, `reason` says what is wrong and what helps, `standing` what has happened and what has not.
+    """
+
+    def __init__(self, path: str, reason: str, standing: str = "") -> None:
+        super().__init__(path, reason, standing)
+        self.path = path
+        self.reason = reason
+        self.standing = standing
+
+    def __str__(self) -> str:
+        text = f"could not use the journal {self.path}: {self.reason}"
+        return f"{text}. {self.standing}" if self.standing else text
 
 
 class ProtocolError(AgentRunsError):

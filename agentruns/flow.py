@@ -6,12 +6,12 @@ import asyncio
 import logging
 import random
 from asyncio import sleep
-from collections.abc import Callable, MutableMapping
-from typing import Final, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final, TypeAlias
 
 from . import codec, wire
 from .errors import OutcomeUnknownError, ProtocolError, TransportError, api_error
-from .model import Flow, Hold, Problem, Request, Response, Send, T
+from .model import Flow, Hold, Pause, Problem, Request, Response, Send, T
 from .schedule import Retry
 
 logger = logging.getLogger("agentruns")
@@ -21,18 +21,24 @@ Locks: TypeAlias = MutableMapping[str, asyncio.Lock]
 """What flows of one client hold, by key; weak values let go of a lock that nobody holds or waits for."""
 
 
+Keep: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""What keeps a note, and returns when it is kept."""
+
+
 async def perform(
     flow: Flow[T],
     send: Send,
     problem: Callable[[Response], Problem],
     retry: Retry,
     locks: Locks | None = None,
+    note: Keep | None = None,
 ) -> T:
     """
     Run *flow* to its result.
 
     An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
-    get, so a flow that knows better can catch it (and look for the run that a lost answer may have started).
+    get, so a flow that knows better can catch it (and look for the run that a lost answer may have started). What a
+    flow wants noted is handed to *note*, and not kept at all without it.
     """
     held: list[asyncio.Lock] = []
     try:
@@ -46,8 +52,12 @@ async def perform(
                     await lock.acquire()
                     held.append(lock)
                     answer = _NOTHING
-                else:
+                elif isinstance(wanted, Pause):
                     await sleep(wanted.seconds)
+                    answer = _NOTHING
+                else:
+                    if note is not None:
+                        await note(wanted.data)
                     answer = _NOTHING
             except Exception as error:
                 wanted = flow.throw(error)

@@ -77,6 +77,17 @@ class Hold:
 
 
 @frozen
+class Note:
+    """
+    Ask, within the flow of a start, that *data* is kept before the next request is sent.
+
+    *data* is made of plain JSON types: what it takes to find out, after a crash, what became of that request.
+    """
+
+    data: Mapping[str, Any]
+
+
+@frozen
 class Response:
     """One HTTP answer; header names are lower case."""
 
@@ -308,7 +319,7 @@ class Limit:
     seconds: float
 
 
-Command: TypeAlias = Request | Pause | Hold
+Command: TypeAlias = Request | Pause | Hold | Note
 Flow: TypeAlias = Generator[Command, Response, T]
 """A vendor operation: yields what it wants sent, receives the answers, returns a value."""
 

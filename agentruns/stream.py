@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 import anyio
@@ -31,6 +32,7 @@ from .errors import (
     TooManyResumesError,
     TransportError,
 )
+from .keyed import KeyedWork
 from .model import Action, Run, RunRef, RunStatus, ToolOutput
 from .poller import Poller
 from .steps import Steps
@@ -64,7 +66,7 @@ class Engine(Protocol):
     """What a stream needs of its client."""
 
     async def begin(self, origin: Any) -> Run:
-        """Start a run that the stream follows."""
+        """Start the run that the stream follows."""
         ...
 
     async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
@@ -83,8 +85,8 @@ class Engine(Protocol):
         """Begin work that outlives a step, but not the client."""
         ...
 
-    def let_go(self, watch: Watch) -> None:
-        """Drop what a stream followed that nobody holds any more; the collector asks, in whichever thread."""
+    def let_go(self, leave: Callable[[], None]) -> None:
+        """Call *leave* soon, for a stream that nobody holds any more; the collector asks, in whichever thread."""
         ...
 
     async def cancel(self, run: Run | RunRef) -> Run | None:
@@ -165,6 +167,7 @@ class RunStream(Steps[Run]):
         "_failure",
         "_guard",
         "_handled",
+        "_keyed",
         "_news",
         "_options",
         "_origin",
@@ -181,9 +184,18 @@ class RunStream(Steps[Run]):
         "run",
     )
 
-    def __init__(self, engine: Engine, poller: Poller, origin: Any, tools: Tools | None, options: Options) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        poller: Poller,
+        origin: Any,
+        tools: Tools | None,
+        options: Options,
+        keyed: KeyedWork | None = None,
+    ) -> None:
         self._engine = engine
         self._poller = poller
+        self._keyed = keyed
         self._origin = origin
         self._tools = tools
         self._options = options
@@ -234,14 +246,14 @@ class RunStream(Steps[Run]):
         if self._closed:
             raise AgentRunsError(self._closed)
         self._over = True
-        self._unfollow()
+        self._leave()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """End the stream, and what it has under way; another task that waits on it sees its end."""
         self.end("")
-        self._unfollow()
         await self._drop_work()
+        self._leave()
 
     def end(self, reason: str) -> None:
         """
@@ -269,9 +281,10 @@ class RunStream(Steps[Run]):
 
     def __del__(self) -> None:
         self._forsake()
-        watch = self._watch
-        if watch is not None:
-            self._engine.let_go(watch)
+        if self._watch is not None:
+            self._engine.let_go(partial(self._poller.drop, self._watch))
+        if self._keyed is not None:
+            self._engine.let_go(self._keyed.leave)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -294,8 +307,8 @@ class RunStream(Steps[Run]):
             guard, self._guard = self._guard, None
             if guard is None or not guard.expired():
                 raise
-            self._unfollow()
             await self._drop_work()
+            self._leave()
             if self._closed is not None:
                 return None
             self._over = True
@@ -325,13 +338,12 @@ class RunStream(Steps[Run]):
         return None
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
-        if isinstance(self._origin, RunRef):
+        if self._keyed is None and isinstance(self._origin, RunRef):
             return await self._poll(loop, self._origin)
-        if isinstance(self._origin, Run):
-            run = self._origin
-        else:
-            run = await self._once(lambda: self._engine.begin(self._origin), final=OutcomeUnknownError)
-        return self._begin_segment(run, loop)
+        if self._keyed is None and isinstance(self._origin, Run):
+            return self._begin_segment(self._origin, loop)
+        begin = self._engine.begin if self._keyed is None else self._keyed.begin
+        return self._begin_segment(await self._once(lambda: begin(self._origin), final=OutcomeUnknownError), loop)
 
     def _begin_segment(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
         """Take in the state that a start, an answer or the caller brought; return whether it is to be shown."""
@@ -348,7 +360,7 @@ class RunStream(Steps[Run]):
         """Wait for news of a run; return whether there is a state to show."""
         watch = self._follow(target.ref if isinstance(target, Run) else target)
         known = watch.run if self.run is not None or watch.listeners else None
-        if known is not None and known is not self._taken and self._take(known, loop.time()):
+        if known is not None and known is not self._taken and await self._take(known, loop):
             return True  # read while this stream did not listen
         if self._options.events and self._trusts_events:
             await self._hear_events(watch)
@@ -365,7 +377,7 @@ class RunStream(Steps[Run]):
             if news.done() and not news.cancelled():
                 news.exception()  # told, or overtaken by a cancellation: not forgotten
         assert watch.run is not None
-        if self._take(watch.run, loop.time()):
+        if await self._take(watch.run, loop):
             return True
         stall = self._options.stall
         if stall is not None and loop.time() >= self._changed + stall:
@@ -429,6 +441,12 @@ class RunStream(Steps[Run]):
             self._taken = None
         return watch
 
+    def _leave(self) -> None:
+        """Follow nothing any more."""
+        self._unfollow()
+        if self._keyed is not None:
+            self._keyed.leave()
+
     def _unfollow(self) -> None:
         watch, self._watch = self._watch, None
         if watch is not None:
@@ -441,10 +459,12 @@ class RunStream(Steps[Run]):
         if not self._handled:
             if answers is _NONE:
                 answers = self._answers = {}
-            await self._once(lambda: answer(handlers, answers), final=BaseException)
+            handle = answer if self._keyed is None else partial(self._keyed.handle, run)
+            await self._once(lambda: handle(handlers, answers), final=BaseException)
             self._handled = True
         outputs = tuple(answers[action.id] for action in run.actions)
-        resumed = await self._once(lambda: self._engine.answer(run, outputs))
+        post = self._engine.answer if self._keyed is None else self._keyed.answer
+        resumed = await self._once(lambda: post(run, outputs))
         self._handled = False
         self._answered |= {(run.id, action.id) for action in run.actions}
         self._answers = _NONE
@@ -461,10 +481,12 @@ class RunStream(Steps[Run]):
 
     # Seeing states ----------------------------------------------------------------------------------------------------
 
-    def _take(self, run: Run, now: float) -> bool:
+    async def _take(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
         """Take in what was read for all who follow the run; return whether it is to be shown."""
+        if self._keyed is not None and not run.status.in_flight and not self._is_stale(run):
+            await self._keyed.saw(run)  # a step that is cut here takes it in again
         self._taken = run
-        return self._accept(run, now)
+        return self._accept(run, loop.time())
 
     def _accept(self, run: Run, now: float) -> bool:
         """Take in a state; return whether it is to be shown."""
@@ -520,7 +542,8 @@ class RunStream(Steps[Run]):
         with anyio.move_on_after(CONFIRM_SECONDS, shield=True):
             try:
                 if self.run is None and self._work is not None:
-                    self.run = await self._once(lambda: self._engine.begin(self._origin))
+                    begin = self._engine.begin if self._keyed is None else self._keyed.begin
+                    self.run = await self._once(lambda: begin(self._origin))
                 if self.run is None and isinstance(self._origin, RunRef):
                     self.run = await self._engine.fetch(self._origin)
                 if self.run is None or not self.run.status.in_flight:

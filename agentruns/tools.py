@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
@@ -183,7 +183,11 @@ class Tools:
 ToolsLike: TypeAlias = Tools | Mapping[str, Function] | Callable[[Action], Any]
 
 
-async def answer(handlers: Iterable[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput]) -> None:
+Handler: TypeAlias = Callable[[Action], Awaitable[ToolOutput]]
+"""What answers an action: a `Tool`, or something around one."""
+
+
+async def answer(handlers: Iterable[tuple[Action, Handler]], answers: MutableMapping[str, ToolOutput]) -> None:
     """
     Run the handlers of one pause concurrently, entering each answer into *answers* as it comes.
 
@@ -192,7 +196,7 @@ async def answer(handlers: Iterable[tuple[Action, Tool]], answers: MutableMappin
     itself leaves no answer, which is an error once the others have ended.
     """
 
-    async def enter(action: Action, tool: Tool) -> None:
+    async def enter(action: Action, tool: Handler) -> None:
         try:
             answers[action.id] = await tool(action)
         except (StopIteration, StopAsyncIteration) as error:  # these would end the stream, or the task, silently

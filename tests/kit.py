@@ -10,7 +10,7 @@ from agentruns import Backoff, Client, Retry
 from agentruns.dialect import Dialect
 from agentruns.dialects import load
 from agentruns.errors import TransportError
-from agentruns.model import Command, Flow, Request, Response
+from agentruns.model import Command, Flow, Note, Request, Response
 
 T = TypeVar("T")
 
@@ -94,11 +94,17 @@ class Wire:
         return [request.json for _, request in self.asked if request.line == line]
 
 
+NOTHING = Response(204, {}, b"", Request("NONE", ""))
+"""What a flow is sent for a command that has no answer."""
+
+
 def exchange(flow: Flow[T], *answers: Answer) -> tuple[list[Request], T]:
     """Drive a flow by hand: what it asked for, and what it returned."""
     asked: list[Request] = []
     wanted: Command = next(flow)
     for answer in answers:
+        while isinstance(wanted, Note):
+            wanted = flow.send(NOTHING)
         assert isinstance(wanted, Request)
         asked.append(wanted)
         try:

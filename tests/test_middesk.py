@@ -41,8 +41,8 @@ from agentruns import (
 )
 from agentruns.dialect import Announces, Cancels, Dialect, Lists, Resumes
 from agentruns.dialects import middesk
-from agentruns.model import Command, Flow, Hold, Pause, Request, Response
-from tests.kit import STEADY, Answer, Lost, Scripted, Wire, client_of
+from agentruns.model import Command, Flow, Hold, Note, Pause, Request, Response
+from tests.kit import NOTHING, STEADY, Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples" / "middesk"
@@ -145,8 +145,10 @@ def test_the_module_is_a_dialect_that_resumes_lists_and_announces() -> None:
 def test_a_start_without_a_thread_makes_one_of_its_own_first() -> None:
     asked, started = drive(middesk.start(ON_BUSINESS), thread(), Answer(body(), 201))
 
-    assert lines(asked) == [OPEN_THREAD, START]
-    opened, posted = asked
+    opened, noted, posted = asked
+    assert lines([opened, posted]) == [OPEN_THREAD, START]
+    assert isinstance(noted, Note)  # before the request whose outcome it would settle
+    assert noted.data["thread_id"] == THREAD
     assert isinstance(opened, Request)
     assert isinstance(posted, Request)
     assert opened.json == sample("start-on-a-business")
@@ -168,10 +170,12 @@ def test_a_start_on_a_named_thread_looks_at_what_is_there_and_sends_what_was_giv
     origin = middesk.RunRequest(AGENT, thread_id=THREAD, business_id=BUSINESS)
     asked, _ = drive(middesk.start(origin), listed(), run())
 
-    assert lines(asked) == [repr(Hold(f"middesk thread {THREAD}")), LIST, START]
-    assert isinstance(asked[2], Request)
-    assert asked[2].json == {"type": AGENT, "thread_id": THREAD, "business_id": BUSINESS}
-    assert not asked[2].idempotent
+    held, looked, noted, posted = asked
+    assert lines([held, looked, posted]) == [repr(Hold(f"middesk thread {THREAD}")), LIST, START]
+    assert isinstance(noted, Note)
+    assert isinstance(posted, Request)
+    assert posted.json == {"type": AGENT, "thread_id": THREAD, "business_id": BUSINESS}
+    assert not posted.idempotent
 
 
 def test_a_first_state_need_not_be_running() -> None:
@@ -403,7 +407,8 @@ def test_a_client_that_can_no_longer_send_ends_the_looking_at_once() -> None:
     flow = middesk.start(ON_BUSINESS)
     next(flow)
     opened = thread()
-    posted = flow.send(Response(201, {}, opened.body, Request("POST", "/threads")))
+    assert isinstance(flow.send(Response(201, {}, opened.body, Request("POST", "/threads"))), Note)
+    posted = flow.send(NOTHING)
     assert isinstance(posted, Request)
     assert isinstance(flow.throw(OutcomeUnknownError(posted, "reset")), Pause)
     assert isinstance(flow.send(Response(204, {}, b"", posted)), Request)

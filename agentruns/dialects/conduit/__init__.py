@@ -33,7 +33,7 @@ from .catalog import (
     resolve_escalation,
     send_message,
 )
-from .dispatch import Dispatch, start
+from .dispatch import Dispatch, recover, start
 from .objects import (
     ESCALATED,
     RESOLVED,
@@ -89,6 +89,7 @@ __all__ = [
     "listed_under",
     "page",
     "problem",
+    "recover",
     "resolve_escalation",
     "run_of",
     "send_message",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import datetime
 from typing import Any, Final
 
 from attrs import evolve, field, frozen, validators
@@ -12,6 +14,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownE
 from agentruns.model import (
     Flow,
     Hold,
+    Note,
     Pause,
     Request,
     Response,
@@ -53,21 +56,37 @@ def start(origin: Dispatch) -> Flow[Run]:
     agent_id = origin.agent_id
     trigger_id = origin.trigger_id or (yield from _only_trigger(agent_id))
     yield Hold(f"{NAME} {agent_id} {trigger_id}")
-    before = (yield from list_runs(agent_id, limit=100)).items
+    sought = _Sought.after((yield from list_runs(agent_id, limit=100)).items, trigger_id)
     body = wire.given({"trigger_id": trigger_id, "payload": origin.payload})
     request = Request("POST", wire.path("agents", agent_id, "run"), json=body)
+    yield Note(sought.parked())
     try:
         answer = _dispatched((yield request))
     except OutcomeUnknownError as error:
-        return (yield from _find(request, agent_id, _Sought(trigger_id, before), error.reason, error))
+        return (yield from _find(request, agent_id, sought, error.reason, error))
     if answer.get("dispatched") is False:  # no page says when; nothing is refused, but no run is to be expected
         raise RunError(
             None,
             f"{request.line} was answered `dispatched: false`, so trigger {trigger_id} was not fired. Check that the "
             "trigger and the agent are enabled",
         )
-    sought = _Sought(wire.first_text(answer, "trigger_id") or trigger_id, before, _named(answer))
+    sought = evolve(sought, trigger_id=wire.first_text(answer, "trigger_id") or trigger_id, named=_named(answer))
     return (yield from _find(request, agent_id, sought, "it was dispatched"))
+
+
+def recover(origin: Dispatch, note: Mapping[str, Any]) -> Flow[Run]:
+    """
+    Find the run of a dispatch whose process died before it heard the answer.
+
+    None may be found because the trigger was never fired: that, too, is `OutcomeUnknownError`.
+    """
+    yield Hold(f"{NAME} {origin.agent_id} {note['trigger_id']}")
+    since = None if note["since"] is None else datetime.fromisoformat(note["since"])
+    request = Request("POST", wire.path("agents", origin.agent_id, "run"))
+    told = "the process that was about to send it ended before it noted an answer"
+    return (
+        yield from _find(request, origin.agent_id, _Sought(note["trigger_id"], frozenset(note["known"]), since), told)
+    )
 
 
 def _only_trigger(agent_id: str) -> Flow[str]:
@@ -109,19 +128,28 @@ class _Sought:
     """How the run of a dispatch is told from others: by an id that the answer has, else by what was there *before*."""
 
     trigger_id: str
-    before: Sequence[Run]
+    known: frozenset[str]
+    since: datetime | None
     named: frozenset[str] = frozenset()
+
+    @classmethod
+    def after(cls, before: Sequence[Run], trigger_id: str) -> _Sought:
+        """Return what tells a run of the trigger from those that were there *before*."""
+        since = max((run.detail.created_at for run in before), default=None)
+        return cls(trigger_id, frozenset(run.id for run in before), since)
+
+    def parked(self) -> Mapping[str, Any]:
+        since = None if self.since is None else self.since.isoformat()
+        return {"trigger_id": self.trigger_id, "known": sorted(self.known), "since": since}
 
     def among(self, runs: Sequence[Run]) -> Sequence[Run]:
         """Return the runs that may be the one; times are compared with each other, and never with our clock."""
-        known = {run.id for run in self.before}
-        since = max((run.detail.created_at for run in self.before), default=None)
         return [run for run in runs if self.named & {run.id, run.detail.run_id}] or [
             run
             for run in runs
-            if run.id not in known
+            if run.id not in self.known
             and run.detail.trigger_id == self.trigger_id
-            and (since is None or run.detail.created_at >= since)
+            and (self.since is None or run.detail.created_at >= self.since)
         ]
 
 
@@ -138,7 +166,7 @@ def _find(
     for pause in _LOOKS:
         yield Pause(pause)
         try:
-            found = sought.among((yield from _newest(agent_id, sought.before)))
+            found = sought.among((yield from _newest(agent_id, sought.known)))
         except AgentRunsError as error:
             cause, trouble = error, f" (a look failed: {error})"
             continue
@@ -157,9 +185,8 @@ def _find(
     ) from cause
 
 
-def _newest(agent_id: str, before: Sequence[Run]) -> Flow[Sequence[Run]]:
-    """Read the runs back to one that was there *before*, nearly always one page; new runs may shift the pages."""
-    known = {run.id for run in before}
+def _newest(agent_id: str, known: AbstractSet[str]) -> Flow[Sequence[Run]]:
+    """Read the runs back to one that was *known*, nearly always one page; new runs may shift the pages."""
     runs: dict[str, Run] = {}
     cursor: str | None = None
     for _ in range(_PAGES):

@@ -37,7 +37,7 @@ from .objects import (
     ThreadPage,
 )
 from .reading import NAME, STATUS, detail, events, fetch, handler_names, kind, listed_under, page, problem, run_of
-from .starts import RunRequest, start
+from .starts import RunRequest, recover, start
 from .webhooks import WebhookEvent, verify_webhook
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "listed_under",
     "page",
     "problem",
+    "recover",
     "resume",
     "run_of",
     "start",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from attrs import field, frozen
 from attrs.validators import optional
@@ -18,6 +18,7 @@ from agentruns.errors import (
 from agentruns.model import (
     Flow,
     Hold,
+    Note,
     Pause,
     Request,
     Run,
@@ -62,6 +63,10 @@ class _Sought:
     since: datetime
     known: frozenset[str] = frozenset()
 
+    def parked(self) -> Mapping[str, Any]:
+        known = sorted(self.known)
+        return {"thread_id": self.thread_id, "agent": self.agent, "since": self.since.isoformat(), "known": known}
+
     def is_met_by(self, run: MiddeskRun) -> bool:
         ours = run.thread_id == self.thread_id and run.agent in {None, self.agent}
         return ours and run.created_at >= self.since and run.id not in self.known
@@ -83,6 +88,7 @@ def start(origin: RunRequest) -> Flow[Run]:
         yield Hold(f"{NAME} thread {origin.thread_id}")  # two starts on one thread could not be told apart
         sought = yield from _before(origin.thread_id, origin.type)
     request = Request("POST", wire.path("runs"), json=body)
+    yield Note(sought.parked())
     try:
         response = yield request
     except OutcomeUnknownError as error:
@@ -92,6 +98,18 @@ def start(origin: RunRequest) -> Flow[Run]:
             return run_of(response)
         except ProtocolError as error:  # it has started, and must not be started again
             lost = OutcomeUnknownError(request, str(error))
+    return (yield from _settled(lost, sought))
+
+
+def recover(origin: RunRequest, note: Mapping[str, Any]) -> Flow[Run]:
+    """
+    Find the run of a start whose process died before it heard the answer.
+
+    None may be found because the request was never sent: that, too, is `OutcomeUnknownError`.
+    """
+    sought = _Sought(note["thread_id"], note["agent"], datetime.fromisoformat(note["since"]), frozenset(note["known"]))
+    request = Request("POST", wire.path("runs"), json={"type": origin.type, "thread_id": sought.thread_id})
+    lost = OutcomeUnknownError(request, "the process that was about to send it ended before it noted an answer")
     return (yield from _settled(lost, sought))
 
 

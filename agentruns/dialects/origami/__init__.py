@@ -53,6 +53,7 @@ __all__ = [
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
+    "KEY_SECONDS",
     "NAME",
     "SLOT_SECONDS",
     "STATUS",
@@ -100,5 +101,6 @@ __all__ = [
 BASE_URL: Final = "https://origami.chat/api/v2"
 TOKEN_VARIABLE: Final = "ORIGAMI_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "ORIGAMI_BASE_URL"
+KEY_SECONDS: Final = 24 * 3600.0  # how long an Idempotency-Key is remembered (openapi-v2.yaml)
 BUDGET: Final = Limit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
 Origin: Final = Prompt

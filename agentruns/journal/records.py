@@ -1,0 +1,230 @@
+"""What the operations of a journal do to its tables; each is one transaction, or part of one."""
+# ruff: noqa: S608 - what is put into the SQL here is written here
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from attrs import evolve
+
+from .owners import Owners
+from .problems import UnfitError
+from .values import Handling, Work
+
+_WORK: Final = "key, vendor, origin, state, note, run, owner, created, updated"
+_HANDLING: Final = "run_id, action_id, name, state, output, is_error, owner"
+_PAGE: Final = 32
+"""Rows at a time: few, since each may hold megabytes."""
+
+
+class Records:
+    """The work of one vendor, as one owner sees it. For use within a transaction that holds the write lock."""
+
+    def __init__(self, connection: sqlite3.Connection, owners: Owners, vendor: str) -> None:
+        self._do = connection.execute
+        self._owners = owners
+        self._vendor = vendor
+
+    # Work -------------------------------------------------------------------------------------------------------------
+
+    def begin(self, key: str, origin: str, run: str | None = None) -> Work:
+        """Insert a piece of work, or return what is there, taken over if nobody is at it any more."""
+        found = self.get(key)
+        if found is None:
+            now, state = time.time(), "starting" if run is None else "open"
+            self._do(
+                "INSERT INTO work (vendor, key, state, owner, created, updated, origin, run) VALUES (?,?,?,?,?,?,?,?)",
+                (self._vendor, key, state, self._owners.me, now, now, origin, run),
+            )
+            return evolve(self._known(key), fresh=True)
+        if found.state != "done" and not found.alive:
+            self._change(key, "owner = ?", self._owners.me)
+            return evolve(self._known(key), taken=True)
+        return found
+
+    def unbegin(self, key: str, begun: Work | None) -> None:
+        """Undo a `begin` whose caller never heard of it."""
+        if begun is not None and begun.fresh:
+            self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
+        elif begun is not None and begun.taken:
+            self.release(key)
+
+    def note(self, key: str, note: str) -> None:
+        """Keep what the start found out."""
+        self._change(key, "note = ?", note)
+
+    def saw(self, key: str, run: str, done: bool) -> None:
+        """Keep a state; one that comes after the end changes nothing."""
+        if done or self._state_of(key) != "done":
+            self._change(key, "run = ?, state = ?", run, "done" if done else "open")
+
+    def forget_start(self, key: str) -> None:
+        """Delete work that was never started."""
+        self._do("DELETE FROM work WHERE vendor = ? AND key = ? AND state = 'starting'", (self._vendor, key))
+
+    def release(self, key: str) -> None:
+        """Leave the work and the handlers that were running to whoever comes."""
+        found = self._do(
+            "SELECT id FROM work WHERE vendor = ? AND key = ? AND owner = ?", (self._vendor, key, self._owners.me)
+        ).fetchone()
+        if found is not None:
+            self._change(key, "owner = ''")
+            self._do(
+                "UPDATE handling SET owner = '' WHERE work = ? AND owner = ? AND state = 'running'",
+                (found[0], self._owners.me),
+            )
+
+    def get(self, key: str) -> Work | None:
+        """Return the work named *key*."""
+        row = self._do(f"SELECT {_WORK} FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)).fetchone()
+        return None if row is None else self._work(row)
+
+    def unfinished(self, after: int) -> list[tuple[int, Work]]:
+        """Return a page of work that is not done, oldest first, each with its place; *after* is the last page's."""
+        rows = self._do(
+            f"SELECT {_WORK}, id FROM work WHERE vendor = ? AND state <> 'done' AND id > ? ORDER BY id LIMIT {_PAGE}",
+            (self._vendor, after),
+        )
+        return [(place, self._work(row)) for *row, place in rows.fetchall()]
+
+    # Handlings --------------------------------------------------------------------------------------------------------
+
+    def handle(self, key: str, run_id: str, action_id: str, name: str, repeatable: bool) -> Handling:
+        """Insert an action as running, or return what is there."""
+        place = (self._id_of(key), run_id, action_id)
+        found = self._handling(place)
+        if found is None:
+            self._do(
+                "INSERT INTO handling (work, run_id, action_id, name, state, owner) VALUES (?,?,?,?,'running',?)",
+                (*place, name, self._owners.me),
+            )
+            return evolve(self._present(place), fresh=True)
+        if found.state == "running" and not found.alive and repeatable:
+            self._amend(place, "owner = ?", self._owners.me)
+            return evolve(self._present(place), fresh=True, taken=True)
+        return found
+
+    def unhandle(self, key: str, handled: Handling | None) -> None:
+        """Undo a `handle` whose caller never heard of it."""
+        if handled is not None and handled.taken:
+            self._amend((self._id_of(key), handled.run_id, handled.action_id), "owner = ''")
+        elif handled is not None and handled.fresh:
+            self.let_go(key, handled.run_id, handled.action_id)
+
+    def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> None:
+        """Keep the answer to an action."""
+        place = (self._id_of(key), run_id, action_id)
+        self._present(place)
+        self._amend(place, "state = 'answered', output = ?, is_error = ?, owner = ?", output, is_error, self._owners.me)
+
+    def let_go(self, key: str, run_id: str, action_id: str) -> None:
+        """Delete an action whose handler gave no answer, unless somebody else's handler is at it."""
+        place = (self._id_of(key), run_id, action_id)
+        found = self._handling(place)
+        if found is not None and found.state == "running" and (found.mine or not found.alive):
+            self._do("DELETE FROM handling WHERE work = ? AND run_id = ? AND action_id = ?", place)
+
+    def cut_off(self, key: str, run_id: str, action_id: str) -> None:
+        """Leave an action that we were at to nobody."""
+        place = (self._id_of(key), run_id, action_id)
+        found = self._present(place)
+        if found.state == "running" and found.mine:
+            self._amend(place, "owner = ''")
+
+    def moved(self, run_id: str, run: str, done: bool) -> None:
+        """Put *run* in the place of the run that was answered."""
+        rows = self._do(
+            "SELECT key FROM work WHERE vendor = ? AND state <> 'done' AND json_valid(run)"
+            " AND json_extract(run, '$.ref.id') = ?",
+            (self._vendor, run_id),
+        )
+        for (key,) in rows.fetchall():
+            self.saw(key, run, done)
+
+    def posted(self, key: str, run_id: str) -> None:
+        """Mark every answer of a pause as posted."""
+        self._do(
+            "UPDATE handling SET state = 'posted' WHERE work = ? AND run_id = ? AND state = 'answered'",
+            (self._id_of(key), run_id),
+        )
+
+    def answers(self, key: str, run_id: str) -> tuple[Handling, ...]:
+        """Return every action of a run, in the order in which they came up."""
+        rows = self._do(
+            f"SELECT {_HANDLING} FROM handling WHERE work = ? AND run_id = ? ORDER BY id", (self._id_of(key), run_id)
+        )
+        return tuple(self._made(row) for row in rows.fetchall())
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _known(self, key: str) -> Work:
+        found = self.get(key)
+        assert found is not None
+        return found
+
+    def _id_of(self, key: str) -> int:
+        return int(self._one("id", key))
+
+    def _state_of(self, key: str) -> str:
+        return str(self._one("state", key))
+
+    def _one(self, column: str, key: str) -> Any:
+        row = self._do(f"SELECT {column} FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)).fetchone()
+        if row is None:
+            raise UnfitError(f"it holds no work of {self._vendor} named {key!r}; begin it first")
+        return row[0]
+
+    def _change(self, key: str, what: str, *values: str) -> None:
+        """Change a piece of work; `updated` grows even where the clock stands still or goes back."""
+        self._do(
+            f"UPDATE work SET {what}, updated = max(?, updated + 0.000001) WHERE id = ?",
+            (*values, time.time(), self._id_of(key)),
+        )
+
+    def _work(self, row: Sequence[Any]) -> Work:
+        key, vendor, origin, state, note, run, owner, created, updated = row
+        return Work(
+            key=key,
+            vendor=vendor,
+            origin=origin,
+            state=state,
+            note=note,
+            run=run,
+            owner=owner,
+            alive=self._owners.alive(owner),
+            mine=owner == self._owners.me,
+            created=created,
+            updated=updated,
+        )
+
+    def _handling(self, place: tuple[int, str, str]) -> Handling | None:
+        row = self._do(
+            f"SELECT {_HANDLING} FROM handling WHERE work = ? AND run_id = ? AND action_id = ?", place
+        ).fetchone()
+        return None if row is None else self._made(row)
+
+    def _present(self, place: tuple[int, str, str]) -> Handling:
+        found = self._handling(place)
+        if found is None:
+            raise UnfitError(f"it holds no action {place[2]!r} of run {place[1]!r}; call handle first")
+        return found
+
+    def _amend(self, place: tuple[int, str, str], what: str, *values: object) -> None:
+        self._do(f"UPDATE handling SET {what} WHERE work = ? AND run_id = ? AND action_id = ?", (*values, *place))
+
+    def _made(self, row: Sequence[Any]) -> Handling:
+        run_id, action_id, name, state, output, is_error, owner = row
+        return Handling(
+            run_id=run_id,
+            action_id=action_id,
+            name=name,
+            state=state,
+            output=output,
+            is_error=bool(is_error),
+            owner=owner,
+            alive=self._owners.alive(owner),
+            mine=owner == self._owners.me,
+        )

@@ -1,0 +1,84 @@
+"""The tables, and how a file comes to have them."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from .problems import UnfitError
+
+APPLICATION_ID: Final = 0x6152756E
+"""Stands in the header of every journal of ours ("aRun"), so that no other program's file is taken for one."""
+
+_VERSION_1: Final = (
+    # Long texts stand last: whatever stands behind them is slow to reach.
+    """
+    CREATE TABLE work (
+        id INTEGER PRIMARY KEY,
+        vendor TEXT NOT NULL,
+        key TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('starting', 'open', 'done')),
+        owner TEXT NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        origin TEXT NOT NULL,
+        note TEXT,
+        run TEXT,
+        UNIQUE (vendor, key)
+    )
+    """,
+    "CREATE INDEX unfinished ON work (vendor, id) WHERE state <> 'done'",
+    """
+    CREATE TABLE handling (
+        id INTEGER PRIMARY KEY,
+        work INTEGER NOT NULL REFERENCES work (id) ON DELETE CASCADE,
+        run_id TEXT NOT NULL,
+        action_id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('running', 'answered', 'posted')),
+        is_error INTEGER NOT NULL DEFAULT 0,
+        owner TEXT NOT NULL,
+        output TEXT,
+        UNIQUE (work, run_id, action_id)
+    )
+    """,
+)
+
+STEPS: Final = (_VERSION_1,)
+"""What brings a file from each version to the next, the first from nothing; a new version is one more entry."""
+
+
+def judge(connection: sqlite3.Connection) -> int:
+    """Return the schema version of a file that has one of ours; raise `UnfitError` for any other."""
+    found = _pragma(connection, "application_id")
+    if found != APPLICATION_ID:
+        raise UnfitError(f"it is an SQLite file of another program (application id {found:#x}); use another path")
+    version = _pragma(connection, "user_version")
+    if not 1 <= version <= len(STEPS):
+        raise UnfitError(
+            f"it has schema version {version}, and this agentruns knows versions up to {len(STEPS)}; "
+            "upgrade agentruns, or use another path"
+        )
+    return version
+
+
+def establish(connection: sqlite3.Connection) -> bool:
+    """
+    Within a transaction, give an empty file our tables, bring an older one up to date; tell whether that was needed.
+
+    Writes in any case: a file that cannot be written is opened all the same, and says no only when it is written.
+    """
+    is_new = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not _pragma(
+        connection, "application_id"
+    )
+    version = 0 if is_new else judge(connection)
+    for step in STEPS[version:]:
+        for statement in step:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(STEPS)}")
+    return version < len(STEPS)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])

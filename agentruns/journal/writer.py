@@ -1,0 +1,100 @@
+"""Many tasks, one disk: writes that come while a commit is under way share the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import aiosqlite
+
+    from .records import Records
+
+T = TypeVar("T")
+
+
+class Write(Generic[T]):
+    """
+    One operation on its way: what it does, and what became of it.
+
+    `standing` says what has and has not happened if it fails. The thread of the file sets `outcome` or `error`.
+    """
+
+    def __init__(self, act: Callable[[Records], T], standing: str) -> None:
+        self.act = act
+        self.standing = standing
+        self.outcome: T | None = None
+        self.error: Exception | None = None
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def tell(self) -> None:
+        """Tell whoever still waits."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.outcome)
+        else:
+            self.future.set_exception(self.error)
+
+
+class Writer:
+    """
+    Hands writes to the file in batches, in the order in which they came. Its task exists only while there are any.
+
+    *batches* is what the connection takes the next batch from when it is told to commit.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection, batches: deque[Sequence[Write[Any]]]) -> None:
+        self._connection = connection
+        self._batches = batches
+        self._waiting: list[Write[Any]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, write: Write[Any]) -> None:
+        """Let *write* be part of the next commit."""
+        self._waiting.append(write)
+        if self._task is None:
+            self._start()
+
+    async def close(self) -> None:
+        """Close the file when everything is written that was added."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+        await self._connection.close()
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._commit_all(), name="agentruns: commit to the journal")
+
+    async def _commit_all(self) -> None:
+        batch: list[Write[Any]] = []
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                self._batches.append(batch)
+                await self._connection.commit()
+                for each in batch:
+                    each.tell()
+        finally:
+            self._task = None
+            for each in batch:  # all were told, unless somebody cancelled this task; then they are still written
+                each.future.cancel()
+            if self._waiting:
+                self._start()
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await *work* to its end, whatever happens to the caller; a cancellation is raised when it is over."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen, so that nobody complains
+        raise cancelled
+    return task.result()

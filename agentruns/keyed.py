@@ -1,0 +1,300 @@
+"""
+Work under a key: what a stream does goes through the journal, before it is done and after.
+
+A start is entered before it is sent. Whoever follows the same key later, in this process or another, attaches to the
+run that was started; a start whose process died is gone through with under the keys of its origin, or settled by
+looking (`dialect.Recovers`), never sent a second time blindly. A handler is entered before it is run, its answer after;
+an answer that was given is posted, not asked for again. A handler that was cut off by a crash may or may not have had
+its effect: it is run again only if its tool is `repeatable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+import attrs
+from attrs import frozen
+
+from . import codec
+from .dialect import Dialect, Recovers
+from .errors import (
+    APIError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    RunError,
+    ServerError,
+    ToolOutcomeUnknownError,
+    UnsupportedError,
+)
+from .flow import Keep
+from .journal import Journal, Work, to_the_end
+from .model import Action, Flow, Request, Run, RunRef, RunStatus, ToolOutput
+from .tools import Tool, answer
+
+_LOOK_SECONDS: Final = 0.5
+"""Seconds between two looks whether a handler that somebody else runs has answered."""
+
+_MARGIN: Final = 0.9
+"""How much of the time for which a vendor remembers a key is trusted."""
+
+_OVER: Final = (RunStatus.COMPLETED, RunStatus.FAILED)
+_NOTHING_HAPPENED: Final = (ConfigurationError, UnsupportedError, RunError, APIError)
+
+
+@frozen
+class Unfinished:
+    """
+    Work of a journal that is not done: what started it, its last state, None if it is not known to have started.
+
+    `client.stream(work.origin, key=work.key)` goes on with it. `created` and `updated` are seconds since the epoch;
+    `alive` says that somebody is at it now.
+    """
+
+    key: str
+    origin: Any
+    run: Run | None
+    alive: bool
+    created: float
+    updated: float
+
+
+class Sender(Protocol):
+    """What keyed work needs of its client."""
+
+    async def begin(self, origin: Any, note: Keep | None = None) -> Run:
+        """Start a run."""
+        ...
+
+    async def settle(self, flow: Flow[Run]) -> Run:
+        """Find out what became of a start."""
+        ...
+
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
+        """Answer a run."""
+        ...
+
+    async def fetch(self, run: RunRef) -> Run:
+        """Read a run once."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> object:
+        """Begin work that nobody waits for."""
+        ...
+
+
+class Keys:
+    """The journal of one client, and the keys that its streams follow."""
+
+    def __init__(self, journal: Journal, dialect: Dialect, sender: Sender) -> None:
+        self.journal = journal
+        self.dialect = dialect
+        self.sender = sender
+        self._followed: Counter[str] = Counter()
+
+    def work(self, key: str) -> KeyedWork:
+        """Return the work named *key*, for one stream."""
+        return KeyedWork(self, key)
+
+    def follow(self, key: str) -> None:
+        """Count a stream that follows *key*."""
+        self._followed[key] += 1
+
+    def leave(self, key: str) -> None:
+        """Leave *key* to other processes when its last stream does."""
+        self._followed[key] -= 1
+        if self._followed[key] <= 0:
+            del self._followed[key]
+            self.sender.spawn(self.journal.release(key))
+
+    async def moved(self, run: Run, resumed: Run) -> None:
+        """Enter that a run was answered by hand, in whatever work it is the last state of."""
+        over = resumed.status in _OVER
+        await self.journal.moved(run.id, resumed.to_json(), done=over)
+
+    async def unfinished(self) -> AsyncIterator[Unfinished]:
+        """Iterate over the work that is not done, oldest first."""
+        async for work in self.journal.unfinished():
+            run = None if work.run is None else Run.from_json(work.run)
+            yield Unfinished(work.key, self.restored(work), run, work.alive, work.created, work.updated)
+
+    def restored(self, work: Work) -> Any:
+        """Return what started the work, as it was given."""
+        kept = codec.decode(work.origin)
+        if isinstance(kept, Mapping) and set(kept) == {"ref"}:
+            return RunRef(**kept["ref"])
+        return self.dialect.Origin(**kept) if isinstance(kept, Mapping) else self.dialect.Origin(kept)
+
+
+class KeyedWork:
+    """One piece of work, as one stream follows it: the acts of the stream, each entered into the journal."""
+
+    def __init__(self, keys: Keys, key: str) -> None:
+        self._keys = keys
+        self._journal = keys.journal
+        self._key = key
+        self._follows = False
+
+    # Beginning --------------------------------------------------------------------------------------------------------
+
+    async def begin(self, origin: Any) -> Run:
+        """
+        Start the run, or attach to the one that this key has started.
+
+        Raise `ConfigurationError` for a key that names other work, `OutcomeUnknownError` for a start that died and
+        cannot be settled, and whatever a start raises.
+        """
+        if not self._follows:
+            self._follows = True
+            self._keys.follow(self._key)
+        if isinstance(origin, Run | RunRef):
+            return await self._attach_to(origin)
+        text = kept(origin)
+        while True:
+            work = await self._journal.begin(self._key, text)
+            if work.fresh:
+                return await self._start(partial(self._keys.sender.begin, origin, self._note))
+            self._check(work, origin)
+            if work.run is not None:
+                return await self._present(Run.from_json(work.run))
+            if work.taken:
+                return await self._start_again(work)
+            await self._journal.wait(self._key, work.updated)  # somebody else is starting it
+
+    async def _attach_to(self, origin: Run | RunRef) -> Run:
+        run = origin if isinstance(origin, Run) else await self._keys.sender.fetch(origin)
+        work = await self._journal.attach(self._key, kept(run.ref), run.to_json())
+        if work.fresh:
+            return run
+        self._check(work, run.ref)
+        return await self._present(run if work.run is None else Run.from_json(work.run))
+
+    async def _present(self, run: Run) -> Run:
+        """Return the run as it is now, if it waited when it was last seen: it may have been answered since."""
+        return await self._keys.sender.fetch(run.ref) if run.status is RunStatus.REQUIRES_ACTION else run
+
+    def _check(self, work: Work, origin: Any) -> None:
+        """Refuse a key that names other work; ids that are minted for each value do not make it other work."""
+        before = self._keys.restored(work)
+        if type(before) is not type(origin) or _intent(before) != _intent(origin):
+            raise ConfigurationError(
+                f"key {self._key!r} names other work in the journal {self._journal.path}: it began with {before!r}. "
+                "Use another key for this, or pass the same origin to go on with that"
+            )
+
+    async def _start_again(self, work: Work) -> Run:
+        """Go through with a start whose process died, or whose outcome was not clear."""
+        dialect, origin = self._keys.dialect, self._keys.restored(work)
+        if isinstance(dialect, Recovers):
+            if work.note is None:  # it died before the one request that must not be repeated
+                return await self._start(partial(self._keys.sender.begin, origin, self._note))
+            note = codec.decode(work.note)
+            return await self._start(lambda: self._keys.sender.settle(dialect.recover(origin, note)))
+        remembered = getattr(dialect, "KEY_SECONDS", None)
+        if remembered is not None and time.time() - work.created > _MARGIN * remembered:
+            await self._journal.release(self._key)
+            raise OutcomeUnknownError(
+                _first_request(dialect.start(origin)),
+                f"it was begun under key {self._key!r} longer ago than the vendor remembers what it was asked",
+            )
+        return await self._start(partial(self._keys.sender.begin, origin, self._note))
+
+    async def _start(self, start: Callable[[], Awaitable[Run]]) -> Run:
+        """Start the run, and enter what came of it; a clear refusal means that nothing was begun."""
+        try:
+            run = await start()
+        except _NOTHING_HAPPENED as error:
+            unclear = isinstance(error, ServerError) or (isinstance(error, APIError) and error.status == 408)
+            end = self._journal.release if unclear else self._journal.forget_start
+            await to_the_end(end(self._key))
+            raise
+        except BaseException:
+            await to_the_end(self._journal.release(self._key))
+            raise
+        await to_the_end(self.saw(run))
+        return run
+
+    async def _note(self, data: Mapping[str, Any]) -> None:
+        await self._journal.note(self._key, codec.encode(data).decode())
+
+    # Going on ---------------------------------------------------------------------------------------------------------
+
+    async def saw(self, run: Run) -> None:
+        """Enter a state: of a run that has begun, waits, or is over."""
+        await self._journal.saw(self._key, run.to_json(), done=run.status in _OVER)
+
+    async def handle(
+        self, run: Run, handlers: Sequence[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput]
+    ) -> None:
+        """Run those handlers of a pause that have not answered yet."""
+        await answer([(action, partial(self._once, run, tool)) for action, tool in handlers], answers)
+
+    async def _once(self, run: Run, tool: Tool, action: Action) -> ToolOutput:
+        """Return the answer to an action: the one that was given, else that of the handler."""
+        place = (self._key, run.id, action.id)
+        while True:
+            known = await self._journal.handle(*place, action.name, repeatable=tool.repeatable)
+            if known.fresh:
+                break
+            if known.output is not None:
+                return ToolOutput(action, codec.decode(known.output), known.is_error)
+            if not known.alive:
+                raise ToolOutcomeUnknownError(
+                    run,
+                    f"the handler of {action.name!r} for action {action.id} was cut off before it answered, and may or "
+                    "may not have done its work",
+                )
+            await asyncio.sleep(_LOOK_SECONDS)  # another stream or process runs it
+        try:
+            output = await tool(action)
+        except asyncio.CancelledError:
+            await to_the_end(self._journal.cut_off(*place))
+            raise
+        except BaseException:
+            await to_the_end(self._journal.let_go(*place))
+            raise
+        await to_the_end(self._journal.answered(*place, codec.encode(output.output).decode(), output.is_error))
+        return output
+
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
+        """Post the answers, and enter the state that follows."""
+        resumed = await self._keys.sender.answer(run, outputs)
+        await to_the_end(self._posted(run, resumed))
+        return resumed
+
+    async def _posted(self, run: Run, resumed: Run) -> None:
+        await self.saw(resumed)
+        await self._journal.posted(self._key, run.id)
+
+    def leave(self) -> None:
+        """Follow the work no more."""
+        if self._follows:
+            self._follows = False
+            self._keys.leave(self._key)
+
+
+def kept(origin: Any) -> str:
+    """Return the JSON text of what starts a run."""
+    value = {"ref": codec.unstructure(origin)} if isinstance(origin, RunRef) else codec.unstructure(origin)
+    return codec.encode(codec.plain(value, "the origin")).decode()
+
+
+def _intent(origin: Any) -> Any:
+    """Return what of an origin makes it what it is: all but the ids that are minted anew for each value."""
+    if not attrs.has(type(origin)):
+        return origin
+    minted = {each.name for each in attrs.fields(type(origin)) if isinstance(each.default, attrs.Factory)}  # type: ignore[arg-type]
+    value = codec.plain(codec.unstructure(origin), "the origin")
+    return {name: value[name] for name in value if name not in minted}
+
+
+def _first_request(flow: Flow[Run]) -> Request:
+    try:
+        wanted = next(flow)
+    finally:
+        flow.close()
+    return wanted if isinstance(wanted, Request) else Request("POST", "/")
