@@ -41,6 +41,9 @@ class Answer:
         self.headers = dict(headers or {})
         self.after = after
 
+    def __repr__(self) -> str:  # it names a test
+        return f"Answer({self.status}, {self.body[:40]!r}, {self.headers})"
+
 
 class Lost:
     """No answer: the connection breaks, after the request was sent or before."""
@@ -49,6 +52,9 @@ class Lost:
         self.reason = reason
         self.sent = sent
         self.final = final
+
+    def __repr__(self) -> str:
+        return f"Lost({self.reason!r}, sent={self.sent}, final={self.final})"
 
 
 Scripted = Answer | Lost | Callable[[Request], Answer]
