@@ -16,9 +16,12 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from .errors import AgentRunsError
 from .model import Limit
+
+LONGEST_REST: Final = 3600.0
 
 
 def limit_of(rate: float) -> Limit:
@@ -117,8 +120,8 @@ class Budget:
     # The vendor's wish ------------------------------------------------------------------------------------------------
 
     def rest(self, seconds: float, because: Exception) -> None:
-        """Send nothing for *seconds*."""
-        until = asyncio.get_running_loop().time() + seconds
+        """Send nothing for *seconds*, an hour at the most: whoever wishes for more is looked at again after it."""
+        until = asyncio.get_running_loop().time() + min(seconds, LONGEST_REST)
         if until > self._rest_until:
             self._rest_until, self._rest_because = until, because
 

@@ -21,7 +21,7 @@ import anyio
 from attrs import evolve
 
 from . import check, codec
-from .batch import Batch
+from .batch import Batch, Plan
 from .budget import Budget, limit_of
 from .dialect import Announces, Cancels, ChecksToken, Dialect, Lists, Resumes
 from .dialects import load
@@ -322,17 +322,31 @@ class Client:
         tools: ToolsLike | None = None,
         timeout: float | None = 600.0,
         key: Callable[[Any], str] | None = None,
+        ordered: bool = False,
+        prepare: Callable[[Any], Any] | None = None,
     ) -> Batch:
         """
         Run many origins, never more than *limit* at once, and iterate over each `Outcome` as it ends.
 
         *origins*, an iterable or async iterable, is taken lazily. One failure never stops the others. *timeout* is in
-        seconds, for each run. Leave the loop early within `async with client.batch(...) as outcomes:` to end the rest
-        at once; a plain `break` ends it when the batch is let go of.
+        seconds, for each run. With *ordered*, outcomes come in the order of the origins. *key* names an origin: in a
+        client with a journal, a second batch over the same origins starts only what is not done. *prepare* makes the
+        origin of an item, in the item's turn, and not again if the journal knows it; it may be async, and create a
+        conversation for example.
+
+        `batch.stop()` takes no more origins and lets the rest end. Leave the loop early within
+        `async with client.batch(...) as outcomes:` to end the rest at once; a plain `break` ends it when the batch is
+        let go of.
         """
         check.whole("limit", limit, 1)
+        if timeout is not None:
+            check.number("timeout", timeout)
         common = None if tools is None else Tools.of(tools)
-        return Batch(lambda origin: self.result(origin, tools=common, timeout=timeout), origins, limit, key)
+
+        def follow(origin: Any, key: str | None) -> RunStream:
+            return self.stream(origin, tools=common, timeout=timeout, key=key)
+
+        return Batch(Plan(follow, key, prepare, self._keys), origins, limit, ordered=ordered)
 
     async def perform(self, flow: Flow[T]) -> T:
         """Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result."""

@@ -23,6 +23,12 @@ if TYPE_CHECKING:  # this and msgspec are imported when they are first used: `im
 
 T = TypeVar("T")
 
+DEEPEST = 128
+"""How deeply what vendors answer may be nested."""
+
+_MOST_TOLD = 10
+"""How many misfits of one value are told."""
+
 _MARK = b"\xef\xbb\xbf"  # a byte order mark, which some servers put before UTF-8
 
 
@@ -37,17 +43,40 @@ class CamelCase:
 
 
 def decode(body: bytes | str) -> Any:
-    """Return the JSON value in *body*; empty is None. Raise `CodecError` for anything that is not JSON."""
+    """
+    Return the JSON value in *body*; empty is None.
+
+    Raise `CodecError` for anything that is not JSON, and for values nested so deeply that comparing, copying or writing
+    them would fail somewhere else.
+    """
     if not body:
         return None
     import msgspec
 
     try:
-        return msgspec.json.decode(body.removeprefix(_MARK) if isinstance(body, bytes) else body)
+        text = body.encode() if isinstance(body, str) else body.removeprefix(_MARK)
+        value = msgspec.json.decode(text)
     except RecursionError:
         raise CodecError("nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise CodecError(str(error)) from None
+    if text.count(b"[") + text.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
+        raise CodecError(f"nested too deeply: more than {DEEPEST} levels")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """Return how deeply a JSON value is nested, as far as one level beyond `DEEPEST`."""
+    level, depth = [value], 0
+    while level and depth <= DEEPEST:
+        depth += 1
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
 
 
 def encode(value: Any) -> bytes:
@@ -86,7 +115,9 @@ def structure(value: Any, cls: type[T], path: str = "$") -> T:
     except Exception as error:
         from cattrs import transform_error
 
-        raise CodecError("; ".join(transform_error(error, path=path, format_exception=_reason))) from None
+        told = transform_error(error, path=path, format_exception=_reason)
+        more = f"; and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+        raise CodecError("; ".join(told[:_MOST_TOLD]) + more) from None
 
 
 def unstructure(value: Any) -> Any:
@@ -172,15 +203,36 @@ def _is_tuple_of(kind: Any) -> bool:
 
 
 def _array_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    """Structure each item; `list[T]` is for cattrs to do, so that its errors keep the index."""
-    items: Any = list.__class_getitem__(get_args(kind)[0])
+    """Structure each item, and give up after a few that do not fit: a list may be long."""
+    inner = get_args(kind)[0]
 
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, list):
             raise TypeError(f"expected array, got {_name(value)}")
-        return tuple(made.get_structure_hook(items)(value, items))  # found late: a class may contain itself
+        structure = made.get_structure_hook(inner)  # found late: a class may contain itself
+        if not made.detailed_validation:
+            return tuple([structure(each, inner) for each in value])
+        return tuple(_items(value, structure, inner))
 
     return hook
+
+
+def _items(value: Sequence[Any], structure: Callable[[Any, Any], Any], kind: Any) -> Sequence[Any]:
+    """Structure each item; an error says, in the way of cattrs, at which index it is."""
+    from cattrs import IterableValidationError, IterableValidationNote
+
+    items, errors = [], []
+    for place, each in enumerate(value):
+        try:
+            items.append(structure(each, kind))
+        except Exception as error:
+            error.add_note(IterableValidationNote(f"structuring item {place}", place, kind))
+            errors.append(error)
+            if len(errors) > _MOST_TOLD:
+                break
+    if errors:
+        raise IterableValidationError("some items do not fit", errors, list)
+    return items
 
 
 def _is_optional(kind: Any) -> bool:

@@ -122,7 +122,7 @@ class APIError(AgentRunsError):
         self.detail = problem.detail if problem else {}
 
     def __str__(self) -> str:
-        said = self.message or self.title or "no reason given"
+        said = _cut(self.message or self.title or "no reason given")
         about = [
             *([str(self.code)] if self.code else []),
             *([f"retry after {self.retry_after:g} s"] if self.retry_after is not None else []),
@@ -131,7 +131,7 @@ class APIError(AgentRunsError):
         ]
         named = f"{self.title}: " if self.title and self.title != said else ""
         text = f"{self.response.request.line} was answered {self.status}: {named}{said}"
-        text += f" ({'; '.join(about)})" if about else ""
+        text += f" ({_cut('; '.join(about))})" if about else ""
         return f"{text.removesuffix('.')}. {self.hint}" if self.hint else text
 
 
@@ -231,6 +231,14 @@ class ToolError(Exception):
 
     Its text, and nothing else, is sent to the model as an error output.
     """
+
+
+_MOST_SAID = 2000
+
+
+def _cut(text: str) -> str:
+    """Return what a vendor says at a length that a log bears; the whole stands in `message`."""
+    return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}... ({len(text)} characters)"
 
 
 _BY_STATUS: dict[int, type[APIError]] = {

@@ -346,7 +346,9 @@ class Poller:
             return None
         wait = self._budget.room(now)
         if wait > 0:
-            self._arm(min(now + wait, math.inf), now)
+            if wait > SOON:  # the vendor wants to be left alone; those who have no patience left hear so now
+                wait = min(wait, self._disappoint(now))
+            self._arm(now + wait, now)
             return None
         job = self._choose(now)
         if job is None:
@@ -355,6 +357,18 @@ class Poller:
         if isinstance(job, Watch):
             job.reading = True
         return job
+
+    def _disappoint(self, now: float) -> float:
+        """Tell those whose patience with lost contact is over; return the seconds until the next one's is."""
+        soonest = math.inf
+        for watch in [watch for watch in self._due if watch.lost_since is not None]:
+            told = [listener for listener in watch.listeners if watch.gives_up(listener, now)]
+            self._tell(watch, told, watch.error)
+            if watch.listeners:
+                soonest = min(soonest, *(watch.given_up_at(listener) - now for listener in watch.listeners))
+            else:
+                self._unplan(watch)
+        return soonest
 
     def _choose(self, now: float) -> Watch | Listing | None:
         """Return the next page of a list, or the run of which news is likeliest."""
@@ -503,8 +517,12 @@ class Poller:
         delays = self._schedule or self._backoff
         watch.due = now + delays.delay(watch.quiet, at_least=asked, noise=random.random())  # noqa: S311
         told = [listener for listener in watch.listeners if final or watch.gives_up(listener, now)]
+        self._tell(watch, told, error)
+
+    def _tell(self, watch: Watch, told: Sequence[Listener], error: Exception | None) -> None:
         self._silence(watch, told)
         for place, listener in enumerate(told):
+            assert error is not None
             listener.failed(copy(error) if place else error)  # each raises its own
 
     async def _send_and_heed(self, request: Request) -> Response:

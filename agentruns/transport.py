@@ -14,6 +14,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -55,9 +56,9 @@ class _Mask:
     """
 
     def __init__(self, token: str) -> None:
-        spelled = "".join(each if each.isalnum() else _spellings(each) for each in token)
+        spelled = "".join(map(_spellings, token))
         self._kept = len(token) < _SHORTEST_SECRET
-        self._sign = max(re.findall("[0-9A-Za-z]*", token), key=len).encode()  # what every spelling contains
+        self._sign = max(re.findall("[0-9A-Za-z]*", token), key=len).encode()
         self._text = re.compile(spelled)
         self._bytes = re.compile(spelled.encode())
 
@@ -65,13 +66,15 @@ class _Mask:
         return text if self._kept else self._text.sub(_HIDDEN, text)
 
     def body(self, body: bytes) -> bytes:
-        if self._kept or self._sign not in body:
+        # Every spelling has an escape in it, or the longest plain part of the token as it is.
+        if self._kept or not (self._sign in body or b"\\u" in body or b"%" in body):
             return body
         return self._bytes.sub(_HIDDEN.encode(), body)
 
 
 def _spellings(mark: str) -> str:
-    return rf"(?:\\?{re.escape(mark)}|(?i:\\u{ord(mark):04x}|%{ord(mark):02x}))"
+    plain = mark if mark.isalnum() else rf"\\?{re.escape(mark)}"
+    return rf"(?:{plain}|(?i:\\u{ord(mark):04x}|%{ord(mark):02x}))"
 
 
 class Headers(Mapping[str, str]):
@@ -173,15 +176,14 @@ class AiohttpTransport:
             "Authorization": Secret(f"Bearer {self._address.token}"),
         }
         if self._borrowed is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),  # the gate bounds what is sent
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=headers,
-                raise_for_status=False,
-            )
+            # The gate bounds what is sent.
+            self._session = self._made(connector_class()(limit=0, keepalive_timeout=60.0), headers)
+            # A kept connection may be closed by the server just as a request goes out, and nobody knows whether that
+            # was read: what must not be sent twice gets a connection of its own.
+            self._once = self._made(aiohttp.TCPConnector(limit=0, force_close=True), headers)
             self._headers: Mapping[str, str] = {}
         else:
-            self._session = self._borrowed
+            self._session = self._once = self._borrowed
             self._headers = headers
             connector = self._borrowed.connector
             limits = (getattr(connector, "limit", 0), getattr(connector, "limit_per_host", 0))
@@ -211,6 +213,15 @@ class AiohttpTransport:
         self._cutter.cut_all(_CLOSED)
         if self._borrowed is None:
             await self._session.close()
+            await self._once.close()
+
+    @staticmethod
+    def _made(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+        import aiohttp
+
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=headers, raise_for_status=False
+        )
 
     async def __call__(self, request: Request) -> Response:
         """Send *request* once and read the whole answer."""
@@ -303,7 +314,8 @@ class AiohttpTransport:
             if request.json is not None:
                 options["data"] = codec.encode(request.json)
                 options["headers"]["Content-Type"] = "application/json"
-        return self._session.request(request.method, self._url(url, encoded=True), **options)
+        session = self._session if request.idempotent else self._once
+        return session.request(request.method, self._url(url, encoded=True), **options)
 
     async def _content(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
         """Read the body; unless its length is known, count as it comes: a packed body grows when unpacked."""
@@ -321,6 +333,23 @@ class AiohttpTransport:
 
     def _reason(self, error: BaseException) -> str:
         return self._mask.text(_reason(error))
+
+
+@cache
+def connector_class() -> type[aiohttp.TCPConnector]:
+    """Return the class of connections that are kept only while the server says nothing that nobody asked for."""
+    import aiohttp
+
+    class Connector(aiohttp.TCPConnector):
+        async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+            while True:
+                connection = await super().connect(req, traces, timeout)
+                protocol = connection.protocol
+                if protocol is None or not protocol.should_close:
+                    return connection
+                connection.close()  # what was said meanwhile would be taken for the answer to the next request
+
+    return Connector
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
