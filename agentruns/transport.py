@@ -35,6 +35,8 @@ CONNECT_SECONDS: Final = 10.0
 _HIDDEN: Final = "[token]"
 _SHORTEST_SECRET: Final = 8
 _EVENTS: Final = {"Accept": "text/event-stream"}
+_LONGEST_REASON: Final = 500
+_QUOTED: Final = re.compile(r""":?\s*(?:bytearray\()?\bb['"]""")
 _CLOSED: Final = "the client was closed"
 _IS_CLOSED: Final = "this client is closed; open another with `async with connect(...)`"
 
@@ -332,7 +334,9 @@ class AiohttpTransport:
         return bytes(content)
 
     def _reason(self, error: BaseException) -> str:
-        return self._mask.text(_reason(error))
+        """Say what a lower library said, without what it quotes of the answer."""
+        text = self._mask.text(_QUOTED.split(_reason(error))[0])
+        return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 @cache

@@ -6,14 +6,17 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from . import codec
 from .errors import ConfigurationError, ProtocolError
-from .model import Response
+from .model import Response, RunRef
 
 T = TypeVar("T")
+
+_NO_NAMES: Final = frozenset({"", ".", ".."})
+"""What stands for nothing, or for another place, in a path."""
 
 
 def path(*parts: Any) -> str:
@@ -27,11 +30,18 @@ def path(*parts: Any) -> str:
 
 def _segment(part: Any) -> str:
     try:
-        if isinstance(part, str) and part not in {"", ".", ".."}:
+        if isinstance(part, str) and part not in _NO_NAMES:
             return quote(part, safe="")
     except UnicodeEncodeError:
         pass
     raise ConfigurationError(f"{part!r} cannot stand in the path of a request; pass the id that the vendor gave")
+
+
+def ref(run_id: str, parent: str) -> RunRef:
+    """Return the name of a run as a vendor gave it; raise `ProtocolError` for one that no path can have."""
+    if run_id in _NO_NAMES or parent in _NO_NAMES - {""}:
+        raise ProtocolError(f"the vendor names a run {run_id!r} of {parent!r}, which no request can ask for @ $.id")
+    return RunRef(run_id, parent)
 
 
 def read_object(response: Response, *envelope: str) -> Mapping[str, Any]:

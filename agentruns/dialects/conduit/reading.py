@@ -90,7 +90,7 @@ def _run(raw: Mapping[str, Any] | JsonText, seen: ConduitRun) -> Run:
     """Return a run; while it is in flight it has no output, so that a list and the run by itself say the same."""
     status = STATUS.get(seen.status) or _unknown_status(seen)
     return Run(
-        RunRef(seen.id, seen.agent_id),
+        wire.ref(seen.id, seen.agent_id),
         status,
         seen.status,
         output=None if status.in_flight else seen.response,

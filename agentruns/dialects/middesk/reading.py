@@ -96,7 +96,7 @@ def _state(seen: MiddeskRun, raw: Mapping[str, Any], response: Response, text: J
     status = STATUS.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
     interrupts = seen.interrupts if status is RunStatus.REQUIRES_ACTION else ()
     return Run(
-        RunRef(seen.id, seen.thread_id or ""),
+        wire.ref(seen.id, seen.thread_id or ""),
         status,
         seen.status,
         actions=tuple(Action(each.id, each.agent or "interrupt", each.value) for each in interrupts),

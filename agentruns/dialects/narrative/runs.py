@@ -187,7 +187,7 @@ def run_of(response: Response) -> Run:
         raise ProtocolError(f"run {seen.id} requires action but names none @ $.pending_tool_calls")
     error = seen.error if status is RunStatus.FAILED else None
     return Run(
-        RunRef(seen.id, seen.conversation_id),
+        wire.ref(seen.id, seen.conversation_id),
         status,
         seen.status,
         actions=tuple(Action(call.tool_use_id, call.name, call.arguments) for call in calls),

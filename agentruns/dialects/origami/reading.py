@@ -72,7 +72,7 @@ def as_run(seen: RunSummary, raw: Mapping[str, Any] | JsonText, wait: float | No
     text = seen.response.text if isinstance(seen, OrigamiRun) and seen.response else None
     why = text or _WHY.get(seen.status, f"the run is over with a status that is not known here: {seen.status}")
     return Run(
-        RunRef(seen.id, seen.agent_id),
+        wire.ref(seen.id, seen.agent_id),
         status,
         seen.status,
         actions=_actions(seen, text) if status is RunStatus.REQUIRES_ACTION else (),
