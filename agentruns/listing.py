@@ -17,8 +17,8 @@ from .dialect import Refreshes
 from .model import Flow, Page
 from .watch import Watch
 
-_AGAIN: Final = 0.1
-"""Seconds before it is weighed again whether a list is worth its requests."""
+_AGAIN: Final = 2e-5
+"""Seconds for each run before it is weighed again whether a list is worth its requests: weighing costs, too."""
 
 
 class Listing:
@@ -40,11 +40,15 @@ class Listing:
         """Tell whether there are further pages to be read."""
         return self._until > 0
 
-    def worth(self, soon: float, now: float) -> int:
-        """Return how many pages to read, 0 if asking run by run is as cheap; runs count that are due by *soon*."""
+    def worth(self, soon: float, now: float) -> tuple[int, int]:
+        """
+        Return how many requests a list saves, and how many pages of it to read for that.
+
+        Runs count that are due by *soon*. Nothing is saved where asking run by run is as cheap.
+        """
         if now < self._weigh_at or self.under_way:
-            return 0
-        self._weigh_at = now + _AGAIN
+            return 0, 0
+        self._weigh_at = now + _AGAIN * len(self.watches)
         places: Counter[int] = Counter()
         for watch in self.watches:
             if watch.place is not None and -math.inf < watch.due <= soon and watch.listeners and not watch.reading:
@@ -54,7 +58,7 @@ class Listing:
             saved += places[place]
             if saved - (place + 1) > best:
                 best, pages = saved - (place + 1), place + 1
-        return pages
+        return best, pages
 
     def begin(self, pages: int) -> None:
         """Set out to read so many pages."""
@@ -138,15 +142,17 @@ class Lists:
             del self._listings[parent]
 
     def next(self, soon: float, now: float) -> Listing | None:
-        """Return the list of which a page is to be read now, None if every run is to be read by itself."""
+        """Return the list of which a page is to be read now: the one that saves most; None if there is none."""
         if self._turning:
             return self._turning.pop()
+        best, pages, found = 0, 0, None
         for listing in self._crowds:
-            pages = listing.worth(soon, now)
-            if pages:
-                listing.begin(pages)
-                return listing
-        return None
+            saved, needed = listing.worth(soon, now)
+            if saved > best:
+                best, pages, found = saved, needed, listing
+        if found is not None:
+            found.begin(pages)
+        return found
 
     def turned(self, listing: Listing) -> None:
         """Put a list in line whose next page is wanted."""

@@ -14,7 +14,6 @@ import heapq
 import logging
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, copy_context
@@ -35,6 +34,7 @@ from .pollclock import Clocks, PollClock, phase
 from .schedule import Backoff, Retry, Schedule
 from .stats import Stats
 from .telemetry import Telemetry
+from .timetable import Entry, Timetable
 from .watch import Listener, Watch
 
 logger = logging.getLogger("agentruns")
@@ -85,14 +85,12 @@ class Poller:
         self._reads = dialect if isinstance(dialect, Reads) else None
         self._lists = Lists(dialect) if isinstance(dialect, Refreshes) else None
         self._watches: dict[str, Watch] = {}
-        self._heap: list[list[Any]] = []  # [due, order, watch or None]
-        self._dead = 0
+        self._timetable = Timetable(self._ring)
         self._count = 0
         self._due: dict[Watch, None] = {}
+        self._seen_over: dict[Watch, None] = {}  # a list has shown that they are over: what came of it is to be read
         self._ranked: list[Watch] = []
         self._workers = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._slept = _wall_minus_monotonic()
         self._closed = False
         self._context = copy_context()  # of nobody in particular: a worker serves many
         self._polls = self._shared = self._lists_read = self._listed = self._ends = 0
@@ -101,14 +99,13 @@ class Poller:
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Live in *loop*."""
-        self._loop = loop
+        self._timetable.open(loop)
         self._now = loop.time
 
     def close(self) -> None:
         """Ask about nothing any more; what is under way is for the client to end."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timetable.close()
 
     def stats(self) -> Stats:
         """Return what there is to count."""
@@ -179,6 +176,16 @@ class Poller:
             watch.waiting_since = self._now()
             self._unplan(watch)
 
+    def set_deadline(self, listener: Listener, when: float) -> Entry:
+        """Call `listener.expire()` at the time *when* of the loop, unless the entry is struck out."""
+        entry = self._timetable.enter(when, listener)
+        self._timetable.arm(self._now())
+        return entry
+
+    def strike(self, entry: Entry) -> None:
+        """Strike a deadline out."""
+        self._timetable.strike(entry)
+
     def hurry(self, watch: Watch) -> None:
         """Ask about the run now: something says that it may have moved."""
         watch.due = min(watch.due, self._now())
@@ -241,7 +248,7 @@ class Poller:
 
         Without *arm* it is for the caller to look at the line.
         """
-        if watch.reading or not watch.listeners or watch in self._due:
+        if watch.reading or not watch.listeners or watch in self._due or watch in self._seen_over:
             return
         due = watch.due
         if watch.lost_since is not None:  # a last look when patience runs out
@@ -253,51 +260,27 @@ class Poller:
             if planned <= due:
                 return
             self._unplan(watch)
-        self._count += 1
-        watch.entry = entry = [due, self._count, watch]
-        heapq.heappush(self._heap, entry)
+        watch.entry = self._timetable.enter(due, watch)
         if arm:
-            self._arm(due, now)
+            self._timetable.arm(now)
 
     def _unplan(self, watch: Watch) -> None:
         self._due.pop(watch, None)
-        if watch.entry is None:
-            return
-        watch.entry[2] = None  # it stays in the heap, without the watch, until it comes up
-        watch.entry = None
-        self._dead += 1
-        if self._dead > 64 and self._dead > len(self._heap) // 2:
-            self._heap = [entry for entry in self._heap if entry[2] is not None]
-            heapq.heapify(self._heap)
-            self._dead = 0
+        self._seen_over.pop(watch, None)
+        if watch.entry is not None:
+            self._timetable.strike(watch.entry)
+            watch.entry = None
 
-    def _arm(self, due: float, now: float) -> None:
-        """Have the one timer go off no later than *due*."""
-        if due == math.inf:
-            return
-        if self._timer is not None:
-            if self._timer.when() <= due:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(max(due, now), self._ring)
-
-    def _ring(self) -> None:
-        timer, self._timer = self._timer, None
-        assert timer is not None
-        now = self._now()
-        slept = _wall_minus_monotonic() - self._slept  # the monotonic clock may stand still while a machine sleeps
-        late = max(now - timer.when(), abs(slept))
+    def _ring(self, now: float, late: float) -> None:
         if late > LATE:
-            self._slept += slept
             self._wake_up(now, late)
         self._pump()
 
     def _wake_up(self, now: float, late: float) -> None:
         """Ask about all that is overdue, one after the other at twice the rate that was missed: no burst."""
-        overdue = sorted(entry for entry in self._heap if entry[2] is not None and entry[0] <= now)
+        overdue = [what for what in self._timetable.overdue(now) if isinstance(what, Watch)]
         gap = min(late, LATE) / (2 * len(overdue)) if overdue else 0.0
-        for place, entry in enumerate(overdue):
-            watch = entry[2]
+        for place, watch in enumerate(overdue):
             self._unplan(watch)
             watch.due = now + place * gap
             self._plan(watch, now)
@@ -332,27 +315,22 @@ class Poller:
 
     def _job(self, now: float) -> Watch | Listing | None:
         """Return what to read next, its place in the budget taken; None if nothing is due or there is no room."""
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            _, _, watch = heapq.heappop(heap)
-            if watch is None:
-                self._dead -= 1
+        for what in self._timetable.take(now):
+            if isinstance(what, Watch):
+                what.entry = None
+                (self._seen_over if what.due == -math.inf else self._due)[what] = None
             else:
-                watch.entry = None
-                self._due[watch] = None
-        if not self._due and not (self._lists and self._lists.under_way):
-            if heap:
-                self._arm(heap[0][0], now)
+                what.expire()
+        if not self._due and not self._seen_over and not (self._lists and self._lists.under_way):
+            self._timetable.arm(now)
             return None
         wait = self._budget.room(now)
         if wait > 0:
             if wait > SOON:  # the vendor wants to be left alone; those who have no patience left hear so now
                 wait = min(wait, self._disappoint(now))
-            self._arm(now + wait, now)
+            self._timetable.arm(now, now + wait)
             return None
         job = self._choose(now)
-        if job is None:
-            return self._job(now)
         self._budget.take(now)
         if isinstance(job, Watch):
             job.reading = True
@@ -370,8 +348,12 @@ class Poller:
                 self._unplan(watch)
         return soonest
 
-    def _choose(self, now: float) -> Watch | Listing | None:
-        """Return the next page of a list, or the run of which news is likeliest."""
+    def _choose(self, now: float) -> Watch | Listing:
+        """Return the next page of a list, or the run of which news is likeliest; an end that a list told of first."""
+        ended = next(iter(self._seen_over), None)
+        if ended is not None:
+            del self._seen_over[ended]
+            return ended
         if self._lists is not None:
             listing = self._lists.next(now + SOON, now)
             if listing is not None:
@@ -400,7 +382,7 @@ class Poller:
         return self._ranked.pop()
 
     def _pressure(self, watch: Watch, now: float) -> float:
-        if watch.run is None or watch.due == -math.inf:  # there is an answer for the asking
+        if watch.run is None:  # there is an answer for the asking
             return math.inf
         if self._schedule is not None:
             return now - watch.due
@@ -582,7 +564,3 @@ class _Replay:
     async def __call__(self, request: Request) -> Response:
         self.asked += 1
         return self._answer if self.asked == 1 else await self._send(request)
-
-
-def _wall_minus_monotonic() -> float:
-    return time.time() - time.monotonic()

@@ -266,6 +266,7 @@ class RunStream(Steps[Run]):
         if self._guard is not None:
             with suppress(RuntimeError):  # it has expired already
                 self._guard.reschedule(asyncio.get_running_loop().time())
+        self._wake()
         self._forsake()
 
     def _forsake(self) -> None:
@@ -293,53 +294,67 @@ class RunStream(Steps[Run]):
         loop = asyncio.get_running_loop()
         if self._began is None:
             self._began = self._changed = loop.time()
-        timeout = self._options.timeout
         self._waited_for = True
         try:
-            async with asyncio.timeout_at(None if timeout is None else self._began + timeout) as self._guard:
-                while True:
-                    news = await self._advance(loop)
-                    if news is None:
-                        return None
-                    if news:
-                        return self.run
-        except TimeoutError:
-            guard, self._guard = self._guard, None
-            if guard is None or not guard.expired():
-                raise
-            await self._drop_work()
-            self._leave()
-            if self._closed is not None:
-                return None
-            self._over = True
-            raise DeadlineExceededError(self.run, f"{timeout:g} s have passed") from None
+            while True:
+                run = self.run
+                if self._failure is not None:
+                    raise self._failure
+                if run is not None and (run.status.in_flight or self._is_stale(run)):
+                    news = await self._poll(loop, run.ref)
+                elif run is None and self._keyed is None and isinstance(self._origin, RunRef):
+                    news = await self._poll(loop, self._origin)
+                else:
+                    news = await self._act(loop, run)
+                if news is None:
+                    return None
+                if news:
+                    return self.run
         except asyncio.CancelledError:
-            self._guard = None
             if self._options.on_cancel != "leave" and self._closed is None:
                 await self._cancel_remote()
             raise
         finally:
-            self._guard = None
             self._waited_for = False
 
-    async def _advance(self, loop: asyncio.AbstractEventLoop) -> bool | None:
-        """Do the next thing; return whether there is a state to show, None if the run is over for us."""
-        if self._failure is not None:
-            raise self._failure
-        run = self.run
-        if run is None:
-            return await self._begin(loop)
-        if run.status.in_flight or self._is_stale(run):
-            return await self._poll(loop, run)
-        if run.status is RunStatus.REQUIRES_ACTION:
-            handlers = self._handlers(run)
-            if handlers:
-                return await self._answer(loop, run, handlers)
-        return None
+    @property
+    def _deadline(self) -> float:
+        """Return the time of the loop at which the whole wait is over."""
+        timeout = self._options.timeout
+        return math.inf if timeout is None or self._began is None else self._began + timeout
+
+    async def _act(self, loop: asyncio.AbstractEventLoop, run: Run | None) -> bool | None:
+        """Start the run, or answer it; return whether there is a state to show, None if the run is over for us."""
+        handlers = None
+        if run is not None:
+            if run.status is RunStatus.REQUIRES_ACTION:
+                handlers = self._handlers(run)
+            if not handlers:
+                return None
+        guard = asyncio.timeout_at(None if self._deadline == math.inf else self._deadline)
+        try:
+            async with guard as self._guard:
+                return await (self._begin(loop) if run is None else self._answer(loop, run, handlers or ()))
+        except TimeoutError:
+            if not guard.expired():
+                raise
+            await self._give_up()
+            return None
+        finally:
+            self._guard = None
+
+    def _is_to_end(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return self._closed is not None or loop.time() >= self._deadline
+
+    async def _give_up(self) -> None:
+        """End at the deadline, or because somebody has closed the stream."""
+        await self._drop_work()
+        self._leave()
+        if self._closed is None:
+            self._over = True
+            raise DeadlineExceededError(self.run, f"{self._options.timeout:g} s have passed") from None
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
-        if self._keyed is None and isinstance(self._origin, RunRef):
-            return await self._poll(loop, self._origin)
         if self._keyed is None and isinstance(self._origin, Run):
             return self._begin_segment(self._origin, loop)
         begin = self._engine.begin if self._keyed is None else self._keyed.begin
@@ -356,15 +371,19 @@ class RunStream(Steps[Run]):
             self._taken = run
         return news
 
-    async def _poll(self, loop: asyncio.AbstractEventLoop, target: Run | RunRef) -> bool:
-        """Wait for news of a run; return whether there is a state to show."""
-        watch = self._follow(target.ref if isinstance(target, Run) else target)
+    async def _poll(self, loop: asyncio.AbstractEventLoop, ref: RunRef) -> bool | None:
+        """Wait for news of a run; return whether there is a state to show, None if somebody has closed the stream."""
+        watch = self._follow(ref)
         known = watch.run if self.run is not None or watch.listeners else None
         if known is not None and known is not self._taken and await self._take(known, loop):
             return True  # read while this stream did not listen
         if self._options.events and self._trusts_events:
             await self._hear_events(watch)
         self._news = news = loop.create_future()
+        if self._is_to_end(loop):
+            await self._give_up()
+            return None
+        expiry = None if self._deadline == math.inf else self._poller.set_deadline(self, self._deadline)
         self._poller.listen(watch, self)
         try:
             await news
@@ -374,11 +393,15 @@ class RunStream(Steps[Run]):
         finally:
             self._news = None
             self._poller.leave(watch, self)
+            if expiry is not None:
+                self._poller.strike(expiry)
             if news.done() and not news.cancelled():
                 news.exception()  # told, or overtaken by a cancellation: not forgotten
-        assert watch.run is not None
-        if await self._take(watch.run, loop):
+        if watch.run is not None and watch.run is not self._taken and await self._take(watch.run, loop):
             return True
+        if self._is_to_end(loop):
+            await self._give_up()
+            return None
         stall = self._options.stall
         if stall is not None and loop.time() >= self._changed + stall:
             raise StalledError(self.run, f"nothing has changed for {stall:g} s")
@@ -392,12 +415,15 @@ class RunStream(Steps[Run]):
         """
         self._trusts_events = False
         try:
-            async with asyncio.timeout(LISTEN_SECONDS):
+            now = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(min(now + LISTEN_SECONDS, self._deadline)) as self._guard:
                 await self._engine.listen(watch.ref)
         except (TransportError, APIError, TimeoutError) as error:
             logger.debug("the events of run %s cannot be heard: %s", watch.ref.id, error)
         else:
             self._poller.hurry(watch)
+        finally:
+            self._guard = None
 
     # What the poller tells --------------------------------------------------------------------------------------------
 
@@ -422,6 +448,10 @@ class RunStream(Steps[Run]):
             self.run = self._taken = run
         stall = self._options.stall
         return stall is not None and now >= self._changed + stall and self._wake()
+
+    def expire(self) -> None:
+        """Wake the step that waits: the deadline has come."""
+        self._wake()
 
     def failed(self, error: Exception) -> None:
         """Have the step that waits raise *error*."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .model import Request
     from .pollclock import PollClock
+    from .timetable import Entry
 
 
 class Listener(Protocol):
@@ -36,6 +37,10 @@ class Listener(Protocol):
 
     def heard(self, run: Run, now: float) -> bool:
         """Take note of an answer; return whether it ends the waiting."""
+        ...
+
+    def expire(self) -> None:
+        """End the waiting: its deadline has come."""
         ...
 
     def failed(self, error: Exception) -> None:
@@ -91,7 +96,7 @@ class Watch:
         self.listeners: Sequence[Listener] = ()
         self.worker: asyncio.Task[None] | None = None  # at work on the request that is under way
         self.reading = False  # a request that may tell of the run is under way
-        self.entry: list[object] | None = None  # of the poller's heap
+        self.entry: Entry | None = None  # in the timetable
         self.due = -math.inf
         self.phase = phase
         self.place: int | None = 0  # the page of the vendor's list that it is expected on; None if lists do not have it

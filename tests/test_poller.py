@@ -190,7 +190,7 @@ async def test_thousands_of_waits_that_end_leave_an_empty_line() -> None:
         await asyncio.sleep(0.1)
         poller: Any = client._poller
 
-        assert len(poller._heap) <= 128
+        assert len(poller._timetable) <= 128
         assert not poller._watches
 
 

@@ -40,6 +40,7 @@ LAYERS = [
     "poller",
     "listing",
     "watch",
+    "timetable",
     "pollclock",
     "budget",
     "stats",
