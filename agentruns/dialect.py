@@ -8,6 +8,7 @@ protocols below are looked for at run time, and `UnsupportedError` is raised bef
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from .model import Action, Flow, Limit, Page, Problem, Request, Response, Run, RunRef, ToolOutput
@@ -127,6 +128,15 @@ class Kinds(Protocol):
 
     def kind(self, run: Run) -> str:
         """Return what runs of about the same duration have in common: a model, say, or an agent."""
+        ...
+
+
+@runtime_checkable
+class Times(Protocol):
+    """A vendor whose runs say when they began and ended, by its own clock."""
+
+    def times(self, run: Run) -> tuple[datetime | None, datetime | None]:
+        """Return when a run began to move and when it ended, None where that is not known."""
         ...
 
 

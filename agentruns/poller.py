@@ -25,7 +25,7 @@ from attrs import evolve
 
 from . import wire
 from .budget import Budget
-from .dialect import Dialect, Kinds, Reads, Refreshes
+from .dialect import Dialect, Kinds, Reads, Refreshes, Times
 from .errors import AgentRunsError, APIError, NotFoundError, RateLimitedError, ServerError, TransportError
 from .flow import Locks, perform, undecodable
 from .listing import Listing, Lists
@@ -47,6 +47,7 @@ LATE: Final = 5.0
 """A timer this much too late was held up by a suspended machine or a stalled loop; what was learnt then is no good."""
 
 _PRICE: Final = 0.1
+_OLDEST: Final = 7 * 86400.0  # seconds; what claims to have taken longer has a clock of its own
 _OVER: Final = (RunStatus.COMPLETED, RunStatus.FAILED)
 _OFFSET: Final = random.random()  # noqa: S311 - once per process, so that processes do not poll in step
 
@@ -92,6 +93,7 @@ class Poller:
         self._ranked: list[Watch] = []
         self._workers = 0
         self._closed = False
+        self._date_of_list: str | None = None
         self._context = copy_context()  # of nobody in particular: a worker serves many
         self._polls = self._shared = self._lists_read = self._listed = self._ends = 0
         self._lag = 0.0
@@ -194,6 +196,7 @@ class Poller:
 
     def began(self, watch: Watch, run: Run, *, later: bool, learns: bool) -> None:
         """Begin a segment with the state that starts it: of our own doing if it *learns*, else found as it was."""
+        watch.whole = watch.run is None  # else it goes on in place
         now = self._now()
         self._leave_clock(watch)
         watch.begin(now, later=later, learns=learns)
@@ -403,14 +406,15 @@ class Poller:
                 response = await self._send(request)
             finally:
                 self._budget.leave()
+            date = response.headers.get("date")
             known = watch.run
             if response.status == 200 and known is not None and response.body == watch.body:
                 # The same answer to the same question gives the same run.
-                self._answered(watch, known, sent, wire.retry_after(response.headers) or 0.0)
+                self._answered(watch, known, sent, wire.retry_after(response.headers) or 0.0, date)
             elif response.status == 200 and self._reads is not None and undecodable(response) is None:
                 run = self._reads.run_of(response)
                 watch.body = response.body
-                self._answered(watch, run, sent, run.poll_after or 0.0)
+                self._answered(watch, run, sent, run.poll_after or 0.0, date)
             else:
                 self._heed(response)
                 replay = _Replay(response, self._call)
@@ -418,7 +422,7 @@ class Poller:
                     self._dialect.fetch(watch.ref, {}), replay, self._dialect.problem, ONCE, self._locks
                 )
                 watch.body = response.body if replay.asked == 1 else None  # unless it took further questions
-                self._answered(watch, run, sent, run.poll_after or 0.0)
+                self._answered(watch, run, sent, run.poll_after or 0.0, date)
         except Exception as error:
             self._trouble(watch, error)
         finally:
@@ -434,7 +438,7 @@ class Poller:
         assert isinstance(first, Request), "a dialect's fetch begins with its request"
         return first
 
-    def _answered(self, watch: Watch, run: Run, sent: float, floor: float) -> None:
+    def _answered(self, watch: Watch, run: Run, sent: float, floor: float, date: str | None) -> None:
         now = self._now()
         self._telemetry.polled("unchanged" if run is watch.run else "changed")
         watch.sent, watch.polled = sent, True
@@ -449,6 +453,8 @@ class Poller:
             saw = partial(self._telemetry.saw, run, before, kind=self.kind(run))
             _ = saw() if watch.context is None else watch.context.run(saw)
         run = watch.run or run
+        if not watch.learns and watch.whole and not watch.dated and date:
+            self._date(watch, run, date, now)
         if run.status.in_flight:
             watch.running_at = max(sent - watch.began, 0.0)
             watch.due = self._next(watch, now, floor)
@@ -467,16 +473,38 @@ class Poller:
             watch.listeners = tuple(each for each in watch.listeners if each not in told)
             watch.waiting_since = self._now()
 
+    def _date(self, watch: Watch, run: Run, date: str, now: float) -> None:
+        """Find out how old a run is that was not started here: the difference of two times of the vendor."""
+        watch.dated = True
+        began, _ = self._dialect.times(evolve(run)) if isinstance(self._dialect, Times) else (None, None)
+        at = wire.http_date(date)
+        if began is not None and at is not None:
+            age = (at - began).total_seconds()
+            if 0 <= age <= _OLDEST:
+                watch.began = min(watch.began, now - age)
+
     def _ended(self, watch: Watch, now: float) -> None:
         """Learn from a segment that is over."""
         took = now - watch.began
         lag = (took - watch.running_at) / 2  # it ended somewhere between two polls
         self._ends += 1
         self._lag += lag
+        lasted = self._lasted(watch)
+        if lasted is not None:
+            watch.learns, watch.running_at, took = True, lasted, lasted
         self._learn(watch, took)
         failed = watch.run.failure.type if watch.run and watch.run.failure else None
         whole = watch.learns and not watch.later and watch.run is not None and watch.run.status in _OVER
         self._telemetry.finished(lag, took if whole else None, error_type=failed)
+
+    def _lasted(self, watch: Watch) -> float | None:
+        """Return how long a run took by the vendor's own clock, if it says so of the whole of what was waited for."""
+        run = watch.run
+        if run is None or not watch.whole or run.status not in _OVER or not isinstance(self._dialect, Times):
+            return None
+        began, ended = self._dialect.times(evolve(run))
+        lasted = -1.0 if began is None or ended is None else (ended - began).total_seconds()
+        return lasted if 0 <= lasted <= _OLDEST else None
 
     def _trouble(self, watch: Watch, error: Exception) -> None:
         """Bear with lost contact and limits; tell of anything else."""
@@ -510,6 +538,7 @@ class Poller:
     async def _send_and_heed(self, request: Request) -> Response:
         response = await self._send(request)
         self._heed(response)
+        self._date_of_list = response.headers.get("date")
         return response
 
     # Many runs --------------------------------------------------------------------------------------------------------
@@ -538,7 +567,7 @@ class Poller:
                     watch.due = -math.inf
                 else:
                     self._unplan(watch)
-                    self._answered(watch, watch.run if run == watch.run else run, sent, 0.0)
+                    self._answered(watch, watch.run if run == watch.run else run, sent, 0.0, self._date_of_list)
                 self._plan(watch, self._now())
             self._listed += max(found - 1, 0)
             self._telemetry.listed(found)

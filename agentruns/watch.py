@@ -61,6 +61,7 @@ class Watch:
         "body",
         "clock",
         "context",
+        "dated",
         "due",
         "entry",
         "error",
@@ -83,6 +84,7 @@ class Watch:
         "running_at",
         "sent",
         "waiting_since",
+        "whole",
         "worker",
     )
 
@@ -105,6 +107,8 @@ class Watch:
         self.lost_since: float | None = None
         self.error: Exception | None = None  # why contact is lost
         self.fresh_until = -math.inf  # until then a 404 is a read that came before the write was seen
+        self.whole = True  # the segment is all there is of the run so far
+        self.dated = False  # it was looked for how old the run is
         # The segment.
         self.open = False
         self.later = False

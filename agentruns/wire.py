@@ -89,15 +89,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        until = _http_date(text)
+        until = http_date(text)
         if until is None:
             return None
-        seconds = (until - (_http_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
+        seconds = (until - (http_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
         return max(seconds, 0.0)
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def _http_date(text: str) -> datetime | None:
+def http_date(text: str) -> datetime | None:
+    """Return the moment that an HTTP-date names, None if it is none."""
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, IndexError, OverflowError):

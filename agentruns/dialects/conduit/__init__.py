@@ -49,7 +49,20 @@ from .objects import (
     User,
     Workspace,
 )
-from .reading import NAME, STATUS, detail, fetch, handler_names, kind, list_runs, listed_under, page, problem, run_of
+from .reading import (
+    NAME,
+    STATUS,
+    detail,
+    fetch,
+    handler_names,
+    kind,
+    list_runs,
+    listed_under,
+    page,
+    problem,
+    run_of,
+    times,
+)
 
 __all__ = [
     "BASE_URL",
@@ -94,6 +107,7 @@ __all__ = [
     "run_of",
     "send_message",
     "start",
+    "times",
 ]
 
 BASE_URL: Final = "https://api.conduit.ai/v1"

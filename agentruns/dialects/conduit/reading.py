@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
 from attrs import frozen
@@ -123,6 +124,11 @@ def kind(run: Run) -> str:
 def listed_under(ref: RunRef) -> str:
     """Return the agent: there is no list across agents."""
     return ref.parent
+
+
+def times(run: Run) -> tuple[datetime | None, datetime | None]:
+    """Return when a run was accepted and when it ended: what `duration_ms` counts."""
+    return run.detail.created_at, run.detail.completed_at
 
 
 def handler_names(action: Action) -> Sequence[str]:

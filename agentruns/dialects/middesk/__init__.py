@@ -36,7 +36,20 @@ from .objects import (
     Thread,
     ThreadPage,
 )
-from .reading import NAME, STATUS, detail, events, fetch, handler_names, kind, listed_under, page, problem, run_of
+from .reading import (
+    NAME,
+    STATUS,
+    detail,
+    events,
+    fetch,
+    handler_names,
+    kind,
+    listed_under,
+    page,
+    problem,
+    run_of,
+    times,
+)
 from .starts import RunRequest, recover, start
 from .webhooks import WebhookEvent, verify_webhook
 
@@ -84,6 +97,7 @@ __all__ = [
     "resume",
     "run_of",
     "start",
+    "times",
     "verify_webhook",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from attrs import frozen
@@ -150,6 +151,11 @@ def kind(run: Run) -> str:
 def listed_under(_ref: RunRef) -> str:
     """Return the whole account's list, which cannot be narrowed by thread (list-agent-runs)."""
     return ""
+
+
+def times(run: Run) -> tuple[datetime | None, datetime | None]:
+    """Return when a run was made; when it ended says little of a run that may have waited for a person."""
+    return run.detail.created_at, None
 
 
 def handler_names(action: Action) -> Sequence[str]:

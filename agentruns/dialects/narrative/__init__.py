@@ -47,7 +47,7 @@ from .objects import (
     TokenUsage,
 )
 from .problems import problem
-from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, kind, resume, run_of, start
+from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, kind, resume, run_of, start, times
 
 __all__ = [
     "ANY_TOOL",
@@ -91,6 +91,7 @@ __all__ = [
     "run_of",
     "specific_tool",
     "start",
+    "times",
 ]
 
 BASE_URL: Final = "https://api.narrative.io"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
@@ -209,6 +210,11 @@ def kind(run: Run) -> str:
     """Return the model: what a run takes depends on it more than on anything else that is known before."""
     config = run.raw.get("effective_config")
     return (wire.first_text(config, "model") or "") if isinstance(config, Mapping) else ""
+
+
+def times(run: Run) -> tuple[datetime | None, datetime | None]:
+    """Return when a run began and ended (get-a-runs-current-state)."""
+    return run.detail.started_at, run.detail.completed_at
 
 
 def handler_names(action: Action) -> Sequence[str]:

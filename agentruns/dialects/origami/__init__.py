@@ -46,7 +46,7 @@ from .objects import (
     TranscriptMessage,
 )
 from .prompts import Prompt, attached_document, attached_table, resume, start
-from .reading import NAME, STATUS, detail, handler_names, kind, listed_under, problem, run_of
+from .reading import NAME, STATUS, detail, handler_names, kind, listed_under, problem, run_of, times
 from .runs import cancel, fetch, page
 
 __all__ = [
@@ -96,6 +96,7 @@ __all__ = [
     "resume",
     "run_of",
     "start",
+    "times",
 ]
 
 BASE_URL: Final = "https://origami.chat/api/v2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from attrs import frozen
@@ -120,6 +121,11 @@ def kind(run: Run) -> str:
 def listed_under(ref: RunRef) -> str:
     """Return the agent: there is no list across agents."""
     return ref.parent
+
+
+def times(run: Run) -> tuple[datetime | None, datetime | None]:
+    """Return when a run began and ended (run-object)."""
+    return run.detail.started_at, run.detail.completed_at
 
 
 def handler_names(action: Action) -> Sequence[str]:
