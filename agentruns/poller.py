@@ -278,6 +278,8 @@ class Poller:
         if late > LATE:
             self._wake_up(now, late)
         self._pump()
+        self._come_due(now)  # deadlines do not wait for a worker
+        self._timetable.arm(now)
 
     def _wake_up(self, now: float, late: float) -> None:
         """Ask about all that is overdue, one after the other at twice the rate that was missed: no burst."""
@@ -318,12 +320,7 @@ class Poller:
 
     def _job(self, now: float) -> Watch | Listing | None:
         """Return what to read next, its place in the budget taken; None if nothing is due or there is no room."""
-        for what in self._timetable.take(now):
-            if isinstance(what, Watch):
-                what.entry = None
-                (self._seen_over if what.due == -math.inf else self._due)[what] = None
-            else:
-                what.expire()
+        self._come_due(now)
         if not self._due and not self._seen_over and not (self._lists and self._lists.under_way):
             self._timetable.arm(now)
             return None
@@ -338,6 +335,15 @@ class Poller:
         if isinstance(job, Watch):
             job.reading = True
         return job
+
+    def _come_due(self, now: float) -> None:
+        """Take note of what has come due: runs to be read, waits to be ended."""
+        for what in self._timetable.take(now):
+            if isinstance(what, Watch):
+                what.entry = None
+                (self._seen_over if what.due == -math.inf else self._due)[what] = None
+            else:
+                what.expire()
 
     def _disappoint(self, now: float) -> float:
         """Tell those whose patience with lost contact is over; return the seconds until the next one's is."""
@@ -397,12 +403,14 @@ class Poller:
         """Read a run with a single request, and tell who listens."""
         sent = self._now()
         watch.worker = asyncio.current_task()
-        self._polls += 1
         try:
             try:
+                if not watch.followers:  # let go of before the worker began
+                    return
                 request = watch.request
                 if request is None:
                     request = watch.request = self._first_request(watch.ref)
+                self._polls += 1
                 response = await self._send(request)
             finally:
                 self._budget.leave()

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 import pytest
 from hypothesis import settings
 
+from tests.conformance.matrix import pytest_terminal_summary
 from tests.kit import VirtualLoop
+
+__all__ = ["pytest_terminal_summary"]  # printed from here, where it is heard of whichever process ran the tests
 
 
 def pytest_configure(config: pytest.Config) -> None:

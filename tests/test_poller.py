@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentruns import Backoff, Client, RateLimitedError, Run, RunRef, RunStatus, ServerError
+from agentruns import Backoff, Client, DeadlineExceededError, RateLimitedError, Run, RunRef, RunStatus, ServerError
 from agentruns.model import Limit
 from tests.kit import STEADY
 from tests.tiny import Server, client_of
@@ -162,6 +162,17 @@ async def test_a_cancelled_wait_leaves_no_task() -> None:
 
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert client.stats().watched == 0
+
+
+async def test_a_deadline_is_kept_while_every_worker_waits_for_an_answer() -> None:
+    server = Server(1000.0, latency=300.0)
+    async with client_of(server, schedule=STEADY, connections=1) as client:
+        other = asyncio.create_task(client.result(server.begin("a-1"), timeout=None))
+        await asyncio.sleep(1)
+        with pytest.raises(DeadlineExceededError):
+            await client.result(server.begin("a-2"), timeout=20)
+        assert now() == pytest.approx(21, abs=0.1)
+        other.cancel()
 
 
 async def test_leaving_the_client_cuts_reads_and_asks_no_more() -> None:
