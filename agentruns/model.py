@@ -242,7 +242,7 @@ class Run:
         Raise `ConfigurationError` for any other text.
         """
         try:
-            parked = codec.structure(codec.decode(text), _ParkedRun)
+            parked = codec.structure(codec.decode(text, trusted=True), _ParkedRun)
             return cls(
                 ref=parked.ref,
                 status=RunStatus(parked.status),

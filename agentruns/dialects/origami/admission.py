@@ -21,7 +21,15 @@ from typing import Any, Final
 from attrs import frozen
 
 from agentruns import wire
-from agentruns.errors import AgentRunsError, APIError, NotFoundError, OutcomeUnknownError, RateLimitedError, ServerError
+from agentruns.errors import (
+    AgentRunsError,
+    APIError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RateLimitedError,
+    ServerError,
+)
 from agentruns.model import Flow, Pause, Request, Run, RunRef
 
 from .catalog import get_agent, list_agents
@@ -147,6 +155,7 @@ def _next(waits: Iterator[float], reason: BaseException) -> float:
 
 # After a 5xx ----------------------------------------------------------------------------------------------------------
 
+_MOST_PAGES: Final = 100
 _COMPARED: Final = 95
 """How much of a prompt is compared: lists cut it to 200 characters, perhaps of UTF-16, perhaps dots included."""
 
@@ -189,13 +198,14 @@ def _every_agent() -> Flow[Sequence[Agent]]:
     agents: list[Agent] = []
     cursors: set[str | None] = {None}
     cursor = None
-    while True:
+    for _ in range(_MOST_PAGES):
         page = yield from list_agents(cursor=cursor, limit=100)
         agents += page.items
         cursor = page.cursor
         if cursor in cursors or not page.items:
             return agents
         cursors.add(cursor)
+    raise ProtocolError(f"the list of agents has no end: {_MOST_PAGES} pages were read")
 
 
 def _cut(prompt: str) -> str:
