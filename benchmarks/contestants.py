@@ -136,8 +136,8 @@ async def langgraph(base_url: str) -> AsyncIterator[Follow]:
 
 CONTESTANTS: Final[Mapping[str, tuple[str, Callable[[str], AbstractAsyncContextManager[Follow]]]]] = {
     "bare": ("aiohttp", bare),
-    "steady": ("agentruns", steady),
-    "own": ("agentruns", own),
+    "steady": ("aiohttp", steady),
+    "own": ("aiohttp", own),
     "azure": ("azure-ai-agents", azure),
     "openai": ("openai", openai),
     "langgraph": ("langgraph-sdk", langgraph),
