@@ -21,15 +21,13 @@ import anyio
 from attrs import evolve
 
 from . import check, codec
-from .batch import Batch, Plan
+from .batch import Batch, Plan, settled
 from .budget import Budget, limit_of
 from .dialect import Announces, Cancels, ChecksToken, Dialect, Lists, Resumes
 from .dialects import load
 from .errors import (
-    ActionRequiredError,
     ConfigurationError,
     ConflictError,
-    RunFailedError,
     UnsupportedError,
     api_error,
 )
@@ -266,14 +264,7 @@ class Client:
         async with self.stream(origin, **options) as stream:
             async for _ in stream:
                 pass
-        run = stream.run
-        assert run is not None
-        if run.status is RunStatus.FAILED:
-            why = f"{run.failure.type}: {run.failure.message}".rstrip(": ") if run.failure else "no reason given"
-            raise RunFailedError(run, f"the run failed ({why})")
-        if run.status is RunStatus.REQUIRES_ACTION:
-            raise ActionRequiredError(run, f"no handler for {', '.join(action.name for action in run.actions)}")
-        return run
+        return settled(stream.run)
 
     async def resume(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
         """

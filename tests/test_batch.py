@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentruns import ConfigurationError, Outcome, RunFailedError, RunStatus, narrative
+from agentruns import AgentRunsError, ConfigurationError, Outcome, RunFailedError, RunStatus, narrative
 from agentruns.model import Request
 from tests.kit import CONVERSATION, Answer, Wire, client_of, conversation, run_body
 
@@ -125,3 +125,172 @@ async def test_a_batch_behaves_as_an_async_generator() -> None:
             await batch.athrow(ValueError("outside"))
         with pytest.raises(StopAsyncIteration):
             await anext(batch)
+
+
+async def test_in_order_outcomes_come_as_the_origins_did() -> None:
+    async with client_of(Crowd()) as client:
+        batch = client.batch(messages("9 a", "3 b", "fail 1", "6 c"), ordered=True)
+        outcomes = [outcome async for outcome in batch]
+
+    assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
+    assert isinstance(outcomes[2].error, RunFailedError)
+
+
+async def test_in_order_the_wait_for_an_early_one_does_not_hold_back_the_others_but_is_bounded() -> None:
+    taken: list[str] = []
+
+    def source() -> Iterator[narrative.UserMessage]:
+        for number in range(100):
+            taken.append("taken")
+            yield from messages("500 slow" if number == 0 else f"1 {number}")
+
+    crowd = Crowd()
+    async with client_of(crowd) as client, client.batch(source(), limit=2, ordered=True) as batch:
+        first = await anext(batch)
+        assert first.index == 0
+        assert 16 <= len(taken) <= 20  # eight limits are held for it, and no more
+        assert [outcome.index async for outcome in batch] == list(range(1, 100))
+    assert crowd.most == 2
+
+
+async def test_stop_takes_no_more_and_lets_the_rest_end() -> None:
+    crowd = Crowd()
+    async with client_of(crowd) as client:
+        batch = client.batch(messages("1 a", "5 b", "9 c", "1 d", "1 e"), limit=3)
+        assert (await anext(batch)).index == 0
+        batch.stop()
+        assert [outcome.index async for outcome in batch] == [1, 2]
+        assert batch.taken == 3
+    assert len(crowd.until) == 3
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_stop_wakes_a_batch_that_waits_for_its_source() -> None:
+    async def source() -> AsyncIterator[narrative.UserMessage]:
+        for message in messages("1 a"):
+            yield message
+        await asyncio.Event().wait()
+
+    async with client_of(Crowd()) as client:
+        batch = client.batch(source())
+        assert (await anext(batch)).index == 0
+        asyncio.get_running_loop().call_later(5, batch.stop)
+        with pytest.raises(StopAsyncIteration):
+            await anext(batch)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_origin_that_came_just_before_the_stop_is_not_started() -> None:
+    gate = asyncio.Event()
+
+    async def source() -> AsyncIterator[narrative.UserMessage]:
+        await gate.wait()
+        for message in messages("1 a"):
+            yield message
+
+    crowd = Crowd()
+    async with client_of(crowd) as client:
+        batch = client.batch(source())
+        waiting = asyncio.ensure_future(anext(batch, None))
+        await asyncio.sleep(1)
+        gate.set()
+        await asyncio.sleep(0)
+        batch.stop()
+        assert await waiting is None
+    assert crowd.until == {}
+
+
+async def test_what_was_taken_before_the_input_broke_still_ends() -> None:
+    async def broken() -> AsyncIterator[narrative.UserMessage]:
+        for message in messages("3 a", "1 b"):
+            yield message
+        raise OSError("the file is gone")
+
+    async with client_of(Crowd()) as client, client.batch(broken()) as batch:
+        assert [(await anext(batch)).index for _ in range(2)] == [1, 0]
+        with pytest.raises(OSError, match="gone"):
+            await anext(batch)
+
+
+async def test_a_slow_consumer_holds_back_new_starts() -> None:
+    crowd = Crowd()
+    async with client_of(crowd) as client, client.batch(messages(*(f"1 {n}" for n in range(50))), limit=4) as batch:
+        for _ in range(3):
+            await anext(batch)
+            await asyncio.sleep(100)
+            assert len(crowd.until) <= batch.taken <= 8
+
+
+async def test_states_say_what_the_runs_in_flight_do() -> None:
+    async with client_of(Crowd()) as client, client.batch(messages("1 a", "9 b", "9 c")) as batch:
+        assert batch.states() == {}
+        await anext(batch)
+        assert batch.states() == {"running": 2}
+
+
+async def test_what_a_key_raises_is_the_failure_of_its_item() -> None:
+    async with client_of(Crowd()) as client:
+        batch = client.batch(messages("1 a", "2 b"), key=lambda origin: {"1 a": "first"}[origin.text])
+        outcomes = [outcome async for outcome in batch]
+
+    assert [(outcome.key, type(outcome.error)) for outcome in outcomes] == [(None, KeyError), ("first", type(None))]
+
+
+async def test_an_origin_is_prepared_in_the_turn_of_its_item() -> None:
+    prepared = []
+
+    async def prepare(text: str) -> narrative.UserMessage:
+        prepared.append(text)
+        await asyncio.sleep(1)
+        if text == "oops":
+            raise OSError(text)
+        return narrative.UserMessage(CONVERSATION, text)
+
+    async with client_of(Crowd()) as client, client.batch(["1 a", "oops", "1 c"], prepare=prepare, limit=2) as batch:
+        outcomes = {outcome.index: outcome async for outcome in batch}
+
+    assert prepared == ["1 a", "oops", "1 c"]
+    assert outcomes[0].origin.text == "1 a"
+    assert isinstance(outcomes[1].error, OSError)
+    assert outcomes[1].origin == "oops"
+
+
+async def test_a_handler_that_cancels_itself_fails_its_item_alone() -> None:
+    def prepare(text: str) -> narrative.UserMessage:
+        if text == "cancelled":
+            raise asyncio.CancelledError
+        return narrative.UserMessage(CONVERSATION, text)
+
+    async with client_of(Crowd()) as client:
+        outcomes = [outcome async for outcome in client.batch(["cancelled", "1 b"], prepare=prepare)]
+    assert [type(outcome.error) for outcome in outcomes] == [AgentRunsError, type(None)]
+
+
+@pytest.mark.parametrize("options", [{"key": "a"}, {"prepare": 3}, {"ordered": "yes"}, {"timeout": 0}])
+async def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any]) -> None:
+    async with client_of(Crowd()) as client:
+        with pytest.raises(ConfigurationError, match=next(iter(options))):
+            client.batch([], **options)
+        gc.collect()
+
+
+async def test_a_wait_that_somebody_else_cancels_holds_up_nothing() -> None:
+    async with client_of(Crowd()) as client, client.batch(messages("9 a", "1 b", "2 c"), ordered=True) as batch:
+        waiting = asyncio.ensure_future(anext(batch))
+        await asyncio.sleep(0.5)
+        ours = {asyncio.current_task(), waiting}
+        first = min((task for task in asyncio.all_tasks() - ours if "Plan.run" in repr(task)), key=task_number)
+        first.cancel()
+        assert (await waiting).index == 1
+        assert [outcome.index async for outcome in batch] == [2]
+
+
+def task_number(task: "asyncio.Task[Any]") -> int:
+    return int(task.get_name().rpartition("-")[2])
+
+
+async def test_what_is_no_iterable_of_origins_is_refused_at_once() -> None:
+    async with client_of(Crowd()) as client:
+        with pytest.raises(ConfigurationError, match="origins is 3"):
+            client.batch(3)  # type: ignore[arg-type]
+        gc.collect()

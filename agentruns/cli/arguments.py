@@ -70,6 +70,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     listing.add_argument("--limit", type=int, default=100, help="how many at the most (default: 100)")
     _connection(listing)
     _output(listing)
+
+    batch = _command(commands, "batch", "run every row of a file, and go on where an earlier call stopped")
+    vendors = batch.add_subparsers(dest="vendor", required=True, metavar="VENDOR")
+    for name in NAMES:
+        vendor = vendors.add_parser(
+            name, help=f"runs of {name}", description=_BATCH, epilog=EXIT_CODES, formatter_class=_Raw
+        )
+        _batch(vendor, load(name) if name in argv else None, name)
+
+    report = _command(commands, "report", "show how a batch went, on one HTML page")
+    report.add_argument("output", metavar="OUTPUT", help="what `agentruns batch` wrote")
+    report.add_argument("-o", "--html", metavar="PAGE", help="where the page goes (default: OUTPUT with .html)")
+    report.add_argument("--png", metavar="PICTURE", help="write the figures as a PNG, too")
     return parser.parse_args(argv)
 
 
@@ -82,6 +95,21 @@ def origin(arguments: argparse.Namespace) -> Any:
         if getattr(arguments, field.name) is not None
     }
     return kind(**given)
+
+
+def templates(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the templates that the options of `batch` give, by field; raise `ConfigurationError` for a strange one."""
+    given = {
+        field.name: getattr(arguments, field.name)
+        for field in attrs.fields(load(arguments.vendor).Origin)
+        if getattr(arguments, field.name) is not None
+    }
+    for each in arguments.set:
+        name, found, template = each.partition("=")
+        if not found:
+            raise ConfigurationError(f"--set is {each!r}; it must be FIELD=TEMPLATE, such as agent_id={{agent}}")
+        given[name.strip().replace("-", "_")] = template
+    return given
 
 
 def tools(spec: str | None) -> Tools | None:
@@ -118,18 +146,81 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
     return made
 
 
-def _origin(parser: argparse.ArgumentParser, dialect: Dialect) -> None:
-    """Offer an option for each field of what starts a run."""
+_BATCH = """\
+Run every row of INPUT, never more than --limit at once, and append one JSON line per row to OUTPUT: key, line,
+status, output, failure, usage, cost, started, ended, durations (seconds), attempts, actions, run, vendor. The status is
+completed, failed, requires_action, unfinished (its timeout has passed), error (see failure) or invalid.
+
+A second call goes on where the first stopped: rows that are done are left out, runs that were started are followed,
+not started again (that is in the journal). Rows that cannot be used are reported by line and field, and entered as
+"invalid". A row whose run failed is done; --retry-failed starts it anew. The exit code is the highest that any row
+asks for, or 130 after Ctrl-C: the first takes no more rows and waits for those in flight, the second leaves them.
+
+In a template {column} stands for the row's column, {#} for its line, {{ and }} for braces. In a field of JSON the
+template is JSON whose texts are templates; "{column}" alone is the column's own value. A required field without a
+template is taken from the column of its name. An optional field whose one column is empty is left out.
+"""
+
+
+def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) -> None:
+    """Offer what `batch` takes for one vendor."""
+    parser.add_argument("input", metavar="INPUT", help=".jsonl, .csv, .tsv (UTF-8, with a header), or .parquet")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", help="where results are appended, as JSON lines")
+    if dialect is not None:
+        _origin(parser, dialect, templates=True)
+    parser.add_argument(
+        "--set", metavar="FIELD=TEMPLATE", action="append", default=[], help="the same, for any field; may be repeated"
+    )
+    if name == "narrative":
+        parser.add_argument(
+            "--conversation",
+            metavar="FILE",
+            help="give each row a new conversation, instead of --conversation-id: FILE is a JSON object of the fields "
+            "of narrative.Config (model, data_plane_id, max_iterations, max_tokens, ...), name and system_prompt; "
+            "--tools are declared in it, under the alias user",
+        )
+    parser.add_argument(
+        "--key",
+        metavar="TEMPLATE",
+        help="what names a row over several calls; by default its line and what is made of it, so that a row that "
+        "changed or moved is another one. Give a column of ids if rows may move",
+    )
+    parser.add_argument("--delimiter", metavar="CHARACTER", help="between the cells of a CSV file (default: a comma)")
+    parser.add_argument("--tools", metavar="MODULE:NAME", help="handlers: module:name or file.py:name")
+    parser.add_argument("--limit", type=int, default=64, help="runs in flight at once, at most (default: 64)")
+    parser.add_argument("--budget", type=float, help="requests per second, at most (default: the vendor's limit)")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each run (default: 600)")
+    journal = parser.add_mutually_exclusive_group()
+    journal.add_argument("--journal", metavar="PATH", help="what keeps work across a crash (default: OUTPUT.journal)")
+    journal.add_argument(
+        "--no-journal", action="store_true", help="keep none: after a crash, runs in flight are started again"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="start rows anew whose run failed")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="look at every row, send nothing, show the first request"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    _connection(parser)
+    parser.add_argument("--json", action="store_true", help="show progress as one JSON object per line")
+
+
+def _origin(parser: argparse.ArgumentParser, dialect: Dialect, *, templates: bool = False) -> None:
+    """Offer an option for each field of what starts a run: its value, or a template of it."""
     group = parser.add_argument_group(f"what starts a run of {dialect.NAME} ({dialect.Origin.__name__})")
     for field in attrs.fields(dialect.Origin):
         needed = field.default is attrs.NOTHING
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
-            required=needed,
-            metavar="TEXT" if _is_text(field) else "JSON",
-            help="required" if needed else None,
+            required=needed and not templates,
+            metavar="TEMPLATE" if templates else "TEXT" if _is_text(field) else "JSON",
+            help=_help(field, needed=needed) if templates else "required" if needed else None,
         )
+
+
+def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:
+    kind = "text" if _is_text(field) else "JSON"
+    return f"{kind}; by default the column {field.name}" if needed else kind
 
 
 def _connection(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from agentruns import check, codec
 from agentruns.cli import arguments, demo
+from agentruns.cli.batch import batch
 from agentruns.cli.display import Display, choose
+from agentruns.cli.report import report
 from agentruns.client import Client, connect
 from agentruns.dialects import NAMES, load
 from agentruns.errors import (
@@ -41,7 +43,9 @@ _BY_STATUS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    wanted = arguments.parse(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    wanted = arguments.parse(words)
+    wanted.words = words
     seen = _Seen()
     try:
         return asyncio.run(_COMMANDS[wanted.command](wanted, seen))
@@ -78,6 +82,9 @@ class _Seen:
 
     def how_to_go_on(self, wanted: argparse.Namespace) -> str:
         """Say which run is left, and how to watch it again."""
+        if wanted.command == "batch":
+            again = shlex.join(["agentruns", *wanted.words])
+            return f"the runs in flight go on at {wanted.vendor}; go on with:\n  {again}"
         run = self.stream.run if self.stream is not None else None
         if run is None:
             return "no run was seen; a start may have taken effect, so look at the vendor before you start again"
@@ -187,6 +194,14 @@ async def _emulate(wanted: argparse.Namespace, _: _Seen) -> int:
     return COMPLETED
 
 
+async def _batch(wanted: argparse.Namespace, _: _Seen) -> int:
+    return await batch(wanted)
+
+
+async def _report(wanted: argparse.Namespace, _: _Seen) -> int:
+    return report(wanted)
+
+
 def _where(name: str, emulator: Emulator[Vendor], *, json: bool) -> str:
     if json:
         return codec.encode({"vendor": name, "base_url": emulator.base_url, "token": emulator.token}).decode()
@@ -205,4 +220,6 @@ _COMMANDS = {
     "run": _run,
     "watch": _watch,
     "list": _list,
+    "batch": _batch,
+    "report": _report,
 }

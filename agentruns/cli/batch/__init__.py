@@ -1,0 +1,7 @@
+"""The command `batch`: rows of a file in, runs of a vendor, one JSON line per row out."""
+
+from __future__ import annotations
+
+from .command import batch
+
+__all__ = ["batch"]

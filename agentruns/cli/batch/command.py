@@ -1,0 +1,456 @@
+"""What `agentruns batch` does, and which exit code it ends with."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+
+from agentruns import check, codec
+from agentruns.cli import arguments
+from agentruns.client import Client, connect
+from agentruns.dialect import Dialect, Times
+from agentruns.dialects import load
+from agentruns.errors import (
+    APIError,
+    ConfigurationError,
+    DeadlineExceededError,
+    JournalError,
+    OutcomeUnknownError,
+    RunFailedError,
+    StalledError,
+)
+from agentruns.model import Flow, Outcome, Request, Response, Run, RunRef, RunStatus
+from agentruns.tools import Tools
+
+from . import progress
+from .conversations import PENDING, Conversations
+from .output import INVALID, Known, Output
+from .rows import Problem, Rows, rows
+from .templates import Item, Mapper
+
+_CODES: Final = {"completed": 0, "failed": 1, INVALID: 2, "requires_action": 3, "unfinished": 4, "error": 5}
+_INTERRUPTED: Final = 130
+_TROUBLE: Final = 5
+
+_HOPELESS: Final = frozenset({401, 402})
+"""What every further start would be answered, too."""
+
+_TOLD: Final = 20
+_PIECE: Final = 256
+
+
+async def batch(wanted: argparse.Namespace) -> int:
+    """
+    Run every row that is not done, and return the exit code: the highest that any row asks for.
+
+    Raise `ConfigurationError`, before anything is sent, for what cannot work.
+    """
+    check.whole("--limit", wanted.limit, 1)
+    check.number("--timeout", wanted.timeout)
+    dialect = load(wanted.vendor)
+    tools = arguments.tools(wanted.tools)
+    conversations = _conversations(wanted, dialect, tools)
+    source = rows(Path(wanted.input), delimiter=wanted.delimiter)
+    fixed = {} if conversations is None else {"conversation_id": PENDING}
+    given = arguments.templates(wanted)
+    if conversations is not None and "conversation_id" in given:
+        raise ConfigurationError("--conversation makes new conversations; leave --conversation-id out, or use it alone")
+    mapper = Mapper(dialect, given, key=wanted.key, columns=source.columns, fixed=fixed)
+    if wanted.dry_run:
+        return _dry_run(source, mapper, dialect, conversations, json=wanted.json)
+    path = _place(wanted.output, source)
+    journal = None if wanted.no_journal else wanted.journal or f"{path}.journal"
+    client = connect(dialect, base_url=wanted.base_url, insecure=wanted.insecure, budget=wanted.budget, journal=journal)
+    with Output(path, wanted.vendor) as output:
+        async with client:
+            return await _Job(wanted, client, dialect, source, mapper, conversations, output).run(tools)
+
+
+def _place(output: str | None, source: Rows) -> Path:
+    if output is None:
+        raise ConfigurationError("there is no OUTPUT; say where the results go: -o results.jsonl")
+    path = Path(output)
+    if path.exists() and path.samefile(source.path):
+        raise ConfigurationError("OUTPUT is INPUT; use another file")
+    return path
+
+
+def _conversations(wanted: argparse.Namespace, dialect: Dialect, tools: Tools | None) -> Conversations | None:
+    file = getattr(wanted, "conversation", None)
+    if file is None:
+        return None
+    assert dialect.NAME == "narrative"
+    return Conversations.read(Path(file), tools)
+
+
+# A dry run ------------------------------------------------------------------------------------------------------------
+
+
+def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conversations | None, *, json: bool) -> int:
+    """Look at every row, send nothing, and show the first request."""
+    first: Item | None = None
+    usable = unusable = 0
+    for read in source:
+        item = read if isinstance(read, Problem) else mapper.item(read)
+        if isinstance(item, Problem):
+            unusable += 1
+            print(f"agentruns: {item}", file=sys.stderr)
+        else:
+            usable += 1
+            first = first or item
+    shown: dict[str, Any] = {"usable": usable, "unusable": unusable, "request": None}
+    if first is not None:
+        begin: Flow[Any] = dialect.start(first.origin) if conversations is None else conversations.flow()
+        request = _first_request(begin)
+        shown["origin"] = codec.plain(codec.unstructure(first.origin), "the origin")
+        shown["request"] = {"method": request.method, "path": request.path, "params": request.params}
+        shown["request"]["json"] = request.json
+    if json:
+        print(codec.encode(codec.plain(shown, "the request")).decode())
+    else:
+        print(f"{usable} rows can be used, {unusable} cannot; nothing was sent")
+        if first is not None:
+            print(f"the first (line {first.line}) would start from {codec.encode(shown['origin']).decode()}")
+            print(f"its first request would be {_http(shown['request'])}")
+    return _CODES[INVALID] if unusable else 0
+
+
+def _http(request: dict[str, Any]) -> str:
+    params = "&".join(f"{name}={value}" for name, value in request["params"].items())
+    body = "" if request["json"] is None else f"\n{codec.encode(request['json']).decode()}"
+    return f"{request['method']} {request['path']}{'?' if params else ''}{params}{body}"
+
+
+def _first_request(flow: Flow[Any]) -> Request:
+    try:
+        wanted = next(flow)
+        while not isinstance(wanted, Request):
+            wanted = flow.send(Response(204, {}, b"", Request("NONE", "")))
+        return wanted
+    finally:
+        flow.close()
+
+
+# A run of the batch ---------------------------------------------------------------------------------------------------
+
+
+@frozen
+class _Turn:
+    """One item as this call takes it up: `key` is its key of this attempt, `run` what to go on with, if known."""
+
+    item: Item
+    key: str
+    attempt: int
+    run: RunRef | None
+    began: float
+
+
+class _Job:
+    """One call of the command, from the first row that is not done to the last line of the output."""
+
+    def __init__(
+        self,
+        wanted: argparse.Namespace,
+        client: Client,
+        dialect: Dialect,
+        source: Rows,
+        mapper: Mapper,
+        conversations: Conversations | None,
+        output: Output,
+    ) -> None:
+        self._wanted = wanted
+        self._client = client
+        self._dialect = dialect
+        self._source = source
+        self._mapper = mapper
+        self._conversations = conversations
+        self._output = output
+        self._tally = progress.Tally()
+        self._turns: dict[int, _Turn] = {}
+        self._open: set[str] = set()
+        self._codes: set[int] = {0}
+        self._count = self._refused = 0
+        self._stopping = ""
+        self._left = False
+        self._task = asyncio.current_task()
+
+    async def run(self, tools: Tools | None) -> int:
+        """Run it, and return the exit code."""
+        if not self._wanted.no_journal:
+            self._open = {work.key async for work in self._client.unfinished()}
+        wanted = self._wanted
+        self._view = progress.choose(json=wanted.json, quiet=wanted.quiet)
+        self._outcomes = self._client.batch(
+            self._take(),
+            limit=wanted.limit,
+            tools=tools,
+            timeout=wanted.timeout,
+            key=lambda turn: turn.key,
+            prepare=self._prepare,
+        )
+        leave = threading.Event()
+        beside = [asyncio.create_task(self._watch()), asyncio.create_task(self._count_rows(leave))]
+        try:
+            with _interrupts(self._interrupted):
+                async with self._outcomes as outcomes:
+                    async for outcome in outcomes:
+                        self._ended(outcome)
+        except asyncio.CancelledError:
+            if not self._left or self._task is None:
+                raise
+            self._task.uncancel()
+        except OSError as error:
+            print(f"agentruns: {error}", file=sys.stderr)
+            self._codes.add(_TROUBLE)
+            self._stopping = self._stopping or "trouble with a file"
+        finally:
+            leave.set()
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
+            self._tell(lambda: self._view.close(self._picture()))
+        return self._end()
+
+    # Rows -------------------------------------------------------------------------------------------------------------
+
+    async def _take(self) -> AsyncIterator[_Turn]:
+        """Yield what is to be run, row by row; report what cannot be."""
+        for number, read in enumerate(self._source, 1):
+            if not number % _PIECE:
+                await asyncio.sleep(0)  # a long way to the first row that is not done holds up nothing
+            item = read if isinstance(read, Problem) else self._mapper.item(read)
+            if isinstance(item, Problem):
+                self._refuse(item)
+                continue
+            turn = self._turn(item, self._output.known.get(item.key))
+            if turn is not None:
+                self._turns[self._count] = turn
+                self._count += 1
+                yield turn
+
+    def _turn(self, item: Item, known: Known | None) -> _Turn | None:
+        """Return how an item is taken up, None if it is done."""
+        attempt = 1 if known is None else known.attempts
+        run = None if known is None else known.run
+        if known is not None and self._is_done(known):
+            again = self._wanted.retry_failed and known.status != "completed"
+            if not again and _attempt_key(item.key, attempt + 1) not in self._open:
+                self._tally.before += 1
+                self._codes.add(_CODES[known.status])
+                return None
+            attempt, run = attempt + 1, None
+        return _Turn(item, _attempt_key(item.key, attempt), attempt, run, time.time())
+
+    def _is_done(self, known: Known) -> bool:
+        """Tell whether an item is over, or must not be begun again blindly."""
+        blind = self._wanted.no_journal and known.run is None and known.reason == OutcomeUnknownError.__name__
+        return known.status in {"completed", "failed"} or blind
+
+    async def _prepare(self, turn: _Turn) -> Any:
+        """Return what starts an item that the journal does not know."""
+        if turn.run is not None:
+            return turn.run
+        if self._conversations is not None:
+            return await self._conversations.begin(self._client, turn.item.origin)
+        return turn.item.origin
+
+    def _refuse(self, problem: Problem) -> None:
+        """Report a row that cannot be used."""
+        self._refused += 1
+        if self._refused <= _TOLD:
+            self._tell(lambda: self._view.say(f"agentruns: {problem}"))
+        elif self._refused == _TOLD + 1:
+            self._tell(lambda: self._view.say("agentruns: further rows that cannot be used stand in the output only"))
+        now = time.time()
+        failure = {"type": "InvalidRow", "message": str(problem), "field": problem.field}
+        self._write(f"line-{problem.line}", problem.line, INVALID, 1, now, None, failure)
+
+    # Outcomes ---------------------------------------------------------------------------------------------------------
+
+    def _ended(self, outcome: Outcome) -> None:
+        """Enter how an item ended."""
+        turn = self._turns.pop(outcome.index)
+        error = self._other_work(turn, outcome) or outcome.error
+        status, failure = _status(error, outcome.run), _failure(error, outcome.run)
+        self._write(turn.item.key, turn.item.line, status, turn.attempt, turn.began, outcome.run, failure)
+        if failure is not None:
+            text = f"{failure['type']}: {failure['message']}"
+            text = f"line {turn.item.line} ({turn.item.key}): {status}: {text}"
+            self._tell(lambda: self._view.trouble(text))
+        if not self._stopping and isinstance(error, APIError) and error.status in _HOPELESS:
+            self._stop(f"the vendor answers {error.status}, as it would to every further row: {error}")
+        if not self._stopping and isinstance(error, JournalError):
+            self._stop(f"without the journal nothing can be started safely: {error}")
+
+    def _other_work(self, turn: _Turn, outcome: Outcome) -> Exception | None:
+        """Return what is wrong with a key under which the journal knows other work."""
+        kind = self._dialect.Origin
+        if not isinstance(outcome.origin, kind) or self._mapper.same(outcome.origin, turn.item.origin):
+            return None
+        return ConfigurationError(
+            f"key {turn.key!r} names other work in the journal: its row was another when it was begun. Give it another "
+            "key, or use another journal and output"
+        )
+
+    def _write(
+        self,
+        key: str,
+        line: int,
+        status: str,
+        attempts: int,
+        began: float,
+        run: Run | None,
+        failure: dict[str, Any] | None,
+    ) -> None:
+        now = time.time()
+        usage = None if run is None else run.usage
+        self._output.append({
+            "key": key,
+            "line": line,
+            "status": status,
+            "output": None if run is None else _plain(run.output),
+            "failure": failure,
+            "usage": None if usage is None else codec.unstructure(usage),
+            "cost": _cost(run),
+            "started": _moment(began),
+            "ended": _moment(now),
+            "durations": {"total": round(max(now - began, 0.0), 3), "run": _lasted(self._dialect, run)},
+            "attempts": attempts,
+            "actions": [] if run is None or not run.actions else _plain(codec.unstructure(run.actions)),
+            "run": None if run is None else codec.unstructure(run.ref),
+            "vendor": self._dialect.NAME,
+        })
+        self._tally.add(status)
+        self._codes.add(_CODES[status])
+
+    # The end ----------------------------------------------------------------------------------------------------------
+
+    def _interrupted(self) -> None:
+        if not self._stopping:
+            flying = sum(self._outcomes.states().values())
+            self._stop(
+                f"Ctrl-C: no more rows are started, and {flying} in flight are waited for; Ctrl-C again leaves them to "
+                "the vendor, where they go on"
+            )
+            self._codes.add(_INTERRUPTED)
+        elif not self._left:
+            self._left = True
+            self._codes.add(_INTERRUPTED)
+            assert self._task is not None
+            self._task.cancel()
+
+    def _stop(self, why: str) -> None:
+        self._stopping = why
+        self._outcomes.stop()
+        self._tell(lambda: self._view.say(f"agentruns: {why}"))
+
+    def _end(self) -> int:
+        with contextlib.suppress(OSError):  # every line is there, if not tidily
+            self._output.tidy()
+        if self._stopping:
+            done = self._tally.done.total()
+            print(f"this call has brought {done} rows to an end; go on with:\n  {self._again()}", file=sys.stderr)
+        elif not self._wanted.quiet and max(self._codes) in {3, 4, 5}:
+            print(f"what is not done is taken up again by:\n  {self._again()}", file=sys.stderr)
+        elif not self._wanted.quiet and max(self._codes) == 1:
+            print(f"failed runs are started anew by:\n  {self._again()} --retry-failed", file=sys.stderr)
+        return max(self._codes)
+
+    def _again(self) -> str:
+        return shlex.join(["agentruns", *(word for word in self._wanted.words if word != "--retry-failed")])
+
+    # Progress ---------------------------------------------------------------------------------------------------------
+
+    def _picture(self) -> progress.Picture:
+        return self._tally.picture(self._outcomes.states(), self._client.stats())
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except BrokenPipeError:  # whoever read our lines has seen enough; the work goes on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._view = progress.Quiet()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._view.every)
+            self._tell(lambda: self._view.show(self._picture()))
+
+    async def _count_rows(self, leave: threading.Event) -> None:
+        if not self._wanted.quiet:
+            self._tally.total = await asyncio.to_thread(self._source.count, leave)
+
+
+def _attempt_key(key: str, attempt: int) -> str:
+    return key if attempt == 1 else f"{key} (attempt {attempt})"
+
+
+@contextlib.contextmanager
+def _interrupts(act: Callable[[], None]) -> Iterator[None]:
+    """Have Ctrl-C call *act*, where the system allows it; else it ends the call at once."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGINT, act)
+    except (NotImplementedError, ValueError, RuntimeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _status(error: Exception | None, run: Run | None) -> str:
+    if error is None:
+        return "completed"
+    if isinstance(error, RunFailedError):
+        return "failed"
+    if isinstance(error, DeadlineExceededError | StalledError):
+        return "unfinished"
+    if run is not None and run.status is RunStatus.REQUIRES_ACTION:
+        return "requires_action"
+    return "error"
+
+
+def _failure(error: Exception | None, run: Run | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    if isinstance(error, RunFailedError) and run is not None and run.failure is not None:
+        return {"type": run.failure.type, "message": run.failure.message}
+    return {"type": type(error).__name__, "message": str(error)}
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return codec.plain(value, "the output")
+    except ConfigurationError:
+        return repr(value)
+
+
+def _cost(run: Run | None) -> float | None:
+    """Return what the vendor says that the run has cost, in its own unit."""
+    cost = None if run is None else getattr(run.detail, "total_cost", None)
+    return cost if isinstance(cost, int | float) else None
+
+
+def _lasted(dialect: Dialect, run: Run | None) -> float | None:
+    """Return the seconds that the run took by the vendor's clock."""
+    began, ended = dialect.times(run) if run is not None and isinstance(dialect, Times) else (None, None)
+    return None if began is None or ended is None else round((ended - began).total_seconds(), 3)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,187 @@
+"""
+The output: one JSON line per item, appended whole, so that a later call knows what is done.
+
+An item that is taken up again gets a further line; its last one counts, and the others go when the file is tidied up,
+which puts a new file in the place of the old one. A line that a crash cut off is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from attrs import frozen
+
+from agentruns import codec
+from agentruns.errors import ConfigurationError
+from agentruns.model import RunRef
+
+INVALID: Final = "invalid"
+_BEGIN: Final = b'{"key":'
+
+
+@frozen
+class Known:
+    """What the output says of an item: `run` is that of one that is not over."""
+
+    status: str
+    attempts: int
+    run: RunRef | None = None
+    reason: str = ""
+
+
+class Output:
+    """
+    The output file at *path*, made if there is none.
+
+    Raise `ConfigurationError` for a file that is something else, or that cannot be written.
+    """
+
+    def __init__(self, path: Path, vendor: str) -> None:
+        self.path = path
+        self.known: dict[str, Known] = {}
+        self._vendor = vendor
+        self._untidy = False
+        self._fresh = True
+        try:
+            self._file = _opened(path)
+            try:
+                self._read()
+                self.tidy()
+            except BaseException:
+                os.close(self._file)
+                raise
+        except OSError as error:
+            raise ConfigurationError(f"OUTPUT {str(path)!r} cannot be used: {error}") from error
+        self._fresh = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.fsync(self._file)
+        os.close(self._file)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line in one piece; it takes the place of an earlier one with its key."""
+        _write(self._file, line)
+        if line["key"] in self.known:
+            self._untidy = True
+
+    def tidy(self) -> None:
+        """Keep the last line of each item, and none of rows that could not be used; in one step, or not at all."""
+        if not self._untidy:
+            return
+        beside = self.path.with_name(f"{self.path.name}.new")
+        new = os.open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, self.path.stat().st_mode & 0o777)
+        try:
+            _lock(new, beside)
+            for line in last_lines(self.path):
+                if line["status"] != INVALID or not self._fresh:
+                    _write(new, line)
+            os.fsync(new)
+            beside.replace(self.path)
+        except BaseException:
+            os.close(new)
+            beside.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self._untidy = new, False
+
+    def _read(self) -> None:
+        for line in lines(self.path):
+            if line.get("vendor", self._vendor) != self._vendor:
+                raise ConfigurationError(
+                    f"OUTPUT {str(self.path)!r} holds runs of {line['vendor']}, not of {self._vendor}; use another file"
+                )
+            self._untidy |= line["status"] == INVALID or line["key"] in self.known
+            if line["status"] != INVALID:
+                self.known[line["key"]] = _known(line)
+        self._drop_what_was_cut_off()  # not before every other line has shown that the file is ours
+
+    def _drop_what_was_cut_off(self) -> None:
+        with self.path.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            keep = size
+            while keep:
+                start = max(keep - 65536, 0)
+                file.seek(start)
+                found = file.read(keep - start).rfind(b"\n")
+                if found >= 0:
+                    keep = start + found + 1
+                    break
+                keep = start
+            if keep == size:
+                return
+            file.seek(keep)
+            if keep == 0 and not _BEGIN.startswith(file.read(len(_BEGIN))):
+                raise ConfigurationError(_strange(self.path, 1))
+            file.truncate(keep)
+
+
+def _opened(path: Path) -> int:
+    """Return the file, locked for as long as it is open."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            _lock(file, path)
+            if os.fstat(file).st_ino == path.stat().st_ino:
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # another call has tidied it up meanwhile
+
+
+def _lock(file: int, path: Path) -> None:
+    """Keep other calls from the file; a system without `fcntl` trusts its user."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigurationError(
+            f"another call writes to OUTPUT {str(path)!r}; wait for its end, or use another file"
+        ) from None
+
+
+def _write(file: int, line: Mapping[str, Any]) -> None:
+    text = memoryview(codec.encode(line) + b"\n")
+    while text:  # one write, unless the disk is full
+        text = text[os.write(file, text) :]
+
+
+def _known(line: Mapping[str, Any]) -> Known:
+    over = line["status"] in {"completed", "failed"}
+    run = None if over or not line.get("run") else RunRef(line["run"]["id"], line["run"]["parent"])
+    reason = "" if over else str((line.get("failure") or {}).get("type", ""))
+    return Known(line["status"], line["attempts"], run, reason)
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Iterate over the lines of an output; raise `ConfigurationError` for a file that is none."""
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if not text.endswith(b"\n"):
+                return  # it is being written, or was cut off
+            try:
+                line = codec.decode(text)
+            except codec.CodecError:
+                line = None
+            if not isinstance(line, dict) or not {"key", "status", "attempts", "durations"} <= set(line):
+                raise ConfigurationError(_strange(path, number))
+            yield line
+
+
+def last_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Iterate over the last line of each item."""
+    last = {line["key"]: number for number, line in enumerate(lines(path))}
+    return (line for number, line in enumerate(lines(path)) if last[line["key"]] == number)
+
+
+def _strange(path: Path, number: int) -> str:
+    return f"{str(path)!r} is not the output of `agentruns batch` (line {number}); use another file"

@@ -1,0 +1,273 @@
+"""How far a batch has come: a live table on a terminal, plain lines in a pipe, JSON lines, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from attrs import frozen
+
+from agentruns import codec
+from agentruns.stats import Stats
+
+_WINDOW: Final = 60.0
+"""Seconds over which throughput is taken."""
+
+_SHOWN: Final = 5
+_TOLD: Final = 20
+_COLOURS: Final = {
+    "completed": "green",
+    "failed": "red",
+    "error": "red",
+    "invalid": "red",
+    "requires_action": "magenta",
+    "unfinished": "yellow",
+}
+
+
+@frozen
+class Picture:
+    """
+    A moment of a batch.
+
+    `done` counts what has ended in this call by status, `flying` what is in flight by state. `before` were done by
+    earlier calls; `total` is how many rows there are, None while that is not known. `rate` is items per second and
+    `left` how many seconds the rest will take at that rate, None where nothing tells. `stats` are the client's.
+    """
+
+    seconds: float
+    done: Mapping[str, int]
+    flying: Mapping[str, int]
+    before: int
+    total: int | None
+    rate: float | None
+    left: float | None
+    stats: Stats
+
+    @property
+    def ended(self) -> int:
+        """Return how many rows are done with, by this call and by earlier ones."""
+        return self.before + sum(self.done.values())
+
+    def words(self) -> str:
+        """Return it on one line."""
+        of = "" if self.total is None else f" of {self.total}"
+        parts = [f"{self.ended}{of} rows", *(f"{count} {status}" for status, count in self.done.items())]
+        parts += [f"{self.before} before"] if self.before else []
+        parts += [f"{sum(self.flying.values())} in flight"] if self.flying else []
+        parts += [f"{self.rate:.3g}/s"] if self.rate else []
+        parts += [f"about {duration(self.left)} left"] if self.left else []
+        parts += [f"request budget {self.stats.budget:.0%} used"] if self.stats.budget else []
+        return ", ".join(parts)
+
+
+class Tally:
+    """What a batch has come to so far; *clock* tells seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.done: Counter[str] = Counter()
+        self.before = 0
+        self.total: int | None = None
+        self._clock = clock
+        self._began = clock()
+        self._ends: deque[tuple[float, int]] = deque([(self._began, 0)])
+
+    def add(self, status: str) -> None:
+        """Count an item that ended."""
+        self.done[status] += 1
+
+    def picture(self, flying: Mapping[str, int], stats: Stats) -> Picture:
+        """Return where it stands now."""
+        now, ended = self._clock(), self.done.total()
+        self._ends.append((now, ended))
+        while len(self._ends) > 2 and self._ends[1][0] <= now - _WINDOW:
+            self._ends.popleft()
+        since, before = self._ends[0]
+        rate = (ended - before) / (now - since) if now > since and ended > before else None
+        rest = None if self.total is None else max(self.total - self.before - ended, 0)
+        left = rest / rate if rest is not None and rate else None
+        return Picture(now - self._began, dict(self.done), dict(flying), self.before, self.total, rate, left, stats)
+
+
+class View(Protocol):
+    """Where progress is shown; `every` is how many seconds lie between two pictures."""
+
+    every: float
+
+    def show(self, picture: Picture) -> None:
+        """Show where it stands."""
+        ...
+
+    def trouble(self, text: str) -> None:
+        """Tell of an item that did not complete."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Say something that must be seen."""
+        ...
+
+    def close(self, picture: Picture) -> None:
+        """Show where it ended."""
+        ...
+
+
+def choose(*, json: bool, quiet: bool) -> View:
+    """Return what the options ask for: a live table where rich and a terminal are, else plain lines."""
+    if quiet:
+        return Quiet()
+    if json:
+        return JsonLines()
+    if sys.stdout.isatty():
+        try:
+            return Live()
+        except ImportError:
+            pass
+    return Plain()
+
+
+class _Aside:
+    """Says on stderr what must be seen."""
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        print(text, file=sys.stderr, flush=True)
+
+
+class Quiet(_Aside):
+    """Nothing but what must be seen."""
+
+    every = 3600.0
+
+    def show(self, picture: Picture) -> None:
+        """Do nothing."""
+
+    def trouble(self, text: str) -> None:
+        """Do nothing."""
+
+    def close(self, picture: Picture) -> None:
+        """Do nothing."""
+
+
+class Plain(_Aside):
+    """A line now and then; of items that did not complete, the first few are told."""
+
+    every = 5.0
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def show(self, picture: Picture) -> None:
+        """Print where it stands."""
+        print(f"{picture.seconds:6.1f} s  {picture.words()}", flush=True)
+
+    def trouble(self, text: str) -> None:
+        """Print it, unless there were many."""
+        self._told += 1
+        if self._told <= _TOLD:
+            print(f"{'':8}  {text}", flush=True)
+        elif self._told == _TOLD + 1:
+            print(f"{'':8}  further ones stand in the output only", flush=True)
+
+    def close(self, picture: Picture) -> None:
+        """Print where it ended."""
+        self.show(picture)
+
+
+class JsonLines(_Aside):
+    """One JSON object now and then."""
+
+    every = 1.0
+
+    def show(self, picture: Picture) -> None:
+        """Print where it stands."""
+        print(codec.encode(_plain(picture)).decode(), flush=True)
+
+    def trouble(self, text: str) -> None:
+        """Do nothing: it stands in the output."""
+
+    def close(self, picture: Picture) -> None:
+        """Print where it ended."""
+        self.show(picture)
+
+
+class Live:
+    """A table that is drawn anew in its place; the latest troubles stand below it."""
+
+    every = 0.25
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live as Screen
+
+        self._troubles: deque[str] = deque(maxlen=_SHOWN)
+        self._screen = Screen(console=Console(highlight=False), auto_refresh=False)
+        self._screen.start()
+
+    def show(self, picture: Picture) -> None:
+        """Draw where it stands."""
+        self._screen.update(self._drawn(picture), refresh=True)
+
+    def trouble(self, text: str) -> None:
+        """Keep it for the next drawing."""
+        self._troubles.append(text)
+
+    def say(self, text: str) -> None:
+        """Print it above the table."""
+        self._screen.console.print(text, markup=False)
+
+    def close(self, picture: Picture) -> None:
+        """Draw where it ended, and leave the terminal as it was."""
+        self.show(picture)
+        self._screen.stop()
+
+    def _drawn(self, picture: Picture) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        of = "" if picture.total is None else f" of {picture.total}"
+        table.add_row("rows", f"{picture.ended}{of}")
+        if picture.before:
+            table.add_row("before", f"{picture.before}", style="dim")
+        for status, count in sorted(picture.done.items()):
+            table.add_row(status, f"{count}", style=_COLOURS.get(status, ""))
+        for state, count in sorted(picture.flying.items()):
+            table.add_row(state, f"{count} in flight", style="blue")
+        table.add_row("throughput", "-" if picture.rate is None else f"{picture.rate:.3g} a second")
+        table.add_row("time", f"{duration(picture.seconds)}, {_left(picture)}")
+        table.add_row("requests", f"{picture.stats.budget:.0%} of the budget used, {picture.stats.polls} polls")
+        bar = ProgressBar(total=picture.total or 1, completed=picture.ended if picture.total else 0, width=60)
+        troubles = [Text(text, style="red", overflow="ellipsis", no_wrap=True) for text in self._troubles]
+        return Group(bar, table, *troubles)
+
+
+def _left(picture: Picture) -> str:
+    return "the end cannot be told yet" if picture.left is None else f"about {duration(picture.left)} left"
+
+
+def _plain(picture: Picture) -> dict[str, Any]:
+    stats = picture.stats
+    return {
+        "seconds": round(picture.seconds, 3),
+        "done": picture.done,
+        "in_flight": picture.flying,
+        "before": picture.before,
+        "total": picture.total,
+        "rate": picture.rate,
+        "left": picture.left,
+        "budget": stats.budget,
+        "polls": stats.polls,
+    }
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
+    return f"{minutes} min" if minutes < 100 else f"{hours:g} h"

@@ -1,0 +1,202 @@
+"""Rows of a file, one at a time: JSON lines, CSV, Parquet. What cannot be read is told by line; the rest goes on."""
+
+from __future__ import annotations
+
+import csv
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from attrs import frozen
+
+from agentruns import codec
+from agentruns.errors import ConfigurationError
+
+_JSON: Final = frozenset({".jsonl", ".ndjson"})
+_CSV: Final = frozenset({".csv", ".tsv"})
+_PARQUET: Final = frozenset({".parquet", ".pq"})
+_BATCH: Final = 512
+
+
+@frozen
+class Row:
+    """One row: the line on which it begins (from 1; in Parquet the number of the row), and its columns by name."""
+
+    line: int
+    values: Mapping[str, Any]
+
+
+@frozen
+class Problem:
+    """Why a row cannot be used: *field* is what it concerns, empty where that is the row as a whole."""
+
+    line: int
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}{f', field {self.field}' if self.field else ''}: {self.reason}"
+
+
+Read: TypeAlias = Row | Problem
+
+
+@frozen
+class Rows:
+    """A file of rows. `columns` are None where every row has its own, as JSON objects may."""
+
+    path: Path
+    columns: Sequence[str] | None
+    _read: Callable[[], Iterator[Read]]
+    _count: Callable[[threading.Event], int]
+
+    def __iter__(self) -> Iterator[Read]:
+        return self._read()
+
+    def count(self, leave: threading.Event) -> int | None:
+        """Return how many rows there are, read beforehand; None if *leave* was set meanwhile."""
+        found = self._count(leave)
+        return None if leave.is_set() else found
+
+
+def rows(path: Path, *, delimiter: str | None = None) -> Rows:
+    """
+    Return the rows of the file at *path*, whose kind is that of its name.
+
+    Raise `ConfigurationError` for a file that is not there, whose kind is not known, or whose header makes no sense.
+    """
+    kind = path.suffix.lower()
+    if not path.is_file():
+        raise ConfigurationError(f"INPUT is {str(path)!r}, and there is no such file")
+    if delimiter is not None and (len(delimiter) != 1 or kind not in _CSV):
+        raise ConfigurationError(f"--delimiter is {delimiter!r}; it must be one character, for a CSV file")
+    try:
+        if kind in _JSON:
+            return Rows(path, None, lambda: _json_lines(path), lambda leave: _count_lines(path, leave))
+        if kind in _CSV:
+            return _csv(path, delimiter or ("\t" if kind == ".tsv" else ","))
+        if kind in _PARQUET:
+            return _parquet(path)
+    except OSError as error:
+        raise ConfigurationError(f"INPUT {str(path)!r} cannot be read: {error}") from error
+    known = ", ".join(sorted(_JSON | _CSV | _PARQUET))
+    raise ConfigurationError(f"INPUT is {path.name!r}, whose kind is not known; its name must end in one of {known}")
+
+
+# JSON lines -----------------------------------------------------------------------------------------------------------
+
+
+def _json_lines(path: Path) -> Iterator[Read]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = codec.decode(line.strip())
+            except codec.CodecError as error:
+                yield Problem(number, "", f"it is not JSON: {error}")
+                continue
+            yield Row(number, value) if isinstance(value, dict) else Problem(number, "", "it is not a JSON object")
+
+
+def _count_lines(path: Path, leave: threading.Event) -> int:
+    count = 0
+    with path.open("rb") as file:
+        for line in file:
+            count += bool(line.strip())
+            if not count % 4096 and leave.is_set():
+                break
+    return count
+
+
+# CSV ------------------------------------------------------------------------------------------------------------------
+
+
+def _csv(path: Path, delimiter: str) -> Rows:
+    csv.field_size_limit(2**31 - 1)  # texts may be long
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        try:
+            columns = next(csv.reader(file, delimiter=delimiter, strict=True), None)
+        except csv.Error as error:
+            raise ConfigurationError(f"INPUT {str(path)!r} has no header that can be read: {error}") from error
+    if not columns:
+        raise ConfigurationError(f"INPUT {str(path)!r} is empty; its first line must name the columns")
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ConfigurationError(f"INPUT {str(path)!r} names columns twice: {', '.join(twice)}. Rename one of each")
+    return Rows(
+        path, columns, lambda: _records(path, columns, delimiter), lambda leave: _count_records(path, delimiter, leave)
+    )
+
+
+def _records(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Read]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        next(reader)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Problem(line, "", f"it is not CSV: {error}")
+                continue
+            if cells:
+                yield _record(line, columns, cells)
+
+
+def _record(line: int, columns: Sequence[str], cells: Sequence[str]) -> Read:
+    if len(cells) != len(columns):
+        return Problem(line, "", f"it has {len(cells)} cells, and the header {len(columns)}")
+    for name, cell in zip(columns, cells, strict=True):
+        try:
+            cell.encode()
+        except UnicodeEncodeError:
+            return Problem(line, name, "it is not UTF-8")
+    return Row(line, dict(zip(columns, cells, strict=True)))
+
+
+def _count_records(path: Path, delimiter: str, leave: threading.Event) -> int:
+    count = -1  # the header is none
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        with suppress(csv.Error):
+            for cells in reader:
+                count += bool(cells)
+                if not count % 4096 and leave.is_set():
+                    break
+    return max(count, 0)
+
+
+# Parquet --------------------------------------------------------------------------------------------------------------
+
+
+def _parquet(path: Path) -> Rows:
+    try:
+        from pyarrow import ArrowException, parquet  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Parquet needs more than the core ({error}): run `pip install 'agentruns[parquet]'`"
+        ) from error
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns, count = list(file.schema_arrow.names), int(file.metadata.num_rows)
+    except ArrowException as error:
+        raise ConfigurationError(f"INPUT {str(path)!r} is not Parquet: {error}") from error
+
+    def read() -> Iterator[Read]:
+        number = 0
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=_BATCH):
+                    for values in batch.to_pylist():
+                        number += 1
+                        yield Row(number, values)
+        except ArrowException as error:
+            raise OSError(f"INPUT {str(path)!r} is damaged behind row {number}: {error}") from error
+
+    return Rows(path, columns, read, lambda _: count)
