@@ -9,6 +9,7 @@ import logging
 import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import ExitStack
 from contextvars import Context
 from itertools import islice
 from threading import get_ident
@@ -290,6 +291,8 @@ class Client:
                 f"run {run.id} does not wait for {', '.join(strange)}; it waits for {', '.join(sorted(pending))}. Read "
                 "it again with `client.fetch(run)` if it may have moved"
             )
+        if self._keys is not None:
+            await self._keys.decided(run, [evolve(each, output=_plain(each)) for each in outputs])
         resumed = await self.answer(run, outputs)
         if self._keys is not None:
             await self._keys.moved(run, resumed)
@@ -374,9 +377,9 @@ class Client:
         """Start a run that a stream follows; *note* keeps what the start finds out on its way."""
         return self._fresh(await self._looking_again(lambda: self._dialect.start(origin), note), None)
 
-    async def settle(self, flow: Flow[Run]) -> Run:
-        """Find out what became of a start: a run that was begun, but not just now."""
-        return await self.perform(flow)
+    async def settle(self, flow: Flow[Run], note: Keep | None = None) -> Run:
+        """Find out what became of a start, or go through with it."""
+        return await self._perform(flow, note)
 
     async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
         """Answer a run that a stream follows."""
@@ -442,7 +445,11 @@ class Client:
 
     async def listen(self, ref: RunRef) -> None:
         """Return when the vendor ends the stream of events of *ref*: a reason to read it, not yet news."""
-        await self._transport.listen(self._capable(Announces, "announce events of").events(ref))
+        request = self._capable(Announces, "announce events of").events(ref)
+        await self._budget.enter(self._retry.longest)
+        with ExitStack() as place:  # taken until the stream is open, or will not be
+            place.callback(self._budget.leave)
+            await self._transport.listen(request, place.close)
 
     def handler_names(self, action: Action) -> Sequence[str]:
         """Return the names under which a handler for *action* may be registered, best first."""

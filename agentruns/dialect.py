@@ -76,13 +76,17 @@ class Resumes(Protocol):
 @runtime_checkable
 class Recovers(Protocol):
     """
-    A vendor whose starts cannot be repeated: what became of one whose process died is found out by looking.
+    A vendor whose starts cannot simply be repeated: what became of one whose process died takes its note to find out.
 
     Of a vendor without this, starting the same origin again must give the run that the first start began.
     """
 
     def recover(self, origin: Any, note: Mapping[str, Any]) -> Flow[Run]:
-        """Return the run that a start began which had got as far as *note*, or raise `OutcomeUnknownError`."""
+        """
+        Return the run that a start began which had got as far as *note*, or raise `OutcomeUnknownError`.
+
+        A note may have `known`, a list of the ids of runs that are not it; those of other work are added to it.
+        """
         ...
 
 

@@ -109,6 +109,9 @@ class APIError(AgentRunsError):
 
     hint: ClassVar[str] = ""
 
+    after_doubt = False
+    """An earlier try of the same request got no clear answer, so the refusal of this one does not say all."""
+
     def __init__(self, response: Response, problem: Problem | None = None, retry_after: float | None = None) -> None:
         super().__init__(response, problem, retry_after)
         self.response = response

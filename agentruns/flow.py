@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from . import codec, wire
-from .errors import OutcomeUnknownError, ProtocolError, TransportError, api_error
+from .errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
 from .model import Flow, Hold, Pause, Problem, Request, Response, Send, T
 from .schedule import Retry
 
@@ -85,6 +85,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
     Lost answers, 408 and 5xx are tried again only where the request is idempotent or was certainly never sent. 429 is
     always tried again: it was refused before anything was done. `Retry-After` is a floor.
     """
+    doubt = False
     for attempt in range(1, int(retry.attempts) + 1):
         floor = 0.0
         error: Exception
@@ -115,7 +116,10 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
         if not again and unclear and not request.idempotent:
             raise OutcomeUnknownError(request, str(error)) from error
         if not again or attempt >= retry.attempts or floor > retry.longest:
+            if doubt and isinstance(error, APIError):
+                error.after_doubt = True
             raise error
+        doubt = doubt or unclear
         wait = retry.backoff.delay(attempt - 1, at_least=floor, noise=random.random())  # noqa: S311
         logger.debug("%s: attempt %d of %d failed, next in %.2f s", request.line, attempt, retry.attempts, wait)
         await sleep(wait)

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 import attrs
 from attrs import frozen
@@ -25,6 +26,7 @@ from .dialect import Dialect, Recovers
 from .errors import (
     APIError,
     ConfigurationError,
+    ConflictError,
     OutcomeUnknownError,
     RunError,
     ServerError,
@@ -70,8 +72,8 @@ class Sender(Protocol):
         """Start a run."""
         ...
 
-    async def settle(self, flow: Flow[Run]) -> Run:
-        """Find out what became of a start."""
+    async def settle(self, flow: Flow[Run], note: Keep | None = None) -> Run:
+        """Find out what became of a start, or go through with it."""
         ...
 
     async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
@@ -95,10 +97,20 @@ class Keys:
         self.dialect = dialect
         self.sender = sender
         self._followed: Counter[str] = Counter()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def work(self, key: str) -> KeyedWork:
         """Return the work named *key*, for one stream."""
         return KeyedWork(self, key)
+
+    def lock(self, key: str) -> asyncio.Lock:
+        """Return what streams of this client hold while they post the answers of *key*."""
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    def is_forgotten(self, since: float) -> bool:
+        """Tell whether the vendor no longer knows under which key it was asked so long ago, in seconds of the epoch."""
+        remembered = getattr(self.dialect, "KEY_SECONDS", None)
+        return remembered is not None and time.time() - since > _MARGIN * remembered
 
     def follow(self, key: str) -> None:
         """Count a stream that follows *key*."""
@@ -110,6 +122,13 @@ class Keys:
         if self._followed[key] <= 0:
             del self._followed[key]
             self.sender.spawn(self.journal.release(key))
+
+    async def decided(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
+        """Enter answers given by hand, before they are posted, in whatever work *run* is the last state of."""
+        answers = [
+            (each.action.id, each.action.name, codec.encode(each.output).decode(), each.is_error) for each in outputs
+        ]
+        await self.journal.decided(run.id, answers)
 
     async def moved(self, run: Run, resumed: Run) -> None:
         """Enter that a run was answered by hand, in whatever work it is the last state of."""
@@ -189,26 +208,34 @@ class KeyedWork:
     async def _start_again(self, work: Work) -> Run:
         """Go through with a start whose process died, or whose outcome was not clear."""
         dialect, origin = self._keys.dialect, self._keys.restored(work)
-        if isinstance(dialect, Recovers):
-            if work.note is None:  # it died before the one request that must not be repeated
-                return await self._start(partial(self._keys.sender.begin, origin, self._note))
-            note = codec.decode(work.note)
-            return await self._start(lambda: self._keys.sender.settle(dialect.recover(origin, note)))
-        remembered = getattr(dialect, "KEY_SECONDS", None)
-        if remembered is not None and time.time() - work.created > _MARGIN * remembered:
+        if self._keys.is_forgotten(work.created):
             await self._journal.release(self._key)
             raise OutcomeUnknownError(
-                _first_request(dialect.start(origin)),
+                first_request(dialect.start(origin)),
                 f"it was begun under key {self._key!r} longer ago than the vendor remembers what it was asked",
             )
-        return await self._start(partial(self._keys.sender.begin, origin, self._note))
+        begin = partial(self._keys.sender.begin, origin, self._note)
+        # Without a note it died before the first request that must not be repeated.
+        if not isinstance(dialect, Recovers) or work.note is None:
+            return await self._start(begin, again=True)
+        note = codec.decode(work.note)
+        if "known" in note:
+            note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
+        settle = partial(self._keys.sender.settle, dialect.recover(origin, note), self._note)
+        return await self._start(settle, again=True)
 
-    async def _start(self, start: Callable[[], Awaitable[Run]]) -> Run:
-        """Start the run, and enter what came of it; a clear refusal means that nothing was begun."""
+    async def _start(self, start: Callable[[], Awaitable[Run]], *, again: bool = False) -> Run:
+        """
+        Start the run, and enter what came of it.
+
+        A clear refusal means that nothing was begun, unless that was tried before.
+        """
         try:
             run = await start()
         except _NOTHING_HAPPENED as error:
-            unclear = isinstance(error, ServerError) or (isinstance(error, APIError) and error.status == 408)
+            unclear = again or isinstance(error, ServerError)
+            if isinstance(error, APIError):
+                unclear = unclear or error.status == 408 or error.after_doubt
             end = self._journal.release if unclear else self._journal.forget_start
             await to_the_end(end(self._key))
             raise
@@ -261,10 +288,27 @@ class KeyedWork:
         return output
 
     async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
-        """Post the answers, and enter the state that follows."""
-        resumed = await self._keys.sender.answer(run, outputs)
-        await to_the_end(self._posted(run, resumed))
-        return resumed
+        """Post the answers, and enter the state that follows; what somebody else has posted is not posted again."""
+        async with self._keys.lock(self._key):
+            work = await self._journal.get(self._key)
+            latest = run if work is None or work.run is None else Run.from_json(work.run)
+            if latest != run:
+                return latest
+            posting = {} if work is None or work.note is None else codec.decode(work.note)
+            if posting.get("posting") == run.id and self._keys.is_forgotten(posting["at"]):
+                raise OutcomeUnknownError(
+                    Request("POST", f"/ (the answers to run {run.id})"),
+                    "they were sent before, longer ago than the vendor remembers what it was asked",
+                )
+            await self._note({"posting": run.id, "at": posting.get("at", time.time())})
+            try:
+                resumed = await self._keys.sender.answer(run, outputs)
+            except ConflictError:
+                resumed = await self._keys.sender.fetch(run.ref)  # another process may have answered
+                if resumed.status is RunStatus.REQUIRES_ACTION and resumed.actions == run.actions:
+                    raise
+            await to_the_end(self._posted(run, resumed))
+            return resumed
 
     async def _posted(self, run: Run, resumed: Run) -> None:
         await self.saw(resumed)
@@ -292,7 +336,8 @@ def _intent(origin: Any) -> Any:
     return {name: value[name] for name in value if name not in minted}
 
 
-def _first_request(flow: Flow[Run]) -> Request:
+def first_request(flow: Flow[Run]) -> Request:
+    """Return what a flow would send first, without sending it."""
     try:
         wanted = next(flow)
     finally:

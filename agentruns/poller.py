@@ -26,7 +26,15 @@ from attrs import evolve
 from . import wire
 from .budget import Budget
 from .dialect import Dialect, Kinds, Reads, Refreshes, Times
-from .errors import AgentRunsError, APIError, NotFoundError, RateLimitedError, ServerError, TransportError
+from .errors import (
+    AgentRunsError,
+    APIError,
+    ConfigurationError,
+    NotFoundError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+)
 from .flow import Locks, perform, undecodable
 from .listing import Listing, Lists
 from .model import Request, Response, Run, RunRef, RunStatus, Send
@@ -92,7 +100,7 @@ class Poller:
         self._seen_over: dict[Watch, None] = {}  # a list has shown that they are over: what came of it is to be read
         self._ranked: list[Watch] = []
         self._workers = 0
-        self._closed = False
+        self._closed = True
         self._date_of_list: str | None = None
         self._context = copy_context()  # of nobody in particular: a worker serves many
         self._polls = self._shared = self._lists_read = self._listed = self._ends = 0
@@ -101,6 +109,7 @@ class Poller:
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Live in *loop*."""
+        self._closed = False
         self._timetable.open(loop)
         self._now = loop.time
 
@@ -158,7 +167,13 @@ class Poller:
         self._telemetry.dropped(watch.ref if watch.run is None else watch.run.ref)
 
     def listen(self, watch: Watch, listener: Listener) -> None:
-        """Ask about the run when it is due, and call *listener* with what comes of it."""
+        """
+        Ask about the run when it is due, and call *listener* with what comes of it.
+
+        Raise `ConfigurationError` outside the life of the client.
+        """
+        if self._closed:
+            raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
         now = self._now()
         if not watch.listeners:
             if watch.lost_since is not None:  # time in which nobody waited is no lost contact
@@ -350,7 +365,7 @@ class Poller:
         soonest = math.inf
         for watch in [watch for watch in self._due if watch.lost_since is not None]:
             told = [listener for listener in watch.listeners if watch.gives_up(listener, now)]
-            self._tell(watch, told, watch.error)
+            self._tell(watch, told, copy(watch.error))
             if watch.listeners:
                 soonest = min(soonest, *(watch.given_up_at(listener) - now for listener in watch.listeners))
             else:

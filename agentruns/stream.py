@@ -383,8 +383,8 @@ class RunStream(Steps[Run]):
         if self._is_to_end(loop):
             await self._give_up()
             return None
-        expiry = None if self._deadline == math.inf else self._poller.set_deadline(self, self._deadline)
         self._poller.listen(watch, self)
+        expiry = None if self._deadline == math.inf else self._poller.set_deadline(self, self._deadline)
         try:
             await news
         except AgentRunsError:
@@ -497,6 +497,8 @@ class RunStream(Steps[Run]):
         resumed = await self._once(lambda: post(run, outputs))
         self._handled = False
         self._answered |= {(run.id, action.id) for action in run.actions}
+        if self._watch is not None:
+            self._watch.answered |= {action.id for action in run.actions}
         self._answers = _NONE
         self._resumes += 1
         return self._begin_segment(resumed, loop)
@@ -521,7 +523,7 @@ class RunStream(Steps[Run]):
     def _accept(self, run: Run, now: float) -> bool:
         """Take in a state; return whether it is to be shown."""
         before = self.run
-        if before is not None and goes_back(before, run):
+        if before is not None and (goes_back(before, run) or (self._is_stale(run) and before.status.in_flight)):
             return False
         changed = before is None or run != before
         moved = changed or (before is not None and run.progress != before.progress)

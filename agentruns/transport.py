@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
@@ -132,8 +132,8 @@ class Transport(Protocol):
         """Send *request* once."""
         ...
 
-    async def listen(self, request: Request, /) -> None:
-        """Open a stream of events and return when the server ends it."""
+    async def listen(self, request: Request, opened: Callable[[], None], /) -> None:
+        """Open a stream of events, call *opened* when it is, and return when the server ends it."""
         ...
 
 
@@ -251,9 +251,9 @@ class AiohttpTransport:
             gate.leave()
         raise ours
 
-    async def listen(self, request: Request) -> None:
+    async def listen(self, request: Request, opened: Callable[[], None]) -> None:
         """
-        Open a stream of events and return when the server ends it; what it says is not kept.
+        Open a stream of events, call *opened*, and return when the server ends it; what it says is not kept.
 
         Takes no place among the requests in flight. Raise `TransportError` if it cannot be opened or breaks. It may
         last for ever: whoever listens sets the time.
@@ -262,15 +262,16 @@ class AiohttpTransport:
             raise AgentRunsError(_IS_CLOSED)
         task = self._cutter.enter(endless=True)
         try:
-            return await self._hear(request)
+            return await self._hear(request, opened)
         except BaseException as error:
             ours = self._in_our_words(request, error, task)
         finally:
             self._cutter.leave(task)
         raise ours
 
-    async def _hear(self, request: Request) -> None:
+    async def _hear(self, request: Request, opened: Callable[[], None]) -> None:
         async with await self._ask(request, {**request.headers, **_EVENTS}) as answer:
+            opened()
             if answer.status != 200:
                 raise TransportError(request, f"the stream of events was answered {answer.status}")
             while await answer.content.readany():

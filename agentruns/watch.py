@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Protocol
 
 from .model import Run, RunRef, RunStatus
@@ -57,6 +58,7 @@ class Watch:
     """
 
     __slots__ = (
+        "answered",
         "began",
         "body",
         "clock",
@@ -93,6 +95,7 @@ class Watch:
         self.run: Run | None = None
         self.body: bytes | None = None  # of the last answer that was a run by itself
         self.request: Request | None = None
+        self.answered: frozenset[str] = frozenset()  # the actions of this run that were answered here
         self.context: Context | None = None  # of who followed first, for the span of the run
         self.followers = 0  # streams that may come to listen again
         self.listeners: Sequence[Listener] = ()
@@ -127,7 +130,7 @@ class Watch:
     def take(self, run: Run) -> bool:
         """Take in a state that was read; return whether it differs from the one before."""
         before = self.run
-        if before is not None and goes_back(before, run):
+        if before is not None and (goes_back(before, run) or self._is_old_pause(before, run)):
             self.quiet += 1
             return False
         self.run = run
@@ -135,9 +138,15 @@ class Watch:
         self.quiet = 0 if changed else self.quiet + 1
         return changed
 
+    def _is_old_pause(self, before: Run, run: Run) -> bool:
+        """Tell a read of a pause from before it was answered, which goes on in place."""
+        if run.status is not RunStatus.REQUIRES_ACTION or not before.status.in_flight:
+            return False
+        return any(action.id in self.answered for action in run.actions)
+
     def lose(self, error: Exception, now: float) -> None:
         """Note that contact is lost, since now or since before."""
-        self.error = error
+        self.error = copy(error)  # one that is raised holds, by its traceback, whoever it is raised to
         self.quiet += 1
         if self.lost_since is None:
             self.lost_since = now

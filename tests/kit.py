@@ -88,10 +88,11 @@ class Wire:
         await asyncio.sleep(answer.after)
         return Response(answer.status, answer.headers, answer.body, request)
 
-    async def listen(self, request: Request) -> None:
+    async def listen(self, request: Request, opened: Callable[[], None]) -> None:
         response = await self(request)
         if response.status != 200:
             raise TransportError(request, f"the stream of events was answered {response.status}")
+        opened()
 
     def times(self, line: str) -> list[float]:
         return [when for when, request in self.asked if request.line == line]

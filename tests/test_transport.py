@@ -614,7 +614,7 @@ async def test_listening_lasts_until_the_server_ends_the_stream_whatever_the_tim
         writer.close()
 
     async with Server(stream) as server, sending(server, timeout=0.2) as transport:
-        listening = asyncio.ensure_future(transport.listen(EVENTS))
+        listening = asyncio.ensure_future(transport.listen(EVENTS, lambda: None))
         done, _ = await asyncio.wait({listening}, timeout=0.6)
         ends.set()
         await listening
@@ -628,7 +628,7 @@ async def test_listening_lasts_until_the_server_ends_the_stream_whatever_the_tim
 async def test_listening_takes_no_place_among_the_requests_in_flight() -> None:
     async with Server(drip(OPENED, 0.01), drip(OPENED, 0.01), reply()) as server:
         async with sending(server, connections=1, timeout=5.0) as transport:
-            listening = [asyncio.ensure_future(transport.listen(EVENTS)) for _ in range(2)]
+            listening = [asyncio.ensure_future(transport.listen(EVENTS, lambda: None)) for _ in range(2)]
             await server.reached(2)
             assert (await transport(GET)).status == 200
         await asyncio.gather(*listening, return_exceptions=True)
@@ -638,7 +638,7 @@ async def test_listening_takes_no_place_among_the_requests_in_flight() -> None:
 async def test_closing_ends_listening(borrowed: bool) -> None:
     async with Server(drip(OPENED, 0.01)) as server, aiohttp.ClientSession() as session:
         async with sending(server, session=session if borrowed else None) as transport:
-            listening = asyncio.ensure_future(transport.listen(EVENTS))
+            listening = asyncio.ensure_future(transport.listen(EVENTS, lambda: None))
             await server.reached()
         with pytest.raises(AgentRunsError, match="was closed while GET /runs/1/events was under way"):
             await listening
@@ -660,7 +660,7 @@ async def test_closing_ends_listening(borrowed: bool) -> None:
 async def test_a_stream_that_is_refused_or_breaks_is_an_error_and_is_opened_once(act: Act) -> None:
     async with Server(act) as server, sending(server) as transport:
         with pytest.raises(TransportError):
-            await transport.listen(EVENTS)
+            await transport.listen(EVENTS, lambda: None)
 
     assert len(server.seen) == 1
 
@@ -802,7 +802,7 @@ async def test_the_token_shows_in_no_failure_to_listen(act: Act, everything: pyt
     debugged()
     async with Server(act) as server, sending(server) as transport:
         with pytest.raises((TransportError, TimeoutError)) as caught:
-            await asyncio.wait_for(transport.listen(EVENTS), 0.1)
+            await asyncio.wait_for(transport.listen(EVENTS, lambda: None), 0.1)
 
     assert_hidden(told(caught.value))
     assert_hidden(everything.text)

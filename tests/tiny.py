@@ -1,7 +1,7 @@
 """The smallest vendor there can be, dialect and server in one, in virtual time: for the tests of the poller."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -102,7 +102,7 @@ class Server:
     async def close(self) -> None:
         pass
 
-    async def listen(self, request: Request) -> None:
+    async def listen(self, request: Request, opened: Callable[[], None]) -> None:
         raise AssertionError("this vendor announces nothing")
 
     async def __call__(self, request: Request) -> Response:

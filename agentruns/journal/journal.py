@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -174,6 +174,20 @@ class Journal:
             lambda records: records.cut_off(key, run_id, action_id),
             f"The handler of action {action_id!r} counts as running until this process ends",
         )
+
+    async def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]]) -> None:
+        """
+        Keep answers that were given by hand, before they are posted, in all work whose last state that run is.
+
+        Each is the id of an action, its name, the answer, and whether it is an error. They replace what handlers gave.
+        """
+        write = self._write(lambda records: records.decided(run_id, answers), "Nothing was posted")
+        await write.future
+
+    async def runs_since(self, created: float) -> list[str]:
+        """Return the ids of the runs of all work that changed at or after *created*, seconds since the epoch."""
+        found: list[str] = await self._write(lambda records: records.runs_since(created), "").future
+        return found
 
     async def moved(self, run_id: str, run: str, *, done: bool) -> None:
         """Note that a run was answered by hand: *run* follows it, in all work whose last state it was."""

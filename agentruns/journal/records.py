@@ -134,15 +134,40 @@ class Records:
         if found.state == "running" and found.mine:
             self._amend(place, "owner = ''")
 
+    def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]]) -> None:
+        """Put answers that were given by hand in the place of those of handlers, unless these were posted."""
+        for key in self._at(run_id):
+            work = self._id_of(key)
+            for action_id, name, output, is_error in answers:
+                self._do(
+                    "INSERT INTO handling (work, run_id, action_id, name, state, owner, output, is_error)"
+                    " VALUES (?,?,?,?,'answered',?,?,?) ON CONFLICT (work, run_id, action_id) DO UPDATE"
+                    " SET state = 'answered', output = excluded.output, is_error = excluded.is_error"
+                    " WHERE state <> 'posted'",
+                    (work, run_id, action_id, name, self._owners.me, output, is_error),
+                )
+
     def moved(self, run_id: str, run: str, done: bool) -> None:
         """Put *run* in the place of the run that was answered."""
+        for key in self._at(run_id):
+            self.saw(key, run, done)
+
+    def runs_since(self, created: float) -> list[str]:
+        """Return the ids of the runs of work that changed at or after *created*."""
+        rows = self._do(
+            "SELECT json_extract(run, '$.ref.id') FROM work WHERE vendor = ? AND updated >= ? AND json_valid(run)",
+            (self._vendor, created),
+        )
+        return [run_id for (run_id,) in rows.fetchall()]
+
+    def _at(self, run_id: str) -> list[str]:
+        """Return the keys of the work whose last state is of that run."""
         rows = self._do(
             "SELECT key FROM work WHERE vendor = ? AND state <> 'done' AND json_valid(run)"
             " AND json_extract(run, '$.ref.id') = ?",
             (self._vendor, run_id),
         )
-        for (key,) in rows.fetchall():
-            self.saw(key, run, done)
+        return [key for (key,) in rows.fetchall()]
 
     def posted(self, key: str, run_id: str) -> None:
         """Mark every answer of a pause as posted."""

@@ -45,7 +45,7 @@ from .objects import (
     TablePage,
     TranscriptMessage,
 )
-from .prompts import Prompt, attached_document, attached_table, resume, start
+from .prompts import Prompt, attached_document, attached_table, recover, resume, start
 from .reading import NAME, STATUS, detail, handler_names, kind, listed_under, problem, run_of, times
 from .runs import cancel, fetch, page
 
@@ -93,6 +93,7 @@ __all__ = [
     "listed_under",
     "page",
     "problem",
+    "recover",
     "resume",
     "run_of",
     "start",

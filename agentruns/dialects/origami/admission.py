@@ -30,7 +30,7 @@ from agentruns.errors import (
     RateLimitedError,
     ServerError,
 )
-from agentruns.model import Flow, Pause, Request, Run, RunRef
+from agentruns.model import Flow, Note, Pause, Request, Run, RunRef
 
 from .catalog import get_agent, list_agents
 from .objects import Agent
@@ -70,13 +70,14 @@ class Intent:
         return Request("POST", path, json=self.body, headers=headers, idempotent=False, again_after_429=False)
 
 
-def admit(intent: Intent) -> Flow[Run]:
-    """Go from attempt to attempt until one is admitted, or refused for good."""
+def admit(intent: Intent, number: int = 0) -> Flow[Run]:
+    """Go from attempt to attempt, from that *number* on, until one is admitted, or refused for good."""
     slot_left, busy_left = SLOT_SECONDS, intent.busy_wait
-    number = 0
     while True:
+        if number:
+            yield Note({"attempt": number})
         try:
-            return (yield from _attempt(intent, intent.attempt(number)))
+            return (yield from _attempt(intent, number))
         except APIError as error:
             refused = error
         if refused.code == IN_FLIGHT or number == MOST_KEYS:
@@ -114,8 +115,20 @@ def _wait_for_agent(intent: Intent, refused: APIError, left: float) -> Flow[floa
     raise refused
 
 
-def _attempt(intent: Intent, request: Request) -> Flow[Run]:
+def readmit(intent: Intent, note: Mapping[str, Any]) -> Flow[Run]:
+    """Go on with attempts that had got as far as *note* when their process died; no key before that is used again."""
+    number = int(note["attempt"])
+    if note.get("forgotten"):
+        lost = OutcomeUnknownError(intent.attempt(number), "it was answered by a failure that no key remembers")
+        started = yield from _look(intent, lost)
+        if started is not None:
+            return started
+    return (yield from admit(intent, number))
+
+
+def _attempt(intent: Intent, number: int) -> Flow[Run]:
     """Send one attempt until its outcome is clear, with one key all the while."""
+    request = intent.attempt(number)
     lost, in_flight, limited = iter(_BACKOFF), iter(_BACKOFF), iter(_RATE_BACKOFF)
     forgotten: OutcomeUnknownError | None = None  # a 5xx that no key remembers
     while True:
@@ -130,6 +143,7 @@ def _attempt(intent: Intent, request: Request) -> Flow[Run]:
         code = reason.code if isinstance(reason, APIError) else None
         if isinstance(error, OutcomeUnknownError) and isinstance(reason, ServerError) and code:
             forgotten = error
+            yield Note({"attempt": number, "forgotten": True})
         if forgotten is not None and (error is forgotten or (code == _BUSY and fresh)):
             started = yield from _look(intent, forgotten)
             if started is not None:

@@ -14,7 +14,7 @@ from agentruns import check, codec, wire
 from agentruns.errors import ConfigurationError
 from agentruns.model import Action, Flow, Run, ToolOutput
 
-from .admission import Intent, admit
+from .admission import Intent, admit, readmit
 from .reading import CONTINUE
 from .runs import agent_path
 
@@ -104,12 +104,21 @@ def start(origin: Prompt) -> Flow[Run]:
     Raise `ConflictError` for an agent that is busy, naming its run; `RateLimitedError` when there is no free slot for
     longer than `SLOT_SECONDS`; `OutcomeUnknownError`, naming what was found, when a 5xx may have started a run.
     """
+    return (yield from admit(_intent(origin)))
+
+
+def recover(origin: Prompt, note: Mapping[str, Any]) -> Flow[Run]:
+    """Go through with a start whose process died, under the keys that it has not used up."""
+    return (yield from readmit(_intent(origin), note))
+
+
+def _intent(origin: Prompt) -> Intent:
     lists = codec.plain({"focusTableIds": origin.focus_table_ids, "attachments": origin.attachments}, "Prompt")
     body = {
         **wire.given({"prompt": origin.prompt, "name": origin.name, "model": origin.model}),
         **{name: value for name, value in lists.items() if value},
     }
-    return (yield from admit(Intent(body, origin.idempotency_key, origin.agent_id, origin.busy_wait)))
+    return Intent(body, origin.idempotency_key, origin.agent_id, origin.busy_wait)
 
 
 # Answering ------------------------------------------------------------------------------------------------------------
