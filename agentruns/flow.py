@@ -102,10 +102,12 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
                 # A body that is cut off without a declared length looks like this; the next one may be whole.
                 error, again, unclear = cut, request.idempotent, True
             elif response.status < 400:
+                place = response.headers.get("location")
+                if place is None:
+                    raise ProtocolError(f"{request.line} was answered {response.status}, which says nothing here")
                 raise ProtocolError(
-                    f"{request.line} was answered {response.status} (a redirect to "
-                    f"{response.headers.get('location', 'nowhere')!r}), which is not followed because it could carry "
-                    "the token elsewhere. Check `base_url`"
+                    f"{request.line} was answered {response.status} (a redirect to {place!r}), which is not followed "
+                    "because it could carry the token elsewhere. Check `base_url`"
                 )
             else:
                 asked = wire.retry_after(response.headers)

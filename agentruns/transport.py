@@ -15,6 +15,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
 
@@ -35,6 +36,7 @@ CONNECT_SECONDS: Final = 10.0
 _HIDDEN: Final = "[token]"
 _SHORTEST_SECRET: Final = 8
 _EVENTS: Final = {"Accept": "text/event-stream"}
+_LARGE: Final = 2**20
 _LONGEST_REASON: Final = 500
 _QUOTED: Final = re.compile(r""":?\s*(?:bytearray\()?\bb['"]""")
 _CLOSED: Final = "the client was closed"
@@ -315,7 +317,8 @@ class AiohttpTransport:
             # Where there is no body, there is no type of one.
             options = {**options, "headers": {**self._headers, **headers}, "skip_auto_headers": ("Content-Type",)}
             if request.json is not None:
-                options["data"] = codec.encode(request.json)
+                body = codec.encode(request.json)
+                options["data"] = body if len(body) < _LARGE else BytesIO(body)  # aiohttp sends that piece by piece
                 options["headers"]["Content-Type"] = "application/json"
         session = self._session if request.idempotent else self._once
         return session.request(request.method, self._url(url, encoded=True), **options)
@@ -336,7 +339,8 @@ class AiohttpTransport:
 
     def _reason(self, error: BaseException) -> str:
         """Say what a lower library said, without what it quotes of the answer."""
-        text = self._mask.text(_QUOTED.split(_reason(error))[0])
+        said = _reason(error)
+        text = self._mask.text(_QUOTED.split(said[: 2 * _LONGEST_REASON])[0])
         return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 

@@ -37,9 +37,18 @@ def _segment(part: Any) -> str:
     raise ConfigurationError(f"{part!r} cannot stand in the path of a request; pass the id that the vendor gave")
 
 
-def ref(run_id: str, parent: str) -> RunRef:
-    """Return the name of a run as a vendor gave it; raise `ProtocolError` for one that no path can have."""
-    if run_id in _NO_NAMES or parent in _NO_NAMES - {""}:
+def is_name(text: str) -> bool:
+    """Tell whether an id that a vendor gave can stand in the path of a request."""
+    return text not in _NO_NAMES
+
+
+def ref(run_id: str, parent: str, *, owned: bool = False) -> RunRef:
+    """
+    Return the name of a run as a vendor gave it; one that is *owned* is found by its parent only.
+
+    Raise `ProtocolError` for one that no path can have.
+    """
+    if not is_name(run_id) or not is_name(parent or ("" if owned else "none")):
         raise ProtocolError(f"the vendor names a run {run_id!r} of {parent!r}, which no request can ask for @ $.id")
     return RunRef(run_id, parent)
 
@@ -118,6 +127,11 @@ def error_body(response: Response) -> Mapping[str, Any]:
     except codec.CodecError:
         return {}
     return body if isinstance(body, Mapping) else {}
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return *value* if it is a JSON object, else an empty one: for what is read without being checked."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def first_text(body: Mapping[str, Any], *keys: str) -> str | None:

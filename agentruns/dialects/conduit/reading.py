@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 from attrs import frozen
 
 from agentruns import check, codec, wire
-from agentruns.errors import ConfigurationError
+from agentruns.errors import ConfigurationError, ProtocolError
 from agentruns.model import (
     Action,
     Failure,
@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 NAME: Final = "conduit"
 
+_OTHER_ID: Final = "run_"
+"""How the second identity of a run begins, which no path takes."""
+
 STATUS: Final[Mapping[str, RunStatus]] = {
     "accepted": RunStatus.PENDING,
     "running": RunStatus.RUNNING,
@@ -41,7 +44,7 @@ STATUS: Final[Mapping[str, RunStatus]] = {
 
 def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
     """Read a run with its reply and tool trace (agents/get-run)."""
-    if ref.id.startswith("run_"):  # the page's example of the path has the id
+    if ref.id.startswith(_OTHER_ID):  # the page's example of the path has the id
         raise ConfigurationError(
             f"{ref.id} is the run_id of a run; its id is needed, which begins with `ar` and stands beside it in "
             "`list_runs(agent_id)`: RunRef(id, agent_id)"
@@ -90,8 +93,10 @@ def detail(raw: Mapping[str, Any]) -> ConduitRun:
 def _run(raw: Mapping[str, Any] | JsonText, seen: ConduitRun) -> Run:
     """Return a run; while it is in flight it has no output, so that a list and the run by itself say the same."""
     status = STATUS.get(seen.status) or _unknown_status(seen)
+    if seen.id.startswith(_OTHER_ID):
+        raise ProtocolError(f"the vendor gives {seen.id!r}, which is the form of a run_id, for the id of a run @ $.id")
     return Run(
-        wire.ref(seen.id, seen.agent_id),
+        wire.ref(seen.id, seen.agent_id, owned=True),
         status,
         seen.status,
         output=None if status.in_flight else seen.response,

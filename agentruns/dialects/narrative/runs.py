@@ -117,7 +117,7 @@ def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
     """
     _answers_all(run, outputs)
     version, defaults = yield from _head(run.ref.parent)
-    used = run.raw.get("effective_config") or {}
+    used = wire.mapping(run.raw.get("effective_config"))
     override = {key: used[key] for key in _OVERRIDABLE if defaults and used.get(key) not in (None, defaults.get(key))}
     payload = {"kind": "tool_outputs", "outputs": [_output_item(output) for output in outputs]}
     op_id = str(uuid5(_RESUMES, run.id))
@@ -155,7 +155,7 @@ def _head(conversation_id: str) -> Flow[tuple[int, Mapping[str, Any]]]:
     """Read a conversation's current version and its defaults."""
     response = yield Request("GET", wire.path("agents", "conversations", conversation_id))
     seen = wire.read_object(response)
-    return wire.structure(seen, _Head, response).version, seen.get("defaults") or {}
+    return wire.structure(seen, _Head, response).version, wire.mapping(seen.get("defaults"))
 
 
 @frozen
@@ -208,8 +208,7 @@ def _failure(seen: NarrativeRun, error: RunFault | None) -> Failure:
 
 def kind(run: Run) -> str:
     """Return the model: what a run takes depends on it more than on anything else that is known before."""
-    config = run.raw.get("effective_config")
-    return (wire.first_text(config, "model") or "") if isinstance(config, Mapping) else ""
+    return wire.first_text(wire.mapping(run.raw.get("effective_config")), "model") or ""
 
 
 def times(run: Run) -> tuple[datetime | None, datetime | None]:

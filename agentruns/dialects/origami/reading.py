@@ -73,7 +73,7 @@ def as_run(seen: RunSummary, raw: Mapping[str, Any] | JsonText, wait: float | No
     text = seen.response.text if isinstance(seen, OrigamiRun) and seen.response else None
     why = text or _WHY.get(seen.status, f"the run is over with a status that is not known here: {seen.status}")
     return Run(
-        wire.ref(seen.id, seen.agent_id),
+        wire.ref(seen.id, seen.agent_id, owned=True),
         status,
         seen.status,
         actions=_actions(seen, text) if status is RunStatus.REQUIRES_ACTION else (),
@@ -199,5 +199,6 @@ def current_run(body: Mapping[str, Any]) -> str | None:
     for place in (body, body.get("details")):
         busy = place.get("currentRun") if isinstance(place, Mapping) else None
         if isinstance(busy, Mapping):
-            return wire.first_text(busy, "id")
+            named = wire.first_text(busy, "id")
+            return named if named is None or wire.is_name(named) else None
     return None
