@@ -16,6 +16,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from typing import Final
 
 from .errors import AgentRunsError
@@ -71,7 +72,7 @@ class Budget:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._rest_because is not None and self._rest_until - now > longest:
-            raise self._rest_because
+            raise copy(self._rest_because)  # one that is raised holds, by its traceback, whoever it is raised to
         if not self._line and self._wait(now) <= 0:
             self._take(now)
             return

@@ -219,9 +219,12 @@ class KeyedWork:
         if not isinstance(dialect, Recovers) or work.note is None:
             return await self._start(begin, again=True)
         note = codec.decode(work.note)
-        if "known" in note:
-            note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
-        settle = partial(self._keys.sender.settle, dialect.recover(origin, note), self._note)
+
+        async def settle() -> Run:
+            if "known" in note:
+                note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
+            return await self._keys.sender.settle(dialect.recover(origin, note), self._note)
+
         return await self._start(settle, again=True)
 
     async def _start(self, start: Callable[[], Awaitable[Run]], *, again: bool = False) -> Run:
@@ -291,9 +294,13 @@ class KeyedWork:
         """Post the answers, and enter the state that follows; what somebody else has posted is not posted again."""
         async with self._keys.lock(self._key):
             work = await self._journal.get(self._key)
-            latest = run if work is None or work.run is None else Run.from_json(work.run)
-            if latest != run:
-                return latest
+            handled = {each.action_id: each.state for each in await self._journal.answers(self._key, run.id)}
+            if all(handled.get(action.id) == "posted" for action in run.actions):
+                moved = None if work is None or work.run is None else Run.from_json(work.run)
+                if moved is None or moved.id == run.id:
+                    moved = await self._keys.sender.fetch(run.ref)
+                if moved.id != run.id or moved.status is not RunStatus.REQUIRES_ACTION:
+                    return moved
             posting = {} if work is None or work.note is None else codec.decode(work.note)
             if posting.get("posting") == run.id and self._keys.is_forgotten(posting["at"]):
                 raise OutcomeUnknownError(

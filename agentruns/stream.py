@@ -497,7 +497,7 @@ class RunStream(Steps[Run]):
         resumed = await self._once(lambda: post(run, outputs))
         self._handled = False
         self._answered |= {(run.id, action.id) for action in run.actions}
-        if self._watch is not None:
+        if self._watch is not None and resumed.id == run.id:  # it goes on in place
             self._watch.answered |= {action.id for action in run.actions}
         self._answers = _NONE
         self._resumes += 1
