@@ -613,9 +613,9 @@ async def test_listening_lasts_until_the_server_ends_the_stream_whatever_the_tim
         await ends.wait()
         writer.close()
 
-    async with Server(stream) as server, sending(server, timeout=0.2) as transport:
+    async with Server(stream) as server, sending(server, timeout=1.0) as transport:
         listening = asyncio.ensure_future(transport.listen(EVENTS, lambda: None))
-        done, _ = await asyncio.wait({listening}, timeout=0.6)
+        done, _ = await asyncio.wait({listening}, timeout=1.5)
         ends.set()
         await listening
 
