@@ -549,7 +549,7 @@ blocking = Tools()
 @blocking.add(name="book")
 def book(slot: str) -> bool:
     print("HANDLER", flush=True)
-    time.sleep(6)
+    time.sleep(30)
     return True
 
 failing = Tools()
@@ -609,7 +609,7 @@ async def test_ctrl_c_does_not_wait_for_a_blocking_handler_and_says_how_to_go_on
         _, complaint = await asyncio.to_thread(process.communicate)
         took = time.monotonic() - began
 
-    assert (took < 3, "agentruns watch" in complaint) == (True, True)
+    assert (took < 15, "agentruns watch" in complaint) == (True, True)
 
 
 async def test_a_handler_with_a_bug_does_not_exit_as_a_failed_run(tmp_path: Path) -> None:
