@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import ipaddress
 import logging
 import math
 import os
@@ -33,7 +32,6 @@ from .errors import (
     api_error,
 )
 from .flow import Keep, perform
-from .journal import Journal
 from .keyed import Keys, Unfinished
 from .model import Action, Flow, Limit, Origins, Request, Response, Run, RunRef, RunStatus, ToolOutput
 from .poller import Poller
@@ -45,8 +43,10 @@ from .tools import Tools, ToolsLike
 from .transport import MAX_BODY, Address, AiohttpTransport, Secret, Transport
 from .wire import retry_after
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays light
     import aiohttp
+
+    from .journal import Journal
 
 logger = logging.getLogger("agentruns")
 
@@ -103,7 +103,7 @@ def connect(
         max_body=max_body,
     )
     limit = known.BUDGET if budget is None else limit_of(budget)
-    kept = None if journal is None else Journal(journal, known.NAME)
+    kept = None if journal is None else _journal(journal, known)
     return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
 
 
@@ -502,6 +502,12 @@ def _plain(output: ToolOutput) -> Any:
     return codec.plain(output.output, f"the output for {output.action.name!r}")
 
 
+def _journal(path: str | os.PathLike[str], dialect: Dialect) -> Journal:
+    from .journal import Journal
+
+    return Journal(path, dialect.NAME)
+
+
 def _checked(dialect: Any) -> Dialect:
     missing = [
         name for name in ("NAME", "BASE_URL", "Origin", "start", "fetch", "problem") if not hasattr(dialect, name)
@@ -550,6 +556,8 @@ def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
 def _is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import attrs
@@ -34,9 +34,13 @@ from .errors import (
     UnsupportedError,
 )
 from .flow import Keep
-from .journal import Journal, Work, to_the_end
 from .model import Action, Flow, Request, Run, RunRef, RunStatus, ToolOutput
 from .tools import Tool, answer
+
+if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
+    from .journal import Journal, Work
+
+T = TypeVar("T")
 
 _LOOK_SECONDS: Final = 0.5
 """Seconds between two looks whether a handler that somebody else runs has answered."""
@@ -326,6 +330,13 @@ class KeyedWork:
         if self._follows:
             self._follows = False
             self._keys.leave(self._key)
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await *work* to its end, whatever happens to the caller; a cancellation is raised when it is over."""
+    from .journal import to_the_end
+
+    return await to_the_end(work)
 
 
 def kept(origin: Any) -> str:

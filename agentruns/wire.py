@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -108,6 +107,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def http_date(text: str) -> datetime | None:
     """Return the moment that an HTTP-date names, None if it is none."""
+    from email.utils import parsedate_to_datetime
+
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, IndexError, OverflowError):
