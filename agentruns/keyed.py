@@ -264,7 +264,12 @@ class KeyedWork:
     async def handle(
         self, run: Run, handlers: Sequence[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput]
     ) -> None:
-        """Run those handlers of a pause that have not answered yet."""
+        """Run those handlers of a pause that have not answered yet; none, if it is not known what another one did."""
+        known = {each.action_id: each for each in await self._journal.answers(self._key, run.id)}
+        for action, tool in handlers:
+            before = known.get(action.id)
+            if before is not None and before.state == "running" and not before.alive and not tool.repeatable:
+                raise _unknown(run, action)
         await answer([(action, partial(self._once, run, tool)) for action, tool in handlers], answers)
 
     async def _once(self, run: Run, tool: Tool, action: Action) -> ToolOutput:
@@ -277,11 +282,7 @@ class KeyedWork:
             if known.output is not None:
                 return ToolOutput(action, codec.decode(known.output), known.is_error)
             if not known.alive:
-                raise ToolOutcomeUnknownError(
-                    run,
-                    f"the handler of {action.name!r} for action {action.id} was cut off before it answered, and may or "
-                    "may not have done its work",
-                )
+                raise _unknown(run, action)
             await asyncio.sleep(_LOOK_SECONDS)  # another stream or process runs it
         try:
             output = await tool(action)
@@ -330,6 +331,14 @@ class KeyedWork:
         if self._follows:
             self._follows = False
             self._keys.leave(self._key)
+
+
+def _unknown(run: Run, action: Action) -> ToolOutcomeUnknownError:
+    return ToolOutcomeUnknownError(
+        run,
+        f"the handler of {action.name!r} for action {action.id} was cut off before it answered, and may or may not "
+        "have done its work",
+    )
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:

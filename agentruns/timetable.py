@@ -29,6 +29,7 @@ class Timetable:
         self._struck = 0
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._goes_off = math.inf  # when; not every loop's timers say so
         self._apart = _wall_minus_monotonic()
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,18 +88,18 @@ class Timetable:
         if when == math.inf:
             return
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._goes_off <= when:
                 return
             self._timer.cancel()
+        self._goes_off = when
         self._timer = self._loop.call_at(when, self._go_off)
 
     def _go_off(self) -> None:
-        timer, self._timer = self._timer, None
-        assert timer is not None
+        self._timer = None
         now = self._loop.time()
         apart = _wall_minus_monotonic()
         slept, self._apart = abs(apart - self._apart), apart  # the clock of the loop may stand still in a suspension
-        self._ring(now, max(now - timer.when(), slept))
+        self._ring(now, max(now - self._goes_off, slept))
 
 
 def _wall_minus_monotonic() -> float:
