@@ -87,6 +87,18 @@ class Budget:
                 self._go_on()
             raise
 
+    async def rested(self, longest: float = math.inf) -> None:
+        """
+        Wait until the vendor has had the rest that it asked for after this request took its place.
+
+        Where that is more than *longest* seconds, raise what it answered last.
+        """
+        loop = asyncio.get_running_loop()
+        while self._rest_because is not None and (left := self._rest_until - loop.time()) > 0:
+            if left > longest:
+                raise copy(self._rest_because)
+            await asyncio.sleep(left)
+
     def leave(self) -> None:
         """Give back the place of a request that was answered, or never will be."""
         if self.limit is not None:

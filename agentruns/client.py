@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from contextvars import Context
+from functools import partial
 from itertools import islice
 from threading import get_ident
 from types import ModuleType
@@ -28,6 +29,7 @@ from .dialects import load
 from .errors import (
     ConfigurationError,
     ConflictError,
+    TransportError,
     UnsupportedError,
     api_error,
 )
@@ -157,7 +159,7 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._keys is not None:
             await self._keys.journal.open()
-        await self._transport.open()
+        await self._transport.open(partial(self._budget.rested, self._retry.longest))
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._poller.open(self._loop)
         self._open = True
@@ -449,7 +451,10 @@ class Client:
         await self._budget.enter(self._retry.longest)
         with ExitStack() as place:  # taken until the stream is open, or will not be
             place.callback(self._budget.leave)
-            await self._transport.listen(request, place.close)
+            refusal = await self._transport.listen(request, place.close)
+        if refusal is not None:
+            self._heed(refusal)
+            raise TransportError(request, f"the stream of events was answered {refusal.status}")
 
     def handler_names(self, action: Action) -> Sequence[str]:
         """Return the names under which a handler for *action* may be registered, best first."""

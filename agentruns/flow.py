@@ -94,6 +94,9 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
         except TransportError as lost:
             error, unclear = lost, lost.sent
             again = not lost.final and (request.idempotent or not lost.sent)
+        except APIError as resting:  # not sent: the vendor has asked for a longer rest than is waited for
+            resting.after_doubt = doubt
+            raise
         else:
             if 200 <= response.status < 300:
                 cut = undecodable(response)

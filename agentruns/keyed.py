@@ -198,7 +198,12 @@ class KeyedWork:
 
     async def _present(self, run: Run) -> Run:
         """Return the run as it is now, if it waited when it was last seen: it may have been answered since."""
-        return await self._keys.sender.fetch(run.ref) if run.status is RunStatus.REQUIRES_ACTION else run
+        if run.status is not RunStatus.REQUIRES_ACTION:
+            return run
+        now = await self._keys.sender.fetch(run.ref)
+        if now != run:
+            await to_the_end(self.saw(now))
+        return now
 
     def _check(self, work: Work, origin: Any) -> None:
         """Refuse a key that names other work; ids that are minted for each value do not make it other work."""

@@ -16,7 +16,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from urllib.parse import urlencode
 
 from attrs import field, frozen
@@ -119,11 +119,19 @@ class Address:
     token: str = field(converter=Secret, repr=False)
 
 
+Rested: TypeAlias = Callable[[], Awaitable[None]]
+"""What returns when the vendor has had the rest that it asked for."""
+
+
+async def _at_once() -> None:
+    pass
+
+
 class Transport(Protocol):
     """What carries requests: a `Send` that opens and closes."""
 
-    async def open(self) -> None:
-        """Get ready to send."""
+    async def open(self, rested: Rested, /) -> None:
+        """Get ready to send; what has to wait for a connection awaits *rested* before it is sent."""
         ...
 
     async def close(self) -> None:
@@ -134,8 +142,8 @@ class Transport(Protocol):
         """Send *request* once."""
         ...
 
-    async def listen(self, request: Request, opened: Callable[[], None], /) -> None:
-        """Open a stream of events, call *opened* when it is, and return when the server ends it."""
+    async def listen(self, request: Request, opened: Callable[[], None], /) -> Response | None:
+        """Open a stream of events, call *opened* when it is, and return when the server ends it; or its refusal."""
         ...
 
 
@@ -168,8 +176,8 @@ class AiohttpTransport:
     def __repr__(self) -> str:
         return f"AiohttpTransport({self._address.base_url!r})"
 
-    async def open(self) -> None:
-        """Import aiohttp and make the session."""
+    async def open(self, rested: Rested = _at_once) -> None:
+        """Import aiohttp and make the session; what has to wait for a connection awaits *rested* before it is sent."""
         import aiohttp
         from yarl import URL
 
@@ -205,6 +213,7 @@ class AiohttpTransport:
             self._options["raise_for_status"] = False
         # Waiting for a connection inside aiohttp counts against the timeout and is lost in a crowd; here it does not.
         self._gate = Gate(connections)
+        self._rested = rested
         self._url = URL
         self._refused = aiohttp.ClientSSLError
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -232,8 +241,8 @@ class AiohttpTransport:
         if self._closed:
             raise AgentRunsError(_IS_CLOSED)
         gate = self._gate
-        if not gate.try_enter() and not await gate.wait():
-            raise AgentRunsError(f"{_CLOSED} while {request.line} was under way")
+        if not gate.try_enter():
+            await self._wait_at(gate, request)
         task = self._cutter.enter()
         answer: aiohttp.ClientResponse | None = None
         try:
@@ -253,11 +262,21 @@ class AiohttpTransport:
             gate.leave()
         raise ours
 
-    async def listen(self, request: Request, opened: Callable[[], None]) -> None:
+    async def _wait_at(self, gate: Gate, request: Request) -> None:
+        """Wait for a place, and then for the rest that the vendor may have asked for meanwhile."""
+        if not await gate.wait():
+            raise AgentRunsError(f"{_CLOSED} while {request.line} was under way")
+        try:
+            await self._rested()
+        except BaseException:
+            gate.leave()
+            raise
+
+    async def listen(self, request: Request, opened: Callable[[], None]) -> Response | None:
         """
         Open a stream of events, call *opened*, and return when the server ends it; what it says is not kept.
 
-        Takes no place among the requests in flight. Raise `TransportError` if it cannot be opened or breaks. It may
+        Where it is refused, the refusal is returned, without its body. Takes no place among the requests in flight. Raise `TransportError` if it cannot be opened or breaks. It may
         last for ever: whoever listens sets the time.
         """
         if self._closed:
@@ -271,13 +290,14 @@ class AiohttpTransport:
             self._cutter.leave(task)
         raise ours
 
-    async def _hear(self, request: Request, opened: Callable[[], None]) -> None:
+    async def _hear(self, request: Request, opened: Callable[[], None]) -> Response | None:
         async with await self._ask(request, {**request.headers, **_EVENTS}) as answer:
             opened()
             if answer.status != 200:
-                raise TransportError(request, f"the stream of events was answered {answer.status}")
+                return Response(answer.status, Headers(answer.headers, self._mask), b"", request)
             while await answer.content.readany():
                 pass
+            return None
 
     def _in_our_words(self, request: Request, error: BaseException, task: Cuttable) -> BaseException:
         """

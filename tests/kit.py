@@ -71,7 +71,7 @@ class Wire:
         self.asked: list[tuple[float, Request]] = []
         self.is_open = False
 
-    async def open(self) -> None:
+    async def open(self, *_: object) -> None:
         self.is_open = True
 
     async def close(self) -> None:
@@ -88,11 +88,10 @@ class Wire:
         await asyncio.sleep(answer.after)
         return Response(answer.status, answer.headers, answer.body, request)
 
-    async def listen(self, request: Request, opened: Callable[[], None]) -> None:
+    async def listen(self, request: Request, opened: Callable[[], None]) -> Response | None:
         response = await self(request)
-        if response.status != 200:
-            raise TransportError(request, f"the stream of events was answered {response.status}")
         opened()
+        return None if response.status == 200 else response
 
     def times(self, line: str) -> list[float]:
         return [when for when, request in self.asked if request.line == line]

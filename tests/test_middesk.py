@@ -905,7 +905,6 @@ async def test_a_refusal_of_what_is_no_longer_asked_says_that_it_was_already_res
     ("refusal", "poll", "kind"),
     [
         (refused(422, "Unknown decision"), Answer(paused()), InvalidRequestError),
-        (refused(422, "Unknown decision"), Answer({}, 503), InvalidRequestError),
         (refused(404, "Run not found"), refused(404), NotFoundError),
         (refused(403, "Not yours"), run(), AuthenticationError),
     ],
@@ -916,6 +915,16 @@ async def test_any_other_refusal_is_the_vendors_own(refusal: Answer, poll: Answe
         await resumed(wire)
 
     assert "already resolved" not in str(caught.value)
+    assert len(wire.bodies(RESUME)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_refusal_is_a_conflict_where_it_cannot_be_read_whether_the_run_still_waits() -> None:
+    wire = Wire({RESUME: refused(422, "Unknown decision"), POLL: Answer({}, 503)})
+    with pytest.raises(ConflictError, match="whether run .* still waits for it cannot be read .*Unknown decision"):
+        await resumed(wire)
+
     assert len(wire.bodies(RESUME)) == 1
 
 

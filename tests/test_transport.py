@@ -648,20 +648,37 @@ async def test_closing_ends_listening(borrowed: bool) -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        reply(b"{}", 404),
-        reply(b"", 302, Location="/elsewhere"),
-        reply(b"", 204),
         hang_up,
         reset,
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ndata"),
     ],
-    ids=["404", "302", "204", "hang up", "reset", "cut"],
+    ids=["hang up", "reset", "cut"],
 )
-async def test_a_stream_that_is_refused_or_breaks_is_an_error_and_is_opened_once(act: Act) -> None:
+async def test_a_stream_that_breaks_is_an_error_and_is_opened_once(act: Act) -> None:
     async with Server(act) as server, sending(server) as transport:
         with pytest.raises(TransportError):
             await transport.listen(EVENTS, lambda: None)
 
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("act", "status"),
+    [
+        (reply(b"{}", 404), 404),
+        (reply(b"", 302, Location="/elsewhere"), 302),
+        (reply(b"", 204), 204),
+        (reply(b"{}", 429, **{"Retry-After": "7"}), 429),
+    ],
+    ids=["404", "302", "204", "429"],
+)
+async def test_a_stream_that_is_refused_gives_the_refusal_and_is_opened_once(act: Act, status: int) -> None:
+    async with Server(act) as server, sending(server) as transport:
+        refusal = await transport.listen(EVENTS, lambda: None)
+
+    assert refusal is not None
+    assert refusal.status == status
+    assert refusal.headers.get("retry-after") == ("7" if status == 429 else None)
     assert len(server.seen) == 1
 
 

@@ -96,7 +96,7 @@ class Server:
         self.cut = 0
         self.trouble: dict[str, list[tuple[int, dict[str, str]]]] = {}  # by line, answers to give before the true one
 
-    async def open(self) -> None:
+    async def open(self, *_: object) -> None:
         pass
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from agentruns.errors import (
     APIError,
     ConfigurationError,
     ConflictError,
+    NotFoundError,
     OutcomeUnknownError,
 )
 from agentruns.model import (
@@ -80,11 +81,21 @@ def _answered(ref: RunRef, output: ToolOutput) -> Flow[Run]:
             response = yield request
         except OutcomeUnknownError as error:
             lost = error
-            after = yield from _gone(ref, output, error, looks=2)
+            try:
+                after = yield from _gone(ref, output, looks=2)
+            except NO_ANSWER:
+                raise error from error.__cause__
             if after is not None:
                 return after
         except APIError as refusal:
-            after = (yield from _gone(ref, output, refusal, looks=1)) if refusal.status in _REFUSALS else None
+            if refusal.status not in _REFUSALS:
+                raise
+            try:
+                after = yield from _gone(ref, output, looks=1)
+            except NotFoundError:
+                raise refusal from None
+            except NO_ANSWER as unread:
+                raise _unread(ref, output, refusal, unread) from refusal
             if after is None:
                 raise
             if lost is not None:  # the first try got through
@@ -96,15 +107,12 @@ def _answered(ref: RunRef, output: ToolOutput) -> Flow[Run]:
     raise OutcomeUnknownError(request, f"{lost.reason}; it was sent twice, and the interrupt is still listed") from lost
 
 
-def _gone(ref: RunRef, output: ToolOutput, why: Exception, looks: int) -> Flow[Run | None]:
-    """Return the run if it no longer waits for this answer, None if it still does; raise *why* if it cannot be read."""
+def _gone(ref: RunRef, output: ToolOutput, looks: int) -> Flow[Run | None]:
+    """Return the run if it no longer waits for this answer, None if it still does."""
     for look in range(looks):
         if look:
             yield Pause(_BRIEFLY)
-        try:
-            run = yield from fetch(ref, {})
-        except NO_ANSWER:
-            raise why from why.__cause__
+        run = yield from fetch(ref, {})
         if not _lists(run, output):
             return run
     return None
@@ -118,6 +126,15 @@ def _confirmed(ref: RunRef, response: Response) -> Flow[Run]:
         if wire.error_body(response).get("id") != ref.id:
             raise
         return run_of(response)
+
+
+def _unread(ref: RunRef, output: ToolOutput, refusal: APIError, unread: Exception) -> ConflictError:
+    """Return a refusal of which nobody can tell whether the answer was wrong, or too late."""
+    message = (
+        f"the answer to interrupt {output.action.id} was refused, and whether run {ref.id} still waits for it cannot be "
+        f"read ({unread}); the vendor says: {refusal.message or 'nothing'}"
+    )
+    return ConflictError(refusal.response, Problem(message, request_id=refusal.request_id, detail=refusal.detail))
 
 
 def _already_resolved(ref: RunRef, output: ToolOutput, refusal: APIError) -> ConflictError:
