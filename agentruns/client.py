@@ -24,7 +24,7 @@ from attrs import evolve
 from . import check, codec
 from .batch import Batch, Plan, settled
 from .budget import Budget, limit_of
-from .dialect import Announces, Cancels, ChecksToken, Dialect, Lists, Resumes
+from .dialect import Announces, Cancels, ChecksToken, Dialect, FindsAnswers, Lists, Resumes
 from .dialects import load
 from .errors import (
     ConfigurationError,
@@ -67,7 +67,7 @@ def connect(
     timeout: float = 30.0,
     retry: Retry = Retry(),  # noqa: B008 - frozen
     schedule: Schedule | None = None,
-    budget: float | None = None,
+    budget: float | Budget | None = None,
     insecure: bool = False,
     journal: str | os.PathLike[str] | None = None,
     connections: int = 100,
@@ -92,7 +92,7 @@ def connect(
     check.number("timeout", timeout)
     check.whole("connections", connections, 1)
     check.whole("max_body", max_body, 1)
-    if budget is not None:
+    if budget is not None and not isinstance(budget, Budget):
         check.number("budget", budget)
     address = Address(_base_url(known, base_url, insecure=insecure), _token(known, token))
     if isinstance(known, ChecksToken):
@@ -104,7 +104,7 @@ def connect(
         connections=connections,
         max_body=max_body,
     )
-    limit = known.BUDGET if budget is None else limit_of(budget)
+    limit = known.BUDGET if budget is None else budget if isinstance(budget, Budget) else limit_of(budget)
     kept = None if journal is None else _journal(journal, known)
     return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
 
@@ -123,7 +123,7 @@ class Client:
         *,
         retry: Retry,
         schedule: Schedule | None = None,
-        limit: Limit | None = None,
+        limit: Limit | Budget | None = None,
         connections: int = 100,
         journal: Journal | None = None,
     ) -> None:
@@ -137,7 +137,7 @@ class Client:
         self._open = False
         self._keys = None if journal is None else Keys(journal, dialect, self)
         self._thread = 0
-        self._budget = Budget(limit)
+        self._budget = limit if isinstance(limit, Budget) else Budget(limit)
         self._telemetry = Telemetry(dialect.NAME)
         self._poller = Poller(
             dialect,
@@ -375,6 +375,11 @@ class Client:
 
     # What a stream needs ----------------------------------------------------------------------------------------------
 
+    @property
+    def keys(self) -> Keys | None:
+        """Return what is known under keys, if there is a journal."""
+        return self._keys
+
     async def begin(self, origin: Any, note: Keep | None = None) -> Run:
         """Start a run that a stream follows; *note* keeps what the start finds out on its way."""
         return self._fresh(await self._looking_again(lambda: self._dialect.start(origin), note), None)
@@ -383,11 +388,20 @@ class Client:
         """Find out what became of a start, or go through with it."""
         return await self._perform(flow, note)
 
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
-        """Answer a run that a stream follows."""
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
+        """Answer a run that a stream follows; *again*, if that was tried before and its outcome is not clear."""
         dialect = self._capable(Resumes, "resume")
+        found = await self.answered_by(run) if again else None
+        if found is not None:
+            return self._fresh(found, run)
         fit = [evolve(each, output=_plain(each)) for each in outputs]
         return self._fresh(await self._looking_again(lambda: dialect.resume(run, fit)), run)
+
+    async def answered_by(self, run: Run) -> Run | None:
+        """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""
+        if not isinstance(self._dialect, FindsAnswers):
+            return None
+        return await self._perform(self._dialect.answered_by(run), None)
 
     def spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         """

@@ -91,6 +91,15 @@ class Recovers(Protocol):
 
 
 @runtime_checkable
+class FindsAnswers(Protocol):
+    """A vendor whose answers begin another run, which can be found; where answers may be repeated it need not be."""
+
+    def answered_by(self, run: Run) -> Flow[Run | None]:
+        """Return the run that followed a paused one, None if there is none."""
+        ...
+
+
+@runtime_checkable
 class Cancels(Protocol):
     """A vendor whose runs can be cancelled."""
 

@@ -11,6 +11,7 @@ its effect: it is run again only if its tool is `repeatable`.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
@@ -80,8 +81,12 @@ class Sender(Protocol):
         """Find out what became of a start, or go through with it."""
         ...
 
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
-        """Answer a run."""
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
+        """Answer a run; *again*, if that was tried before and its outcome is not clear."""
+        ...
+
+    async def answered_by(self, run: Run) -> Run | None:
+        """Return the run that followed a paused one, if the vendor tells."""
         ...
 
     async def fetch(self, run: RunRef) -> Run:
@@ -300,7 +305,7 @@ class KeyedWork:
         await to_the_end(self._journal.answered(*place, codec.encode(output.output).decode(), output.is_error))
         return output
 
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
         """Post the answers, and enter the state that follows; what somebody else has posted is not posted again."""
         async with self._keys.lock(self._key):
             work = await self._journal.get(self._key)
@@ -312,17 +317,19 @@ class KeyedWork:
                 if moved.id != run.id or moved.status is not RunStatus.REQUIRES_ACTION:
                     return moved
             posting = {} if work is None or work.note is None else codec.decode(work.note)
-            if posting.get("posting") == run.id and self._keys.is_forgotten(posting["at"]):
+            again = again or posting.get("posting") == run.id
+            if again and self._keys.is_forgotten(posting.get("at", math.inf)):
                 raise OutcomeUnknownError(
                     Request("POST", f"/ (the answers to run {run.id})"),
                     "they were sent before, longer ago than the vendor remembers what it was asked",
                 )
             await self._note({"posting": run.id, "at": posting.get("at", time.time())})
             try:
-                resumed = await self._keys.sender.answer(run, outputs)
-            except ConflictError:
-                resumed = await self._keys.sender.fetch(run.ref)  # another process may have answered
-                if resumed.status is RunStatus.REQUIRES_ACTION and resumed.actions == run.actions:
+                resumed = await self._keys.sender.answer(run, outputs, again=again)
+            except ConflictError:  # somebody else may have answered, in other words
+                followed = await self._keys.sender.answered_by(run)
+                resumed = followed or await self._keys.sender.fetch(run.ref)
+                if followed is None and resumed.status is RunStatus.REQUIRES_ACTION and resumed.actions == run.actions:
                     raise
             await to_the_end(self._posted(run, resumed))
             return resumed

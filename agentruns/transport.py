@@ -276,8 +276,8 @@ class AiohttpTransport:
         """
         Open a stream of events, call *opened*, and return when the server ends it; what it says is not kept.
 
-        Where it is refused, the refusal is returned, without its body. Takes no place among the requests in flight. Raise `TransportError` if it cannot be opened or breaks. It may
-        last for ever: whoever listens sets the time.
+        Where it is refused, the refusal is returned, without its body. Takes no place among the requests in flight.
+        Raise `TransportError` if it cannot be opened or breaks. It may last for ever: whoever listens sets the time.
         """
         if self._closed:
             raise AgentRunsError(_IS_CLOSED)

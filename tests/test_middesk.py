@@ -922,7 +922,7 @@ async def test_any_other_refusal_is_the_vendors_own(refusal: Answer, poll: Answe
 @pytest.mark.virtual
 async def test_a_refusal_is_a_conflict_where_it_cannot_be_read_whether_the_run_still_waits() -> None:
     wire = Wire({RESUME: refused(422, "Unknown decision"), POLL: Answer({}, 503)})
-    with pytest.raises(ConflictError, match="whether run .* still waits for it cannot be read .*Unknown decision"):
+    with pytest.raises(ConflictError, match=r"whether run .* still waits for it cannot be read .*Unknown decision"):
         await resumed(wire)
 
     assert len(wire.bodies(RESUME)) == 1

@@ -632,14 +632,26 @@ async def test_what_was_never_sent_is_the_retry_policys_to_repeat() -> None:
 @pytest.mark.asyncio
 @pytest.mark.virtual
 @pytest.mark.parametrize(("headers", "waited"), [({"retry-after": "143"}, 143), ({}, 60), ({"retry-after": "0"}, 1)])
-async def test_a_start_waits_for_a_slot_and_takes_the_next_key(headers: Mapping[str, str], waited: float) -> None:
-    wire, run = await started(prompt(), {CREATE: [answer("error-slots", 429, headers), admitted()]})
+async def test_a_start_waits_for_a_slot_and_takes_the_next_key_where_the_first_is_used_up(
+    headers: Mapping[str, str], waited: float
+) -> None:
+    again = answer("error-slots", 429, {**headers, **REPLAY})
+    wire, run = await started(prompt(), {CREATE: [answer("error-slots", 429, headers), again, admitted()]})
 
     assert run.ref == REF
-    assert wire.times(CREATE) == [0, waited]
-    assert keys(wire)[0] == KEY
+    assert wire.times(CREATE) == [0, waited, waited]
+    assert keys(wire)[:2] == [KEY, KEY]
     assert len(set(keys(wire))) == 2
     assert all(re.fullmatch(r"[\x21-\x7e]{1,255}", key) for key in keys(wire))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_key_under_which_no_refusal_is_kept_is_not_left_to_others() -> None:
+    wire, run = await started(prompt(), {CREATE: [answer("error-slots", 429), admitted()]})
+
+    assert run.ref == REF
+    assert keys(wire) == [KEY, KEY]
 
 
 @pytest.mark.asyncio
@@ -693,11 +705,12 @@ async def test_a_busy_agent_is_an_error_that_names_its_run() -> None:
 @pytest.mark.asyncio
 @pytest.mark.virtual
 async def test_a_busy_agent_is_waited_for_as_long_as_is_asked() -> None:
-    script: Script = {SEND: [BUSY, admitted("followed-up")], POLL: [answer("running"), answer("completed")]}
+    again = answer("error-busy", 409, REPLAY)
+    script: Script = {SEND: [BUSY, again, admitted("followed-up")], POLL: [answer("running"), answer("completed")]}
     wire, run = await started(follow_up(busy_wait=60), script)
 
     assert run.ref == RunRef(NEXT_RUN, AGENT)
-    assert (wire.times(SEND), wire.times(POLL)) == ([0, 30], [15, 30])
+    assert (wire.times(SEND), wire.times(POLL)) == ([0, 30, 30], [15, 30])
     assert len(set(keys(wire, SEND))) == 2
 
 

@@ -131,8 +131,8 @@ def _confirmed(ref: RunRef, response: Response) -> Flow[Run]:
 def _unread(ref: RunRef, output: ToolOutput, refusal: APIError, unread: Exception) -> ConflictError:
     """Return a refusal of which nobody can tell whether the answer was wrong, or too late."""
     message = (
-        f"the answer to interrupt {output.action.id} was refused, and whether run {ref.id} still waits for it cannot be "
-        f"read ({unread}); the vendor says: {refusal.message or 'nothing'}"
+        f"the answer to interrupt {output.action.id} was refused, and whether run {ref.id} still waits for it cannot "
+        f"be read ({unread}); the vendor says: {refusal.message or 'nothing'}"
     )
     return ConflictError(refusal.response, Problem(message, request_id=refusal.request_id, detail=refusal.detail))
 

@@ -47,7 +47,7 @@ from .objects import (
 )
 from .prompts import Prompt, attached_document, attached_table, recover, resume, start
 from .reading import NAME, STATUS, detail, handler_names, kind, listed_under, problem, run_of, times
-from .runs import cancel, fetch, page
+from .runs import answered_by, cancel, fetch, page
 
 __all__ = [
     "BASE_URL",
@@ -75,6 +75,7 @@ __all__ = [
     "Table",
     "TablePage",
     "TranscriptMessage",
+    "answered_by",
     "archive_agent",
     "attached_document",
     "attached_table",

@@ -7,7 +7,8 @@ vendor repeats the first answer that it gave to a key, refusals included, 5xx ex
 
 - An attempt keeps its key while its outcome is open: over lost answers, 5xx, and refusals that come before the key is
   looked at (rate limits).
-- A refusal of the endpoint itself ends the attempt; the next one has the next key of a fixed order (`nth_key`).
+- A refusal of the endpoint itself ends the attempt. Whether it uses up the key is not said (only that 5xx do not), so
+  the next attempt tries the same key; where the old refusal is repeated, the next key of a fixed order (`nth_key`).
 - A 5xx of the API's own (it has a `code`) is not kept: the attempt may have been admitted, and repeating it could start
   a second run. So the vendor is looked at first. A 5xx that something in front of the API made up needs no look: behind
   it, the answer to the key is kept.
@@ -16,6 +17,7 @@ vendor repeats the first answer that it gave to a key, refusals included, 5xx ex
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from attrs import frozen
@@ -30,12 +32,12 @@ from agentruns.errors import (
     RateLimitedError,
     ServerError,
 )
-from agentruns.model import Flow, Note, Pause, Request, Run, RunRef
+from agentruns.model import Flow, Note, Pause, Request, Response, Run, RunRef
 
 from .catalog import get_agent, list_agents
-from .objects import Agent
+from .objects import Agent, RunSummary
 from .reading import current_run, run_of
-from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key
+from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key, turns
 
 SLOT_SECONDS: Final = 300.0
 """How long a start waits, in all, for the organization to have a free slot."""
@@ -74,16 +76,15 @@ def admit(intent: Intent, number: int = 0) -> Flow[Run]:
     """Go from attempt to attempt, from that *number* on, until one is admitted, or refused for good."""
     slot_left, busy_left = SLOT_SECONDS, intent.busy_wait
     while True:
-        if number:
-            yield Note({"attempt": number})
         try:
             return (yield from _attempt(intent, number))
         except APIError as error:
             refused = error
         if refused.code == IN_FLIGHT or number == MOST_KEYS:
             raise refused
-        if is_replay(refused.response):
-            pass  # an old refusal, which says nothing of today
+        if is_replay(refused.response):  # an old refusal, which says nothing of today
+            number += 1
+            yield Note({"attempt": number})
         elif refused.code == _NO_SLOT:
             wait = _SLOT_WAIT if refused.retry_after is None else max(refused.retry_after, _LEAST_WAIT)
             if wait > slot_left:
@@ -94,7 +95,6 @@ def admit(intent: Intent, number: int = 0) -> Flow[Run]:
             busy_left = yield from _wait_for_agent(intent, refused, busy_left)
         else:
             raise refused
-        number += 1
 
 
 def _wait_for_agent(intent: Intent, refused: APIError, left: float) -> Flow[float]:
@@ -120,7 +120,8 @@ def readmit(intent: Intent, note: Mapping[str, Any]) -> Flow[Run]:
     number = int(note["attempt"])
     if note.get("forgotten"):
         lost = OutcomeUnknownError(intent.attempt(number), "it was answered by a failure that no key remembers")
-        started = yield from _look(intent, lost)
+        since = note.get("since")
+        started = yield from _look(intent, lost, since and datetime.fromisoformat(since))
         if started is not None:
             return started
     return (yield from admit(intent, number))
@@ -131,6 +132,8 @@ def _attempt(intent: Intent, number: int) -> Flow[Run]:
     request = intent.attempt(number)
     lost, in_flight, limited = iter(_BACKOFF), iter(_BACKOFF), iter(_RATE_BACKOFF)
     forgotten: OutcomeUnknownError | None = None  # a 5xx that no key remembers
+    since: datetime | None = None
+    doubt = False
     while True:
         try:
             response = yield request
@@ -142,12 +145,15 @@ def _attempt(intent: Intent, number: int) -> Flow[Run]:
         fresh = isinstance(reason, APIError) and not is_replay(reason.response)
         code = reason.code if isinstance(reason, APIError) else None
         if isinstance(error, OutcomeUnknownError) and isinstance(reason, ServerError) and code:
-            forgotten = error
-            yield Note({"attempt": number, "forgotten": True})
+            forgotten, since = error, _begun(reason.response)
+            yield Note({"attempt": number, "forgotten": True, "since": since and since.isoformat()})
         if forgotten is not None and (error is forgotten or (code == _BUSY and fresh)):
-            started = yield from _look(intent, forgotten)
+            started = yield from _look(intent, forgotten, since)
             if started is not None:
                 return started
+        doubt = doubt or isinstance(error, OutcomeUnknownError)
+        if isinstance(reason, APIError):
+            reason.after_doubt = doubt
         if isinstance(error, OutcomeUnknownError):
             waits = lost
         elif code == IN_FLIGHT:
@@ -174,7 +180,17 @@ _COMPARED: Final = 95
 """How much of a prompt is compared: lists cut it to 200 characters, perhaps of UTF-16, perhaps dots included."""
 
 
-def _look(intent: Intent, unclear: OutcomeUnknownError) -> Flow[Run | None]:
+_AROUND: Final = timedelta(seconds=60)
+"""How long before its answer a request may have come in: longer than one lasts, unless the user asks for it."""
+
+
+def _begun(response: Response) -> datetime | None:
+    """Return when a request came in at the earliest, by the vendor's clock."""
+    answered = wire.http_date(response.headers.get("date", ""))
+    return None if answered is None else answered - _AROUND
+
+
+def _look(intent: Intent, unclear: OutcomeUnknownError, since: datetime | None) -> Flow[Run | None]:
     """
     Return the run that an attempt without a clear answer has started, None if there is none.
 
@@ -183,7 +199,7 @@ def _look(intent: Intent, unclear: OutcomeUnknownError) -> Flow[Run | None]:
     that is over: then raise `OutcomeUnknownError`, naming it, rather than start a second one.
     """
     try:
-        found = yield from _with_our_prompt(intent)
+        found = yield from _with_our_prompt(intent, since)
     except AgentRunsError:
         raise unclear from unclear.__cause__
     for run in found:
@@ -194,17 +210,33 @@ def _look(intent: Intent, unclear: OutcomeUnknownError) -> Flow[Run | None]:
     return None
 
 
-def _with_our_prompt(intent: Intent) -> Flow[Sequence[Run]]:
-    """Return the last runs, of the agent or of all, that have the prompt of *intent* and are not what it answers."""
+def _with_our_prompt(intent: Intent, since: datetime | None) -> Flow[Sequence[Run]]:
+    """Return the runs that have the prompt of *intent*, and may be what it has started."""
     prompt = intent.body["prompt"].strip()
     agents = (yield from _every_agent()) if intent.agent_id is None else [(yield from get_agent(intent.agent_id))]
-    last = [agent.last_run for agent in agents if agent.last_run is not None]
     found = []
-    for each in last:
-        if each.id != intent.answers and _cut(each.prompt) == _cut(prompt):
-            run = yield from fetch(RunRef(each.id, each.agent_id), {})
-            found += [run] if run.raw["request"]["prompt"].strip() == prompt else []
+    for agent in agents:
+        for each in (yield from _latest(agent, intent, since)):
+            if _cut(each.prompt) == _cut(prompt):
+                run = yield from fetch(RunRef(each.id, each.agent_id), {})
+                found += [run] if run.raw["request"]["prompt"].strip() == prompt else []
     return found
+
+
+def _latest(agent: Agent, intent: Intent, since: datetime | None) -> Flow[Sequence[RunSummary]]:
+    """
+    Return the runs of an agent that may be what was started *since*.
+
+    That is its last run; if that is another, since somebody has given the agent a next turn, then those before it.
+    """
+    last = agent.last_run
+    if last is None or last.id == intent.answers:
+        return ()
+    if since is None or (intent.agent_id is None and agent.created_at < since):
+        return (last,)
+    runs = [run.detail for run in (yield from turns(agent.id))]
+    answered = next((run.started_at for run in runs if run.id == intent.answers), None)
+    return [run for run in runs if run.started_at >= since and (answered is None or run.started_at > answered)]
 
 
 def _every_agent() -> Flow[Sequence[Agent]]:

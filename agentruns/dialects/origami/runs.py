@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -21,6 +21,8 @@ MOST_KEYS: Final = 200
 
 IN_FLIGHT: Final = "IDEMPOTENCY_ERROR"
 """The first request with this key is still being worked on; or it was another request, which ours never are."""
+
+_MOST_PAGES: Final = 100
 
 _CANCELS: Final = UUID("0d0d0f57-6f4b-5d0a-8a53-1b7e6c9f2d40")
 _ATTEMPTS: Final = UUID("5b1f2ed3-93c6-5c6e-b0f4-7e0a54d1c2b9")
@@ -72,6 +74,25 @@ class _Runs(Listed):
         if seen is None:
             raise ProtocolError(f"the answer to {response.request.line} has no list @ $.items")
         return tuple(map(as_run, seen, wire.read_object(response)[key]))
+
+
+def turns(agent_id: str) -> Flow[Sequence[Run]]:
+    """Return the runs of an agent as summaries, oldest first: no page says in which order they are listed."""
+    runs: dict[str, Run] = {}
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        listed = yield from page(agent_id, cursor)
+        runs.update((run.id, run) for run in listed.runs)
+        cursor = listed.cursor
+        if cursor is None:
+            return sorted(runs.values(), key=lambda run: run.detail.started_at)
+    raise ProtocolError(f"the list of runs of agent {agent_id} has no end: {_MOST_PAGES} pages were read")
+
+
+def answered_by(run: Run) -> Flow[Run | None]:
+    """Return the next run of the agent: any prompt answers a run (reference/send-run). None if there is none yet."""
+    later = [each for each in (yield from turns(run.ref.parent)) if each.detail.started_at > run.detail.started_at]
+    return (yield from fetch(later[0].ref, {})) if later else None
 
 
 def cancel(ref: RunRef) -> Flow[Run | None]:
