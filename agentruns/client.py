@@ -33,7 +33,7 @@ from .errors import (
     UnsupportedError,
     api_error,
 )
-from .flow import Keep, perform
+from .flow import Keeper, perform
 from .keyed import Keys, Unfinished
 from .model import Action, Flow, Limit, Origins, Request, Response, Run, RunRef, RunStatus, ToolOutput
 from .poller import Poller
@@ -223,8 +223,8 @@ class Client:
         Return the states of a run as an async iterator: of a new run, if *origin* is what starts one.
 
         A `Run` or `RunRef` is watched from where it is; a `Run` counts as the first state. *timeout*, *patience* and
-        *stall* are in seconds: for the whole wait (handlers included), for lost contact while polling, and for a run in
-        which nothing observable changes. *max_resumes* bounds how often handlers answer. With *progress*, states that
+        *stall* are in seconds: for the whole wait (handlers included; None for an `Inbox`), for lost contact while
+        polling, and for a run in which nothing observable changes. *max_resumes* bounds how often handlers answer. With *progress*, states that
         differ in progress alone are shown too. *on_cancel* says what cancelling the local wait does to the remote run.
         *key* names the work in the client's journal: the same key attaches to the run that was started under it.
         With *events*, the vendor's stream of events is listened to between polls, and its end is a reason to poll.
@@ -353,11 +353,11 @@ class Client:
             )
         return await self._perform(flow, None)
 
-    async def _perform(self, flow: Flow[T], note: Keep | None) -> T:
+    async def _perform(self, flow: Flow[T], keeper: Keeper | None) -> T:
         if not self._open:
             flow.close()
             raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
-        return await perform(flow, self._call, self._dialect.problem, self._retry, self._locks, note)
+        return await perform(flow, self._call, self._dialect.problem, self._retry, self._locks, keeper)
 
     def unfinished(self) -> AsyncIterator[Unfinished]:
         """
@@ -380,13 +380,13 @@ class Client:
         """Return what is known under keys, if there is a journal."""
         return self._keys
 
-    async def begin(self, origin: Any, note: Keep | None = None) -> Run:
-        """Start a run that a stream follows; *note* keeps what the start finds out on its way."""
-        return self._fresh(await self._looking_again(lambda: self._dialect.start(origin), note), None)
+    async def begin(self, origin: Any, keeper: Keeper | None = None) -> Run:
+        """Start a run that a stream follows; *keeper* keeps what the start finds out on its way."""
+        return self._fresh(await self._looking_again(lambda: self._dialect.start(origin), keeper), None)
 
-    async def settle(self, flow: Flow[Run], note: Keep | None = None) -> Run:
+    async def settle(self, flow: Flow[Run], keeper: Keeper | None = None) -> Run:
         """Find out what became of a start, or go through with it."""
-        return await self._perform(flow, note)
+        return await self._perform(flow, keeper)
 
     async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
         """Answer a run that a stream follows; *again*, if that was tried before and its outcome is not clear."""
@@ -474,14 +474,14 @@ class Client:
         """Return the names under which a handler for *action* may be registered, best first."""
         return self._dialect.handler_names(action)
 
-    async def _looking_again(self, make: Callable[[], Flow[Run]], note: Keep | None = None) -> Run:
+    async def _looking_again(self, make: Callable[[], Flow[Run]], keeper: Keeper | None = None) -> Run:
         """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""
         for _ in range(int(self._retry.conflicts)):
             try:
-                return await self._perform(make(), note)
+                return await self._perform(make(), keeper)
             except ConflictError as error:
                 logger.debug("looking again: %s", error)
-        return await self._perform(make(), note)
+        return await self._perform(make(), keeper)
 
     async def _pages(self, dialect: Lists, parent: str) -> AsyncGenerator[Run, None]:
         cursor: str | None = None

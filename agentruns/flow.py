@@ -6,12 +6,14 @@ import asyncio
 import logging
 import random
 from asyncio import sleep
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, MutableMapping
+from typing import Final, Protocol, TypeAlias
+
+from attrs import evolve
 
 from . import codec, wire
 from .errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
-from .model import Flow, Hold, Pause, Problem, Request, Response, Send, T
+from .model import Flow, Hold, Note, Pause, Problem, Request, Response, Send, T, Verdict
 from .schedule import Retry
 
 logger = logging.getLogger("agentruns")
@@ -21,8 +23,16 @@ Locks: TypeAlias = MutableMapping[str, asyncio.Lock]
 """What flows of one client hold, by key; weak values let go of a lock that nobody holds or waits for."""
 
 
-Keep: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
-"""What keeps a note, and returns when it is kept."""
+class Keeper(Protocol):
+    """What keeps the notes of a start, and knows which runs belong to others."""
+
+    async def note(self, note: Note) -> Verdict:
+        """Return "ours" when the note is kept; "theirs" when another start, of which was to be waited, is over."""
+        ...
+
+    async def claim(self, run_id: str) -> Verdict:
+        """Tell whose run it is that was found by looking."""
+        ...
 
 
 async def perform(
@@ -31,14 +41,14 @@ async def perform(
     problem: Callable[[Response], Problem],
     retry: Retry,
     locks: Locks | None = None,
-    note: Keep | None = None,
+    keeper: Keeper | None = None,
 ) -> T:
     """
     Run *flow* to its result.
 
     An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
     get, so a flow that knows better can catch it (and look for the run that a lost answer may have started). What a
-    flow wants noted is handed to *note*, and not kept at all without it.
+    flow wants noted or claimed is the *keeper*'s to judge; without one nothing is kept, and everything is its own.
     """
     held: list[asyncio.Lock] = []
     try:
@@ -55,10 +65,11 @@ async def perform(
                 elif isinstance(wanted, Pause):
                     await sleep(wanted.seconds)
                     answer = _NOTHING
-                else:
-                    if note is not None:
-                        await note(wanted.data)
+                elif keeper is None:
                     answer = _NOTHING
+                else:
+                    asked = keeper.note(wanted) if isinstance(wanted, Note) else keeper.claim(wanted.run_id)
+                    answer = evolve(_NOTHING, status=await asked)
             except Exception as error:
                 wanted = flow.throw(error)
             else:
@@ -74,8 +85,8 @@ async def perform(
                 lock.release()
 
 
-_NOTHING: Final = Response(204, {}, b"", Request("NONE", ""))
-"""What a flow is sent for a command that has no answer."""
+_NOTHING: Final = Response(Verdict.OURS, {}, b"", Request("NONE", ""))
+"""What a flow is sent for a command that has no answer, or none but a verdict."""
 
 
 async def _exchange(request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry) -> Response:

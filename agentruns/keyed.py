@@ -14,7 +14,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -34,8 +34,8 @@ from .errors import (
     ToolOutcomeUnknownError,
     UnsupportedError,
 )
-from .flow import Keep
-from .model import Action, Flow, Request, Run, RunRef, RunStatus, ToolOutput
+from .flow import Keeper
+from .model import Action, Flow, Note, Request, Run, RunRef, RunStatus, ToolOutput, Verdict
 from .tools import Tool, answer
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
@@ -45,6 +45,11 @@ T = TypeVar("T")
 
 _LOOK_SECONDS: Final = 0.5
 """Seconds between two looks whether a handler that somebody else runs has answered."""
+
+_FIRST_LOOK: Final = 0.05
+
+_STARTS_SECONDS: Final = 120.0
+"""How long a start elsewhere is waited for whose run might be taken for ours: longer than any looks for its own."""
 
 _MARGIN: Final = 0.9
 """How much of the time for which a vendor remembers a key is trusted."""
@@ -73,11 +78,11 @@ class Unfinished:
 class Sender(Protocol):
     """What keyed work needs of its client."""
 
-    async def begin(self, origin: Any, note: Keep | None = None) -> Run:
+    async def begin(self, origin: Any, keeper: Keeper | None = None) -> Run:
         """Start a run."""
         ...
 
-    async def settle(self, flow: Flow[Run], note: Keep | None = None) -> Run:
+    async def settle(self, flow: Flow[Run], keeper: Keeper | None = None) -> Run:
         """Find out what became of a start, or go through with it."""
         ...
 
@@ -164,7 +169,7 @@ class KeyedWork:
     def __init__(self, keys: Keys, key: str) -> None:
         self._keys = keys
         self._journal = keys.journal
-        self._key = key
+        self.key = key
         self._follows = False
 
     # Beginning --------------------------------------------------------------------------------------------------------
@@ -178,28 +183,38 @@ class KeyedWork:
         """
         if not self._follows:
             self._follows = True
-            self._keys.follow(self._key)
+            self._keys.follow(self.key)
         if isinstance(origin, Run | RunRef):
             return await self._attach_to(origin)
         text = kept(origin)
         while True:
-            work = await self._journal.begin(self._key, text)
+            work = await self._journal.begin(self.key, text)
             if work.fresh:
-                return await self._start(partial(self._keys.sender.begin, origin, self._note))
+                return await self._start(partial(self._keys.sender.begin, origin, self))
             self._check(work, origin)
             if work.run is not None:
                 return await self._present(Run.from_json(work.run))
             if work.taken:
                 return await self._start_again(work)
-            await self._journal.wait(self._key, work.updated)  # somebody else is starting it
+            await self._journal.wait(self.key, work.updated)  # somebody else is starting it
 
     async def _attach_to(self, origin: Run | RunRef) -> Run:
         run = origin if isinstance(origin, Run) else await self._keys.sender.fetch(origin)
-        work = await self._journal.attach(self._key, kept(run.ref), run.to_json())
+        work = await self._journal.attach(self.key, kept(run.ref), run.to_json())
         if work.fresh:
             return run
-        self._check(work, run.ref)
+        if work.run is None and work.taken:  # a start that could not be settled: the caller knows which run it began
+            await to_the_end(self.saw(run))
+            return run
+        if not await self._was_at(work, run):
+            self._check(work, run.ref)
         return await self._present(run if work.run is None else Run.from_json(work.run))
+
+    async def _was_at(self, work: Work, run: Run) -> bool:
+        """Tell whether the work is, or was, at that run: its name is no other work."""
+        if work.run is not None and Run.from_json(work.run).id == run.id:
+            return True
+        return bool(await self._journal.answers(self.key, run.id))
 
     async def _present(self, run: Run) -> Run:
         """Return the run as it is now, if it waited when it was last seen: it may have been answered since."""
@@ -215,7 +230,7 @@ class KeyedWork:
         before = self._keys.restored(work)
         if type(before) is not type(origin) or _intent(before) != _intent(origin):
             raise ConfigurationError(
-                f"key {self._key!r} names other work in the journal {self._journal.path}: it began with {before!r}. "
+                f"key {self.key!r} names other work in the journal {self._journal.path}: it began with {before!r}. "
                 "Use another key for this, or pass the same origin to go on with that"
             )
 
@@ -223,21 +238,25 @@ class KeyedWork:
         """Go through with a start whose process died, or whose outcome was not clear."""
         dialect, origin = self._keys.dialect, self._keys.restored(work)
         if self._keys.is_forgotten(work.created):
-            await self._journal.release(self._key)
-            raise OutcomeUnknownError(
-                first_request(dialect.start(origin)),
-                f"it was begun under key {self._key!r} longer ago than the vendor remembers what it was asked",
+            await self._journal.release(self.key)
+            raise self._told(
+                OutcomeUnknownError(
+                    first_request(dialect.start(origin)),
+                    "it was begun longer ago than the vendor remembers what it was asked",
+                )
             )
-        begin = partial(self._keys.sender.begin, origin, self._note)
+        begin = partial(self._keys.sender.begin, origin, self)
         # Without a note it died before the first request that must not be repeated.
         if not isinstance(dialect, Recovers) or work.note is None:
             return await self._start(begin, again=True)
         note = codec.decode(work.note)
 
         async def settle() -> Run:
+            if "among" in note:
+                await self._enter_note({**note, "recovers": True})
             if "known" in note:
                 note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
-            return await self._keys.sender.settle(dialect.recover(origin, note), self._note)
+            return await self._keys.sender.settle(dialect.recover(origin, note), self)
 
         return await self._start(settle, again=True)
 
@@ -254,28 +273,63 @@ class KeyedWork:
             if isinstance(error, APIError):
                 unclear = unclear or error.status == 408 or error.after_doubt
             end = self._journal.release if unclear else self._journal.forget_start
-            await to_the_end(end(self._key))
+            await to_the_end(end(self.key))
             raise
+        except OutcomeUnknownError as error:
+            await to_the_end(self._journal.release(self.key))
+            raise self._told(error) from error.__cause__
         except BaseException:
-            await to_the_end(self._journal.release(self._key))
+            await to_the_end(self._journal.release(self.key))
             raise
         await to_the_end(self.saw(run))
         return run
 
-    async def _note(self, data: Mapping[str, Any]) -> None:
-        await self._journal.note(self._key, codec.encode(data).decode())
+    def _told(self, error: OutcomeUnknownError) -> OutcomeUnknownError:
+        """Return the error with what can be done about it under this key."""
+        return OutcomeUnknownError(
+            error.request,
+            f"{error.reason}. Under key {self.key!r} the journal keeps it as begun: the same call looks again; "
+            f"`client.stream(RunRef(id, parent), key={self.key!r})` goes on with a run that you know to be its own; "
+            "if there is none, start it under another key",
+        )
+
+    async def note(self, note: Note) -> Verdict:
+        """Keep what a start found out; wait first for a start elsewhere that could not be told from it."""
+        if not note.among:
+            await self._enter_note(note.data)
+            return Verdict.OURS
+        text = _json({**note.data, "among": note.among, "at": time.time(), "shown": note.shown})
+        if await self._journal.reserve(self.key, text, note.among):
+            return Verdict.OURS
+        for pause in _looks():
+            await asyncio.sleep(pause)
+            if await self._journal.reserve(self.key, text, note.among):
+                break
+        return Verdict.THEIRS
+
+    async def claim(self, run_id: str) -> Verdict:
+        """Tell whose run it is that was found by looking; wait while another start may yet turn out to be its own."""
+        for pause in _looks():
+            verdict = await self._journal.claim(self.key, run_id)
+            if verdict != "open":
+                return Verdict[verdict.upper()]
+            await asyncio.sleep(pause)
+        return Verdict.UNCLEAR
+
+    async def _enter_note(self, data: Mapping[str, Any]) -> None:
+        await self._journal.note(self.key, _json(data))
 
     # Going on ---------------------------------------------------------------------------------------------------------
 
     async def saw(self, run: Run) -> None:
         """Enter a state: of a run that has begun, waits, or is over."""
-        await self._journal.saw(self._key, run.to_json(), done=run.status in _OVER)
+        await self._journal.saw(self.key, run.to_json(), done=run.status in _OVER)
 
     async def handle(
         self, run: Run, handlers: Sequence[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput]
     ) -> None:
         """Run those handlers of a pause that have not answered yet; none, if it is not known what another one did."""
-        known = {each.action_id: each for each in await self._journal.answers(self._key, run.id)}
+        known = {each.action_id: each for each in await self._journal.answers(self.key, run.id)}
         for action, tool in handlers:
             before = known.get(action.id)
             if before is not None and before.state == "running" and not before.alive and not tool.repeatable:
@@ -284,7 +338,7 @@ class KeyedWork:
 
     async def _once(self, run: Run, tool: Tool, action: Action) -> ToolOutput:
         """Return the answer to an action: the one that was given, else that of the handler."""
-        place = (self._key, run.id, action.id)
+        place = (self.key, run.id, action.id)
         while True:
             known = await self._journal.handle(*place, action.name, repeatable=tool.repeatable)
             if known.fresh:
@@ -302,14 +356,17 @@ class KeyedWork:
         except BaseException:
             await to_the_end(self._journal.let_go(*place))
             raise
-        await to_the_end(self._journal.answered(*place, codec.encode(output.output).decode(), output.is_error))
-        return output
+        given = codec.encode(output.output).decode()
+        known = await to_the_end(self._journal.answered(*place, given, output.is_error))
+        if known.output is None or known.output == given:
+            return output
+        return ToolOutput(action, codec.decode(known.output), known.is_error)  # somebody has answered by hand
 
     async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
         """Post the answers, and enter the state that follows; what somebody else has posted is not posted again."""
-        async with self._keys.lock(self._key):
-            work = await self._journal.get(self._key)
-            handled = {each.action_id: each.state for each in await self._journal.answers(self._key, run.id)}
+        async with self._keys.lock(self.key):
+            work = await self._journal.get(self.key)
+            handled = {each.action_id: each.state for each in await self._journal.answers(self.key, run.id)}
             if all(handled.get(action.id) == "posted" for action in run.actions):
                 moved = None if work is None or work.run is None else Run.from_json(work.run)
                 if moved is None or moved.id == run.id:
@@ -323,7 +380,7 @@ class KeyedWork:
                     Request("POST", f"/ (the answers to run {run.id})"),
                     "they were sent before, longer ago than the vendor remembers what it was asked",
                 )
-            await self._note({"posting": run.id, "at": posting.get("at", time.time())})
+            await self._enter_note({"posting": run.id, "at": posting.get("at", time.time())})
             try:
                 resumed = await self._keys.sender.answer(run, outputs, again=again)
             except ConflictError:  # somebody else may have answered, in other words
@@ -336,13 +393,13 @@ class KeyedWork:
 
     async def _posted(self, run: Run, resumed: Run) -> None:
         await self.saw(resumed)
-        await self._journal.posted(self._key, run.id)
+        await self._journal.posted(self.key, run.id)
 
     def leave(self) -> None:
         """Follow the work no more."""
         if self._follows:
             self._follows = False
-            self._keys.leave(self._key)
+            self._keys.leave(self.key)
 
 
 def _unknown(run: Run, action: Action) -> ToolOutcomeUnknownError:
@@ -358,6 +415,19 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     from .journal import to_the_end
 
     return await to_the_end(work)
+
+
+def _looks() -> Iterator[float]:
+    """Yield the seconds between looks at the journal, ever longer ones, until nothing is to be waited for any more."""
+    waited, pause = 0.0, _FIRST_LOOK
+    while waited < _STARTS_SECONDS:
+        yield pause
+        waited += pause
+        pause = min(1.6 * pause, _LOOK_SECONDS)
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return codec.encode(data).decode()
 
 
 def kept(origin: Any) -> str:

@@ -81,10 +81,30 @@ class Note:
     """
     Ask, within the flow of a start, that *data* is kept before the next request is sent.
 
-    *data* is made of plain JSON types: what it takes to find out, after a crash, what became of that request.
+    *data* is made of plain JSON types: what it takes to find out, after a crash, what became of that request. *among*
+    names the starts from which this one could not be told. While another of them is under way, or has died less than
+    *shown* seconds ago, so that its run may yet come to light, nothing is kept. When that is over, the verdict is
+    "theirs": look again, then, at what has to be known before the request.
     """
 
     data: Mapping[str, Any]
+    among: str = ""
+    shown: float = 0.0
+
+
+@frozen
+class Claim:
+    """Ask, within the flow of a start, whether the run of that id, which was found by looking, is its own."""
+
+    run_id: str
+
+
+class Verdict(enum.IntEnum):
+    """Whose something is, as far as is known: what `Note` and `Claim` are answered, as the status of a response."""
+
+    OURS = 204
+    UNCLEAR = 300
+    THEIRS = 409
 
 
 @frozen
@@ -211,6 +231,11 @@ class Run:
         """Return the vendor's id of this run."""
         return self.ref.id
 
+    def _repr_html_(self) -> str:
+        from .notebook import run_html  # for notebooks only
+
+        return run_html(self)
+
     @property
     def raw(self) -> Mapping[str, Any]:
         """Return the JSON object as received, unknown fields included."""
@@ -319,7 +344,7 @@ class Limit:
     seconds: float
 
 
-Command: TypeAlias = Request | Pause | Hold | Note
+Command: TypeAlias = Request | Pause | Hold | Note | Claim
 Flow: TypeAlias = Generator[Command, Response, T]
 """A vendor operation: yields what it wants sent, receives the answers, returns a value."""
 

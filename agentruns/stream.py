@@ -36,7 +36,7 @@ from .keyed import KeyedWork
 from .model import Action, Run, RunRef, RunStatus, ToolOutput
 from .poller import Poller
 from .steps import Steps
-from .tools import Tool, Tools, ToolsLike, answer
+from .tools import Tool, Tools, ToolsLike, answer, asking
 from .watch import Watch, goes_back
 
 logger = logging.getLogger("agentruns")
@@ -69,8 +69,8 @@ class Engine(Protocol):
         """Start the run that the stream follows."""
         ...
 
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
-        """Answer a run that the stream follows."""
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
+        """Answer a run that the stream follows; *again*, if that was tried before and its outcome is not clear."""
         ...
 
     async def fetch(self, run: RunRef) -> Run:
@@ -177,6 +177,7 @@ class RunStream(Steps[Run]):
         "_taken",
         "_tools",
         "_trusts_events",
+        "_unclear",
         "_waited_for",
         "_watch",
         "_work",
@@ -205,6 +206,7 @@ class RunStream(Steps[Run]):
         self._news: asyncio.Future[None] | None = None
         self._answers: dict[str, ToolOutput] = _NONE
         self._handled = False  # the handlers of this pause have ended, and their answers are to be posted
+        self._unclear = False  # they were posted before, and nobody knows what came of it
         self._answered: frozenset[tuple[str, str]] = frozenset()
         self._resumes = 0
         self._work: asyncio.Task[Any] | None = None
@@ -221,6 +223,11 @@ class RunStream(Steps[Run]):
     def __repr__(self) -> str:
         state = f"{self.run.id} {self.run.status}" if self.run else f"{self._origin!r}, not begun"
         return f"<RunStream {state}>"
+
+    def _repr_html_(self) -> str:
+        from .notebook import stream_html  # for notebooks only
+
+        return stream_html(self)
 
     @property
     def outputs(self) -> tuple[ToolOutput, ...]:
@@ -365,9 +372,8 @@ class RunStream(Steps[Run]):
         news = self._accept(run, loop.time())
         watch = self._follow(run.ref)
         if watch.run is None or watch.run.status is RunStatus.REQUIRES_ACTION:
-            started = self._engine.started(run.ref)
-            watch.fresh_until = started + FRESH_SECONDS
-            self._poller.began(watch, run, later=self._resumes > 0, learns=started > -math.inf)
+            started = self._engine.started(run.ref) > -math.inf
+            self._poller.began(watch, run, later=self._resumes > 0, learns=started)
             self._taken = run
         return news
 
@@ -468,6 +474,7 @@ class RunStream(Steps[Run]):
         if watch is None or watch.ref.id != ref.id:
             self._unfollow()
             watch = self._watch = self._poller.follow(ref)
+            watch.fresh_until = max(watch.fresh_until, self._engine.started(ref) + FRESH_SECONDS)
             self._taken = None
         return watch
 
@@ -490,12 +497,17 @@ class RunStream(Steps[Run]):
             if answers is _NONE:
                 answers = self._answers = {}
             handle = answer if self._keyed is None else partial(self._keyed.handle, run)
-            await self._once(lambda: handle(handlers, answers), final=BaseException)
+            key = None if self._keyed is None else self._keyed.key
+            await self._once(lambda: asking(run, key, partial(handle, handlers, answers)), final=BaseException)
             self._handled = True
         outputs = tuple(answers[action.id] for action in run.actions)
         post = self._engine.answer if self._keyed is None else self._keyed.answer
-        resumed = await self._once(lambda: post(run, outputs))
-        self._handled = False
+        try:
+            resumed = await self._once(lambda: post(run, outputs, again=self._unclear))
+        except Exception:
+            self._unclear = True
+            raise
+        self._handled = self._unclear = False
         self._answered |= {(run.id, action.id) for action in run.actions}
         if self._watch is not None and resumed.id == run.id:  # it goes on in place
             self._watch.answered |= {action.id for action in run.actions}
@@ -516,9 +528,15 @@ class RunStream(Steps[Run]):
     async def _take(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
         """Take in what was read for all who follow the run; return whether it is to be shown."""
         if self._keyed is not None and not run.status.in_flight and not self._is_stale(run):
-            await self._keyed.saw(run)  # a step that is cut here takes it in again
+            # What a step that was cut off has begun to write is waited for first.
+            while await self._once(partial(self._enter, self._keyed, run)) is not run:
+                pass
         self._taken = run
         return self._accept(run, loop.time())
+
+    async def _enter(self, keyed: KeyedWork, run: Run) -> Run:
+        await keyed.saw(run)
+        return run
 
     def _accept(self, run: Run, now: float) -> bool:
         """Take in a state; return whether it is to be shown."""

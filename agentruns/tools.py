@@ -11,8 +11,10 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from weakref import ReferenceType, ref
 
 import anyio
 import anyio.lowlevel
@@ -21,16 +23,58 @@ from attrs import field, frozen
 
 from . import check, codec
 from .errors import AgentRunsError, ConfigurationError, ToolError
-from .model import Action, ToolOutput
+from .model import Action, Run, ToolOutput
 
 if TYPE_CHECKING:  # imported with the first tool, as it brings the library that makes schemas
     from .signature import Signature
 
 Function: TypeAlias = Callable[..., Any]
 F = TypeVar("F", bound=Function)
+T = TypeVar("T")
 
 _THREADS = 40
 _limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("agentruns_tool_threads")
+_asking: ContextVar[tuple[Run, str | None]] = ContextVar("agentruns_asking")
+_guard: ContextVar[ReferenceType[asyncio.Timeout]] = ContextVar("agentruns_guard")
+"""By a weak reference, since a timer of a handler keeps its context, and the guard the task and all that it raised."""
+
+
+def current_run() -> Run:
+    """
+    Return the run for which a handler is running, paused as it is; for use within handlers, sync ones included.
+
+    Raise `ConfigurationError` outside a handler of a stream.
+    """
+    return _asked()[0]
+
+
+def current_key() -> str | None:
+    """Return the key of the work for which a handler is running, None if it has none; else as `current_run`."""
+    return _asked()[1]
+
+
+def current_guard() -> asyncio.Timeout | None:
+    """Return what ends the running handler when its own timeout has passed; None outside a handler."""
+    known = _guard.get(None)
+    return None if known is None else known()
+
+
+def _asked() -> tuple[Run, str | None]:
+    try:
+        return _asking.get()
+    except LookupError:
+        raise ConfigurationError(
+            "there is no current run here: only a handler that a stream has called, through `tools=`, has one"
+        ) from None
+
+
+async def asking(run: Run, key: str | None, handle: Callable[[], Awaitable[T]]) -> T:
+    """Return what *handle* returns; the handlers that it runs can tell for which run they are asked."""
+    before = _asking.set((run, key))
+    try:
+        return await handle()
+    finally:
+        _asking.reset(before)
 
 
 @frozen
@@ -60,6 +104,7 @@ class Tool:
     async def __call__(self, action: Action) -> ToolOutput:
         """Answer *action*; raise whatever the function raises, unless it is for the model."""
         guard = asyncio.timeout(None)
+        before = _guard.set(ref(guard))
         try:
             output = await _call(self._bound(action), guard, self.timeout)
         except ToolError as error:
@@ -68,6 +113,8 @@ class Tool:
             if not guard.expired():
                 raise
             return ToolOutput(action, f"the tool gave no answer within {self.timeout:g} s", is_error=True)
+        finally:
+            _guard.reset(before)
         return ToolOutput(action, codec.plain(output, f"the output of tool {self.name!r}"))
 
     def _bound(self, action: Action) -> Callable[[], Any]:
@@ -100,12 +147,12 @@ class Tools:
 
     @overload
     def add(
-        self, function: F, /, *, name: str | None = ..., timeout: float | None = ..., repeatable: bool = ...
+        self, function: F, /, *, name: str | None = ..., timeout: float | None = ..., repeatable: bool | None = ...
     ) -> F: ...
 
     @overload
     def add(
-        self, /, *, name: str | None = ..., timeout: float | None = ..., repeatable: bool = ...
+        self, /, *, name: str | None = ..., timeout: float | None = ..., repeatable: bool | None = ...
     ) -> Callable[[F], F]: ...
 
     def add(
@@ -115,12 +162,14 @@ class Tools:
         *,
         name: str | None = None,
         timeout: float | None = None,
-        repeatable: bool = False,
+        repeatable: bool | None = None,
     ) -> F | Callable[[F], F]:
         """
         Register *function*; usable as a decorator, with or without arguments.
 
-        Raise `ConfigurationError` for a name that is taken, or a signature that has no JSON Schema.
+        One whose only parameter is annotated `Action` gets the action itself. Where *repeatable* is not given, the
+        function's own attribute of that name holds, if it has one. Raise `ConfigurationError` for a name that is taken,
+        or a signature that has no JSON Schema.
         """
         if function is None:
             return lambda function: self.add(function, name=name, timeout=timeout, repeatable=repeatable)
@@ -133,20 +182,21 @@ class Tools:
         return function
 
     @overload
-    def default(self, function: F, /, *, timeout: float | None = ..., repeatable: bool = ...) -> F: ...
+    def default(self, function: F, /, *, timeout: float | None = ..., repeatable: bool | None = ...) -> F: ...
 
     @overload
-    def default(self, /, *, timeout: float | None = ..., repeatable: bool = ...) -> Callable[[F], F]: ...
+    def default(self, /, *, timeout: float | None = ..., repeatable: bool | None = ...) -> Callable[[F], F]: ...
 
     def default(
-        self, function: F | None = None, /, *, timeout: float | None = None, repeatable: bool = False
+        self, function: F | None = None, /, *, timeout: float | None = None, repeatable: bool | None = None
     ) -> F | Callable[[F], F]:
         """Register *function*, which takes the `Action`, for every action that no name matches."""
         if function is None:
             return lambda function: self.default(function, timeout=timeout, repeatable=repeatable)
         if self._default is not None:
             raise ConfigurationError("there are two default handlers; keep one, and let it look at `action.name`")
-        self._default = Tool("default", _callable(function), None, _seconds(timeout, "default"), repeatable)
+        seconds = _seconds(timeout, "default")
+        self._default = Tool("default", _callable(function), None, seconds, _is_repeatable(function, repeatable))
         return function
 
     @classmethod
@@ -257,14 +307,19 @@ def _is_async(function: Function) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _tool(function: Function, name: str | None, timeout: float | None, repeatable: bool) -> Tool:
+def _tool(function: Function, name: str | None, timeout: float | None, repeatable: bool | None) -> Tool:
     _callable(function)
     called = getattr(function, "__name__", None) if name is None else name
     if not isinstance(called, str) or not called or called == "<lambda>":
         raise ConfigurationError(f"{function!r} has no name; give it one: `tools.add(function, name=...)`")
     from .signature import Signature
 
-    return Tool(called, function, Signature.of(function, called), _seconds(timeout, called), repeatable)
+    signature = Signature.of(function, called)
+    return Tool(called, function, signature, _seconds(timeout, called), _is_repeatable(function, repeatable))
+
+
+def _is_repeatable(function: Function, given: bool | None) -> bool:
+    return getattr(function, "repeatable", False) is True if given is None else given
 
 
 def _callable(function: Function) -> Function:

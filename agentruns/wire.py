@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from . import codec
 from .errors import ConfigurationError, ProtocolError
-from .model import Response, RunRef
+from .model import Claim, Flow, Note, Response, RunRef, Verdict
 
 T = TypeVar("T")
 
@@ -143,3 +143,14 @@ def first_text(body: Mapping[str, Any], *keys: str) -> str | None:
 def said(response: Response) -> str:
     """Return the beginning of an error body, for what is not in the vendor's form."""
     return response.body[:200].decode("utf-8", "replace").strip()
+
+
+def noted(data: Mapping[str, Any], among: str, shown: float) -> Flow[bool]:
+    """Have *data* kept, as `model.Note` has it; False if another start was waited for: look again then."""
+    return (yield Note(data, among, shown)).status != Verdict.THEIRS
+
+
+def claimed(run_id: str) -> Flow[Verdict]:
+    """Ask whose run that is."""
+    answer = yield Claim(run_id)
+    return Verdict(answer.status) if answer.status in {Verdict.UNCLEAR, Verdict.THEIRS} else Verdict.OURS

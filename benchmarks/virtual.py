@@ -159,7 +159,7 @@ class Vendor:
         self.refused = 0
         self._recent: deque[float] = deque()
 
-    async def open(self) -> None:
+    async def open(self, *_: object) -> None:
         """Be there."""
 
     async def close(self) -> None:

@@ -119,9 +119,9 @@ async def unprivileged(path: str) -> None:
 
 async def busy(path: str, tasks: str, seconds: str) -> None:
     """Write with many tasks for a while, and say how many writes there were and how long the slowest took."""
-    end = time.monotonic() + float(seconds)
     slowest, count = 0.0, 0
     async with Journal(path, "narrative") as journal:
+        end = time.monotonic() + float(seconds)
 
         async def lane(number: int) -> None:
             nonlocal slowest, count

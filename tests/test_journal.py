@@ -168,6 +168,81 @@ async def test_a_note_is_kept_and_the_start_goes_on(journal: Journal) -> None:
     assert (work.state, work.note) == ("starting", '{"agent":2}')
 
 
+def a_run(run_id: str) -> str:
+    return json.dumps({"status": "running", "ref": {"id": run_id, "parent": ""}})
+
+
+@pytest.mark.asyncio
+async def test_of_two_starts_that_could_not_be_told_apart_one_waits_for_the_other(
+    journal: Journal, other: Journal
+) -> None:
+    for each in (journal, other):
+        await each.begin("a" if each is journal else "b", ORIGIN)
+    assert await journal.reserve("a", '{"among":"trigger 1"}', "trigger 1")
+
+    assert not await other.reserve("b", '{"among":"trigger 1"}', "trigger 1")
+    assert await other.reserve("b", '{"among":"trigger 2"}', "trigger 2")
+    assert not await other.reserve("b", '{"among":"trigger 1"}', "trigger 1")
+    assert (await journal.get("b")).note == '{"among":"trigger 2"}'  # type: ignore[union-attr]
+    await journal.saw("a", a_run("run-1"))
+    assert await other.reserve("b", '{"among":"trigger 1"}', "trigger 1")
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_died_or_has_found_its_run_keeps_no_other_waiting(journal: Journal, path: Path) -> None:
+    async with Journal(path, "narrative") as dies:
+        await dies.begin("a", ORIGIN)
+        assert await dies.reserve("a", '{"among":"trigger"}', "trigger")
+    for key in "bc":
+        await journal.begin(key, ORIGIN)
+        assert await journal.reserve(key, '{"among":"trigger"}', "trigger")
+        assert await journal.claim(key, f"run-{key}") == "ours"
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_died_keeps_others_waiting_while_its_run_may_yet_be_shown(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = json.dumps({"among": "trigger", "at": time.time(), "shown": 60.0})
+    async with Journal(path, "narrative") as dies:
+        await dies.begin("a", ORIGIN)
+        assert await dies.reserve("a", noted, "trigger")
+    await journal.begin("b", ORIGIN)
+
+    assert not await journal.reserve("b", noted, "trigger")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 61)
+    assert await journal.reserve("b", noted, "trigger")
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_was_found_is_that_of_one_start(journal: Journal, other: Journal) -> None:
+    for each, key in ((journal, "a"), (other, "b"), (other, "c")):
+        await each.begin(key, ORIGIN)
+        await each.note(key, "{}")
+    await other.saw("c", a_run("run-2"), done=True)
+
+    assert await journal.claim("a", "run-1") == "ours"
+    assert await journal.claim("a", "run-1") == "ours"
+    assert await other.claim("b", "run-1") == "theirs"
+    assert await other.claim("b", "run-2") == "theirs"
+    assert await other.claim("b", "run-3") == "ours"
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_was_found_for_a_start_that_died_may_be_that_of_another(journal: Journal, path: Path) -> None:
+    noted = '{"among":"trigger","recovers":true}'
+    async with Journal(path, "narrative") as other:
+        await other.begin("lives", ORIGIN)
+        await other.note("lives", '{"among":"trigger"}')
+        await journal.begin("died", ORIGIN)
+        await journal.note("died", noted)
+        assert await journal.claim("died", "run-1") == "open"  # the other one will say whose it is
+    assert await journal.claim("died", "run-1") == "unclear"  # the other one will never say
+    await journal.forget_start("lives")
+    assert await journal.claim("died", "run-1") == "ours"
+
+
 @pytest.mark.asyncio
 async def test_states_open_the_work_and_the_last_one_ends_it_for_good(journal: Journal) -> None:
     await journal.begin("k", ORIGIN)
@@ -461,6 +536,17 @@ async def test_an_outcome_nobody_knows_can_be_decided(journal: Journal, path: Pa
         ("a", '"it was booked"', True)
     ]
     assert (await journal.handle("k", "run", "b", "name")).fresh
+
+
+@pytest.mark.asyncio
+async def test_an_answer_by_hand_stands_against_that_of_a_slow_handler(journal: Journal) -> None:
+    await journal.attach("k", ORIGIN, a_run("run-1"))
+    await journal.handle("k", "run-1", "a", "confirm")
+    await journal.decided("run-1", [("a", "confirm", '"by hand"', False)])
+
+    assert (await journal.answered("k", "run-1", "a", '"too late"', True)).output == '"by hand"'
+    await journal.posted("k", "run-1")
+    assert (await journal.answered("k", "run-1", "a", '"too late"', True)).state == "posted"
 
 
 @pytest.mark.asyncio
@@ -1431,10 +1517,10 @@ async def test_a_file_of_an_older_version_is_brought_up_to_date(path: Path, monk
     monkeypatch.setattr(schema, "STEPS", newer)
     async with Journal(path, "narrative") as journal:
         assert await sql(journal, "SELECT count(*) FROM work WHERE mood = 'fine'") == [(200,)]
-        assert await sql(journal, "PRAGMA user_version") == [(2,)]
+        assert await sql(journal, "PRAGMA user_version") == [(len(newer),)]
 
     monkeypatch.setattr(schema, "STEPS", newer[:1])
-    assert "it has schema version 2, and this agentruns knows versions up to 1" in await refused(path)
+    assert f"it has schema version {len(newer)}, and this agentruns knows versions up to 1" in await refused(path)
 
 
 @pytest.mark.asyncio

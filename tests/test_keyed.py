@@ -417,6 +417,33 @@ async def test_a_start_that_may_never_have_been_sent_is_not_sent_again_blindly(n
         assert len(emulator.requests("POST", STARTS[name])) == 1
 
 
+@pytest.mark.parametrize("name", ["middesk", "conduit"])
+async def test_a_start_that_cannot_be_settled_goes_on_with_the_run_that_the_caller_names(name: str, path: Path) -> None:
+    async with vendor(name, path, Turn("Done.")) as (emulator, origin, client):
+        emulator.fail(Fault.drop(committed=False, method="POST", path=STARTS[name]))
+        async with client() as first:
+            with pytest.raises(OutcomeUnknownError, match=f"client.stream.RunRef.id, parent., key='{KEY}'"):
+                await first.result(origin, key=KEY)
+        async with client() as second:
+            found = await second.start(origin)
+            assert (await second.result(found.ref, key=KEY, timeout=20)).id == found.id
+            assert (await second.result(origin, key=KEY, timeout=20)).id == found.id
+            assert [work async for work in second.unfinished()] == []
+
+        assert emulator.state.runs_started == 1
+
+
+async def test_two_processes_that_fire_one_trigger_each_follow_the_run_of_their_own(path: Path) -> None:
+    async with vendor("conduit", path, Turn("Done."), Turn("Done.")) as (emulator, origin, client):
+        async with client() as one, client() as other:
+            ends = await asyncio.gather(
+                *(each.result(origin, key=f"{KEY}-{number}", timeout=30) for number, each in enumerate((one, other)))
+            )
+
+        assert len({end.id for end in ends}) == 2
+        assert emulator.state.runs_started == 2
+
+
 @pytest.mark.parametrize("name", ["middesk", "origami"])
 async def test_an_answer_whose_posting_died_is_posted_by_the_next_process(name: str, path: Path) -> None:
     calls = {

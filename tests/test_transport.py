@@ -668,7 +668,7 @@ async def test_a_stream_that_breaks_is_an_error_and_is_opened_once(act: Act) -> 
         (reply(b"{}", 404), 404),
         (reply(b"", 302, Location="/elsewhere"), 302),
         (reply(b"", 204), 204),
-        (reply(b"{}", 429, **{"Retry-After": "7"}), 429),
+        (reply(b"{}", 429, Retry_After="7"), 429),
     ],
     ids=["404", "302", "204", "429"],
 )

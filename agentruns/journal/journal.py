@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from agentruns import check
 from agentruns.errors import ConfigurationError, JournalError
 
+from .parked import Look, ParkedActions, ParkedRow, Place, State
+from .problems import reason
 from .values import Handling, Work
 from .writer import Write, Writer, to_the_end
 
@@ -92,11 +94,30 @@ class Journal:
         """Keep what the start found out, before its next request."""
         await self._do(key, lambda records: records.note(key, note), "The next request of the start was not sent")
 
+    async def reserve(self, key: str, note: str, among: str) -> bool:
+        """Do as `note` does, unless another start *among* those of that name is under way, whose run is not known."""
+        return await self._do(
+            key, lambda records: records.reserve(key, note, among), "The next request of the start was not sent"
+        )
+
+    async def claim(self, key: str, run_id: str) -> str:
+        """
+        Tell whose a run is that was found by looking: "ours", which is kept, or "theirs".
+
+        It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
+        """
+        return await self._do(key, lambda records: records.claim(key, run_id), "The run goes on at the vendor")
+
     async def saw(self, key: str, run: str, *, done: bool = False) -> None:
         """Keep a state of the run; the first makes the work "open", *done* ends it for good."""
+
+        def saw(records: Records) -> None:
+            records.saw(key, run, done)
+            ParkedActions(records).seen(run)
+
         await self._do(
             key,
-            lambda records: records.saw(key, run, done),
+            saw,
             "The run goes on at the vendor; its last state is not in the journal",
         )
 
@@ -151,9 +172,9 @@ class Journal:
         )
         return await self._or_undo(write, lambda records: records.unhandle(key, write.outcome))
 
-    async def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> None:
-        """Keep the answer to an action, before it is posted."""
-        await self._do(
+    async def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> Handling:
+        """Keep the answer to an action, before it is posted; return what is kept: one given by hand stands."""
+        return await self._do(
             key,
             lambda records: records.answered(key, run_id, action_id, output, is_error),
             f"The handler of action {action_id!r} has run, and its answer is not in the journal",
@@ -179,10 +200,15 @@ class Journal:
         """
         Keep answers that were given by hand, before they are posted, in all work whose last state that run is.
 
-        Each is the id of an action, its name, the answer, and whether it is an error. They replace what handlers gave.
+        Each is the id of an action, its name, the answer, and whether it is an error. They replace what handlers gave,
+        and nobody is asked for them any more.
         """
-        write = self._write(lambda records: records.decided(run_id, answers), "Nothing was posted")
-        await write.future
+
+        def decided(records: Records) -> None:
+            records.decided(run_id, answers)
+            ParkedActions(records).decided(run_id, [action_id for action_id, *_ in answers])
+
+        await self._write(decided, "Nothing was posted").future
 
     async def runs_since(self, created: float) -> list[str]:
         """Return the ids of the runs of all work that changed at or after *created*, seconds since the epoch."""
@@ -200,6 +226,46 @@ class Journal:
     async def answers(self, key: str, run_id: str) -> tuple[Handling, ...]:
         """Return every action of a run that `handle` was called for, oldest first, whatever became of it."""
         return await self._do(key, lambda records: records.answers(key, run_id))
+
+    # Parked actions ---------------------------------------------------------------------------------------------------
+
+    async def park(self, row: ParkedRow) -> ParkedRow:
+        """Enter an action that waits for a person, and return what is there: it may have its answer already."""
+        write = self._write(lambda records: ParkedActions(records).park(row), "Nobody can answer the action")
+        done: ParkedRow = await write.future
+        return done
+
+    async def settle(self, place: Place, state: State, output: str | None = None) -> bool:
+        """End the wait of an action; return False, and change nothing, if it does not wait: one of many wins."""
+        write = self._write(lambda records: ParkedActions(records).settle(place, state, output), "The action waits on")
+        done: bool = await write.future
+        return done
+
+    async def waiting(self, run_id: str | None = None) -> list[ParkedRow]:
+        """Return the actions of every vendor, or of one run, that wait for a person, oldest first."""
+        rows: list[ParkedRow] = await self._write(lambda records: ParkedActions(records).waiting(run_id), "").future
+        return rows
+
+    async def called(self, action_id: str, run_id: str | None = None) -> list[ParkedRow]:
+        """Return the actions of that id that wait; if there are none, the last one that did."""
+        write = self._write(lambda records: ParkedActions(records).called(action_id, run_id), "")
+        rows: list[ParkedRow] = await write.future
+        return rows
+
+    async def look(self, places: Sequence[Place]) -> Look:
+        """Return which actions wait, briefly, and those of *places* that do not."""
+        found: Look = await self._write(lambda records: ParkedActions(records).look(places), "").future
+        return found
+
+    async def version(self) -> int:
+        """Return a number that changes with whatever others write to the file; it waits for no lock."""
+        if self._writer is None:
+            raise JournalError(self._path, "it is not open", "")
+        try:
+            rows = await self._writer._connection.execute_fetchall("PRAGMA data_version")
+        except Exception as error:
+            raise JournalError(self._path, reason(error), "") from error
+        return int(next(iter(rows))[0])
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -49,12 +50,66 @@ class Records:
         """Undo a `begin` whose caller never heard of it."""
         if begun is not None and begun.fresh:
             self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
-        elif begun is not None and begun.taken:
-            self.release(key)
+        elif begun is not None and begun.taken:  # handlers that run are those of others here, who go on
+            self._change(key, "owner = ''")
 
     def note(self, key: str, note: str) -> None:
         """Keep what the start found out."""
         self._change(key, "note = ?", note)
+
+    def reserve(self, key: str, note: str, among: str) -> bool:
+        """
+        Keep the note of a start, unless one *among* those of that name is under way whose run is not known.
+
+        One that has died counts as under way for as long as its run may yet be shown.
+        """
+        now = time.time()
+        for owner, recovers, shown_by in self._others(key, among):
+            if now < shown_by or (not recovers and self._owners.alive(owner)):
+                return False
+        self.note(key, note)
+        return True
+
+    def claim(self, key: str, run_id: str) -> str:
+        """
+        Tell whose a run is that was found by looking: "ours", which is kept, or "theirs".
+
+        It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
+        """
+        note, created = self._do(
+            "SELECT note, created FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
+        ).fetchone()
+        taken = self._do(
+            "SELECT 1 FROM work WHERE vendor = ? AND updated >= ? AND key <> ? AND ("
+            " json_valid(run) AND json_extract(run, '$.ref.id') = ?"
+            " OR json_valid(note) AND json_extract(note, '$.found') = ?) LIMIT 1",
+            (self._vendor, created, key, run_id, run_id),
+        ).fetchone()
+        if taken is not None:
+            return "theirs"
+        kept = json.loads(note or "{}")
+        if kept.get("recovers") and "among" in kept:
+            others = self._others(key, kept["among"])
+            if any(self._owners.alive(owner) for owner, recovers, _ in others if not recovers):
+                return "open"
+            if others:
+                return "unclear"
+        self.note(key, json.dumps({**kept, "found": run_id}))
+        return "ours"
+
+    def _others(self, key: str, among: str) -> list[tuple[str, bool, float]]:
+        """
+        Return the other starts of one name whose run is not known.
+
+        That is: who is at it, whether that is to recover it, and by when, of the epoch, its run is shown.
+        """
+        rows = self._do(
+            "SELECT owner, json_extract(note, '$.recovers'), json_extract(note, '$.at'), json_extract(note, '$.shown')"
+            " FROM work WHERE vendor = ? AND state <> 'done' AND state = 'starting' AND key <> ? AND json_valid(note)"
+            " AND json_extract(note, '$.among') = ? AND json_extract(note, '$.found') IS NULL",
+            (self._vendor, key, among),
+        )
+        return [(owner, bool(recovers), (at or 0.0) + (shown or 0.0)) for owner, recovers, at, shown in rows.fetchall()]
 
     def saw(self, key: str, run: str, done: bool) -> None:
         """Keep a state; one that comes after the end changes nothing."""
@@ -114,11 +169,13 @@ class Records:
         elif handled is not None and handled.fresh:
             self.let_go(key, handled.run_id, handled.action_id)
 
-    def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> None:
-        """Keep the answer to an action."""
+    def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> Handling:
+        """Keep the answer to an action, unless one was given by hand meanwhile; return what is kept."""
         place = (self._id_of(key), run_id, action_id)
-        self._present(place)
-        self._amend(place, "state = 'answered', output = ?, is_error = ?, owner = ?", output, is_error, self._owners.me)
+        if self._present(place).state == "running":
+            what = "state = 'answered', output = ?, is_error = ?, owner = ?"
+            self._amend(place, what, output, is_error, self._owners.me)
+        return self._present(place)
 
     def let_go(self, key: str, run_id: str, action_id: str) -> None:
         """Delete an action whose handler gave no answer, unless somebody else's handler is at it."""

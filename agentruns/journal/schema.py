@@ -44,7 +44,27 @@ _VERSION_1: Final = (
     """,
 )
 
-STEPS: Final = (_VERSION_1,)
+_VERSION_2: Final = (
+    """
+    CREATE TABLE parked (
+        id INTEGER PRIMARY KEY,
+        vendor TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        action_id TEXT NOT NULL,
+        key TEXT,
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'answered', 'refused', 'withdrawn')),
+        asked REAL NOT NULL,
+        expires REAL,
+        output TEXT,
+        run TEXT NOT NULL,
+        UNIQUE (vendor, run_id, action_id)
+    )
+    """,
+    "CREATE INDEX changed ON work (vendor, updated)",
+    "CREATE INDEX waiting ON parked (id, asked) WHERE state = 'waiting'",
+)
+
+STEPS: Final = (_VERSION_1, _VERSION_2)
 """What brings a file from each version to the next, the first from nothing; a new version is one more entry."""
 
 

@@ -14,12 +14,12 @@ from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownE
 from agentruns.model import (
     Flow,
     Hold,
-    Note,
     Pause,
     Request,
     Response,
     Run,
     RunStatus,
+    Verdict,
 )
 
 from .catalog import get_agent
@@ -55,11 +55,14 @@ def start(origin: Dispatch) -> Flow[Run]:
     """Fire a trigger (agents/run) and find the run that this started (agents/list-runs)."""
     agent_id = origin.agent_id
     trigger_id = origin.trigger_id or (yield from _only_trigger(agent_id))
-    yield Hold(f"{NAME} {agent_id} {trigger_id}")
-    sought = _Sought.after((yield from list_runs(agent_id, limit=100)).items, trigger_id)
+    among = _among(agent_id, trigger_id)
+    yield Hold(among)
+    while True:
+        sought = _Sought.after((yield from list_runs(agent_id, limit=100)).items, trigger_id)
+        if (yield from wire.noted(sought.parked(), among, sum(_LOOKS))):
+            break
     body = wire.given({"trigger_id": trigger_id, "payload": origin.payload})
     request = Request("POST", wire.path("agents", agent_id, "run"), json=body)
-    yield Note(sought.parked())
     try:
         answer = _dispatched((yield request))
     except OutcomeUnknownError as error:
@@ -80,13 +83,18 @@ def recover(origin: Dispatch, note: Mapping[str, Any]) -> Flow[Run]:
 
     None may be found because the trigger was never fired: that, too, is `OutcomeUnknownError`.
     """
-    yield Hold(f"{NAME} {origin.agent_id} {note['trigger_id']}")
+    yield Hold(_among(origin.agent_id, note["trigger_id"]))
     since = None if note["since"] is None else datetime.fromisoformat(note["since"])
     request = Request("POST", wire.path("agents", origin.agent_id, "run"))
     told = "the process that was about to send it ended before it noted an answer"
     return (
         yield from _find(request, origin.agent_id, _Sought(note["trigger_id"], frozenset(note["known"]), since), told)
     )
+
+
+def _among(agent_id: str, trigger_id: str) -> str:
+    """Return a name for the starts of which nobody can tell whose run is whose."""
+    return f"{NAME} {agent_id} {trigger_id}"
 
 
 def _only_trigger(agent_id: str) -> Flow[str]:
@@ -171,7 +179,18 @@ def _find(
             cause, trouble = error, f" (a look failed: {error})"
             continue
         if len(found) == 1:
-            return found[0] if found[0].status.in_flight else (yield from _whole(found[0]))
+            (only,) = found
+            whose = yield from wire.claimed(only.id)
+            if whose is Verdict.OURS:
+                return only if only.status.in_flight else (yield from _whole(only))
+            if whose is Verdict.THEIRS:
+                sought = evolve(sought, known=sought.known | {only.id})
+                continue
+            raise OutcomeUnknownError(
+                request,
+                f"{told}; run {only.id} of trigger {sought.trigger_id} is new, and may be that of another start which "
+                "died before it heard an answer",
+            ) from cause
         if found:
             raise OutcomeUnknownError(
                 request,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import optional
 
 from agentruns import check, codec, wire
@@ -22,6 +22,7 @@ from agentruns.model import (
     Pause,
     Request,
     Run,
+    Verdict,
 )
 
 from .catalog import context_of, create_thread
@@ -84,11 +85,15 @@ def start(origin: RunRequest) -> Flow[Run]:
         thread = yield from create_thread(**body)
         sought = _Sought(thread.id, origin.type, thread.created_at.replace(microsecond=0))  # some times are in seconds
         body = {"type": origin.type, "thread_id": thread.id}
+        yield Note(sought.parked())
     else:
-        yield Hold(f"{NAME} thread {origin.thread_id}")  # two starts on one thread could not be told apart
-        sought = yield from _before(origin.thread_id, origin.type)
+        among = f"{NAME} thread {origin.thread_id}"  # two starts on one thread could not be told apart
+        yield Hold(among)
+        while True:
+            sought = yield from _before(origin.thread_id, origin.type)
+            if (yield from wire.noted(sought.parked(), among, sum(_GRACE))):
+                break
     request = Request("POST", wire.path("runs"), json=body)
-    yield Note(sought.parked())
     try:
         response = yield request
     except OutcomeUnknownError as error:
@@ -145,7 +150,14 @@ def _settled(lost: OutcomeUnknownError, sought: _Sought) -> Flow[Run]:
             if not isinstance(error, NO_ANSWER):
                 break  # the client is closed, or cannot send
         if len(found) == 1:
-            return next(iter(found.values()))
+            (only,) = found.values()
+            whose = yield from wire.claimed(only.id)
+            if whose is Verdict.OURS:
+                return only
+            if whose is Verdict.THEIRS:
+                sought, found = evolve(sought, known=sought.known | {only.id}), {}
+                continue
+            trouble = ", which may be that of another start that died before it heard an answer"
         if found:
             break
     raise OutcomeUnknownError(
