@@ -808,12 +808,11 @@ async def test_the_token_shows_in_no_failure_that_the_server_is_innocent_of(
     [
         reset,
         hang_up,
-        reply(BODY, 401, **ECHO),
         raw(OPENED[:-2] + HEAD_ECHO[17:] + b"Content-Length: 9999\r\n\r\n" + BODY),
         raw(HEAD_ECHO + TOKEN.encode() + b" : \x00\r\n\r\n"),
         drip(HEAD_ECHO + b"\r\n" + BODY, 0.01),
     ],
-    ids=["reset", "hang up", "refused", "cut", "garbled", "cancelled"],
+    ids=["reset", "hang up", "cut", "garbled", "cancelled"],
 )
 async def test_the_token_shows_in_no_failure_to_listen(act: Act, everything: pytest.LogCaptureFixture) -> None:
     debugged()
@@ -822,6 +821,17 @@ async def test_the_token_shows_in_no_failure_to_listen(act: Act, everything: pyt
             await asyncio.wait_for(transport.listen(EVENTS, lambda: None), 0.1)
 
     assert_hidden(told(caught.value))
+    assert_hidden(everything.text)
+
+
+async def test_the_token_shows_in_no_refusal_to_be_listened_to(everything: pytest.LogCaptureFixture) -> None:
+    debugged()
+    async with Server(reply(BODY, 401, **ECHO)) as server, sending(server) as transport:
+        refusal = await transport.listen(EVENTS, lambda: None)
+
+    assert refusal is not None
+    assert_hidden(repr(refusal) + repr(refusal.headers))
+    assert refusal.headers["x-echo"] == "Bearer [token]"
     assert_hidden(everything.text)
 
 
