@@ -239,7 +239,11 @@ async def tour_origami(client: Client, emulator: Emulator[Any]) -> None:
     asked = await client.fetch(asked)
     while asked.status.in_flight:
         asked = await client.fetch(asked)
-    await client.resume(asked, [ToolOutput(asked.actions[0], "Any"), ToolOutput(asked.actions[1], output=True)])
+    assert await do(origami.answered_by(asked)) is None
+    after = await client.resume(asked, [ToolOutput(asked.actions[0], "Any"), ToolOutput(asked.actions[1], output=True)])
+    followed = await do(origami.answered_by(asked))
+    assert followed is not None
+    assert followed.ref == after.ref
     await client.result(origami.Prompt("Stop early."), tools={"continue": lambda: None})
 
     hanging = await client.start(origami.Prompt("Hang on.", agent_id=agent))

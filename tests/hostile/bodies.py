@@ -288,6 +288,7 @@ async def origami_tour() -> Recorder:
             outputs = [ToolOutput(action, "Any") for action in last.actions]
             await do("resume", partial(origami.resume, last, outputs))
             await asyncio.sleep(60.0)
+            await do("answer", partial(origami.answered_by, last))
     hanging = await do("start to hang", lambda: origami.start(origami.Prompt("Hang on.", agent_id=agent)))
     busy = origami.Prompt("Wait.", agent_id=agent, busy_wait=30.0)
     with suppress(AgentRunsError):
