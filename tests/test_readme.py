@@ -1,19 +1,14 @@
 """Every Python block of the README runs, against the emulator."""
 
-import asyncio
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
-from aiohttp.test_utils import TestServer
 
-from agentruns import connect, narrative
 from agentruns.emulator import Call, Emulator, Turn
 
 README = Path(__file__).parent.parent / "README.md"
@@ -61,33 +56,6 @@ def test_the_one_screen_example_answers_its_tool_and_prints_the_answer() -> None
     ).stdout
     assert "requires_action" in shown
     assert "confirm_booking" in shown.splitlines()[-1]
-
-
-def test_the_web_handler_serves_the_states_of_a_run() -> None:
-    scope: dict[str, Any] = {"__name__": "handler"}
-    exec(BLOCKS["In a web handler (1)"], scope)
-
-    async def visit() -> str:
-        async with connect(narrative) as client:
-            config = narrative.Config(
-                model="m",
-                data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
-                max_iterations=1,
-                max_tokens=1,
-                output_format_schema=narrative.TEXT_SCHEMA,
-            )
-            conversation = await client.perform(narrative.create_conversation(config))
-            run = await client.start(narrative.UserMessage(conversation.id, "Hello"))
-        async with (
-            TestServer(scope["app"]) as server,
-            aiohttp.ClientSession() as session,
-            session.get(server.make_url(f"/runs/{run.id}/states")) as answer,
-        ):
-            return await answer.text()
-
-    events = asyncio.run(visit()).strip().split("\n\n")
-    assert all(event.startswith("data: {") for event in events)
-    assert '"completed"' in events[-1]
 
 
 def test_the_set_up_commands_are_one_line_each() -> None:

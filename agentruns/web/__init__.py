@@ -1,0 +1,29 @@
+"""
+A run for those who look at it over the web: states as server-sent events, one run followed for many watchers.
+
+`Feeds` follows runs in the background and shares each among any number of watchers; `events` is the simple case of one
+stream for one watcher. `agentruns.web.asgi` (Starlette, FastAPI) and `agentruns.web.aiohttp` make responses of either;
+`chunks` and `HEADERS` do for any other framework.
+"""
+
+from __future__ import annotations
+
+from agentruns.inbox import Inbox
+
+from .events import HEADERS, Event, Events, Shown, chunks, encode, events, public
+from .feed import Feed, Feeds, Watcher
+
+__all__ = [
+    "HEADERS",
+    "Event",
+    "Events",
+    "Feed",
+    "Feeds",
+    "Inbox",
+    "Shown",
+    "Watcher",
+    "chunks",
+    "encode",
+    "events",
+    "public",
+]

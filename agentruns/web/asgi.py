@@ -1,0 +1,75 @@
+"""A response of events for Starlette and FastAPI, by sse-starlette."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING
+
+import anyio
+
+from agentruns.errors import ConfigurationError
+
+from .events import HEADERS, PING, Event, steps
+from .feed import Watcher
+
+if TYPE_CHECKING:  # extras, imported when they are first used
+    from sse_starlette import ServerSentEvent
+    from starlette.background import BackgroundTask
+    from starlette.responses import Response
+
+SEND_SECONDS = 120.0
+"""How long a client may take nothing of what it is sent before it is given up."""
+
+GRACE_SECONDS = 1.0
+"""How long a response may take to end properly when the server stops, before it is cut off."""
+
+
+def sse_response(
+    events: AsyncGenerator[Event, None],
+    *,
+    ping: float = PING,
+    send_timeout: float | None = SEND_SECONDS,
+    headers: Mapping[str, str] | None = None,
+    background: BackgroundTask | None = None,
+) -> Response:
+    """
+    Return the response that sends *events*: of `feeds.watch(...)`, `feed.watch(...)` or `events(stream)`.
+
+    A heartbeat goes out every *ping* seconds; a client that takes nothing for *send_timeout* seconds is given up. When
+    the client leaves, or the server stops, the events are closed. A client that has seen the end is answered 204.
+    Raise `ConfigurationError` if the extra `web` is not installed.
+    """
+    try:
+        from sse_starlette import EventSourceResponse
+        from starlette.responses import Response
+    except ImportError as error:
+        raise ConfigurationError(
+            f"events for Starlette need more than the core ({error}): run `pip install 'agentruns[web]'`"
+        ) from error
+
+    if isinstance(events, Watcher) and events.is_done:
+        return Response(status_code=204, background=background)
+    stop = anyio.Event()
+    return EventSourceResponse(
+        _sent(events, stop),
+        headers={**HEADERS, **(headers or {})},
+        ping=ping,
+        sep="\n",
+        send_timeout=send_timeout,
+        background=background,
+        shutdown_event=stop,
+        shutdown_grace_period=GRACE_SECONDS,
+    )
+
+
+async def _sent(events: AsyncGenerator[Event, None], stop: anyio.Event) -> AsyncGenerator[ServerSentEvent, None]:
+    """Say each event in the library's words; a generator, since that is closed when the response is cut off."""
+    from sse_starlette import ServerSentEvent
+
+    taken = steps(events, stop=stop)
+    try:
+        async for event in taken:
+            if event is not None:
+                yield ServerSentEvent(event.data, event=event.name, id=event.id, sep="\n")
+    finally:
+        await taken.aclose()

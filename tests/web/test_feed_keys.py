@@ -1,0 +1,35 @@
+"""Feeds of a client with a journal."""
+
+from pathlib import Path
+
+import pytest
+
+from agentruns import Backoff, Client, Retry, RunStatus
+from agentruns.dialects import load
+from agentruns.journal import Journal
+from agentruns.web import Feeds
+from tests.kit import START, run
+from tests.web.kit import MESSAGE, story
+
+QUICK = Backoff(initial=0.01, factor=1.0, jitter=0.0)
+
+
+@pytest.mark.asyncio
+async def test_a_key_is_a_name_that_outlives_the_process(tmp_path: Path) -> None:
+    wire = story(run("running"), run("running"), run("completed"))
+
+    def opened() -> Client:
+        journal = Journal(tmp_path / "work.db", "narrative")
+        return Client(load("narrative"), wire, retry=Retry(), schedule=QUICK, journal=journal)
+
+    async with opened() as client, Feeds(client) as feeds:
+        first = feeds.open(MESSAGE, key="invoice-17")
+        assert feeds.open(MESSAGE, key="invoice-17") is first
+        assert feeds.get("invoice-17") is first
+        begun = await first.started()
+    async with opened() as client, Feeds(client) as feeds:
+        again = await feeds.open(MESSAGE, key="invoice-17").ended()
+
+    assert again.status is RunStatus.COMPLETED
+    assert again.id == begun.id
+    assert len(wire.times(START)) == 1
