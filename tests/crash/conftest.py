@@ -1,0 +1,34 @@
+"""What a thorough run has covered is told at its end."""
+
+import gc
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+if sys.platform == "win32":  # there is no such signal, no fork and no uvloop, and no open file can be moved away
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _thawed() -> Iterator[None]:
+    """Let garbage be looked for everywhere again."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no client look for its version on the disk: thousands of them are made."""
+    monkeypatch.setattr("agentruns.telemetry._version", lambda: "")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if sys.platform == "win32":
+        return
+    from tests.crash.kit import EXHAUSTIVE, counted
+    from tests.crash.steps import cuts
+
+    if EXHAUSTIVE:
+        for name, number in [*sorted(counted.items()), *sorted((f"cut off: {what}", n) for what, n in cuts.items())]:
+            terminalreporter.write_line(f"{number:8} {name}")
