@@ -1,0 +1,265 @@
+"""
+The package broken on purpose, one mechanism at a time: what the laws are worth.
+
+A mutation replaces a function of the package while a seed is played. Each must break a law within a bounded number of
+seeds; one that does not is either no mechanism that anything depends on, or shows that a law is missing.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+from unittest import mock
+
+from attrs import evolve, frozen
+
+from agentruns import client, flow, keyed, stream, watch
+from agentruns.budget import Budget
+from agentruns.dialects.origami import admission, runs
+from agentruns.errors import APIError
+from agentruns.journal import Journal
+from agentruns.journal.records import Records
+from agentruns.model import Request
+from agentruns.poller import Poller
+from agentruns.stream import RunStream
+from agentruns.watch import Watch
+
+from . import disk
+from .stands import STANDS
+
+Patch = tuple[Any, str, Any]
+ALL: Final = tuple(STANDS)
+
+
+@frozen
+class Mutation:
+    """One mechanism, what takes its place, and the vendors that depend on it."""
+
+    name: str
+    patches: Callable[[], Sequence[Patch]]
+    vendors: Sequence[str] = ALL
+    why: str = ""
+    """Why no law can notice it, if none can."""
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _minted(starts: bool) -> Sequence[Patch]:
+    """Mint the ids of starts, or of answers, anew for each attempt."""
+    call = client.Client._call
+
+    async def minted(self: Any, request: Request) -> Any:
+        body, new = request.json, str(uuid.UUID(int=random.getrandbits(128), version=4))
+        if request.method == "POST" and isinstance(body, Mapping):
+            if "client_op_id" in body and (body["payload"]["kind"] == "user_message") is starts:
+                request = evolve(request, json={**body, "client_op_id": new})
+            if "Idempotency-Key" in request.headers and body["prompt"].startswith("do w") is starts:
+                request = evolve(request, headers={"Idempotency-Key": new})
+        return await call(self, request)
+
+    return [(client.Client, "_call", minted)]
+
+
+def _repeated() -> Sequence[Patch]:
+    exchange = flow._exchange
+
+    async def repeated(request: Request, *rest: Any) -> Any:
+        return await exchange(evolve(request, idempotent=True), *rest)
+
+    return [(flow, "_exchange", repeated)]
+
+
+def _fresh(what: str) -> Sequence[Patch]:
+    original = getattr(Records, what)
+
+    def fresh(*args: Any, **options: Any) -> Any:
+        return evolve(original(*args, **options), fresh=True)
+
+    return [(Records, what, fresh)]
+
+
+def _answers_of_streams() -> Sequence[Patch]:
+    original = RunStream._answer
+
+    async def dropping(self: Any, *args: Any) -> Any:
+        try:
+            return await original(self, *args)
+        except Exception:
+            self._answers, self._handled = {}, False
+            raise
+
+    return [(RunStream, "_answer", dropping)]
+
+
+def _apart() -> Sequence[Patch]:
+    follow = Poller.follow
+
+    def apart(self: Any, ref: Any) -> Watch:
+        self._watches.pop(ref.id, None)
+        return follow(self, ref)
+
+    return [(Poller, "follow", apart)]
+
+
+def _no_answers_counted() -> Sequence[Patch]:
+    take = Budget._take
+
+    def counting(self: Any, now: float) -> None:
+        take(self, now)
+        if self.limit is not None:
+            self._returning.append(now + self.limit.seconds)
+
+    def leaving(self: Any) -> None:
+        if self.limit is not None and self._line and self._timer is None:
+            self._go_on()
+
+    return [(Budget, "_take", counting), (Budget, "leave", leaving)]
+
+
+def _drop_goes_on() -> Sequence[Patch]:
+    drop = Poller.drop
+
+    def dropping(self: Any, watched: Watch) -> None:
+        watched.worker = None
+        drop(self, watched)
+
+    return [(Poller, "drop", dropping)]
+
+
+def _no_locks() -> Sequence[Patch]:
+    perform = flow.perform
+
+    async def alone(wanted: Any, send: Any, problem: Any, retry: Any, _locks: Any = None, note: Any = None) -> Any:
+        return await perform(wanted, send, problem, retry, None, note)
+
+    return [(client, "perform", alone)]
+
+
+def _cut() -> Sequence[Patch]:
+    async def once(self: Any, make: Any, **_: Any) -> Any:
+        return await make()
+
+    return [(RunStream, "_once", once)]
+
+
+def _kept_claims() -> Sequence[Patch]:
+    async def waiting(_self: Any, write: Any, _undo: Any) -> Any:
+        return await write.future
+
+    return [(Journal, "_or_undo", waiting)]
+
+
+def _reopened() -> Sequence[Patch]:
+    saw = Records.saw
+
+    def reopening(self: Any, key: str, run: str, done: bool, **options: Any) -> None:
+        saw(self, key, run, False, **options)
+
+    return [(Records, "saw", reopening)]
+
+
+def _impatient() -> Sequence[Patch]:
+    return [(Watch, "given_up_at", lambda self, _: self.lost_since or 0.0)]
+
+
+async def _unguarded(work: Any) -> Any:
+    return await work
+
+
+MUTATIONS: Final[Sequence[Mutation]] = (
+    Mutation("the id of a start is minted anew for each attempt", lambda: _minted(True), ("narrative", "origami")),
+    Mutation("the id of an answer is minted anew for each attempt", lambda: _minted(False), ("narrative", "origami")),
+    Mutation("what must not be repeated is repeated", _repeated, ("middesk", "conduit")),
+    Mutation("the journal begins afresh each time", lambda: _fresh("begin")),
+    Mutation("every handler is fresh", lambda: _fresh("handle"), ("narrative", "middesk", "origami")),
+    Mutation("the journal keeps no answers", lambda: [(Records, "answered", _nothing)], ("narrative", "middesk")),
+    Mutation("a stream keeps no answers when posting fails", _answers_of_streams, ("narrative", "middesk", "origami")),
+    Mutation("the journal keeps no notes", lambda: [(Records, "note", _nothing)], ("middesk", "conduit")),
+    Mutation("the journal keeps no states", lambda: [(Records, "saw", _nothing)]),
+    Mutation("the journal keeps work open that is done", _reopened),
+    Mutation("the journal keeps starts that were refused", lambda: [(Records, "forget_start", _nothing)]),
+    Mutation("the journal keeps claims that nobody heard of", _kept_claims),
+    Mutation(
+        "writes are not waited for to the end",
+        lambda: [(keyed, "to_the_end", _unguarded)],
+        why="a write that was asked for is done, whatever happens to its caller: only the order may differ",
+    ),
+    Mutation("owners live for ever", lambda: [(disk.Locks, "alive", lambda self, owner: owner != "")]),
+    Mutation("owners are taken for dead", lambda: [(disk.Locks, "alive", lambda self, owner: owner == self.me)]),
+    Mutation("a key is not left when nobody follows it", lambda: [(keyed.Keys, "leave", _nothing)]),
+    Mutation("a key takes any origin", lambda: [(keyed.KeyedWork, "_check", _nothing)]),
+    Mutation(
+        "a start that died is begun anew instead of looked for",
+        lambda: [(keyed, "Recovers", type("Nobody", (), {}))],
+        ("middesk", "conduit"),
+    ),
+    Mutation("a run may go back", lambda: [(watch, "goes_back", _never), (stream, "goes_back", _never)]),
+    Mutation("each stream has a watch of its own", _apart),
+    Mutation("a stream that leaves goes on listening", lambda: [(Poller, "leave", _nothing)]),
+    Mutation("letting go of a run ends no read", _drop_goes_on),
+    Mutation("the budget counts from when a request was sent", _no_answers_counted),
+    Mutation("the budget gives no rest", lambda: [(Budget, "rest", _nothing)]),
+    Mutation("what waits for a connection gives no rest", lambda: [(Budget, "rested", _at_once)]),
+    Mutation(
+        "a refusal after doubt is taken for clear",
+        lambda: [(APIError, "after_doubt", property(_never, _nothing))],
+        ("narrative", "origami"),
+    ),
+    Mutation("what Origami forgets is not looked for", lambda: [(admission, "_look", _nobody)], ("origami",)),
+    Mutation(
+        "what the vendor was asked yesterday is asked again",
+        lambda: [(keyed.Keys, "is_forgotten", _never)],
+        ("origami",),
+    ),
+    Mutation(
+        "a run that another key has found is found again",
+        lambda: [(Records, "claim", lambda self, key, run_id: "ours")],
+        ("middesk", "conduit"),
+    ),
+    Mutation("holds hold nobody", _no_locks, ("conduit", "middesk")),
+    Mutation("a step that is cut off cuts off its work", _cut),
+    Mutation(
+        "an answered pause is answered again",
+        lambda: [(RunStream, "_is_stale", _never), (Watch, "_is_old_pause", _never)],
+        ("middesk",),
+    ),
+    Mutation("lost contact is not borne with", _impatient),
+    Mutation("a run that is not visible yet is missing", lambda: [(Watch, "is_fresh", lambda self, now: False)]),
+    Mutation("cut answers are taken for whole", lambda: [(flow, "undecodable", _nothing)]),
+    Mutation("deadlines do not come", lambda: [(RunStream, "_deadline", property(lambda self: float("inf")))]),
+    Mutation(
+        "replays of Origami are taken for news",
+        lambda: [(admission, "is_replay", _never), (runs, "is_replay", _never)],
+        ("origami",),
+    ),
+)
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+async def _at_once(*_: Any) -> None:
+    pass
+
+
+def _nobody(*_: Any) -> Iterator[None]:
+    yield from ()
+
+
+BY_NAME: Final[Mapping[str, Mutation]] = {each.name: each for each in MUTATIONS}
+
+
+@contextmanager
+def mutated(name: str | None) -> Iterator[None]:
+    """Break the package in one way."""
+    with ExitStack() as stack:
+        if name is not None:
+            for where, what, instead in BY_NAME[name].patches():
+                stack.enter_context(mock.patch.object(where, what, instead))
+        yield
