@@ -43,13 +43,15 @@ class Budget:
         self.on_change: Callable[[], None] = lambda: None
         self._free = limit.count if limit else 0
         self._returning: deque[float] = deque()  # when the places of answered requests come free
-        self._gap = limit.seconds / limit.count if limit else 0.0
+        self._gap = limit.seconds / limit.count if limit and limit.count else 0.0
         self._next_poll = 0.0
         self._rest_until = 0.0
         self._rest_because: Exception | None = None
         self._line: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._until = math.inf
+        self._owed = 0
 
     @property
     def used(self) -> float:
@@ -57,7 +59,7 @@ class Budget:
         if self.limit is None:
             return 0.0
         self._collect(asyncio.get_running_loop().time())
-        return 1 - self._free / self.limit.count
+        return 1 - self._free / self.limit.count if self.limit.count else 0.0
 
     # Calls ------------------------------------------------------------------------------------------------------------
 
@@ -138,6 +140,26 @@ class Budget:
         if until > self._rest_until:
             self._rest_until, self._rest_because = until, because
 
+    # A limit that others share ----------------------------------------------------------------------------------------
+
+    def resize(self, change: int, until: float = math.inf) -> None:
+        """
+        Have *change* places more, or fewer as they come free: then they may be used elsewhere. `limit` tells how many.
+
+        Nothing is sent from the time *until* of the loop on, unless this is called again: by then others may have all.
+        """
+        self._until = until
+        self._owed = max(-change, 0)
+        self._add(max(change, 0))
+        self._collect(asyncio.get_running_loop().time())
+        self._go_on()
+
+    def _add(self, change: int) -> None:
+        assert self.limit is not None
+        count, seconds = self.limit.count + change, self.limit.seconds
+        self.limit, self._free = Limit(count, seconds), self._free + change
+        self._gap = seconds / count if count else 0.0
+
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _wait(self, now: float) -> float:
@@ -148,6 +170,8 @@ class Budget:
         if self.limit is None:
             return rest
         self._collect(now)
+        if now >= self._until:
+            return math.inf
         if self._free:
             return rest
         return max(rest, self._returning[0] - now) if self._returning else math.inf
@@ -156,6 +180,10 @@ class Budget:
         while self._returning and self._returning[0] <= now:
             self._returning.popleft()
             self._free += 1
+        if self._owed and self._free:
+            paid = min(self._owed, self._free)
+            self._owed -= paid
+            self._add(-paid)
 
     def _take(self, now: float) -> None:
         if self.limit is not None:

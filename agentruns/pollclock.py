@@ -179,6 +179,26 @@ class PollClock:
         step = _grown(table, _elapsed("now", now)) - _grown(table, _elapsed("sent", sent))
         return step if polled else step / _NEVER_POLLED
 
+    def rest(self, elapsed: float) -> float | None:
+        """
+        Return how many seconds a run that has taken *elapsed* will take yet: as likely less as more.
+
+        None while nothing was learned.
+        """
+        if not self.observations:
+            return None
+        elapsed = _elapsed("elapsed", elapsed)
+        table = self._table or self._build()
+        goal, at = math.log(2), elapsed
+        for index in range(_bin(elapsed), _BINS):
+            width = _WIDTHS[index]
+            chance = 2 * ((table[index + 1] - table[index]) / width) ** 2  # h, out of sqrt(h/2)
+            end = _EDGES[index + 1] if index < _BINS - 1 else math.inf
+            if goal <= chance * (end - at):
+                return at + goal / chance - elapsed
+            goal, at = goal - chance * (end - at), end
+        raise AssertionError("the last bin has no end")
+
     def _build(self) -> array[float]:
         """Make the table: M at each edge. From the last bin down, since each needs the weight beyond it."""
         settings = self.settings

@@ -130,7 +130,17 @@ class Poller:
             lag=self._lag / self._ends if self._ends else None,
             budget=self._budget.used,
             lost=sum(watch.lost_since is not None for watch in self._watches.values()),
+            rest=self._rest(),
         )
+
+    def _rest(self) -> float | None:
+        """Return how many seconds the runs in flight are likely to take yet, all of them."""
+        rests = [
+            watch.clock.rest(max(self._now() - watch.began, 0.0))
+            for watch in self._watches.values()
+            if watch.open and watch.clock is not None
+        ]
+        return max((rest for rest in rests if rest is not None), default=None)
 
     # Who follows a run ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ class Stats:
     `ends`: runs, or parts of runs up to a pause, that were seen to end; `lag`: the mean seconds between such an end and
     the poll that saw it, estimated as half the time since the poll before, None while nothing has ended.
     `budget`: which part of the requests that may be sent is used, from 0 to 1. `lost`: runs whose vendor does not
-    answer at present.
+    answer at present. `rest`: the seconds after which the last of them is as likely over as not, by what was learned of
+    how long such runs take; None while nothing was.
     """
 
     watched: int
@@ -27,3 +28,4 @@ class Stats:
     lag: float | None
     budget: float
     lost: int
+    rest: float | None = None

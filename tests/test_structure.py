@@ -19,8 +19,10 @@ LAYERS = [
     "cli.commands",
     "cli.demo",
     "cli.report",
+    "cli.console",
     "cli.batch",
     "cli.batch.command",
+    "cli.batch.afar",
     "cli.batch.conversations",
     "cli.batch.progress",
     "cli.batch.output",
@@ -29,9 +31,34 @@ LAYERS = [
     "cli.arguments",
     "cli.display",
     "cli",
+    "console",
+    "console.app",
+    "console.live",
+    "console.views",
+    "console.trail",
+    "console.source",
+    "console.timeline",
+    "console.book",
+    "console.asks",
+    "console.forms",
+    "console.security",
+    "ray",
+    "ray.data",
+    "ray.engine",
+    "ray.worker",
+    "ray.extra",
+    "ray.shares",
+    "ray.intents",
     "",  # agentruns itself: the public names
+    "web.asgi",
+    "web.aiohttp",
+    "web",
+    "web.feed",
+    "web.events",
     "client",
     "batch",
+    "record",
+    "inbox",
     "stream",
     "steps",
     "keyed",
@@ -39,6 +66,7 @@ LAYERS = [
     "journal.journal",
     "journal.opening",
     "journal.ledger",
+    "journal.parked",
     "journal.records",
     "journal.writer",
     "journal.schema",
@@ -88,6 +116,7 @@ LAYERS = [
     "wire",
     "schedule",
     "model",
+    "notebook",
     "codec",
     "check",
     "errors",
@@ -151,7 +180,7 @@ def test_only_the_command_line_uses_the_emulator() -> None:
         for name, path in modules()
         if not name.startswith("emulator") and any(other.startswith("emulator") for other in imported(name, path))
     }
-    assert users == {"cli.commands", "cli.demo"}
+    assert users == {"cli.commands", "cli.console", "cli.demo"}
 
 
 def test_the_emulator_knows_nothing_of_the_client() -> None:

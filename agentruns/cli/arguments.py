@@ -83,6 +83,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     report.add_argument("output", metavar="OUTPUT", help="what `agentruns batch` wrote")
     report.add_argument("-o", "--html", metavar="PAGE", help="where the page goes (default: OUTPUT with .html)")
     report.add_argument("--png", metavar="PICTURE", help="write the figures as a PNG, too")
+
+    _console(_command(commands, "console", "show the runs of a journal on a web page, and answer what they ask"))
     return parser.parse_args(argv)
 
 
@@ -159,6 +161,14 @@ asks for, or 130 after Ctrl-C: the first takes no more rows and waits for those 
 In a template {column} stands for the row's column, {#} for its line, {{ and }} for braces. In a field of JSON the
 template is JSON whose texts are templates; "{column}" alone is the column's own value. A required field without a
 template is taken from the column of its name. An optional field whose one column is empty is left out.
+
+With --engine ray (extra: ray) workers of Ray follow the runs, on this machine or on the cluster that RAY_ADDRESS names;
+--limit and --budget are for all of them together. A worker that dies is begun anew, and attaches to the runs that it
+had started: on one machine by the journal, else by the ids of Narrative and Origami, which derive from the batch, the
+row's key and what it asks for. Middesk and Conduit have no such ids: without a journal that all machines share, a row
+of theirs whose worker dies is not started again, and reported as OutcomeUnknownError. Without a journal, a handler that
+a dead worker ran may be run again, and if this call itself dies, the next one starts rows of --conversation anew that
+were in flight. Ctrl-C works as above. The token is read from the environment of the workers, --tools from their disks.
 """
 
 
@@ -188,6 +198,11 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
     parser.add_argument("--delimiter", metavar="CHARACTER", help="between the cells of a CSV file (default: a comma)")
     parser.add_argument("--tools", metavar="MODULE:NAME", help="handlers: module:name or file.py:name")
     parser.add_argument("--limit", type=int, default=64, help="runs in flight at once, at most (default: 64)")
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="who follows the runs (default: this process)"
+    )
+    parser.add_argument("--workers", type=int, help="of Ray (default: 2, or one for each of its machines)")
+    parser.add_argument("--batch-name", metavar="NAME", help="of Ray: what ids derive from (default: OUTPUT's path)")
     parser.add_argument("--budget", type=float, help="requests per second, at most (default: the vendor's limit)")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each run (default: 600)")
     journal = parser.add_mutually_exclusive_group()
@@ -221,6 +236,29 @@ def _origin(parser: argparse.ArgumentParser, dialect: Dialect, *, templates: boo
 def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:
     kind = "text" if _is_text(field) else "JSON"
     return f"{kind}; by default the column {field.name}" if needed else kind
+
+
+def _console(parser: argparse.ArgumentParser) -> None:
+    """Offer what `console` takes."""
+    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="the file that `connect(..., journal=...)` keeps")
+    parser.add_argument(
+        "--emulator", metavar="VENDOR", choices=NAMES, help="instead of a journal, try it on an emulated vendor"
+    )
+    parser.add_argument("--vendor", choices=NAMES, help="follow and answer runs of this vendor only")
+    parser.add_argument(
+        "--token-env", metavar="NAME", help="the environment variable with the token of --vendor, if not the usual one"
+    )
+    parser.add_argument("--base-url", help="another base URL than that of --vendor")
+    parser.add_argument("--insecure", action="store_true", help="allow the token over plain http to another host")
+    parser.add_argument(
+        "--answers", metavar="FILE", help="JSON: by the name of a tool, the JSON Schema of what it answers"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; a free one by default")
+    parser.add_argument(
+        "--expose", action="store_true", help="allow a --host that others can reach: they see what you see, unencrypted"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
 
 
 def _connection(parser: argparse.ArgumentParser) -> None:

@@ -202,6 +202,12 @@ async def _report(wanted: argparse.Namespace, _: _Seen) -> int:
     return report(wanted)
 
 
+async def _console(wanted: argparse.Namespace, _: _Seen) -> int:
+    from agentruns.cli.console import console
+
+    return await console(wanted)
+
+
 def _where(name: str, emulator: Emulator[Vendor], *, json: bool) -> str:
     if json:
         return codec.encode({"vendor": name, "base_url": emulator.base_url, "token": emulator.token}).decode()
@@ -222,4 +228,5 @@ _COMMANDS = {
     "list": _list,
     "batch": _batch,
     "report": _report,
+    "console": _console,
 }

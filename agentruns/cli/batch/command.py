@@ -12,34 +12,35 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from attrs import frozen
 
-from agentruns import check, codec
+from agentruns import check, codec, record
+from agentruns.batch import Batch
 from agentruns.cli import arguments
 from agentruns.client import Client, connect
-from agentruns.dialect import Dialect, Times
+from agentruns.dialect import Dialect
 from agentruns.dialects import load
 from agentruns.errors import (
     APIError,
     ConfigurationError,
-    DeadlineExceededError,
     JournalError,
     OutcomeUnknownError,
-    RunFailedError,
-    StalledError,
 )
-from agentruns.model import Flow, Outcome, Request, Response, Run, RunRef, RunStatus
+from agentruns.model import Flow, Outcome, Request, Response, Run, RunRef
 from agentruns.tools import Tools
 
-from . import progress
+from . import afar, progress
 from .conversations import PENDING, Conversations
 from .output import INVALID, Known, Output
 from .rows import Problem, Rows, rows
 from .templates import Item, Mapper
+
+if TYPE_CHECKING:
+    from agentruns.ray.engine import Engine
 
 _CODES: Final = {"completed": 0, "failed": 1, INVALID: 2, "requires_action": 3, "unfinished": 4, "error": 5}
 _INTERRUPTED: Final = 130
@@ -72,11 +73,21 @@ async def batch(wanted: argparse.Namespace) -> int:
     if wanted.dry_run:
         return _dry_run(source, mapper, dialect, conversations, json=wanted.json)
     path = _place(wanted.output, source)
-    journal = None if wanted.no_journal else wanted.journal or f"{path}.journal"
-    client = connect(dialect, base_url=wanted.base_url, insecure=wanted.insecure, budget=wanted.budget, journal=journal)
-    with Output(path, wanted.vendor) as output:
-        async with client:
-            return await _Job(wanted, client, dialect, source, mapper, conversations, output).run(tools)
+    shown = sys.stdout
+    async with afar.engine(wanted, dialect, path, beside=conversations is not None) as engine:
+        journal = wanted.journal or f"{path}.journal" if engine is None else engine.journal
+        wanted.no_journal = wanted.no_journal or journal is None
+        client = connect(
+            dialect,
+            base_url=wanted.base_url,
+            insecure=wanted.insecure,
+            budget=wanted.budget if engine is None else engine.budget,
+            journal=None if wanted.no_journal else journal,
+        )
+        with Output(path, wanted.vendor) as output:
+            async with client:
+                job = _Job(wanted, client, dialect, source, mapper, conversations, output, engine, shown)
+                return await job.run(tools)
 
 
 def _place(output: str | None, source: Rows) -> Path:
@@ -170,6 +181,8 @@ class _Job:
         mapper: Mapper,
         conversations: Conversations | None,
         output: Output,
+        engine: Engine | None,
+        shown: TextIO,
     ) -> None:
         self._wanted = wanted
         self._client = client
@@ -178,6 +191,8 @@ class _Job:
         self._mapper = mapper
         self._conversations = conversations
         self._output = output
+        self._engine = engine
+        self._shown = shown
         self._tally = progress.Tally()
         self._turns: dict[int, _Turn] = {}
         self._open: set[str] = set()
@@ -192,15 +207,8 @@ class _Job:
         if not self._wanted.no_journal:
             self._open = {work.key async for work in self._client.unfinished()}
         wanted = self._wanted
-        self._view = progress.choose(json=wanted.json, quiet=wanted.quiet)
-        self._outcomes = self._client.batch(
-            self._take(),
-            limit=wanted.limit,
-            tools=tools,
-            timeout=wanted.timeout,
-            key=lambda turn: turn.key,
-            prepare=self._prepare,
-        )
+        self._view = progress.choose(json=wanted.json, quiet=wanted.quiet, out=self._shown)
+        self._outcomes = self._begun(tools)
         leave = threading.Event()
         beside = [asyncio.create_task(self._watch()), asyncio.create_task(self._count_rows(leave))]
         try:
@@ -223,6 +231,13 @@ class _Job:
             await asyncio.wait(beside)
             self._tell(lambda: self._view.close(self._picture()))
         return self._end()
+
+    def _begun(self, tools: Tools | None) -> Batch:
+        wanted, key = self._wanted, attrgetter("key")
+        if self._engine is not None:
+            return self._engine.batch(self._client, self._take(), key=key, prepare=self._prepare)
+        options: Any = {"limit": wanted.limit, "timeout": wanted.timeout, "key": key, "prepare": self._prepare}
+        return self._client.batch(self._take(), tools=tools, **options)
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
@@ -263,9 +278,10 @@ class _Job:
         """Return what starts an item that the journal does not know."""
         if turn.run is not None:
             return turn.run
+        origin = turn.item.origin
         if self._conversations is not None:
-            return await self._conversations.begin(self._client, turn.item.origin)
-        return turn.item.origin
+            origin = await self._conversations.begin(self._client, origin)
+        return afar.named(self._engine, origin, turn.key)
 
     def _refuse(self, problem: Problem) -> None:
         """Report a row that cannot be used."""
@@ -284,7 +300,7 @@ class _Job:
         """Enter how an item ended."""
         turn = self._turns.pop(outcome.index)
         error = self._other_work(turn, outcome) or outcome.error
-        status, failure = _status(error, outcome.run), _failure(error, outcome.run)
+        status, failure = record.status_of(error, outcome.run), record.failure_of(error, outcome.run)
         self._write(turn.item.key, turn.item.line, status, turn.attempt, turn.began, outcome.run, failure)
         if failure is not None:
             text = f"{failure['type']}: {failure['message']}"
@@ -315,24 +331,9 @@ class _Job:
         run: Run | None,
         failure: dict[str, Any] | None,
     ) -> None:
-        now = time.time()
-        usage = None if run is None else run.usage
-        self._output.append({
-            "key": key,
-            "line": line,
-            "status": status,
-            "output": None if run is None else _plain(run.output),
-            "failure": failure,
-            "usage": None if usage is None else codec.unstructure(usage),
-            "cost": _cost(run),
-            "started": _moment(began),
-            "ended": _moment(now),
-            "durations": {"total": round(max(now - began, 0.0), 3), "run": _lasted(self._dialect, run)},
-            "attempts": attempts,
-            "actions": [] if run is None or not run.actions else _plain(codec.unstructure(run.actions)),
-            "run": None if run is None else codec.unstructure(run.ref),
-            "vendor": self._dialect.NAME,
-        })
+        times = {"began": began, "ended": time.time()}
+        entry = record.line(self._dialect, key, status, run, failure, number=line, attempts=attempts, **times)
+        self._output.append(entry)
         self._tally.add(status)
         self._codes.add(_CODES[status])
 
@@ -354,6 +355,7 @@ class _Job:
 
     def _stop(self, why: str) -> None:
         self._stopping = why
+        self._tally.stopped = True
         self._outcomes.stop()
         self._tell(lambda: self._view.say(f"agentruns: {why}"))
 
@@ -375,13 +377,16 @@ class _Job:
     # Progress ---------------------------------------------------------------------------------------------------------
 
     def _picture(self) -> progress.Picture:
-        return self._tally.picture(self._outcomes.states(), self._client.stats())
+        flying = self._outcomes.states()
+        if self._engine is None:
+            return self._tally.picture(flying, self._client.stats())
+        return self._tally.picture(self._engine.states() if flying else {}, self._engine.stats())
 
     def _tell(self, tell: Callable[[], None]) -> None:
         try:
             tell()
         except BrokenPipeError:  # whoever read our lines has seen enough; the work goes on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._shown.fileno())
             self._view = progress.Quiet()
 
     async def _watch(self) -> None:
@@ -411,46 +416,3 @@ def _interrupts(act: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-
-
-def _status(error: Exception | None, run: Run | None) -> str:
-    if error is None:
-        return "completed"
-    if isinstance(error, RunFailedError):
-        return "failed"
-    if isinstance(error, DeadlineExceededError | StalledError):
-        return "unfinished"
-    if run is not None and run.status is RunStatus.REQUIRES_ACTION:
-        return "requires_action"
-    return "error"
-
-
-def _failure(error: Exception | None, run: Run | None) -> dict[str, Any] | None:
-    if error is None:
-        return None
-    if isinstance(error, RunFailedError) and run is not None and run.failure is not None:
-        return {"type": run.failure.type, "message": run.failure.message}
-    return {"type": type(error).__name__, "message": str(error)}
-
-
-def _plain(value: Any) -> Any:
-    try:
-        return codec.plain(value, "the output")
-    except ConfigurationError:
-        return repr(value)
-
-
-def _cost(run: Run | None) -> float | None:
-    """Return what the vendor says that the run has cost, in its own unit."""
-    cost = None if run is None else getattr(run.detail, "total_cost", None)
-    return cost if isinstance(cost, int | float) else None
-
-
-def _lasted(dialect: Dialect, run: Run | None) -> float | None:
-    """Return the seconds that the run took by the vendor's clock."""
-    began, ended = dialect.times(run) if run is not None and isinstance(dialect, Times) else (None, None)
-    return None if began is None or ended is None else round((ended - began).total_seconds(), 3)
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

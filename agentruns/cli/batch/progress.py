@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TextIO
 
 from attrs import frozen
 
@@ -34,8 +34,9 @@ class Picture:
     A moment of a batch.
 
     `done` counts what has ended in this call by status, `flying` what is in flight by state. `before` were done by
-    earlier calls; `total` is how many rows there are, None while that is not known. `rate` is items per second and
-    `left` how many seconds the rest will take at that rate, None where nothing tells. `stats` are the client's.
+    earlier calls; `total` is how many rows there are, None while that is not known. `rate` is items per second. `left`
+    is how many seconds it will take yet, None where nothing tells: for the rows to come at that rate, and then for the
+    runs that are in flight, as long as such runs have taken so far. `stats` are the client's.
     """
 
     seconds: float
@@ -71,6 +72,7 @@ class Tally:
         self.done: Counter[str] = Counter()
         self.before = 0
         self.total: int | None = None
+        self.stopped = False
         self._clock = clock
         self._began = clock()
         self._ends: deque[tuple[float, int]] = deque([(self._began, 0)])
@@ -87,9 +89,21 @@ class Tally:
             self._ends.popleft()
         since, before = self._ends[0]
         rate = (ended - before) / (now - since) if now > since and ended > before else None
-        rest = None if self.total is None else max(self.total - self.before - ended, 0)
-        left = rest / rate if rest is not None and rate else None
+        left = self._left(sum(flying.values()), ended, rate, stats.rest)
         return Picture(now - self._began, dict(self.done), dict(flying), self.before, self.total, rate, left, stats)
+
+    def _left(self, flying: int, ended: int, rate: float | None, rest: float | None) -> float | None:
+        """Return the seconds until the end; the runs in flight are likely to be over after *rest*, if that is known."""
+        if self.stopped:
+            undone = flying
+        elif self.total is None:
+            return None
+        else:
+            undone = max(self.total - self.before - ended, 0)
+        to_come = max(undone - flying, 0)
+        if undone and rest is not None:
+            return rest if not to_come else to_come / rate + rest if rate else None
+        return undone / rate if rate else None
 
 
 class View(Protocol):
@@ -114,18 +128,19 @@ class View(Protocol):
         ...
 
 
-def choose(*, json: bool, quiet: bool) -> View:
-    """Return what the options ask for: a live table where rich and a terminal are, else plain lines."""
+def choose(*, json: bool, quiet: bool, out: TextIO | None = None) -> View:
+    """Return what the options ask for, on *out* or stdout: a live table where rich and a terminal are, else lines."""
+    out = out or sys.stdout
     if quiet:
         return Quiet()
     if json:
-        return JsonLines()
-    if sys.stdout.isatty():
+        return JsonLines(out)
+    if out.isatty():
         try:
-            return Live()
+            return Live(out)
         except ImportError:
             pass
-    return Plain()
+    return Plain(out)
 
 
 class _Aside:
@@ -156,20 +171,21 @@ class Plain(_Aside):
 
     every = 5.0
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO) -> None:
         self._told = 0
+        self._out = out
 
     def show(self, picture: Picture) -> None:
         """Print where it stands."""
-        print(f"{picture.seconds:6.1f} s  {picture.words()}", flush=True)
+        print(f"{picture.seconds:6.1f} s  {picture.words()}", file=self._out, flush=True)
 
     def trouble(self, text: str) -> None:
         """Print it, unless there were many."""
         self._told += 1
         if self._told <= _TOLD:
-            print(f"{'':8}  {text}", flush=True)
+            print(f"{'':8}  {text}", file=self._out, flush=True)
         elif self._told == _TOLD + 1:
-            print(f"{'':8}  further ones stand in the output only", flush=True)
+            print(f"{'':8}  further ones stand in the output only", file=self._out, flush=True)
 
     def close(self, picture: Picture) -> None:
         """Print where it ended."""
@@ -181,9 +197,12 @@ class JsonLines(_Aside):
 
     every = 1.0
 
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
     def show(self, picture: Picture) -> None:
         """Print where it stands."""
-        print(codec.encode(_plain(picture)).decode(), flush=True)
+        print(codec.encode(_plain(picture)).decode(), file=self._out, flush=True)
 
     def trouble(self, text: str) -> None:
         """Do nothing: it stands in the output."""
@@ -198,12 +217,12 @@ class Live:
 
     every = 0.25
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO) -> None:
         from rich.console import Console
         from rich.live import Live as Screen
 
         self._troubles: deque[str] = deque(maxlen=_SHOWN)
-        self._screen = Screen(console=Console(highlight=False), auto_refresh=False)
+        self._screen = Screen(console=Console(file=out, highlight=False), auto_refresh=False)
         self._screen.start()
 
     def show(self, picture: Picture) -> None:

@@ -1,0 +1,186 @@
+"""Runs as a step of Ray Data: rows in, one row per run out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from agentruns import check, codec, record
+from agentruns.budget import limit_of
+from agentruns.dialect import Dialect
+from agentruns.dialects import load
+from agentruns.errors import ConfigurationError
+from agentruns.model import Limit
+from agentruns.tools import ToolsLike
+
+from .extra import office, ray
+from .intents import intent
+from .worker import Terms, Worker
+
+_INVALID: Final = "invalid"
+
+
+def map_batches(
+    dataset: Any,
+    vendor: str | Dialect,
+    origin: Callable[[dict[str, Any]], Any],
+    *,
+    batch: str,
+    key: str,
+    workers: int = 2,
+    batch_size: int = 64,
+    budget: float | None = None,
+    tools: ToolsLike | None = None,
+    timeout: float | None = 600.0,
+    base_url: str | None = None,
+    insecure: bool = False,
+    journal: str | None = None,
+    **options: Any,
+) -> Any:
+    """
+    Return the dataset of how the run of each row of *dataset* ends.
+
+    *origin* makes what starts the run of a row, from its columns by name. It is called again when Ray repeats a task,
+    and must make the same of the same row: it does not make a conversation, but is given the id of one. *key* is the
+    column whose value names the row in *batch*; both together name its run. *workers* are processes of Ray that divide
+    *budget*, in requests per second, among them; by default the vendor's limit. Each runs the *batch_size* rows of a
+    batch at once, and as many batches beside each other as Ray Data gives it (4). *timeout* is in seconds, for each
+    run. *journal* is a path on a disk that all of them share. *options* go to `Dataset.map_batches`.
+
+    The columns are those of `agentruns batch`: key, status, output, failure, usage, cost, started, ended, durations,
+    attempts, actions, run, vendor. An output that is no text, and the actions, are JSON. No row is missing: one whose
+    *origin* cannot be made is "invalid".
+
+    Ray repeats what a worker that died had under way. The same id reaches Narrative and Origami then, and gives the run
+    that exists (Origami remembers ids for 24 hours); handlers may run again. With a journal that holds for all vendors,
+    and handlers run once. Without one, a row of Middesk or Conduit that is repeated is started again: at most one start
+    for each time that Ray tries. `max_task_retries=0` lets the dataset fail instead.
+
+    The token is read from the environment of the workers. Raise `ConfigurationError` for what cannot work.
+    """
+    known = load(vendor) if isinstance(vendor, str) else vendor
+    check.whole("workers", workers, 1)
+    check.whole("batch_size", batch_size, 1)
+    limit = known.BUDGET if budget is None else limit_of(budget)
+    if limit is not None and limit.count < workers:
+        raise ConfigurationError(f"{limit.count} requests in {limit.seconds:g} s cannot be shared by {workers} workers")
+    told: dict[str, Any] = {
+        "vendor": vendor,
+        "origin": origin,
+        "batch": batch,
+        "key": key,
+        "office": None if limit is None else office(limit, workers),
+        "limit": limit,
+        "tools": tools,
+        "timeout": timeout,
+        "base_url": base_url,
+        "insecure": insecure,
+        "journal": journal,
+    }
+    options = {"num_cpus": 0.1, **options}  # it waits, nearly all of the time
+    compute = ray().data.ActorPoolStrategy(size=workers)
+    given = {"fn_constructor_kwargs": told, "batch_size": batch_size, "batch_format": "pyarrow", "compute": compute}
+    return dataset.map_batches(RunAgents, **given, **options)
+
+
+class RunAgents:
+    """
+    What `map_batches` has each worker do: run the rows of a batch at once, and return how they ended, in their order.
+
+    For `dataset.map_batches(RunAgents, fn_constructor_kwargs=..., concurrency=4)`, where more is to be said there than
+    `agentruns.ray.map_batches` takes. *office*, from `agentruns.ray.office(limit, workers)`, divides *limit*, and may
+    be None where there is none. The other parameters are those of `map_batches`.
+    """
+
+    def __init__(
+        self,
+        vendor: str | Dialect,
+        origin: Callable[[dict[str, Any]], Any],
+        *,
+        batch: str,
+        key: str,
+        office: Any = None,
+        limit: Limit | None = None,
+        tools: ToolsLike | None = None,
+        timeout: float | None = 600.0,
+        base_url: str | None = None,
+        insecure: bool = False,
+        journal: str | None = None,
+    ) -> None:
+        self._dialect = load(vendor) if isinstance(vendor, str) else vendor
+        if office is None and (limit or self._dialect.BUDGET) is not None:
+            raise ConfigurationError(
+                "workers that know nothing of each other would break the limit of the vendor together; pass "
+                "office=agentruns.ray.office(limit, workers), and the same limit"
+            )
+        terms = Terms(
+            vendor=vendor, base_url=base_url, insecure=insecure, timeout=timeout, journal=journal, limit=limit
+        )
+        self._origin = origin
+        self._batch = batch
+        self._key = key
+        self._keeps = journal is not None
+        self._worker = Worker(terms, lambda: tools, office, name=ray().get_runtime_context().get_actor_id() or "")
+
+    async def __call__(self, rows: Any) -> Any:
+        """Run every row of a batch, a table or columns by name, and return the table of how they ended."""
+        import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+
+        items = rows.to_pylist() if isinstance(rows, pa.Table) else _rows_of(rows)
+        await self._worker.open()  # what is wrong for every row ends the dataset
+        lines = await asyncio.gather(*map(self._run, items))
+        return pa.Table.from_pylist([_flat(line) for line in lines], schema=_schema(pa))
+
+    async def close(self) -> None:
+        """Close the client. Ray does not: it ends the process."""
+        await self._worker.close()
+
+    async def _run(self, row: dict[str, Any]) -> dict[str, Any]:
+        began = time.time()
+        key = str(row.get(self._key))
+        try:
+            if row.get(self._key) is None:
+                raise ConfigurationError(f"it has no column {self._key!r} that names it")
+            origin = intent(self._origin(dict(row)), self._batch, key)
+        except Exception as error:
+            failure = {"type": type(error).__name__, "message": str(error)}
+            return record.line(self._dialect, key, _INVALID, None, failure, began=began, ended=time.time())
+        name = codec.encode([self._batch, key]).decode() if self._keeps else None  # other batches may share the journal
+        run, trouble = await self._worker.follow(origin, name)
+        status, failed = record.status_of(trouble, run), record.failure_of(trouble, run)
+        return record.line(self._dialect, key, status, run, failed, began=began, ended=time.time())
+
+
+def _rows_of(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return the rows of columns by name, of plain values."""
+    plain = {name: values.tolist() if hasattr(values, "tolist") else values for name, values in columns.items()}
+    return [dict(zip(plain, cells, strict=True)) for cells in zip(*plain.values(), strict=True)]
+
+
+def _flat(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line whose columns have the same type in every row."""
+    output = line["output"]
+    text = output if output is None or isinstance(output, str) else codec.encode(output).decode()
+    return {**line, "output": text, "actions": codec.encode(line["actions"]).decode()}
+
+
+def _schema(pa: Any) -> Any:
+    """Return the columns and their types: those of no batch depend on what is in it."""
+    text, number = pa.string(), pa.float64()
+    return pa.schema({
+        "key": text,
+        "status": text,
+        "output": text,
+        "failure": pa.struct({"type": text, "message": text}),
+        "usage": pa.struct({"input_tokens": pa.int64(), "output_tokens": pa.int64()}),
+        "cost": number,
+        "started": text,
+        "ended": text,
+        "durations": pa.struct({"total": number, "run": number}),
+        "attempts": pa.int64(),
+        "actions": text,
+        "run": pa.struct({"id": text, "parent": text}),
+        "vendor": text,
+    })

@@ -1,0 +1,40 @@
+"""Ray itself, which is an extra, and the one actor that all workers of a batch talk to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentruns.errors import ConfigurationError
+from agentruns.model import Limit
+
+from .shares import Shares
+
+
+def ray() -> Any:
+    """Return the module `ray`; raise `ConfigurationError`, naming the extra, where it is not installed."""
+    try:
+        import ray  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise ConfigurationError(
+            f"workers of Ray need more than the core ({error}): run `pip install 'agentruns[ray]'`"
+        ) from error
+    return ray
+
+
+def here() -> Any:
+    """Return Ray's word for this machine and no other."""
+    ray()
+    from ray.util.scheduling_strategies import (  # type: ignore[import-not-found,unused-ignore]
+        NodeAffinitySchedulingStrategy,
+    )
+
+    return NodeAffinitySchedulingStrategy(node_id=ray().get_runtime_context().get_node_id(), soft=False)
+
+
+def office(limit: Limit, workers: int, *, name: str | None = None) -> Any:
+    """
+    Return the actor that divides *limit* among *workers*, on this machine; it ends when nobody holds it any more.
+
+    Under a *name* the workers of this program find it.
+    """
+    return ray().remote(Shares).options(num_cpus=0, name=name, scheduling_strategy=here()).remote(limit, workers)

@@ -1,0 +1,129 @@
+"""
+One limit of requests, divided over the processes that share it.
+
+`Shares` knows who has how many places; it lives in one small actor. A place is either nobody's, or one process has it,
+and only that one may use it. Each process tells of itself every second (`Share.keep`): it gets places as others come
+and go, and gives back those that it has too many of as they come free. So the places in use are never more than the
+limit, and what holds for one process (`agentruns.budget`) holds for all of them: no window has more requests.
+
+What a process had that died comes back one window later, since it may have used it just before. One that is silent for
+long counts as dead; it has sent nothing by itself since some time before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+from uuid import uuid4
+
+from attrs import define
+
+from agentruns.budget import Budget
+from agentruns.model import Limit
+
+logger = logging.getLogger("agentruns")
+
+RENEW_SECONDS: Final = 1.0
+"""How often a process tells of itself."""
+
+LEASE_SECONDS: Final = 20.0
+"""After this long without an answer, a process sends nothing any more."""
+
+SILENCE_SECONDS: Final = 40.0
+"""After this long without a word, a process counts as dead: longer than the lease by more than a slow answer takes."""
+
+Renew: TypeAlias = Callable[[str, str, int], Awaitable[tuple[int, int]]]
+
+
+@define
+class _Holder:
+    """One process: `life` tells it from one of the same name that died before it."""
+
+    life: str
+    held: int
+    seen: float
+
+
+class Shares:
+    """Divide *limit* evenly over those who ask, *expected* many at least; *clock* tells seconds."""
+
+    def __init__(self, limit: Limit, expected: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._expected = expected
+        self._clock = clock
+        self._free = limit.count
+        self._returning: deque[tuple[float, int]] = deque()
+        self._holders: dict[str, _Holder] = {}
+
+    def renew(self, name: str, life: str, held: int) -> tuple[int, int]:
+        """
+        Take note that *name* is there and has *held* places; one that lives another *life* has none of before.
+
+        Return how many more it gets, and how many it should have. None at all says that it must send nothing until it
+        has given back what it has: it counted as dead.
+        """
+        now = self._clock()
+        self._bury(name, life, now)
+        while self._returning and self._returning[0][0] <= now:
+            self._free += self._returning.popleft()[1]
+        holder = self._holders.get(name)
+        if holder is None:
+            if held:
+                return 0, 0
+            holder = self._holders[name] = _Holder(life, 0, now)
+        holder.seen = now
+        self._free += holder.held - held  # also those of an answer that it never got
+        due = self._due(name)
+        given = max(min(self._free, due - held), 0)
+        self._free -= given
+        holder.held = held + given
+        return given, due
+
+    def _due(self, name: str) -> int:
+        """Return the even share of *name*; what does not divide goes to those who came first."""
+        sharers = max(self._expected, len(self._holders))
+        place = list(self._holders).index(name)
+        return self._limit.count // sharers + (place < self._limit.count % sharers)
+
+    def _bury(self, name: str, life: str, now: float) -> None:
+        """Let the places of those who are gone come free when their last requests are out of every window."""
+        for each, holder in [*self._holders.items()]:
+            if holder.life != life if each == name else now - holder.seen > SILENCE_SECONDS:
+                del self._holders[each]
+                if holder.held:
+                    self._returning.append((now + self._limit.seconds, holder.held))
+
+
+class Share:
+    """The part of a limit that one process has: `budget` is for its client, *renew* asks `Shares` for places."""
+
+    def __init__(self, seconds: float, renew: Renew, name: str) -> None:
+        self.budget = Budget(Limit(0, seconds))
+        self._renew = renew
+        self._name = name
+        self._life = uuid4().hex
+
+    async def keep(self) -> None:
+        """Tell of this process, and take and give places, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            asked = loop.time()
+            try:
+                given, due = await self._renew(self._name, self._life, self._held)
+            except Exception as error:
+                logger.warning("the share of the budget cannot be renewed: %s", error)
+            else:
+                until = asked + LEASE_SECONDS if due else -math.inf
+                self.budget.resize(given, until)
+                self.budget.resize(min(due - self._held, 0), until)
+            await asyncio.sleep(RENEW_SECONDS)
+
+    @property
+    def _held(self) -> int:
+        limit = self.budget.limit
+        return 0 if limit is None else limit.count
