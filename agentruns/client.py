@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from contextvars import Context
 from functools import partial
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
 from weakref import WeakSet, WeakValueDictionary
 
-import anyio
 from attrs import evolve
 
 from . import check, codec
@@ -33,6 +33,7 @@ from .errors import (
     UnsupportedError,
     api_error,
 )
+from .finish import to_the_end
 from .flow import Keeper, perform
 from .keyed import Keys, Unfinished
 from .model import Action, Flow, Limit, Origins, Request, Response, Run, RunRef, RunStatus, ToolOutput
@@ -159,7 +160,12 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._keys is not None:
             await self._keys.journal.open()
-        await self._transport.open(partial(self._budget.rested, self._retry.longest))
+        try:
+            await self._transport.open(partial(self._budget.rested, self._retry.longest))
+        except BaseException:
+            if self._keys is not None:
+                await self._keys.journal.close()
+            raise
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._poller.open(self._loop)
         self._open = True
@@ -174,16 +180,20 @@ class Client:
         work = set(self._work)
         for task in work:
             task.cancel()
-        # Whatever cancels the caller meanwhile: nothing may be left open.
-        with anyio.CancelScope(shield=True):
+        await to_the_end(self._close(work))
+
+    async def _close(self, work: AbstractSet[asyncio.Task[Any]]) -> None:
+        """Wait for the *work* that was cancelled, and leave nothing open."""
+        try:
+            if work:
+                _done, left = await asyncio.wait(work, timeout=EXIT_SECONDS)
+                for task in left:
+                    logger.warning("a handler does not end although it was cancelled: %r", task)
+        finally:
+            self._telemetry.close()
             try:
-                if work:
-                    _done, left = await asyncio.wait(work, timeout=EXIT_SECONDS)
-                    for task in left:
-                        logger.warning("a handler does not end although it was cancelled: %r", task)
-            finally:
-                self._telemetry.close()
                 await self._transport.close()
+            finally:
                 if self._keys is not None:
                     await self._keys.journal.close()
 
@@ -224,8 +234,9 @@ class Client:
 
         A `Run` or `RunRef` is watched from where it is; a `Run` counts as the first state. *timeout*, *patience* and
         *stall* are in seconds: for the whole wait (handlers included; None for an `Inbox`), for lost contact while
-        polling, and for a run in which nothing observable changes. *max_resumes* bounds how often handlers answer. With *progress*, states that
-        differ in progress alone are shown too. *on_cancel* says what cancelling the local wait does to the remote run.
+        polling, and for a run in which nothing observable changes. *max_resumes* bounds how often handlers answer. With
+        *progress*, states that differ in progress alone are shown too. *on_cancel* says what cancelling the local wait
+        does to the remote run.
         *key* names the work in the client's journal: the same key attaches to the run that was started under it.
         With *events*, the vendor's stream of events is listened to between polls, and its end is a reason to poll.
 

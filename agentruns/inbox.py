@@ -21,7 +21,8 @@ from attrs import evolve, field, frozen
 from . import check, codec, dialects
 from .dialect import Resumes
 from .errors import AgentRunsError, ConfigurationError, ToolError
-from .keyed import first_request, to_the_end
+from .finish import to_the_end
+from .keyed import first_request
 from .model import Action, Run, RunRef, ToolOutput
 from .tools import current_guard, current_key, current_run
 

@@ -34,12 +34,13 @@ from .errors import (
     ToolOutcomeUnknownError,
     UnsupportedError,
 )
+from .finish import to_the_end
 from .flow import Keeper
 from .model import Action, Flow, Note, Request, Run, RunRef, RunStatus, ToolOutput, Verdict
 from .tools import Tool, answer
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
-    from .journal import Journal, Work
+    from .journal import Handling, Journal, Work
 
 T = TypeVar("T")
 
@@ -111,15 +112,15 @@ class Keys:
         self.dialect = dialect
         self.sender = sender
         self._followed: Counter[str] = Counter()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
     def work(self, key: str) -> KeyedWork:
         """Return the work named *key*, for one stream."""
         return KeyedWork(self, key)
 
-    def lock(self, key: str) -> asyncio.Lock:
-        """Return what streams of this client hold while they post the answers of *key*."""
-        return self._locks.setdefault(key, asyncio.Lock())
+    def lock(self, *act: str) -> asyncio.Lock:
+        """Return what one stream of this client holds while it is at an act of a piece of work."""
+        return self._locks.setdefault(act, asyncio.Lock())
 
     def is_forgotten(self, since: float) -> bool:
         """Tell whether the vendor no longer knows under which key it was asked so long ago, in seconds of the epoch."""
@@ -142,7 +143,8 @@ class Keys:
         answers = [
             (each.action.id, each.action.name, codec.encode(each.output).decode(), each.is_error) for each in outputs
         ]
-        await self.journal.decided(run.id, answers)
+        posting = _json({"posting": run.id, "at": time.time()})
+        await self.journal.decided(run.id, answers, posting)
 
     async def moved(self, run: Run, resumed: Run) -> None:
         """Enter that a run was answered by hand, in whatever work it is the last state of."""
@@ -186,6 +188,11 @@ class KeyedWork:
             self._keys.follow(self.key)
         if isinstance(origin, Run | RunRef):
             return await self._attach_to(origin)
+        async with self._keys.lock("begin", self.key):
+            return await self._begin_alone(origin)
+
+    async def _begin_alone(self, origin: Any) -> Run:
+        """Begin, as the only stream of this client that does."""
         text = kept(origin)
         while True:
             work = await self._journal.begin(self.key, text)
@@ -194,7 +201,7 @@ class KeyedWork:
             self._check(work, origin)
             if work.run is not None:
                 return await self._present(Run.from_json(work.run))
-            if work.taken:
+            if work.taken or work.mine:  # ours that no stream is at: the journal could not be told that it was given up
                 return await self._start_again(work)
             await self._journal.wait(self.key, work.updated)  # somebody else is starting it
 
@@ -332,12 +339,22 @@ class KeyedWork:
         known = {each.action_id: each for each in await self._journal.answers(self.key, run.id)}
         for action, tool in handlers:
             before = known.get(action.id)
-            if before is not None and before.state == "running" and not before.alive and not tool.repeatable:
+            if before is not None and not tool.repeatable and self._is_cut_off(before):
                 raise _unknown(run, action)
         await answer([(action, partial(self._once, run, tool)) for action, tool in handlers], answers)
 
+    def _is_cut_off(self, known: Handling) -> bool:
+        """Tell whether nobody runs a handler that has not answered: no live process, and no stream of ours."""
+        at_it = self._keys.lock("handle", self.key, known.run_id, known.action_id).locked()
+        return known.state == "running" and not (at_it if known.mine else known.alive)
+
     async def _once(self, run: Run, tool: Tool, action: Action) -> ToolOutput:
         """Return the answer to an action: the one that was given, else that of the handler."""
+        async with self._keys.lock("handle", self.key, run.id, action.id):
+            return await self._once_alone(run, tool, action)
+
+    async def _once_alone(self, run: Run, tool: Tool, action: Action) -> ToolOutput:
+        """Answer, as the only stream of this client that does."""
         place = (self.key, run.id, action.id)
         while True:
             known = await self._journal.handle(*place, action.name, repeatable=tool.repeatable)
@@ -345,9 +362,11 @@ class KeyedWork:
                 break
             if known.output is not None:
                 return ToolOutput(action, codec.decode(known.output), known.is_error)
-            if not known.alive:
+            if known.mine and tool.repeatable:
+                break
+            if known.mine or not known.alive:
                 raise _unknown(run, action)
-            await asyncio.sleep(_LOOK_SECONDS)  # another stream or process runs it
+            await asyncio.sleep(_LOOK_SECONDS)  # another process runs it
         try:
             output = await tool(action)
         except asyncio.CancelledError:
@@ -364,7 +383,7 @@ class KeyedWork:
 
     async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
         """Post the answers, and enter the state that follows; what somebody else has posted is not posted again."""
-        async with self._keys.lock(self.key):
+        async with self._keys.lock("answer", self.key):
             work = await self._journal.get(self.key)
             handled = {each.action_id: each.state for each in await self._journal.answers(self.key, run.id)}
             if all(handled.get(action.id) == "posted" for action in run.actions):
@@ -381,15 +400,25 @@ class KeyedWork:
                     "they were sent before, longer ago than the vendor remembers what it was asked",
                 )
             await self._enter_note({"posting": run.id, "at": posting.get("at", time.time())})
-            try:
-                resumed = await self._keys.sender.answer(run, outputs, again=again)
-            except ConflictError:  # somebody else may have answered, in other words
-                followed = await self._keys.sender.answered_by(run)
-                resumed = followed or await self._keys.sender.fetch(run.ref)
-                if followed is None and resumed.status is RunStatus.REQUIRES_ACTION and resumed.actions == run.actions:
-                    raise
+            resumed = await self._answered(run, outputs, again=again)
             await to_the_end(self._posted(run, resumed))
             return resumed
+
+    async def _answered(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool) -> Run:
+        """Answer what of a pause nobody else has answered, in these words or others, and return what follows."""
+        while True:
+            try:
+                return await self._keys.sender.answer(run, outputs, again=again)
+            except ConflictError:
+                followed = await self._keys.sender.answered_by(run)
+                resumed = followed or await self._keys.sender.fetch(run.ref)
+                waits = {action.id for action in resumed.actions} if resumed.id == run.id else set()
+                left = [output for output in outputs if output.action.id in waits]
+                if len(left) == len(outputs):
+                    raise
+                if not left:
+                    return resumed
+                run, outputs = resumed, left
 
     async def _posted(self, run: Run, resumed: Run) -> None:
         await self.saw(resumed)
@@ -408,13 +437,6 @@ def _unknown(run: Run, action: Action) -> ToolOutcomeUnknownError:
         f"the handler of {action.name!r} for action {action.id} was cut off before it answered, and may or may not "
         "have done its work",
     )
-
-
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await *work* to its end, whatever happens to the caller; a cancellation is raised when it is over."""
-    from .journal import to_the_end
-
-    return await to_the_end(work)
 
 
 def _looks() -> Iterator[float]:

@@ -507,13 +507,17 @@ class RunStream(Steps[Run]):
         except Exception:
             self._unclear = True
             raise
+        self._went_on(run, resumed)
+        return self._begin_segment(resumed, loop)
+
+    def _went_on(self, run: Run, resumed: Run) -> None:
+        """Note that the answers of a pause were posted."""
         self._handled = self._unclear = False
         self._answered |= {(run.id, action.id) for action in run.actions}
         if self._watch is not None and resumed.id == run.id:  # it goes on in place
             self._watch.answered |= {action.id for action in run.actions}
         self._answers = _NONE
         self._resumes += 1
-        return self._begin_segment(resumed, loop)
 
     def _handlers(self, run: Run) -> Sequence[tuple[Action, Tool]] | None:
         """Return a handler for every action of *run*, or None: half an answer is none."""
@@ -572,7 +576,13 @@ class RunStream(Steps[Run]):
         """
         if self._work is None:
             self._work = self._engine.spawn(make())
-        work: asyncio.Task[T] = self._work
+        done: T = await self._under_way(final)
+        return done
+
+    async def _under_way(self, final: type[BaseException] | tuple[()] = ()) -> Any:
+        """Return what comes of the thing that is being done."""
+        work = self._work
+        assert work is not None
         await asyncio.wait((work,))
         self._work = None
         if not work.cancelled() and isinstance(work.exception(), final):
@@ -591,9 +601,11 @@ class RunStream(Steps[Run]):
         """Cancel the remote run, and with "confirm" see it end; bounded, and safe from the cancellation around it."""
         with anyio.move_on_after(CONFIRM_SECONDS, shield=True):
             try:
-                if self.run is None and self._work is not None:
-                    begin = self._engine.begin if self._keyed is None else self._keyed.begin
-                    self.run = await self._once(lambda: begin(self._origin))
+                paused = self.run if self._handled else None
+                if self._work is not None and (self.run is None or paused is not None):
+                    self.run = await self._under_way()  # what is being started, or follows an answer that is posted
+                    if paused is not None and self.run is not None:
+                        self._went_on(paused, self.run)
                 if self.run is None and isinstance(self._origin, RunRef):
                     self.run = await self._engine.fetch(self._origin)
                 if self.run is None or not self.run.status.in_flight:

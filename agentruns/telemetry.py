@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from .model import Run, RunRef, RunStatus
@@ -299,6 +300,7 @@ def _change(run: Run, before: Run | None, started: bool) -> str:
     return f"{change} ({error_type})" if error_type else change
 
 
+@cache
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 

@@ -34,10 +34,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agentruns.errors import AgentRunsError, ConfigurationError, JournalError
+from agentruns.finish import to_the_end
 from agentruns.journal import Handling, Journal, Work, ledger, problems, schema
 from agentruns.journal.owners import Owners
 from agentruns.journal.records import Records
-from agentruns.journal.writer import Write, to_the_end
+from agentruns.journal.writer import Write
 
 ORIGIN = '{"text":"find a slot"}'
 RUN = '{"status":"running"}'

@@ -119,6 +119,7 @@ LAYERS = [
     "notebook",
     "codec",
     "check",
+    "finish",
     "errors",
 ]
 """From top to bottom; a module imports only from below itself."""

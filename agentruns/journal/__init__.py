@@ -9,6 +9,5 @@ from __future__ import annotations
 
 from .journal import Journal
 from .values import Handling, Work
-from .writer import to_the_end
 
-__all__ = ["Handling", "Journal", "Work", "to_the_end"]
+__all__ = ["Handling", "Journal", "Work"]

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from agentruns import check
 from agentruns.errors import ConfigurationError, JournalError
+from agentruns.finish import to_the_end
 
 from .parked import Look, ParkedActions, ParkedRow, Place, State
 from .problems import reason
 from .values import Handling, Work
-from .writer import Write, Writer, to_the_end
+from .writer import Write, Writer
 
 if TYPE_CHECKING:
     from .records import Records
 
 T = TypeVar("T")
 
+_READ: Final = "It was only to be read: nothing was sent, and what runs at the vendor goes on"
 _LONGEST_KEY: Final = 1000
 _FIRST_LOOK: Final = 0.05
 _LAST_LOOK: Final = 1.0
@@ -196,23 +198,25 @@ class Journal:
             f"The handler of action {action_id!r} counts as running until this process ends",
         )
 
-    async def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]]) -> None:
+    async def decided(
+        self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], note: str | None = None
+    ) -> None:
         """
         Keep answers that were given by hand, before they are posted, in all work whose last state that run is.
 
         Each is the id of an action, its name, the answer, and whether it is an error. They replace what handlers gave,
-        and nobody is asked for them any more.
+        and nobody is asked for them any more. The *note* is kept as that of the work.
         """
 
         def decided(records: Records) -> None:
-            records.decided(run_id, answers)
+            records.decided(run_id, answers, note)
             ParkedActions(records).decided(run_id, [action_id for action_id, *_ in answers])
 
         await self._write(decided, "Nothing was posted").future
 
     async def runs_since(self, created: float) -> list[str]:
         """Return the ids of the runs of all work that changed at or after *created*, seconds since the epoch."""
-        found: list[str] = await self._write(lambda records: records.runs_since(created), "").future
+        found: list[str] = await self._write(lambda records: records.runs_since(created), _READ).future
         return found
 
     async def moved(self, run_id: str, run: str, *, done: bool) -> None:
@@ -243,18 +247,18 @@ class Journal:
 
     async def waiting(self, run_id: str | None = None) -> list[ParkedRow]:
         """Return the actions of every vendor, or of one run, that wait for a person, oldest first."""
-        rows: list[ParkedRow] = await self._write(lambda records: ParkedActions(records).waiting(run_id), "").future
+        rows: list[ParkedRow] = await self._write(lambda records: ParkedActions(records).waiting(run_id), _READ).future
         return rows
 
     async def called(self, action_id: str, run_id: str | None = None) -> list[ParkedRow]:
         """Return the actions of that id that wait; if there are none, the last one that did."""
-        write = self._write(lambda records: ParkedActions(records).called(action_id, run_id), "")
+        write = self._write(lambda records: ParkedActions(records).called(action_id, run_id), _READ)
         rows: list[ParkedRow] = await write.future
         return rows
 
     async def look(self, places: Sequence[Place]) -> Look:
         """Return which actions wait, briefly, and those of *places* that do not."""
-        found: Look = await self._write(lambda records: ParkedActions(records).look(places), "").future
+        found: Look = await self._write(lambda records: ParkedActions(records).look(places), _READ).future
         return found
 
     async def version(self) -> int:
@@ -273,7 +277,7 @@ class Journal:
         write = self._add(key, lambda records: records.begin(key, origin, run), "Nothing was sent")
         return await self._or_undo(write, lambda records: records.unbegin(key, write.outcome))
 
-    async def _do(self, key: str, act: Callable[[Records], T], standing: str = "") -> T:
+    async def _do(self, key: str, act: Callable[[Records], T], standing: str = _READ) -> T:
         done: T = await self._add(key, act, standing).future
         return done
 
@@ -290,7 +294,7 @@ class Journal:
         return done
 
     async def _page(self, after: int) -> list[tuple[int, Work]]:
-        write = self._write(lambda records: records.unfinished(after), "")
+        write = self._write(lambda records: records.unfinished(after), _READ)
         page: list[tuple[int, Work]] = await write.future
         return page
 

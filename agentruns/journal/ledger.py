@@ -37,7 +37,7 @@ class Ledger(sqlite3.Connection):
 
     def prepare(self) -> None:
         """Make the file a journal that is safe to write to; raise `UnfitError` where it cannot be one."""
-        self.execute("PRAGMA synchronous = FULL")
+        self._patiently("PRAGMA synchronous = FULL")  # the first to touch the file: another may be putting it in order
         self.execute("PRAGMA foreign_keys = ON")
         self._patiently("BEGIN IMMEDIATE")
         changed = schema.establish(self)
@@ -91,6 +91,8 @@ class Ledger(sqlite3.Connection):
         return ""
 
     def _fail(self, batch: Sequence[Write[Any]], error: Exception) -> None:
+        if isinstance(error, sqlite3.Error) and (lost := self._lost()):
+            error = UnfitError(lost)
         for write in batch:
             write.outcome = None
             write.error = JournalError(self._path, reason(error), write.standing)

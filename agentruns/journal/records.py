@@ -191,10 +191,20 @@ class Records:
         if found.state == "running" and found.mine:
             self._amend(place, "owner = ''")
 
-    def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]]) -> None:
-        """Put answers that were given by hand in the place of those of handlers, unless these were posted."""
+    def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], note: str | None) -> None:
+        """
+        Put answers that were given by hand in the place of those of handlers, unless these were posted.
+
+        The *note* says that they are being posted, unless the work has one of an earlier try.
+        """
         for key in self._at(run_id):
             work = self._id_of(key)
+            if note is not None:
+                self._do(
+                    "UPDATE work SET note = ? WHERE id = ? AND (note IS NULL OR NOT json_valid(note)"
+                    " OR json_extract(note, '$.posting') IS NOT ?)",
+                    (note, work, run_id),
+                )
             for action_id, name, output, is_error in answers:
                 self._do(
                     "INSERT INTO handling (work, run_id, action_id, name, state, owner, output, is_error)"

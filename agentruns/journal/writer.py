@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -82,19 +82,3 @@ class Writer:
                 each.future.cancel()
             if self._waiting:
                 self._start()
-
-
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await *work* to its end, whatever happens to the caller; a cancellation is raised when it is over."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen, so that nobody complains
-        raise cancelled
-    return task.result()
