@@ -74,6 +74,7 @@ class Server:
 
     def _started(self, port: int) -> subprocess.Popen[str]:
         settings = {"NARRATIVE_BASE_URL": self.emulator.base_url, "NARRATIVE_TOKEN": self.emulator.token}
+        settings["PYTHONUNBUFFERED"] = "1"  # uvicorn ends by the signal that it got, and what was buffered is lost
         return subprocess.Popen(
             [sys.executable, "-W", "error", "-c", self._program, str(port)],
             cwd=self._folder,
