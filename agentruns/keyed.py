@@ -186,13 +186,12 @@ class KeyedWork:
         if not self._follows:
             self._follows = True
             self._keys.follow(self.key)
-        if isinstance(origin, Run | RunRef):
-            return await self._attach_to(origin)
-        async with self._keys.lock("begin", self.key):
-            return await self._begin_alone(origin)
+        async with self._keys.lock("begin", self.key):  # so no other stream of ours is at it
+            if isinstance(origin, Run | RunRef):
+                return await self._attach_to(origin)
+            return await self._begin(origin)
 
-    async def _begin_alone(self, origin: Any) -> Run:
-        """Begin, as the only stream of this client that does."""
+    async def _begin(self, origin: Any) -> Run:
         text = kept(origin)
         while True:
             work = await self._journal.begin(self.key, text)
@@ -201,7 +200,7 @@ class KeyedWork:
             self._check(work, origin)
             if work.run is not None:
                 return await self._present(Run.from_json(work.run))
-            if work.taken or work.mine:  # ours that no stream is at: the journal could not be told that it was given up
+            if work.taken or work.mine:  # ours, if the journal could not be told that it was given up
                 return await self._start_again(work)
             await self._journal.wait(self.key, work.updated)  # somebody else is starting it
 
@@ -210,7 +209,7 @@ class KeyedWork:
         work = await self._journal.attach(self.key, kept(run.ref), run.to_json())
         if work.fresh:
             return run
-        if work.run is None and work.taken:  # a start that could not be settled: the caller knows which run it began
+        if work.run is None and (work.taken or work.mine):  # it could not be settled; the caller knows which run it is
             await to_the_end(self.saw(run))
             return run
         if not await self._was_at(work, run):
