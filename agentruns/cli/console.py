@@ -1,0 +1,472 @@
+"""`agentruns console`: a web page over a journal, or over an emulated vendor for whoever wants to try it first."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import os
+import sys
+import tempfile
+import webbrowser
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import frozen
+
+from agentruns import check, codec
+from agentruns.client import Client, connect
+from agentruns.dialects import NAMES, conduit, load, middesk, narrative, origami
+from agentruns.errors import ConfigurationError
+from agentruns.inbox import Inbox
+from agentruns.schedule import Backoff
+from agentruns.tools import Tools
+from agentruns.web import Feeds
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from agentruns.console import Guard, Job, Source
+    from agentruns.emulator import Emulator, Prompt, Turn
+    from agentruns.emulator.schema import JSON
+
+QUICK: Final = Backoff(initial=0.15, maximum=0.4)
+"""How often an emulated vendor is polled: a newcomer is not to wait."""
+
+_STOP_SECONDS: Final = 2.0
+
+
+async def console(wanted: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C; raise `ConfigurationError` for what cannot work."""
+    from agentruns.console import Guard
+
+    _check(wanted)
+    async with AsyncExitStack() as stack:
+        if wanted.emulator:
+            source = await stack.enter_async_context(emulated(wanted.emulator))
+        else:
+            path, answers = Path(wanted.journal), _answers(wanted.answers)
+            made = over_journal(path, lambda vendors: _clients(wanted, path, vendors), answers=answers)
+            source = await stack.enter_async_context(made)
+        guard = Guard(hosts=frozenset({wanted.host}), exposed=wanted.expose)
+        address = await stack.enter_async_context(served(source, wanted.host, wanted.port, guard=guard))
+        print(f"the console is at {address}\nit stops with Ctrl-C", flush=True)
+        if wanted.open:  # other users may see the command line of the browser: what stands there works once
+            await asyncio.to_thread(webbrowser.open, address.replace(guard.token, guard.ticket()))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+    return 0
+
+
+def _check(wanted: argparse.Namespace) -> None:
+    if bool(wanted.journal) == bool(wanted.emulator):
+        raise ConfigurationError("the console needs a JOURNAL to show, or --emulator VENDOR to try it on; one of them")
+    for option in ("token_env", "base_url"):
+        if getattr(wanted, option) and not wanted.vendor:
+            raise ConfigurationError(f"--{option.replace('_', '-')} is of one vendor; say which by --vendor")
+    check.whole("--port", wanted.port, 0)
+    if wanted.journal and not Path(wanted.journal).is_file():
+        raise ConfigurationError(f"there is no journal {wanted.journal!r}; `connect(..., journal=path)` makes one")
+    if not is_loopback(wanted.host):
+        if not wanted.expose:
+            raise ConfigurationError(
+                f"--host {wanted.host} can be reached by others: they need the address with its token, but all goes "
+                "over the network unencrypted. If you accept that, add --expose; a tunnel, such as `ssh -L`, is safer"
+            )
+        print(
+            f"agentruns: the console listens on {wanted.host}, unencrypted: whoever reads along can use it",
+            file=sys.stderr,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach *host*."""
+    import ipaddress
+
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@asynccontextmanager
+async def served(
+    source: Source, host: str = "127.0.0.1", port: int = 0, *, guard: Guard | None = None
+) -> AsyncIterator[str]:
+    """Serve the console over *source*, and give the address to open, its token included."""
+    from aiohttp import web
+
+    from agentruns.console import Guard, application
+
+    guard = guard or Guard()
+    runner = web.AppRunner(
+        application(source, guard), access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_SECONDS
+    )
+    await runner.setup()
+    try:
+        yield await _listen(runner, host, port, guard.token)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int, token: str) -> str:
+    from aiohttp import web
+
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(f"{host}, port {port}, cannot be listened on: {error}. Choose another") from error
+    name, port = runner.addresses[0][:2]
+    shown = "127.0.0.1" if name == "0.0.0.0" else f"[{name}]" if ":" in name else name  # noqa: S104 - compared with
+    return f"http://{shown}:{port}/?token={token}"
+
+
+# Over a journal -------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def over_journal(
+    path: Path,
+    clients: Callable[[Sequence[str]], Mapping[str, Client]],
+    *,
+    answers: Mapping[str, Mapping[str, Any]] | None = None,
+) -> AsyncIterator[Source]:
+    """Give what the console shows of a journal; *clients* makes them for those vendors of whom there is work."""
+    from agentruns.console import Book, Source
+
+    async with AsyncExitStack() as stack:
+        inbox = await stack.enter_async_context(Inbox(journal=path))
+        book = await stack.enter_async_context(Book(path))
+        opened = {
+            name: await stack.enter_async_context(client) for name, client in clients(await book.vendors()).items()
+        }
+        yield await stack.enter_async_context(Source(book, inbox, opened, answers=answers))
+
+
+def _clients(wanted: argparse.Namespace, path: Path, vendors: Sequence[str]) -> dict[str, Client]:
+    """Return a client, not open yet, for each vendor that there is a token for."""
+    made: dict[str, Client] = {}
+    for name in [wanted.vendor] if wanted.vendor else [name for name in vendors if name in NAMES]:
+        variable = wanted.token_env or load(name).TOKEN_VARIABLE
+        token = os.environ.get(variable, "")
+        if token.strip():
+            made[name] = connect(name, token=token, base_url=wanted.base_url, insecure=wanted.insecure, journal=path)
+        elif wanted.vendor:
+            raise ConfigurationError(f"there is no token for {name}; set the environment variable {variable}")
+        else:
+            print(f"runs of {name} are shown as the journal has them: {variable} is not set", file=sys.stderr)
+    return made
+
+
+def _answers(path: str | None) -> dict[str, Mapping[str, Any]]:
+    if path is None:
+        return {}
+    try:
+        given = codec.decode(Path(path).read_bytes())
+    except (OSError, codec.CodecError) as error:
+        raise ConfigurationError(f"--answers {path!r} cannot be read: {error}") from error
+    if not isinstance(given, dict) or not all(isinstance(each, dict) for each in given.values()):
+        raise ConfigurationError(f"--answers {path!r} must be a JSON object of JSON Schemas, by the name of the tool")
+    return given
+
+
+# Over an emulator -----------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Trial:
+    """
+    An emulated vendor with something to start on it: `jobs` by name, each with what it is called and what happens.
+
+    `script` plays the agent, at a *pace* in seconds; `origin` makes what starts a run of a job.
+    """
+
+    jobs: Mapping[str, tuple[str, str]]
+    script: Callable[[Prompt, float], Turn]
+    origin: Callable[[Client, str, Emulator[Any]], Awaitable[Any]]
+    options: Mapping[str, Any]
+    answers: Mapping[str, Mapping[str, Any]]
+
+
+@asynccontextmanager
+async def emulated(vendor: str, *, pace: float = 1.0, folder: Path | None = None) -> AsyncIterator[Source]:
+    """
+    Give a console over an emulated vendor: a client, an inbox, and jobs that may be started from the page.
+
+    *pace* is how many seconds what an agent does takes, as a rule. The journal is in *folder*, else in a temporary one.
+    """
+    from agentruns.console import Book, Job, Jobs, Source
+    from agentruns.emulator import Emulator
+
+    trial = TRIALS[vendor]
+    count = itertools.count(1)
+    async with AsyncExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentruns-")))
+        path = place / "console.journal"
+        emulator = await stack.enter_async_context(
+            Emulator(vendor, script=lambda prompt: trial.script(prompt, pace), **trial.options)
+        )
+        inbox = await stack.enter_async_context(Inbox(journal=path))
+        client = await stack.enter_async_context(
+            connect(vendor, token=emulator.token, base_url=emulator.base_url, journal=path, schedule=QUICK, budget=50)
+        )
+        book = await stack.enter_async_context(Book(path))
+        runs = await stack.enter_async_context(Feeds(client, tools=Tools.of(inbox), timeout=None))
+
+        async def start(name: str) -> str:
+            key = f"{name}-{next(count)}"
+            feed = runs.open(await trial.origin(client, name, emulator), key=key)
+            await feed.started()
+            return key
+
+        jobs: tuple[Job, ...] = tuple(Job(name, title, text) for name, (title, text) in trial.jobs.items())
+        yield await stack.enter_async_context(
+            Source(
+                book,
+                inbox,
+                {vendor: client},
+                answers=trial.answers,
+                jobs=Jobs(offered=jobs, start=start),
+                place=f"{vendor}, emulated on this machine",
+            )
+        )
+
+
+# Narrative
+
+_INVOICE_ANSWER: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["approved", "cost_centre"],
+    "properties": {
+        "approved": {"type": "boolean", "title": "Approved", "description": "Whether the invoice may be paid."},
+        "cost_centre": {"title": "Cost centre", "enum": ["operations", "marketing", "research"]},
+        "pay_on": {"type": "string", "format": "date", "title": "Pay on"},
+        "limit_eur": {"type": "number", "minimum": 0, "title": "Limit in euros", "description": "For the next ones."},
+        "remark": {"type": "string", "maxLength": 500, "title": "Remark"},
+    },
+}
+
+_TOOLS: Final = (
+    narrative.Tool(
+        "confirm_booking",
+        "Ask the user to confirm a slot.",
+        {
+            "type": "object",
+            "required": ["proposed_slot", "minutes"],
+            "properties": {
+                "proposed_slot": {"type": "string", "title": "Slot", "description": "Day and time."},
+                "minutes": {"type": "integer", "minimum": 15, "maximum": 240, "title": "Minutes"},
+                "guests": {"type": "array", "items": {"type": "string"}, "title": "Guests"},
+            },
+        },
+    ),
+    narrative.Tool(
+        "approve_invoice",
+        "Ask a person to approve one invoice.",
+        {
+            "type": "object",
+            "required": ["invoice_no", "amount_eur"],
+            "properties": {
+                "invoice_no": {"type": "string", "title": "Invoice"},
+                "amount_eur": {"type": "number", "title": "Amount in euros"},
+            },
+        },
+    ),
+)
+
+_ASKED: Final = {
+    "booking": "Find me a meeting time for tomorrow afternoon.",
+    "invoice": "Have invoice RE-2026-118 paid.",
+    "both": "Find a meeting time, and have invoice RE-2026-118 paid.",
+    "quick": "What is on today?",
+    "failure": "Read every message that there is.",
+}
+
+
+def _narrative_script(prompt: Prompt, pace: float) -> Turn:
+    from agentruns.emulator import Call, Turn
+
+    slot: Mapping[str, JSON] = {"proposed_slot": "tomorrow, 14:30", "minutes": 45, "guests": ["Ana", "Bo"]}
+    book, pay = (
+        Call("confirm_booking", slot),
+        Call("approve_invoice", {"invoice_no": "RE-2026-118", "amount_eur": 940}),
+    )
+    if prompt.outputs:
+        told = "\n".join(f"{each.name}: {'refused, ' if each.is_error else ''}{each.text}" for each in prompt.outputs)
+        return Turn(f"Done. This is what I was told:\n{told}", pending=0.3 * pace, running=1.5 * pace, iterations=2)
+    calls = {"booking": [book], "invoice": [pay], "both": [book, pay]}
+    for name, asked in _ASKED.items():
+        if prompt.text == asked and name in calls:
+            return Turn(calls=calls[name], pending=0.5 * pace, running=2.5 * pace, iterations=3)
+    if prompt.text == _ASKED["failure"]:
+        why = ("AgentLoopMaxIterationsExceeded", "max iterations exceeded after 8 iterations")
+        return Turn(error=why, pending=0.5 * pace, running=2 * pace, iterations=8)
+    return Turn("Two meetings, and lunch with Ana.", pending=0.5 * pace, running=2.5 * pace, iterations=4)
+
+
+async def _narrative_origin(client: Client, name: str, _: Emulator[Any]) -> narrative.UserMessage:
+    config = narrative.Config(
+        model="anthropic.claude-opus-4.6",
+        data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+        max_iterations=8,
+        max_tokens=2048,
+        output_format_schema=narrative.TEXT_SCHEMA,
+        client_tools=[narrative.ClientTools("user", _TOOLS)],
+    )
+    conversation = await client.perform(narrative.create_conversation(config))
+    return narrative.UserMessage(conversation.id, _ASKED[name])
+
+
+# Middesk
+
+
+def _middesk_script(prompt: Prompt, pace: float) -> Turn:
+    from agentruns.emulator import Call, Turn
+
+    if prompt.outputs:
+        told = prompt.outputs[0].text
+        found = {"title": "Review", "type": "cip_summary", "confidence": "high", "summary": f"Decided: {told}"}
+        return Turn(structured={"artifacts": [found]}, running=1.5 * pace)
+    hit: Mapping[str, JSON] = {
+        "label": "Two possible sanctions hits look unrelated. Dismiss them?",
+        "artifacts": [
+            {
+                "title": f"Dismiss hit: {name}",
+                "type": "dismissal",
+                "confidence": "high",
+                "summary": why,
+                "sources": [
+                    {
+                        "url": f"https://sanctions.example.gov/entries/{number}",
+                        "source_name": "Example sanctions register",
+                        "source_tier": "primary",
+                        "source_type": "watchlist",
+                    }
+                ],
+            }
+            for name, number, why in (
+                ("Marlow Trading FZE", 77120, "Different country, different officers, no shared address."),
+                ("Marlowe & Sons", 80311, "Dissolved in 1998."),
+            )
+        ],
+    }
+    letter = {"label": "The TIN could not be confirmed. Accept the letter of 3 March instead?", "artifacts": []}
+    calls = [Call("watchlist_resolution", hit), Call("tin_resolution", letter)]
+    return Turn(calls=calls if prompt.agent == "cip_orchestrator" else calls[:1], running=3 * pace, iterations=3)
+
+
+async def _middesk_origin(_: Client, name: str, __: Emulator[Any]) -> middesk.RunRequest:
+    agent = {"review": "cip_orchestrator", "watchlist": "watchlist_resolution"}[name]
+    return middesk.RunRequest(agent, business_id="b86f3c52-11d9-4f07-8e6a-90c2d5a7714f")
+
+
+# Origami
+
+_PROMPTS: Final = {
+    "clinics": "Find independent veterinary clinics in Leeds.",
+    "long": "Find every bakery in Europe.",
+    "quick": "How many leads do we have?",
+}
+
+
+def _origami_script(prompt: Prompt, pace: float) -> Turn:
+    from agentruns.emulator import Call, Turn
+
+    which = {
+        "type": "single-choice",
+        "question": "Which clinics count as independent?",
+        "suggestedAnswers": ["Single-site only", "Up to three sites", "Anything not owned by a national group"],
+    }
+    spend = {
+        "type": "confirm",
+        "question": "Looking up work emails spends credits. Go ahead?",
+        "suggestedAnswers": ["Confirm"],
+    }
+    if prompt.index:
+        return Turn(f"Built a list of 23. I was told:\n{prompt.text}", running=2 * pace, iterations=3)
+    if prompt.text == _PROMPTS["clinics"]:
+        calls = [Call("ask-questions", which), Call("ask-questions", spend)]
+        return Turn(calls=calls, running=2.5 * pace, iterations=2)
+    if prompt.text == _PROMPTS["long"]:
+        return Turn("Stopped at the cap.", running=2.5 * pace, iterations=12)
+    return Turn("1,204 leads, in three tables.", running=2.5 * pace, iterations=3)
+
+
+async def _origami_origin(_: Client, name: str, __: Emulator[Any]) -> origami.Prompt:
+    return origami.Prompt(_PROMPTS[name])
+
+
+# Conduit
+
+_ORDERS: Final = {
+    "plumber": {"work_order": "WO-4417", "unit": "12B", "priority": "high"},
+    "failure": {"work_order": "WO-4418", "unit": "?", "priority": "low"},
+}
+
+
+def _conduit_script(prompt: Prompt, pace: float) -> Turn:
+    from agentruns.emulator import Call, Turn
+
+    if "WO-4418" in (prompt.text or ""):
+        return Turn(error=("unit_not_found", "There is no unit “?”."), pending=0.5 * pace, running=2 * pace)
+    looked_up = Call("find_contractor", {"trade": "plumber"}, server_side=True, result="Hartley & Daughters, 14:00")
+    text = "A plumber is booked for unit 12B at 14:00 today."
+    return Turn(text, calls=[looked_up], pending=0.5 * pace, running=3 * pace, usage=(1840, 212))
+
+
+async def _conduit_origin(_: Client, name: str, emulator: Emulator[Any]) -> conduit.Dispatch:
+    return conduit.Dispatch(emulator.state.agent_id, payload=_ORDERS[name])
+
+
+TRIALS: Final[Mapping[str, Trial]] = {
+    "narrative": Trial(
+        {
+            "booking": ("Book a meeting", "The agent asks you to confirm a slot."),
+            "invoice": ("Pay an invoice", "It asks for an answer whose JSON Schema is known: a form of five fields."),
+            "both": ("Do both", "Two tool calls at once, answered one by one."),
+            "quick": ("Just ask", "It answers by itself."),
+            "failure": ("Ask too much", "The run fails."),
+        },
+        _narrative_script,
+        _narrative_origin,
+        {},
+        {"approve_invoice": _INVOICE_ANSWER},
+    ),
+    "middesk": Trial(
+        {
+            "review": ("Review a business", "Two interrupts: proposed artifacts to look at, and a plain question."),
+            "watchlist": ("Check a watchlist", "One interrupt with two proposed dismissals."),
+        },
+        _middesk_script,
+        _middesk_origin,
+        {"agents": ("cip_orchestrator", "watchlist_resolution", "tin_resolution")},
+        {},
+    ),
+    "origami": Trial(
+        {
+            "clinics": ("Find clinics", "The agent asks two questions, with suggested answers."),
+            "long": ("Find too much", "It stops at its cap of steps, and asks whether to go on."),
+            "quick": ("Count leads", "It answers by itself."),
+        },
+        _origami_script,
+        _origami_origin,
+        {"retry_after": 0, "steps_max": 12},
+        {},
+    ),
+    "conduit": Trial(
+        {
+            "plumber": ("Send a plumber", "A dispatch that looks something up and completes; Conduit has no pauses."),
+            "failure": ("Send one nowhere", "A dispatch that fails."),
+        },
+        _conduit_script,
+        _conduit_origin,
+        {},
+        {},
+    ),
+}

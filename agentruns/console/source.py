@@ -1,0 +1,317 @@
+"""Where runs come from: a journal, with the inbox in it, and for those vendors that there is a token for, a client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from types import TracebackType
+from typing import Any, Final, Self
+from weakref import WeakValueDictionary
+
+from attrs import frozen
+
+from agentruns import codec
+from agentruns.client import Client
+from agentruns.dialects import narrative
+from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError, JournalError
+from agentruns.inbox import Inbox
+from agentruns.model import Action, Run, RunStatus, ToolOutput
+from agentruns.web import Feeds, Watcher
+
+from .asks import Answer, Ask, Tool, ask
+from .book import Book, Entry, Handled
+from .timeline import Call, Group, Pause, Way, groups, messages_of, trace_of
+
+logger = logging.getLogger("agentruns")
+
+LOOK_SECONDS: Final = 0.25
+"""Seconds between two looks whether somebody has written to the journal, while somebody watches."""
+
+LINGER_SECONDS: Final = 10.0
+"""Seconds for which a run is followed though nobody watches: a page that is loaded anew finds it again."""
+
+_KNOWN_TOOLS: Final = 256
+
+
+class StaleError(Exception):
+    """Say that what was to be answered does not wait any more."""
+
+
+@frozen
+class Job:
+    """Something that the console may start: a name for addresses, what it is called, and what will happen."""
+
+    name: str
+    title: str
+    text: str
+
+
+@frozen(kw_only=True)
+class Jobs:
+    """What may be started from the page: nothing, unless it is told how. `start` returns the key of the work."""
+
+    offered: tuple[Job, ...] = ()
+    start: Callable[[str], Awaitable[str]] | None = None
+
+
+class Source:
+    """
+    The work of one journal, for looking at and for answering.
+
+    *book*, *inbox* and *clients* (by vendor) are open already. *answers* are JSON Schemas of what tools answer, by the
+    name of the tool. Runs are followed by the clients, for reading, as long as somebody watches; without a client a run
+    is shown as the journal has it. Open it by `async with`.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        inbox: Inbox,
+        clients: Mapping[str, Client] | None = None,
+        *,
+        answers: Mapping[str, Mapping[str, Any]] | None = None,
+        jobs: Jobs | None = None,
+        place: str = "",
+    ) -> None:
+        self.book = book
+        self.jobs = jobs or Jobs()
+        self.place = place or book.path.name
+        self._inbox = inbox
+        self._clients = dict(clients or {})
+        self._answers = dict(answers or {})
+        self._feeds: dict[str, Feeds] = {}
+        self._bells: set[asyncio.Future[None]] = set()
+        self._look: asyncio.Task[None] | None = None
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._answered: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._tools: OrderedDict[str, Mapping[str, Tool]] = OrderedDict()
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        for vendor, client in self._clients.items():
+            feeds = Feeds(client, linger=LINGER_SECONDS, shown=_whole, progress=True, timeout=None)
+            self._feeds[vendor] = await self._open.enter_async_context(feeds)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.wait([self._look])
+        await self._open.aclose()
+
+    def follows(self, vendor: str) -> bool:
+        """Tell whether runs of *vendor* can be followed and answered from here."""
+        return vendor in self._clients
+
+    # Changes ----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def bell(self) -> Iterator[asyncio.Future[None]]:
+        """Give a future that is done when something may have changed; hang it up before you look."""
+        bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._bells.add(bell)
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._looks(), name="agentruns: look into the journal")
+        try:
+            yield bell
+        finally:
+            self._bells.discard(bell)
+
+    def ring(self) -> None:
+        """Say that something has changed."""
+        for bell in self._bells:
+            if not bell.done():
+                bell.set_result(None)
+
+    async def _looks(self) -> None:
+        """Look at the journal as long as a bell hangs; ring now and then anyway, since who dies does not write."""
+        seen: int | None = None
+        quiet = 0
+        while True:
+            with suppress(JournalError):
+                version = await self.book.version()
+                quiet += 1
+                if (seen is not None and version != seen) or quiet * LOOK_SECONDS >= 5.0:
+                    quiet = 0
+                    self.ring()
+                seen = version
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._bells:
+                return
+
+    # Following --------------------------------------------------------------------------------------------------------
+
+    def watch(self, run: Run) -> Watcher | None:
+        """Return the states of a run as they come, shared by all who watch; None where they cannot be had."""
+        feeds = self._feeds.get(run.vendor)
+        return None if feeds is None else feeds.watch(run.ref)
+
+    # Pauses -----------------------------------------------------------------------------------------------------------
+
+    async def pause(self, entry: Entry, run: Run | None) -> Pause | None:
+        """Return what *run*, the last state known of *entry*, waits for, and who would take the answer."""
+        if run is None or run.status is not RunStatus.REQUIRES_ACTION or not run.actions:
+            return None
+        parked = {each.action.id for each in await self._inbox.pending(run)}
+        handled = {each.action_id: each for each in await self.book.handled(entry) if each.run_id == run.id}
+        ways = {
+            action.id: self._way(entry, run, action, action.id in parked, handled.get(action.id))
+            for action in run.actions
+        }
+        return Pause(run, groups(run, ways))
+
+    def _way(self, entry: Entry, run: Run, action: Action, is_parked: bool, handled: Handled | None) -> Way:
+        if is_parked:
+            return "inbox"
+        if (run.id, action.id) in self._answered or (handled is not None and handled.state != "running"):
+            return "answered"
+        if (handled is not None and handled.alive) or entry.alive:
+            return "handler"
+        if entry.id.startswith("p"):
+            return "answered"  # it was parked, and is no more
+        return "vendor" if self.follows(run.vendor) else "nobody"
+
+    async def give(self, group: Group, answers: Sequence[Answer]) -> None:
+        """
+        Pass on the answers to a group, one for each of its actions, in their order.
+
+        Raise `StaleError` where somebody was faster, and the `AgentRunsError` of whatever went wrong.
+        """
+        lock = self._locks.setdefault(group.run.id, asyncio.Lock())
+        try:
+            async with lock:
+                await self._give(group, answers)
+        finally:
+            self.ring()
+
+    async def _give(self, group: Group, answers: Sequence[Answer]) -> None:
+        if any((group.run.id, action.id) in self._answered for action in group.actions):
+            raise StaleError
+        if group.way == "inbox":
+            for action, answer in zip(group.actions, answers, strict=True):
+                await self._settle(group.run, action, answer)
+        else:
+            await self._resume(group, answers)
+        for action in group.actions:
+            self._answered[group.run.id, action.id] = None
+        while len(self._answered) > 10_000:
+            self._answered.popitem(last=False)
+
+    async def _settle(self, run: Run, action: Action, answer: Answer) -> None:
+        if action.id not in {each.action.id for each in await self._inbox.pending(run)}:
+            raise StaleError
+        try:
+            if answer.is_error:
+                await self._inbox.refuse(action.id, str(answer.output), run_id=run.id)
+            else:
+                await self._inbox.answer(action.id, answer.output, run_id=run.id)
+        except ConfigurationError as error:
+            if action.id not in {each.action.id for each in await self._inbox.pending(run)}:
+                raise StaleError from error
+            raise
+
+    async def _resume(self, group: Group, answers: Sequence[Answer]) -> None:
+        """Answer a run that nobody follows, as it is at the vendor now."""
+        client = self._clients[group.run.vendor]
+        now = await client.fetch(group.run.ref)
+        waiting = {action.id for action in now.actions}
+        if now.status is not RunStatus.REQUIRES_ACTION or any(each.id not in waiting for each in group.actions):
+            raise StaleError
+        outputs = [
+            ToolOutput(action, answer.output, answer.is_error)
+            for action, answer in zip(group.actions, answers, strict=True)
+        ]
+        try:
+            await client.resume(now, outputs)
+        except ConflictError as error:
+            raise StaleError from error
+
+    async def trace(self, run: Run) -> tuple[Call, ...]:
+        """
+        Return how a run came about, as the vendor tells it now: messages, steps, tool calls.
+
+        Raise the `AgentRunsError` of whatever went wrong.
+        """
+        client = self._clients.get(run.vendor)
+        if client is None:
+            return trace_of(run)
+        if run.vendor == "narrative":
+            return messages_of((await client.perform(narrative.list_messages(run.ref.parent))).items)
+        wanted = {"middesk": "steps", "origami": "transcript"}.get(run.vendor)
+        return trace_of(await client.fetch(run.ref, **({"include": wanted} if wanted else {})))
+
+    # Tools ------------------------------------------------------------------------------------------------------------
+
+    async def asks(self, group: Group) -> tuple[Ask, ...]:
+        """Return what the actions of a group ask for, each with the ways to answer it."""
+        tools = await self.tools(group.run)
+        return tuple(
+            ask(group.run.vendor, action, f"{group.id}/{place}/", tools.get(action.name))
+            for place, action in enumerate(group.actions)
+        )
+
+    async def tools(self, run: Run) -> Mapping[str, Tool]:
+        """Return what is known of the tools that a run calls, by the names under which it calls them."""
+        if run.vendor != "narrative":
+            return {}
+        known = self._tools.get(run.ref.parent)
+        if known is None:
+            config = await self._config(run)
+            known = _declared(config or {})
+            if config is not None:
+                self._tools[run.ref.parent] = known
+                if len(self._tools) > _KNOWN_TOOLS:
+                    self._tools.popitem(last=False)
+        return {action.name: self._tool(known, action.name) for action in run.actions}
+
+    def _tool(self, known: Mapping[str, Tool], name: str) -> Tool:
+        tool = known.get(name, Tool())
+        short = name.partition("-")[2] or name
+        answer = self._answers.get(name, self._answers.get(short))
+        return Tool(tool.description, tool.arguments, answer)
+
+    async def _config(self, run: Run) -> Mapping[str, Any] | None:
+        """Return the configuration under which a run calls tools: its own, else that of its conversation, if known."""
+        used = run.raw.get("effective_config")
+        if isinstance(used, Mapping) and (used.get("client_tools") or used.get("tools")):
+            return used
+        client = self._clients.get(run.vendor)
+        if client is not None:
+            try:
+                conversation = await client.perform(narrative.get_conversation(run.ref.parent))
+            except AgentRunsError as error:
+                logger.warning("the tools of conversation %s are not known: %s", run.ref.parent, error)
+            else:
+                found: Mapping[str, Any] = codec.unstructure(conversation.defaults)
+                return found
+        return None
+
+
+def _declared(config: Mapping[str, Any]) -> dict[str, Tool]:
+    """Return the tools that a configuration declares for the caller, by the names that the model calls."""
+    named = [("", config.get("tools"))]
+    named += [(f"{each.get('alias')}-", each.get("tools")) for each in _mappings(config.get("client_tools"))]
+    return {
+        f"{prefix}{tool.get('name')}": Tool(str(tool.get("description") or ""), _mapping(tool.get("input_schema")))
+        for prefix, tools in named
+        for tool in _mappings(tools)
+    }
+
+
+def _mappings(values: Any) -> list[Mapping[str, Any]]:
+    return [each for each in values if isinstance(each, Mapping)] if isinstance(values, list | tuple) else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _whole(run: Run) -> Mapping[str, Any]:
+    """Return a run as `Run.from_json` reads it: what is followed here does not leave this process."""
+    whole: Mapping[str, Any] = codec.decode(run.to_json(), trusted=True)
+    return whole
