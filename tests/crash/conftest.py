@@ -17,12 +17,6 @@ def _thawed() -> Iterator[None]:
     gc.unfreeze()
 
 
-@pytest.fixture(autouse=True)
-def _version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no client look for its version on the disk: thousands of them are made."""
-    monkeypatch.setattr("agentruns.telemetry._version", lambda: "")
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if sys.platform == "win32":
         return

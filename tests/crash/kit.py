@@ -195,11 +195,6 @@ class Story:
         """Return the lock files beside the journal."""
         return [each for each in self.beside if each.endswith(".lock")]
 
-    def wait_for_the_vendor(self) -> None:
-        """Wait until the vendor has done all that it was asked for."""
-        while self.emulator._working:
-            time.sleep(0.005)
-
     def begin(self, **changes: Any) -> Living:
         """Begin a life."""
         life = evolve(self.life, said=self.folder / f"said-{next(self.numbers)}", **changes)

@@ -180,7 +180,7 @@ async def alone(seconds: float = 20.0) -> None:
 class Inside:
     """A transport that needs no socket: the emulated vendor answers at once, a step there and a step back."""
 
-    goodbye = 0
+    goodbye = 1
     """Steps that closing takes."""
 
     def __init__(self, emulator: Emulator[Any]) -> None:

@@ -181,9 +181,6 @@ async def test_an_answer_that_the_vendor_may_have_forgotten_the_key_of_is_not_po
     assert max(prompts.values()) == 1, f"{prompts}"
 
 
-@pytest.mark.xfail(
-    reason="an answer that turns out to be there already ends the posting of the others, and all count as posted"
-)
 async def test_an_answer_that_arrives_late_keeps_no_other_answer_back(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -333,72 +333,47 @@ def test_a_step_that_was_cut_off_loses_nothing(loop: str, frame: str, key: bool,
     everywhere(loop, f"again {frame} {key} {tools}", once)
 
 
-CLOSING = pytest.mark.xfail(
-    reason="a client that is cut off while its transport closes does not close its journal: files stay, and a claim"
-)
-
-
-@asynccontextmanager
-async def closing_after() -> AsyncIterator[list[Client]]:
-    """Close the journals of clients that should have done so: a test that fails must not spoil the next."""
-    clients: list[Client] = []
-    try:
-        yield clients
-    finally:
-        for each in clients:
-            assert each._keys is not None
-            await each._keys.journal.close()
-
-
-@pytest.mark.xfail(reason="a client whose transport does not open leaves its journal open")
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_client_that_cannot_be_entered_leaves_nothing(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(self: Inside, *_: object) -> None:
         raise ZeroDivisionError
 
     async def work(stepper: Stepper) -> None:
-        async with closing_after() as clients, scene(key=True, tools=False) as made:
+        async with scene(key=True, tools=False) as made:
             monkeypatch.setattr(Inside, "open", fails)
-            clients.append(made.client())
             with pytest.raises(ZeroDivisionError):
-                await clients[0].__aenter__()
+                await made.client().__aenter__()
+            await alone(0.0)
 
     run(loop, work)
 
 
-@pytest.mark.parametrize(
-    ("later", "goodbye"), [(0, 0), (1, 0), (2, 0), pytest.param(0, 2, marks=CLOSING, id="0-slowly")]
-)
+@pytest.mark.parametrize("later", [0, 1, 2])
 @pytest.mark.parametrize("tools", [False, True], ids=["plain", "tools"])
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_client_that_is_being_left_is_closed_however_often_it_is_cut_off(
-    loop: str, tools: bool, later: int, goodbye: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Inside, "goodbye", goodbye)
-
+def test_a_client_that_is_being_left_is_closed_however_often_it_is_cut_off(loop: str, tools: bool, later: int) -> None:
     async def once(stepper: Stepper, n: int) -> bool:
-        async with closing_after() as clients, scene(key=True, tools=tools) as made:
+        async with scene(key=True, tools=tools) as made:
             asked = asyncio.Event()
+            steps: list[asyncio.Task[None]] = []
 
             async def slow(action: Action) -> None:
                 asked.set()
                 await asyncio.Event().wait()
 
             async def leave() -> None:
-                clients.append(made.client())
-                async with clients[0] as client:
+                async with made.client() as client:
                     stream = client.stream(made.origins[0], tools=slow if tools else None, key="k")
-                    step = asyncio.ensure_future(to_the_end(stream))
+                    steps.append(asyncio.ensure_future(to_the_end(stream)))
                     await (asked.wait() if tools else asyncio.sleep(0.002))
                     stepper.arm({n: leaving.cancel, n + later: leaving.cancel})
-                stepper.armed = False
-                await asyncio.wait([step])
 
             leaving = asyncio.ensure_future(leave())
             await asyncio.wait([leaving])
             reached = stepper.steps >= n
             stepper.armed = False
-            await alone()
+            await asyncio.wait(steps)
+            await alone(0.0)
             return reached
 
     everywhere(loop, f"leaving {tools} {later}", once, few=False)

@@ -223,14 +223,6 @@ async def _tell(tale: Tale, failing: Failing, act: Act) -> None:
         await tale.finish(client)
 
 
-# Flaws of the journal that are known. Each is pinned by one case that must fail as long as the flaw is there; the other
-# cases that meet it say so, and fail for everything else.
-WAITS = "who could not give back what he had claimed, since the disk was full, is waited for by his own process"
-SILENT = "a journal that cannot be read in the middle of a stream does not say what stands"
-BLAMES = "a file that is gone before its first write is told as a fault of the disk"
-KNOWN = {"hangs at": WAITS, "says nothing of what stands": SILENT, "SQLITE_IOERR_FSTAT": BLAMES}
-
-
 def at_every_commit(vendor: str, trouble: str, act: Act) -> None:
     troubles: list[str] = []
     for n in count(1):
@@ -240,12 +232,8 @@ def at_every_commit(vendor: str, trouble: str, act: Act) -> None:
         except (AssertionError, pytest.fail.Exception) as error:
             troubles.append(f"commit {n}: {error}")
     assert n > 3
-    known = {reason for sign, reason in KNOWN.items() if any(sign in each for each in troubles)}
-    rest = [each for each in troubles if not any(sign in each for sign in KNOWN)]
-    if rest or (troubles and (act, vendor, trouble) in PINNED):
+    if troubles:
         pytest.fail(f"{len(troubles)} of {n - 1}\n" + "\n".join(troubles))
-    if known:
-        pytest.xfail("; ".join(sorted(known)))
 
 
 async def tells(tale: Tale, client: Client, failing: Failing) -> None:
@@ -280,7 +268,7 @@ async def goes_on(tale: Tale, client: Client, failing: Failing) -> None:
         await tale.to_its_end(stream)
     except JournalError as error:
         failing.mended = True
-        if "handler" in error.standing or not error.standing:
+        if "handler" in error.standing or "only to be read" in error.standing:
             await stream.aclose()
             await tale.finish(client)
         else:
@@ -298,14 +286,6 @@ async def another_goes_on(tale: Tale, client: Client, failing: Failing) -> None:
     assert stream is not None
 
 
-PINNED: dict[tuple[Act, str, str], str] = {
-    (tells, "narrative", "read_only"): SILENT,
-    (tells, "narrative", "deleted"): f"{BLAMES}; {SILENT}",
-    (asks_again, "narrative", "full"): f"{WAITS}: at a start",
-    (another_goes_on, "narrative", "deleted"): f"{WAITS}: at a handler",
-}
-
-
 def cases(act: Act, *, most: bool = False) -> pytest.MarkDecorator:
     """Return every vendor with every trouble, or some of them."""
     chosen = [
@@ -316,13 +296,7 @@ def cases(act: Act, *, most: bool = False) -> pytest.MarkDecorator:
         or (trouble == "full" and (most or vendor in {"narrative", "middesk"}))
         or (vendor == "narrative" and (most or trouble == "deleted"))
     ]
-    return pytest.mark.parametrize(
-        ("vendor", "trouble"),
-        [
-            pytest.param(*case, marks=pytest.mark.xfail(reason=PINNED[act, *case]) if (act, *case) in PINNED else ())
-            for case in chosen
-        ],
-    )
+    return pytest.mark.parametrize(("vendor", "trouble"), chosen)
 
 
 @cases(tells, most=True)
@@ -354,7 +328,6 @@ class LockedError(sqlite3.OperationalError):
     sqlite_errorname = "SQLITE_BUSY_RECOVERY"
 
 
-@pytest.mark.xfail(reason="the first statement of an opening does not wait for other processes")
 def test_an_opening_waits_while_another_process_puts_the_log_of_a_dead_one_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

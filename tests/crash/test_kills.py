@@ -225,8 +225,6 @@ def killed_at_request(plot: Plot, kill: Kill, *, arrives: bool) -> bool:
         if said is not None:
             finished(told, said)
             return False
-        if plot.vendor == "middesk":  # see test_an_answer_that_arrives_late_keeps_no_other_answer_back
-            told.wait_for_the_vendor()
         kept = told.kept()
         said = told.lives()
         if plot.vendor in UNSURE and kept.asked and said is not None and "error" in said:

@@ -24,7 +24,6 @@ from agentruns import (
     AgentRunsError,
     Backoff,
     Client,
-    ConfigurationError,
     OutcomeUnknownError,
     Retry,
     Run,
@@ -108,16 +107,6 @@ async def _hurried(seconds: float) -> None:
 
 async def work(life: Life, complaints: list[str]) -> dict[str, Any]:
     """Do what there is to be done, and return what came of it."""
-    while True:
-        try:
-            return await _work(life, complaints)
-        except ConfigurationError as error:
-            # See test_an_opening_waits_while_another_process_puts_the_log_of_a_dead_one_in_order.
-            if "SQLITE_BUSY" not in str(error):
-                raise
-
-
-async def _work(life: Life, complaints: list[str]) -> dict[str, Any]:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context)))
     async with connect(
         DIALECTS[life.vendor],

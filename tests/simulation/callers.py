@@ -323,10 +323,13 @@ class Caller:
     async def decide(self, process: Process, run: Run) -> Run:
         """Answer all that a run waits for."""
         outputs = []
+        entered = self.world.journaled(self.intent) == run.id
         for action in run.actions:
             mark = self.world.stand.mark(action) or ""
             text = f"{mark}=by hand {self.number}"
             self.world.laws.given[mark].add(text)
+            if not entered:  # the disk was full, say, when its start was to be entered
+                self.world.laws.unentered.add(mark)
             outputs.append(ToolOutput(action, text))
         return await process.client.resume(run, outputs)
 

@@ -11,10 +11,4 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-KNOWN: Final[Mapping[str, str]] = {
-    # --unknown "by hand, and forgotten" --vendor origami --seed 100678; after a night: 100246
-    "by hand, and forgotten": "answers given by hand to the run of a key are entered (`Keys.decided`), but not that "
-    "they are being posted: when Origami has forgotten them (its own 500, or a day), the next stream of the key posts "
-    "them as if for the first time, and starts a second run; `decided` should leave the note that `KeyedWork.answer` "
-    "leaves",
-}
+KNOWN: Final[Mapping[str, str]] = {}

@@ -68,6 +68,8 @@ class Laws:
         self.handlings: defaultdict[tuple[str, str, str], Handling] = defaultdict(Handling)
         self.given: defaultdict[str, set[str]] = defaultdict(set)
         """By the mark of a question, all answers that anybody gave."""
+        self.unentered: set[str] = set()
+        """The marks of questions that were answered by hand when no work of the journal was at their run."""
         self.sights: list[Sight] = []
         self.knows_steps = True
         """Whether the processes tell which steps are under way."""
@@ -353,11 +355,9 @@ class Laws:
         for name, count in births.items():
             self.check(count <= 1 or name in forgotten, f"starts: {name} was started {count} times")
         for mark, count in following.items():
-            by_hand = any("=by hand" in text for text in self.given[mark])
-            by_hand = by_hand and self.world.knows("by hand, and forgotten")
-            if mark.partition("/")[0] in forgotten or (by_hand and (forgetful or self.world.nights)):
-                continue
-            self.check(count <= 1, f"answers: {mark} was answered by {count} runs")
+            lost = mark.partition("/")[0] in forgotten
+            lost = lost or (mark in self.unentered and bool(forgetful or self.world.nights))
+            self.check(count <= 1 or lost, f"answers: {mark} was answered by {count} runs")
 
     def _answers(self) -> None:
         for mark, text, by in self.world.stand.answers():

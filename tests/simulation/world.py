@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from typing import Any, Final
 
@@ -118,6 +119,11 @@ class World:
         row = self.stand.vendor.runs.get(run_id)
         born = getattr(row, "created", None) or getattr(row, "started", None)
         return born is not None and self.now - float(born) < _YOUNG
+
+    def journaled(self, intent: Intent) -> str | None:
+        """Return the run that the journal has for a piece of work."""
+        runs = [row["run"] for row in self.disk.rows("work") if row["key"] == intent.key and row["run"] is not None]
+        return str(json.loads(runs[0])["ref"]["id"]) if runs else None
 
     # What there is to do ----------------------------------------------------------------------------------------------
 
