@@ -166,6 +166,7 @@ class Poller:
         if watch.followers > 0:
             return
         self._watches.pop(watch.ref.id, None)
+        watch.listeners = ()  # whoever still listens has no run to hear of
         if self._lists is not None:
             self._lists.remove(watch)
         self._unplan(watch)
