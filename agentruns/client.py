@@ -38,7 +38,7 @@ from .flow import Keeper, perform
 from .keyed import Keys, Unfinished
 from .model import Action, Flow, Limit, Origins, Request, Response, Run, RunRef, RunStatus, ToolOutput
 from .poller import Poller
-from .schedule import Retry, Schedule
+from .schedule import Retry, Schedule, is_schedule
 from .stats import Stats
 from .stream import FRESH_SECONDS, OnCancel, Options, RunStream, StreamOptions
 from .telemetry import Telemetry
@@ -93,6 +93,8 @@ def connect(
     check.number("timeout", timeout)
     check.whole("connections", connections, 1)
     check.whole("max_body", max_body, 1)
+    if schedule is not None:
+        is_schedule("schedule", schedule)
     if budget is not None and not isinstance(budget, Budget):
         check.number("budget", budget)
     address = Address(_base_url(known, base_url, insecure=insecure), _token(known, token))

@@ -7,9 +7,11 @@ import logging
 import random
 from asyncio import sleep
 from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
+from copy import copy
 from typing import Final, Protocol, TypeAlias
 
-from attrs import evolve
+from attrs import define, evolve
 
 from . import codec, wire
 from .errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
@@ -33,6 +35,29 @@ class Keeper(Protocol):
     async def claim(self, run_id: str) -> Verdict:
         """Tell whose run it is that was found by looking."""
         ...
+
+
+@define
+class Tries:
+    """
+    How the requests of a flow fare, for whoever waits for what comes of it.
+
+    `failure` is what the last one came to, None if it was answered well. `idle` says that none is under way, since the
+    last was refused; `doubt`, that one had no clear outcome.
+    """
+
+    failure: Exception | None = None
+    idle: bool = False
+    doubt: bool = False
+
+    def ended(self, failure: Exception | None, *, doubt: bool = False) -> None:
+        """Note what a request came to."""
+        self.failure, self.idle = failure, failure is not None
+        self.doubt = self.doubt or doubt
+
+
+tries: ContextVar[Tries] = ContextVar("agentruns_tries")
+"""Where flows that are begun in this context tell how their requests fare."""
 
 
 async def perform(
@@ -97,9 +122,11 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
     always tried again: it was refused before anything was done. `Retry-After` is a floor.
     """
     doubt = False
+    told = tries.get(None) or Tries()
     for attempt in range(1, int(retry.attempts) + 1):
         floor = 0.0
         error: Exception
+        told.idle = False
         try:
             response = await send(request)
         except TransportError as lost:
@@ -112,6 +139,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
             if 200 <= response.status < 300:
                 cut = undecodable(response)
                 if cut is None:
+                    told.ended(None)
                     return response
                 # A body that is cut off without a declared length looks like this; the next one may be whole.
                 error, again, unclear = cut, request.idempotent, True
@@ -129,6 +157,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
                 floor = asked or 0.0
                 unclear = response.status == 408 or response.status >= 500
                 again = (response.status == 429 and request.again_after_429) or (unclear and request.idempotent)
+        told.ended(copy(error), doubt=unclear)
         if not again and unclear and not request.idempotent:
             raise OutcomeUnknownError(request, str(error)) from error
         if not again or attempt >= retry.attempts or floor > retry.longest:

@@ -101,6 +101,10 @@ class _Shelf(Protocol):
         ...
 
 
+class NotPendingError(ConfigurationError):
+    """Report an action that nobody waits for: it was answered, refused or withdrawn, or never asked for."""
+
+
 class Inbox:
     """
     Park actions until a person answers; a handler for `tools=`, for `tools.default`, or for one name.
@@ -227,8 +231,9 @@ class Inbox:
         Answer an action; *output* is whatever JSON the vendor takes.
 
         Ids of actions may be mere positions: give *run_id* where several runs wait for an action of that id. Raise
-        `ConfigurationError` for an action that does not wait, because it was answered, withdrawn or never asked for,
-        for an id that is not unique, and for an output that JSON or the vendor cannot take; then it waits on.
+        `NotPendingError` for an action that does not wait, because it was answered, withdrawn or never asked for, and
+        `ConfigurationError` for an id that is not unique, or an output that JSON or the vendor cannot take; then it
+        waits on.
         """
         parked = await self._find(action_id, run_id)
         plain = codec.plain(output, f"the answer to action {action_id!r}")
@@ -469,10 +474,10 @@ def _check_answer(parked: Parked, output: ToolOutput) -> None:
         first_request(dialect.resume(evolve(parked.run, actions=(parked.action,)), [output]))
 
 
-def _not_pending(action_id: str, run_id: str | None, found: Sequence[_Known]) -> ConfigurationError:
+def _not_pending(action_id: str, run_id: str | None, found: Sequence[_Known]) -> NotPendingError:
     if not found:
         of = "" if run_id is None else f" of run {run_id}"
-        return ConfigurationError(
+        return NotPendingError(
             f"action {action_id!r}{of} is not pending: this inbox knows no such action. Take ids from `pending()`"
         )
     (known, *_) = found
@@ -482,4 +487,4 @@ def _not_pending(action_id: str, run_id: str | None, found: Sequence[_Known]) ->
         "withdrawn": "it was withdrawn, since nobody waits for it any more",
         "waiting": "it has just been asked for again",
     }[known.state]
-    return ConfigurationError(f"action {action_id!r} of run {known.parked.run.id} is not pending: {why}")
+    return NotPendingError(f"action {action_id!r} of run {known.parked.run.id} is not pending: {why}")

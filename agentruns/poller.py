@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from . import wire
+from . import check, wire
 from .budget import Budget
 from .dialect import Dialect, Kinds, Reads, Refreshes, Times
 from .errors import (
@@ -57,6 +57,8 @@ LATE: Final = 5.0
 _PRICE: Final = 0.1
 _OLDEST: Final = 7 * 86400.0  # seconds; what claims to have taken longer has a clock of its own
 _OVER: Final = (RunStatus.COMPLETED, RunStatus.FAILED)
+_LEAST: Final = 0.01  # seconds between two polls of a run, whatever a schedule says
+_BROKEN: Final = 10.0  # seconds until a run is due again whose schedule says nothing that makes sense
 _OFFSET: Final = random.random()  # noqa: S311 - once per process, so that processes do not poll in step
 
 
@@ -236,7 +238,7 @@ class Poller:
     def _next(self, watch: Watch, now: float, floor: float) -> float:
         """Return when a run whose last answer came *now* is due, by the user's schedule or the clock of its kind."""
         if self._schedule is not None:
-            return now + self._schedule.delay(watch.quiet, at_least=floor, noise=random.random())  # noqa: S311
+            return now + _wait(self._schedule, watch.quiet, floor)
         floor *= 1 + 0.1 * (watch.phase % 1)  # upwards only, so that a crowd does not come back as one
         first = None if watch.polled else watch.phase
         sent, seen = watch.sent - watch.began, now - watch.began
@@ -493,7 +495,7 @@ class Poller:
             watch.running_at = max(sent - watch.began, 0.0)
             watch.due = self._next(watch, now, floor)
         else:
-            watch.due = now + self._backoff.delay(watch.quiet)  # an answered pause may show for a while
+            watch.due = now + _wait(self._backoff, watch.quiet, 0.0)  # an answered pause may show for a while
             if watch.open:
                 self._ended(watch, now)
         listeners = watch.listeners
@@ -557,9 +559,13 @@ class Poller:
         if lost:
             watch.lose(error, now)
         else:
+            watch.error = copy(error)
             watch.quiet += 1
-        delays = self._schedule or self._backoff
-        watch.due = now + delays.delay(watch.quiet, at_least=asked, noise=random.random())  # noqa: S311
+        try:
+            wait = _wait(self._schedule or self._backoff, watch.quiet, asked)
+        except Exception as broken:  # a schedule of the user's own: nobody is to spin on it
+            error, final, wait = broken, True, _BROKEN
+        watch.due = now + wait
         told = [listener for listener in watch.listeners if final or watch.gives_up(listener, now)]
         self._tell(watch, told, error)
 
@@ -612,6 +618,13 @@ class Poller:
             for watch in listing.released():
                 watch.reading = False
                 self._plan(watch, self._now())
+
+
+def _wait(schedule: Schedule, count: int, floor: float) -> float:
+    """Return the seconds that a schedule says, which may be the user's own; raise what is wrong with them."""
+    seconds = schedule.delay(count, at_least=floor, noise=random.random())  # noqa: S311
+    check.number(f"the delay of {type(schedule).__name__}", seconds, zero=True)
+    return max(seconds, _LEAST)
 
 
 class _Replay:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
 from .check import at_least_one, count, not_negative, positive
+from .errors import ConfigurationError
 
 
 class Schedule(Protocol):
@@ -15,6 +16,19 @@ class Schedule(Protocol):
     def delay(self, count: int, *, at_least: float = 0.0, noise: float = 0.5) -> float:
         """Return the seconds to wait after *count* fruitless polls."""
         ...
+
+
+def is_schedule(name: str, value: Any) -> None:
+    """Refuse anything but an object that says how long to wait."""
+    if isinstance(value, type) or not callable(getattr(value, "delay", None)):
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must be a Backoff, such as Backoff(initial=0.5, maximum=10.0), or an object with "
+            "a method delay(count, *, at_least, noise)"
+        )
+
+
+def _is_schedule(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    is_schedule(f"{type(owner).__name__}.{attribute.name}", value)
 
 
 @frozen
@@ -50,6 +64,6 @@ class Retry:
     """
 
     attempts: int = field(default=4, validator=at_least_one)
-    backoff: Backoff = field(factory=Backoff)
+    backoff: Backoff = field(factory=Backoff, validator=_is_schedule)
     conflicts: int = field(default=0, validator=count)
     longest: float = field(default=60.0, validator=not_negative)

@@ -32,6 +32,7 @@ from .errors import (
     TooManyResumesError,
     TransportError,
 )
+from .flow import Tries, tries
 from .keyed import KeyedWork
 from .model import Action, Run, RunRef, RunStatus, ToolOutput
 from .poller import Poller
@@ -176,6 +177,7 @@ class RunStream(Steps[Run]):
         "_resumes",
         "_taken",
         "_tools",
+        "_tries",
         "_trusts_events",
         "_unclear",
         "_waited_for",
@@ -210,6 +212,7 @@ class RunStream(Steps[Run]):
         self._answered: frozenset[tuple[str, str]] = frozenset()
         self._resumes = 0
         self._work: asyncio.Task[Any] | None = None
+        self._tries: Tries | None = None  # how requests for that work fare
         self._failure: BaseException | None = None
         self._guard: asyncio.Timeout | None = None
         self._waited_for = False
@@ -355,11 +358,23 @@ class RunStream(Steps[Run]):
 
     async def _give_up(self) -> None:
         """End at the deadline, or because somebody has closed the stream."""
+        at_work = self._work is not None and (self.run is None or self._handled)  # not at handlers, who ask for others
         await self._drop_work()
+        failure = self._last_failure(at_work=at_work)
         self._leave()
         if self._closed is None:
             self._over = True
-            raise DeadlineExceededError(self.run, f"{self._options.timeout:g} s have passed") from None
+            passed = f"{self._options.timeout:g} s have passed"
+            if failure is None:
+                raise DeadlineExceededError(self.run, passed) from None
+            said = str(failure).rstrip(".")
+            raise DeadlineExceededError(self.run, f"{passed}, and the last request failed ({said})") from failure
+
+    def _last_failure(self, *, at_work: bool) -> Exception | None:
+        """Return what the last request for this stream came to, if it failed."""
+        if at_work:
+            return None if self._tries is None else self._tries.failure
+        return None if self._watch is None else self._watch.error
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
         if self._keyed is None and isinstance(self._origin, Run):
@@ -575,7 +590,10 @@ class RunStream(Steps[Run]):
         A failure of the kind *final* is the failure of every further step: the thing is not tried again.
         """
         if self._work is None:
+            self._tries = Tries()
+            before = tries.set(self._tries)
             self._work = self._engine.spawn(make())
+            tries.reset(before)
         done: T = await self._under_way(final)
         return done
 
@@ -603,6 +621,9 @@ class RunStream(Steps[Run]):
             try:
                 paused = self.run if self._handled else None
                 if self._work is not None and (self.run is None or paused is not None):
+                    if self._tries is not None and self._tries.idle and not self._tries.doubt:
+                        await self._drop_work()  # all was refused so far: there is nothing to cancel
+                        return
                     self.run = await self._under_way()  # what is being started, or follows an answer that is posted
                     if paused is not None and self.run is not None:
                         self._went_on(paused, self.run)

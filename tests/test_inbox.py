@@ -28,7 +28,7 @@ from agentruns import (
     origami,
 )
 from agentruns.emulator import Call, Emulator, Turn
-from agentruns.inbox import Inbox, Parked
+from agentruns.inbox import Inbox, NotPendingError, Parked
 from agentruns.model import ToolOutput
 from agentruns.tools import asking, current_key, current_run
 from tests.kit import CALL, HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, client_of, conversation, run
@@ -142,7 +142,7 @@ async def test_only_the_first_answer_counts(inbox: Inbox) -> None:
     (task,) = await parked(inbox, paused(), 1)
     results = await asyncio.gather(*(inbox.answer("0", each) for each in range(5)), return_exceptions=True)
 
-    assert [type(each) for each in results] == [type(None), *[ConfigurationError] * 4]
+    assert [type(each) for each in results] == [type(None), *[NotPendingError] * 4]
     assert str(results[1]) == "action '0' of run run-1 is not pending: it was answered already"
     assert (await task).output == 0
     with pytest.raises(ConfigurationError, match="'0' of run run-1 is not pending: it was answered already"):

@@ -1,5 +1,6 @@
 """Origami's rules, on scripted answers, and its law: whatever goes wrong, an intent starts one run at most."""
 
+import asyncio
 import itertools
 import json
 import re
@@ -1344,3 +1345,19 @@ def test_pauses_are_plain_numbers_that_a_flow_asks_for() -> None:
     )
 
     assert flow.throw(error) == Pause(60.0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("on_cancel", ["cancel", "confirm"])
+async def test_a_start_that_was_refused_so_far_is_given_up_at_once(on_cancel: Any) -> None:
+    wire = Wire({CREATE: SLOTS})
+    async with client_of(wire, origami) as client:
+        waiting = asyncio.ensure_future(client.result(prompt(), on_cancel=on_cancel))
+        await asyncio.sleep(10)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
+    assert len(wire.asked) == 1

@@ -118,3 +118,9 @@ def test_a_retry_may_be_a_single_attempt_that_waits_for_nothing() -> None:
 
     assert (retry.attempts, retry.conflicts, retry.longest) == (1, 0, 0)
     assert retry.backoff == Backoff()
+
+
+@pytest.mark.parametrize("value", [3, "x", Backoff, None])
+def test_what_does_not_say_how_long_to_wait_is_no_schedule(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"Retry.backoff is .*; it must be a Backoff"):
+        Retry(backoff=value)

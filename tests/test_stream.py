@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import math
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,10 +13,13 @@ import pytest
 from agentruns import (
     Action,
     AgentRunsError,
+    Client,
     ConfigurationError,
     DeadlineExceededError,
     NotFoundError,
     ProtocolError,
+    RateLimitedError,
+    Retry,
     RunRef,
     RunStatus,
     ServerError,
@@ -157,6 +161,64 @@ async def test_the_deadline_counts_from_the_first_step_and_covers_a_slow_answer(
                 pass
 
     assert asyncio.get_running_loop().time() == pytest.approx(60.0)
+
+
+async def test_a_deadline_tells_what_the_last_poll_came_to_if_it_failed() -> None:
+    wire = story(run("running"), problem(503, "unavailable", "Down for a while."))
+    async with client_of(wire) as client:
+        with pytest.raises(DeadlineExceededError, match=r"the last request failed .*503.*Down for a while") as caught:
+            await client.result(MESSAGE, timeout=30)
+
+    assert isinstance(caught.value.__cause__, ServerError)
+
+
+async def test_a_deadline_does_not_tell_of_trouble_that_is_over() -> None:
+    wire = story(problem(503, "unavailable", "Down."), problem(429, "rate-limited", "Slow."), run("running"))
+    async with client_of(wire) as client:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await client.result(MESSAGE, timeout=60)
+
+    assert "failed" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_a_deadline_tells_why_a_start_was_refused_all_the_while() -> None:
+    refused = problem(429, "rate-limited", "Too many runs.", headers={"retry-after": "20"})
+    wire = Wire({HEAD: conversation(), START: refused})
+    async with client_of(wire) as client:
+        with pytest.raises(DeadlineExceededError, match="Too many runs") as caught:
+            await client.result(MESSAGE, timeout=30)
+
+    assert isinstance(caught.value.__cause__, RateLimitedError)
+
+
+class Broken:
+    """A schedule of a user's own that says nothing that makes sense."""
+
+    def delay(self, count: int, *, at_least: float = 0.0, noise: float = 0.5) -> float:
+        return math.nan if count else 1.0
+
+
+async def test_a_schedule_that_makes_no_sense_is_an_error_and_no_flood() -> None:
+    wire = story(run("running"))
+    async with Client(narrative, wire, retry=Retry(), schedule=Broken()) as client:
+        with pytest.raises(ConfigurationError, match="the delay of Broken is nan"):
+            await client.result(MESSAGE)
+
+    assert len(wire.times(POLL)) < 4
+
+
+async def test_a_schedule_that_never_waits_is_no_flood() -> None:
+    class Never:
+        def delay(self, count: int, *, at_least: float = 0.0, noise: float = 0.5) -> float:
+            return 0.0
+
+    wire = story(run("running"))
+    async with Client(narrative, wire, retry=Retry(), schedule=Never()) as client:
+        with pytest.raises(DeadlineExceededError):
+            await client.result(MESSAGE, timeout=1.0)
+
+    assert len(wire.times(POLL)) <= 101
 
 
 async def test_a_deadline_before_any_state_says_so() -> None:

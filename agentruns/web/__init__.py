@@ -8,7 +8,7 @@ stream for one watcher. `agentruns.web.asgi` (Starlette, FastAPI) and `agentruns
 
 from __future__ import annotations
 
-from agentruns.inbox import Inbox
+from agentruns.inbox import Inbox, NotPendingError
 
 from .events import HEADERS, Event, Events, Shown, chunks, encode, events, public
 from .feed import Feed, Feeds, Watcher
@@ -20,6 +20,7 @@ __all__ = [
     "Feed",
     "Feeds",
     "Inbox",
+    "NotPendingError",
     "Shown",
     "Watcher",
     "chunks",
