@@ -1,6 +1,7 @@
 """Tests that wait run on a loop whose time jumps to the next timer; the others on a real one."""
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -15,6 +16,8 @@ __all__ = ["pytest_terminal_summary"]  # printed from here, where it is heard of
 def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("unhurried", deadline=None)  # a slow machine is no failure
     settings.load_profile("unhurried")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: so would children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "virtual: run on a loop whose time jumps to the next timer")
 
 

@@ -28,6 +28,8 @@ LAYERS = [
     "cli.batch.output",
     "cli.batch.templates",
     "cli.batch.rows",
+    "cli.batch.trouble",
+    "cli.words",
     "cli.arguments",
     "cli.display",
     "cli",

@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
+from agentruns import telemetry
 from agentruns.model import Action, Failure, Run, RunRef, RunStatus, Usage
 from agentruns.telemetry import PollOutcome, Telemetry
 
@@ -638,6 +639,15 @@ def test_a_log_that_is_broken_breaks_nothing(
     assert {event.name for span in otel.spans for event in span.events} == {"agentruns.run.status"}
 
 
+@pytest.fixture
+def _version_unread() -> Iterator[None]:
+    """Have the version looked up anew, and forgotten afterwards."""
+    telemetry._version.cache_clear()
+    yield
+    telemetry._version.cache_clear()
+
+
+@pytest.mark.usefixtures("_version_unread")
 def test_spans_say_which_version_made_them(otel: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: f"1.2 of {name}")
     live(Telemetry("narrative"), COMPLETED)
@@ -647,6 +657,7 @@ def test_spans_say_which_version_made_them(otel: Watched, monkeypatch: pytest.Mo
     assert (scope.name, scope.version) == ("agentruns", "1.2 of agentruns")
 
 
+@pytest.mark.usefixtures("_version_unread")
 def test_a_source_tree_that_is_not_installed_has_no_version(otel: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
