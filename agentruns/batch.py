@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from . import check
 from .errors import ActionRequiredError, AgentRunsError, ConfigurationError, RunError, RunFailedError
 from .keyed import Keys
 from .model import Origins, Outcome, Run, RunStatus
@@ -130,8 +131,7 @@ class Batch(Steps[Outcome]):
     """
 
     def __init__(self, plan: Plan, origins: Origins, limit: int, *, ordered: bool = False) -> None:
-        if not isinstance(ordered, bool):
-            raise ConfigurationError(f"ordered is {ordered!r}; it must be True or False")
+        check.flag("ordered", ordered)
         self._plan = plan
         self._limit = limit
         self._board = _Board(ordered=ordered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -33,10 +34,40 @@ def whole(name: str, value: Any, least: int) -> None:
 
 
 def text(name: str, value: Any) -> str:
-    """Return *value*, and refuse anything but a text with something in it."""
+    """Return *value*, and refuse anything but a text with something in it that UTF-8 can carry."""
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{name} is {value!r}; it must be a text that is not empty")
+    utf8(name, value)
     return value
+
+
+def text_or_none(name: str, value: Any) -> None:
+    """Refuse anything but a text, which may be empty, and None."""
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name} is {value!r}; it must be a text, or None")
+
+
+def utf8(name: str, value: str) -> None:
+    """Refuse a text that UTF-8 cannot carry."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{name} is a text that UTF-8 cannot carry: it has {value[error.start]!r} at {error.start}, half of a "
+            "character. Mend it with `text.encode(errors='replace').decode()`"
+        ) from None
+
+
+def flag(name: str, value: Any) -> None:
+    """Refuse anything but True and False: a text such as "no" would count as true."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {value!r}; it must be True or False")
+
+
+def instance(name: str, value: Any, kind: type, remedy: str) -> None:
+    """Refuse anything but a *kind*; *remedy* says how to come by one."""
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} is {value!r}; it must be of the class {kind.__name__}: {remedy}")
 
 
 def _name(owner: object, attribute: Attribute[Any]) -> str:
@@ -69,6 +100,30 @@ def at_least_one(owner: object, attribute: Attribute[Any], value: Any) -> None:
 def not_empty(owner: object, attribute: Attribute[Any], value: Any) -> None:
     """Refuse anything but a text with something in it."""
     text(_name(owner, attribute), value)
+
+
+def is_flag(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but True and False."""
+    flag(_name(owner, attribute), value)
+
+
+def is_object(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but a mapping."""
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{_name(owner, attribute)} is {value!r}; it must be a mapping, such as a dict")
+
+
+def sequence_of(kind: type, remedy: str) -> Callable[[object, Attribute[Any], Any], None]:
+    """Return what refuses anything but a list or tuple of *kind*; *remedy* says how to come by one of them."""
+
+    def check(owner: object, attribute: Attribute[Any], value: Any) -> None:
+        name = _name(owner, attribute)
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            raise ConfigurationError(f"{name} is {value!r}; it must be a list of {kind.__name__}: {remedy}")
+        for place, each in enumerate(value):
+            instance(f"{name}[{place}]", each, kind, remedy)
+
+    return check
 
 
 def is_uuid(owner: object, attribute: Attribute[Any], value: Any) -> None:

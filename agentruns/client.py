@@ -14,7 +14,7 @@ from contextvars import Context
 from functools import partial
 from itertools import islice
 from threading import get_ident
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
 from weakref import WeakSet, WeakValueDictionary
@@ -88,11 +88,18 @@ def connect(
     Raise `ConfigurationError` for what cannot work: no token, a token over plain http to another host (unless
     *insecure*), an unknown dialect, a URL that is none, a number that is out of range.
     """
-    token = None if token is None else Secret(token)  # what reports local variables shall not show it
+    kind = type(token)
+    token = Secret(token) if isinstance(token, str) else None  # what reports local variables shall not show it
+    if not issubclass(kind, str | NoneType):
+        raise ConfigurationError(f"token is of the type {kind.__name__}; it must be a text, such as that in a variable")
     known = load(dialect) if isinstance(dialect, str) else _checked(dialect)
     check.number("timeout", timeout)
     check.whole("connections", connections, 1)
     check.whole("max_body", max_body, 1)
+    check.instance("retry", retry, Retry, "`Retry(attempts=4)`; with one attempt nothing is sent again")
+    check.flag("insecure", insecure)
+    if session is not None:
+        _check_session(session)
     if schedule is not None:
         is_schedule("schedule", schedule)
     if budget is not None and not isinstance(budget, Budget):
@@ -245,6 +252,8 @@ class Client:
         Nothing is sent before the first step. Raise `ConfigurationError` or `UnsupportedError` at once for what cannot
         work.
         """
+        check.flag("progress", progress)
+        check.flag("events", events)
         options = Options(
             timeout=timeout,
             max_resumes=max_resumes,
@@ -553,6 +562,12 @@ def _checked(dialect: Any) -> Dialect:
     return known
 
 
+def _check_session(session: object) -> None:
+    import aiohttp  # which whoever has a session has imported before
+
+    check.instance("session", session, aiohttp.ClientSession, "leave it out, and the client opens one of its own")
+
+
 def _token(dialect: Dialect, token: str | None) -> str:
     found = Secret((os.environ.get(dialect.TOKEN_VARIABLE, "") if token is None else token).strip())
     if not found:
@@ -566,7 +581,9 @@ def _token(dialect: Dialect, token: str | None) -> str:
 
 
 def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
+    check.text_or_none("base_url", base_url)
     url = base_url or os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL
+    check.utf8("base_url", url)
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from attrs import field, fields, frozen
 
-from . import codec
+from . import check, codec
 from .errors import ConfigurationError
 
 T = TypeVar("T")
@@ -163,20 +163,24 @@ class RunRef:
 
 @frozen
 class Action:
-    """One thing that a paused run waits for."""
+    """One thing that a paused run waits for; hashable, by id and name."""
 
     id: str
     name: str
-    arguments: Mapping[str, Any] = field(factory=dict)
+    arguments: Mapping[str, Any] = field(factory=dict, hash=False)
+
+
+def _is_action(_: object, __: object, value: Any) -> None:
+    check.instance("ToolOutput.action", value, Action, "one of `run.actions`, as the paused run has it")
 
 
 @frozen
 class ToolOutput:
-    """The answer to one action; with `is_error`, the reason why there is none."""
+    """The answer to one action; with `is_error`, the reason why there is none. Hashable, whatever the output is."""
 
-    action: Action
-    output: Any
-    is_error: bool = False
+    action: Action = field(validator=_is_action)
+    output: Any = field(hash=False)
+    is_error: bool = field(default=False, validator=check.is_flag)
 
 
 @frozen
@@ -210,14 +214,15 @@ class Run:
 
     Equality covers what a reader acts on: which run, status, actions, output, failure. Counters do not make two
     states differ. `detail` is the vendor's own attrs class; `raw` is the JSON object as received. Both are made of the
-    received text when they are first asked for: thousands of runs that are waited for hold the text alone.
+    received text when they are first asked for: thousands of runs that are waited for hold the text alone. A run is
+    hashable, whatever its output is.
     """
 
     ref: RunRef
     status: RunStatus
     vendor_status: str
     actions: tuple[Action, ...] = ()
-    output: Any = None
+    output: Any = field(default=None, hash=False)
     failure: Failure | None = None
     usage: Usage | None = field(default=None, eq=False)
     progress: Progress | None = field(default=None, eq=False)
@@ -264,8 +269,11 @@ class Run:
         """
         Return the run that `to_json` wrote, `detail` included for the vendors of this package.
 
-        Raise `ConfigurationError` for any other text.
+        Raise `ConfigurationError` for any other text, and for what is none.
         """
+        given: Any = text
+        if not isinstance(given, str | bytes):
+            raise ConfigurationError(f"{given!r} is not the text of a run; pass what `Run.to_json` returned")
         try:
             parked = codec.structure(codec.decode(text, trusted=True), _ParkedRun)
             return cls(

@@ -169,7 +169,7 @@ class Tools:
 
         One whose only parameter is annotated `Action` gets the action itself. Where *repeatable* is not given, the
         function's own attribute of that name holds, if it has one. Raise `ConfigurationError` for a name that is taken,
-        or a signature that has no JSON Schema.
+        a method without its object, or a signature that has no JSON Schema.
         """
         if function is None:
             return lambda function: self.add(function, name=name, timeout=timeout, repeatable=repeatable)
@@ -319,13 +319,35 @@ def _tool(function: Function, name: str | None, timeout: float | None, repeatabl
 
 
 def _is_repeatable(function: Function, given: bool | None) -> bool:
+    if given is not None:
+        check.flag("repeatable", given)
     return getattr(function, "repeatable", False) is True if given is None else given
 
 
 def _callable(function: Function) -> Function:
     if not callable(function):
         raise ConfigurationError(f"{function!r} cannot be a handler; pass a function, a mapping of them, or Tools()")
+    if _lacks_object(function):
+        raise ConfigurationError(
+            f"{function!r} is a method without its object, which no model can give; register it of an object: "
+            "`tools.add(thing.method)`. In the body of a class, leave the decorator out"
+        )
     return function
+
+
+def _lacks_object(function: Function) -> bool:
+    """Tell whether this is a method as its class has it: its first parameter waits for the object."""
+    inner: Any = function
+    while isinstance(inner, partial):
+        inner = inner.func
+    owner = getattr(inner, "__qualname__", "").rpartition(".")[0]
+    if not owner or owner.endswith("<locals>") or inspect.isclass(inner):
+        return False
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):  # which is told of where the signature is needed
+        return False
+    return first is not None and first.name in {"self", "cls"} and first.default is first.empty
 
 
 def _seconds(timeout: float | None, name: str) -> float | None:

@@ -86,7 +86,8 @@ class Feed:
         """
         Return the events from the one after *last_event_id* on, to be iterated over: first those kept, then live.
 
-        An id that is unknown, or of another process, means that all which is kept comes.
+        An id that is unknown, or of another process, means that all which is kept comes. Raise `ConfigurationError` for
+        what is no text.
         """
         return Watcher(lambda: self, self, last_event_id)
 
@@ -225,6 +226,7 @@ class Watcher(Steps[Event]):
     def __init__(self, join: Callable[[], Feed], known: Feed | None, last_event_id: str | None) -> None:
         self._join = join
         self._feed: Feed | None = None
+        check.text_or_none("last_event_id", last_event_id)
         self._last_event_id = last_event_id
         self._place = 0
         self._closed = False

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from agentruns import check, codec, wire
 from agentruns.errors import (
+    ConfigurationError,
     ProtocolError,
 )
 from agentruns.model import (
@@ -50,9 +51,16 @@ def verify_webhook(body: bytes, signature: str, secret: str) -> WebhookEvent:
     Return the event in the raw *body* of a webhook, if *signature*, its `X-Middesk-Signature-256`, is that of *secret*.
 
     The signature is the hex HMAC-SHA256 of the bytes as they came (build/secure-webhooks). Raise `ProtocolError` where
-    it does not match, or the body is no event.
+    it does not match, or the body is no event; `ConfigurationError` for a body that is no bytes.
     """
     check.text("secret", secret)
+    raw: Any = body
+    if not isinstance(raw, bytes | bytearray):
+        raise ConfigurationError(
+            f"body is of the type {type(raw).__name__}; it must be the bytes that came, before anything decodes "
+            "them: `await request.read()` in aiohttp, `await request.body()` in Starlette"
+        )
+    check.text_or_none("signature", signature)
     expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(expected.encode(), (signature or "").strip().lower().encode("utf-8", "replace")):
         raise ProtocolError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from agentruns import check
 from agentruns.errors import ConfigurationError
@@ -31,14 +32,21 @@ def _alias(owner: object, _: Attribute[str], value: Any) -> None:
         )
 
 
+def _text(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    check.text_or_none(f"{type(owner).__name__}.{attribute.name}", value)
+
+
 @frozen
 class Tool:
     """A tool as the model sees it; `input_schema` is a JSON Schema of its arguments."""
 
     name: str = field(validator=check.not_empty)
-    description: str
-    input_schema: Mapping[str, Any]
-    strict: bool | None = None
+    description: str = field(validator=_text)
+    input_schema: Mapping[str, Any] = field(validator=check.is_object)
+    strict: bool | None = field(default=None, validator=optional(check.is_flag))
+
+
+_TOOLS: Final = check.sequence_of(Tool, "narrative.Tool(...), or what narrative.flat_tools(tools) makes of handlers")
 
 
 @frozen
@@ -46,7 +54,7 @@ class ClientTools:
     """Tools that the caller runs (revision A); the model calls them `alias-name`."""
 
     alias: str = field(validator=_alias)
-    tools: Sequence[Tool]
+    tools: Sequence[Tool] = field(validator=_TOOLS)
 
     def __attrs_post_init__(self) -> None:
         long = [tool.name for tool in self.tools if len(self.alias) + 1 + len(tool.name) > _LONGEST_TOOL_NAME]
@@ -63,8 +71,12 @@ class McpServer:
 
     alias: str = field(validator=_alias)
     url: str = field(validator=check.not_empty)
-    tools: Sequence[Tool] | None = None
-    description: str | None = None
+    tools: Sequence[Tool] | None = field(default=None, validator=optional(_TOOLS))
+    description: str | None = field(default=None, validator=_text)
+
+
+_SERVERS: Final = check.sequence_of(McpServer, "narrative.McpServer(alias, url)")
+_CLIENT_TOOLS: Final = check.sequence_of(ClientTools, "narrative.client_tools(tools, alias=...)")
 
 
 @frozen(kw_only=True)
@@ -79,13 +91,13 @@ class Config:
     data_plane_id: str = field(validator=check.not_empty)
     max_iterations: int = field(validator=check.at_least_one)
     max_tokens: int = field(validator=check.at_least_one)
-    output_format_schema: Mapping[str, Any]
-    execution_cluster: str = "shared"
-    compute_pool_id: str | None = None
+    output_format_schema: Mapping[str, Any] = field(validator=check.is_object)
+    execution_cluster: str = field(default="shared", validator=check.not_empty)
+    compute_pool_id: str | None = field(default=None, validator=optional(check.not_empty))
     temperature: float = 0.0
-    mcp_servers: Sequence[McpServer] = ()
-    client_tools: Sequence[ClientTools] | None = None
-    tools: Sequence[Tool] | None = None
+    mcp_servers: Sequence[McpServer] = field(default=(), validator=_SERVERS)
+    client_tools: Sequence[ClientTools] | None = field(default=None, validator=optional(_CLIENT_TOOLS))
+    tools: Sequence[Tool] | None = field(default=None, validator=optional(_TOOLS))
 
     def __attrs_post_init__(self) -> None:
         if self.client_tools is not None and self.tools is not None:
@@ -106,8 +118,8 @@ class ToolChoice:
     """What the model is asked to do in the first iteration of a run; `AUTO`, `ANY_TOOL` or `specific_tool(...)`."""
 
     kind: str = field(validator=check.not_empty)
-    name: str | None = None
-    mcp_alias: str | None = None
+    name: str | None = field(default=None, validator=optional(check.not_empty))
+    mcp_alias: str | None = field(default=None, validator=optional(check.not_empty))
 
 
 AUTO: Final = ToolChoice(kind="auto")
@@ -120,7 +132,11 @@ def specific_tool(name: str, *, mcp_alias: str | None = None) -> ToolChoice:
 
 
 def client_tools(tools: ToolsLike, *, alias: str) -> ClientTools:
-    """Return the handlers in *tools* as the declaration of revision A."""
+    """
+    Return the handlers in *tools* as the declaration of revision A.
+
+    Raise `ConfigurationError` where there is only a default handler, which has no name for a model to call.
+    """
     return ClientTools(alias, _declared(tools, strict=True))
 
 
@@ -128,7 +144,8 @@ def flat_tools(tools: ToolsLike) -> tuple[Tool, ...]:
     """
     Return the handlers in *tools* as the declaration of revision B.
 
-    Raise `ConfigurationError` for a name with a dash, or of more than 64 characters (errors/invalid-caller-tool-name).
+    Raise `ConfigurationError` for a name with a dash, or of more than 64 characters (errors/invalid-caller-tool-name),
+    and where there is only a default handler, which has no name for a model to call.
     """
     declared = _declared(tools, strict=None)
     wrong = [tool.name for tool in declared if "-" in tool.name or len(tool.name) > _LONGEST_TOOL_NAME]
@@ -141,9 +158,14 @@ def flat_tools(tools: ToolsLike) -> tuple[Tool, ...]:
 
 
 def _declared(tools: ToolsLike, *, strict: bool | None) -> tuple[Tool, ...]:
-    return tuple(
-        Tool(each.name, each.description, each.input_schema, strict=strict) for each in Tools.of(tools).schemas()
-    )
+    known = Tools.of(tools)
+    schemas = known.schemas()
+    if not schemas and known.find(()) is not None:
+        raise ConfigurationError(
+            "there is only a default handler, and nothing to tell a model of: it has neither a name nor parameters. "
+            "Name what the model may call: `tools.add(function)`, or {'name': function}"
+        )
+    return tuple(Tool(each.name, each.description, each.input_schema, strict=strict) for each in schemas)
 
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from agentruns import codec, wire
+from agentruns import check, codec, wire
 from agentruns.model import (
     Flow,
     Request,
@@ -18,6 +18,10 @@ def create_conversation(
     config: Config, *, name: str | None = None, system_prompt: str | None = None
 ) -> Flow[Conversation]:
     """Create an empty conversation; nothing starts (create-an-agent-conversation)."""
+    check.instance("config", config, Config, "narrative.Config(model=..., data_plane_id=..., ...)")
+    for field, value in (("name", name), ("system_prompt", system_prompt)):
+        check.text_or_none(field, value)
+        check.utf8(field, value or "")
     defaults = given(codec.plain(codec.unstructure(config), "Config"))
     body = {"name": name, "system_prompt": system_prompt, "defaults": defaults}
     # Creating twice leaves an empty conversation behind, which starts and costs nothing: safe to repeat.

@@ -54,14 +54,32 @@ _OVERRIDABLE: Final = (
 )
 
 
-def _overridable(_: object, __: object, value: Mapping[str, Any] | None) -> None:
+def _overridable(owner: object, attribute: Attribute[Any], value: Any) -> None:
     """`system_prompt` is pinned with the conversation (start-run page, config_override)."""
-    unknown = sorted(set(value or ()) - set(_OVERRIDABLE))
+    if value is None:
+        return
+    check.is_object(owner, attribute, value)
+    unknown = sorted(map(str, set(value) - set(_OVERRIDABLE)))
     if unknown:
         raise ConfigurationError(
             f"config_override has {', '.join(unknown)}, which a run cannot override; it may have "
             f"{', '.join(_OVERRIDABLE)}"
         )
+
+
+def _choice(_: object, __: object, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, ToolChoice | Mapping):
+        raise ConfigurationError(
+            f"UserMessage.tool_choice is {value!r}; it must be narrative.AUTO, narrative.ANY_TOOL, "
+            "narrative.specific_tool(name), or a mapping as the vendor documents it"
+        )
+
+
+def _as_sent(name: str, value: Any) -> Mapping[str, Any]:
+    """Return an option of a run as its request has it; raise `ConfigurationError` for what JSON cannot carry."""
+    return given(codec.plain(codec.unstructure(value or {}), f"UserMessage.{name}"))
 
 
 def _version(owner: object, _: Attribute[int | None], value: int | None) -> None:
@@ -80,7 +98,7 @@ class UserMessage:
 
     conversation_id: str = field(validator=check.not_empty)
     text: str = field(validator=check.not_empty)
-    tool_choice: ToolChoice | Mapping[str, Any] | None = field(default=None, kw_only=True)
+    tool_choice: ToolChoice | Mapping[str, Any] | None = field(default=None, kw_only=True, validator=_choice)
     config_override: Mapping[str, Any] | None = field(default=None, kw_only=True, validator=_overridable)
     expected_version: int | None = field(default=None, kw_only=True, validator=_version)
     client_op_id: str = field(factory=lambda: str(uuid4()), kw_only=True, validator=check.is_uuid)
@@ -88,13 +106,13 @@ class UserMessage:
 
 def start(origin: UserMessage) -> Flow[Run]:
     """Start a run with a user's message (start-a-new-run-on-the-conversation)."""
+    options = {
+        "tool_choice": _as_sent("tool_choice", origin.tool_choice),
+        "config_override": _as_sent("config_override", origin.config_override),
+    }
     version = origin.expected_version
     if version is None:
         version = (yield from _head(origin.conversation_id))[0]
-    options = {
-        "tool_choice": given(codec.unstructure(origin.tool_choice or {})),
-        "config_override": given(codec.plain(codec.unstructure(origin.config_override or {}), "config_override")),
-    }
     payload = {"kind": "user_message", "text": origin.text}
     return (yield from _post_run(origin.conversation_id, origin.client_op_id, version, payload, options))
 
