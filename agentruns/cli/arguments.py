@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,22 @@ def _module(place: str) -> Any:
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):
-    """Keep the epilog's lines."""
+    """Keep the epilog's lines, and show as needed what only a dry run may leave out."""
+
+    def add_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None = None
+    ) -> None:
+        """Add the line that begins with "usage"."""
+        super().add_usage(usage, [_needed(each) if each.dest in _NEEDED else each for each in actions], groups, prefix)
+
+
+_NEEDED = frozenset({"output"})
+
+
+def _needed(action: argparse.Action) -> argparse.Action:
+    shown = copy.copy(action)
+    shown.required = True
+    return shown
 
 
 def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -155,8 +171,9 @@ completed, failed, requires_action, unfinished (its timeout has passed), error (
 
 A second call goes on where the first stopped: rows that are done are left out, runs that were started are followed,
 not started again (that is in the journal). Rows that cannot be used are reported by line and field, and entered as
-"invalid". A row whose run failed is done; --retry-failed starts it anew. The exit code is the highest that any row
-asks for, or 130 after Ctrl-C: the first takes no more rows and waits for those in flight, the second leaves them.
+"invalid", with null as their key. A row whose run failed is done; --retry-failed starts it anew. The exit code is the
+highest that any row asks for, or 130 after Ctrl-C: the first takes no more rows and waits for those in flight, the
+second leaves them.
 
 In a template {column} stands for the row's column, {#} for its line, {{ and }} for braces. In a field of JSON the
 template is JSON whose texts are templates; "{column}" alone is the column's own value. A required field without a
@@ -174,8 +191,8 @@ were in flight. Ctrl-C works as above. The token is read from the environment of
 
 def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) -> None:
     """Offer what `batch` takes for one vendor."""
-    parser.add_argument("input", metavar="INPUT", help=".jsonl, .csv, .tsv (UTF-8, with a header), or .parquet")
-    parser.add_argument("-o", "--output", metavar="OUTPUT", help="where results are appended, as JSON lines")
+    parser.add_argument("input", metavar="INPUT", help="a file: .jsonl, .csv, .tsv (UTF-8, with a header), or .parquet")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", help="where JSON lines are appended; a dry run needs none")
     if dialect is not None:
         _origin(parser, dialect, templates=True)
     parser.add_argument(
@@ -240,7 +257,7 @@ def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:
 
 def _console(parser: argparse.ArgumentParser) -> None:
     """Offer what `console` takes."""
-    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="the file that `connect(..., journal=...)` keeps")
+    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="what `agentruns batch` or a client has kept")
     parser.add_argument(
         "--emulator", metavar="VENDOR", choices=NAMES, help="instead of a journal, try it on an emulated vendor"
     )

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentruns import check, codec
-from agentruns.cli import arguments, demo
+from agentruns.cli import arguments, demo, words
 from agentruns.cli.batch import batch
-from agentruns.cli.display import Display, choose
+from agentruns.cli.display import Display, choose, warnings
 from agentruns.cli.report import report
 from agentruns.client import Client, connect
 from agentruns.dialects import NAMES, load
@@ -43,10 +43,15 @@ _BY_STATUS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    wanted = arguments.parse(words)
-    wanted.words = words
+    typed = sys.argv[1:] if argv is None else argv
+    wanted = arguments.parse(typed)
+    wanted.words = typed
     seen = _Seen()
+    with warnings():
+        return _code(wanted, seen)
+
+
+def _code(wanted: argparse.Namespace, seen: _Seen) -> int:
     try:
         return asyncio.run(_COMMANDS[wanted.command](wanted, seen))
     except KeyboardInterrupt:
@@ -57,13 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             os._exit(INTERRUPTED)
         return INTERRUPTED
     except (ConfigurationError, UnsupportedError) as error:
-        print(f"agentruns: {error}", file=sys.stderr)
+        print(f"agentruns: {words.of(error, wanted)}", file=sys.stderr)
         return USAGE
     except DeadlineExceededError as error:
-        print(f"agentruns: {error}\n{seen.how_to_go_on(wanted)}", file=sys.stderr)
+        print(f"agentruns: {words.of(error, wanted)}\n{seen.how_to_go_on(wanted)}", file=sys.stderr)
         return DEADLINE
     except AgentRunsError as error:
-        print(f"agentruns: {error}", file=sys.stderr)
+        print(f"agentruns: {words.of(error, wanted)}", file=sys.stderr)
         if seen.stream is not None and seen.stream.run is not None:
             print(seen.how_to_go_on(wanted), file=sys.stderr)
         return TROUBLE
@@ -83,20 +88,22 @@ class _Seen:
     def how_to_go_on(self, wanted: argparse.Namespace) -> str:
         """Say which run is left, and how to watch it again."""
         if wanted.command == "batch":
-            again = shlex.join(["agentruns", *wanted.words])
-            return f"the runs in flight go on at {wanted.vendor}; go on with:\n  {again}"
+            same = shlex.join(["agentruns", *wanted.words])
+            return f"the runs in flight go on at {wanted.vendor}; go on with:\n  {same}"
         run = self.stream.run if self.stream is not None else None
         if run is None:
             return "no run was seen; a start may have taken effect, so look at the vendor before you start again"
         if run.status in {RunStatus.COMPLETED, RunStatus.FAILED}:
             return f"run {run.id} is {run.status}"
-        words = ["agentruns", "watch", wanted.vendor, run.id, *(["--parent", run.ref.parent] if run.ref.parent else [])]
+        again = ["agentruns", "watch", wanted.vendor, run.id, *(["--parent", run.ref.parent] if run.ref.parent else [])]
         if getattr(wanted, "base_url", None):
-            words += ["--base-url", wanted.base_url]
+            again += ["--base-url", wanted.base_url]
+        if getattr(wanted, "insecure", False):
+            again.append("--insecure")
         if getattr(wanted, "tools", None):
-            words += ["--tools", wanted.tools]
+            again += ["--tools", wanted.tools]
         where = f"goes on at {wanted.vendor}" if run.status.in_flight else f"waits at {wanted.vendor} for an answer"
-        return f"run {run.id} {where}; watch it again with:\n  {shlex.join(words)}"
+        return f"run {run.id} {where}; watch it again with:\n  {shlex.join(again)}"
 
 
 def _client(wanted: argparse.Namespace) -> Client:
@@ -139,6 +146,7 @@ async def _list(wanted: argparse.Namespace, _: _Seen) -> int:
 
 
 async def _show(client: Client, origin: object, wanted: argparse.Namespace, seen: _Seen) -> int:
+    check.number("--timeout", wanted.timeout)
     tools = arguments.tools(wanted.tools)
     seen.stream = client.stream(origin, tools=tools, timeout=wanted.timeout, progress=wanted.progress)
     display = choose(json=wanted.json)

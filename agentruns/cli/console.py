@@ -69,7 +69,9 @@ def _check(wanted: argparse.Namespace) -> None:
             raise ConfigurationError(f"--{option.replace('_', '-')} is of one vendor; say which by --vendor")
     check.whole("--port", wanted.port, 0)
     if wanted.journal and not Path(wanted.journal).is_file():
-        raise ConfigurationError(f"there is no journal {wanted.journal!r}; `connect(..., journal=path)` makes one")
+        raise ConfigurationError(
+            f"there is no journal {wanted.journal!r}; `agentruns batch` makes one, as does a client that is given one"
+        )
     if not is_loopback(wanted.host):
         if not wanted.expose:
             raise ConfigurationError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from agentruns import codec
@@ -48,6 +51,32 @@ def choose(*, json: bool) -> Display:
         except ImportError:
             pass
     return Plain()
+
+
+@contextmanager
+def warnings() -> Iterator[None]:
+    """Show on stderr, a line each, what the library warns of, as long as the context lasts; nothing before or after."""
+    logger = logging.getLogger("agentruns")
+    logger.addHandler(_SILENT)  # stays: what the collector lets go of at the very end is not for a terminal
+    shown = _Warnings(logging.WARNING)
+    logger.addHandler(shown)
+    try:
+        yield
+    finally:
+        logger.removeHandler(shown)
+
+
+_SILENT = logging.NullHandler()
+
+
+class _Warnings(logging.Handler):
+    """Print warnings without tracebacks; an error, which is a bug, with its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it, unless it is about an exception that nobody waited for: what that means was said by who did."""
+        if record.exc_info and record.levelno < logging.ERROR:
+            return
+        print(f"agentruns: {self.format(record)}", file=sys.stderr, flush=True)
 
 
 class JsonLines:

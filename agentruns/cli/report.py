@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from agentruns.cli.batch.output import last_lines
-from agentruns.cli.batch.progress import duration
+from agentruns.cli.batch.progress import duration, plain
 from agentruns.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _item(line: dict[str, Any], path: Path) -> Item:
     try:
         usage, failure, run = line["usage"], line["failure"], line["run"]
         return Item(
-            key=str(line["key"]),
+            key="" if line["key"] is None else str(line["key"]),  # a row that could not be used has none
             line=int(line["line"]),
             status=str(line["status"]),
             began=datetime.fromisoformat(line["started"]).timestamp(),
@@ -205,7 +205,7 @@ def _durations(axes: Axes, items: Sequence[Item]) -> None:
         axes.set_xscale("log")
     for share, style in ((0.5, "--"), (0.95, ":")):
         value = _quantile(waits, share)
-        axes.axvline(value, color="black", linestyle=style, linewidth=1, label=f"{share:.0%} within {value:.3g} s")
+        axes.axvline(value, color="black", linestyle=style, linewidth=1, label=f"{share:.0%} within {plain(value)} s")
     _legend(axes)
 
 
@@ -243,7 +243,7 @@ def _costs(axes: Axes, items: Sequence[Item]) -> None:
     known = sorted((item.ended - start, item.cost) for item in items if item.cost is not None)
     for _, cost in known:
         sums.append(sums[-1] + cost)
-    label = f"{sums[-1]:.4g} in the vendor's unit"
+    label = f"{plain(sums[-1], 4)} in the vendor's unit"
     axes.step([0.0, *(when for when, _ in known)], sums, where="post", color="#117a65", label=label)
     axes.set(title="Cost", xlabel="seconds", ylabel="cost so far")
     _legend(axes)
@@ -319,9 +319,9 @@ def _summary(items: Sequence[Item]) -> str:
         waits = [item.total for item in run]
         rows += [
             ("from the first start to the last end", duration(seconds)),
-            ("throughput", f"{len(run) / seconds:.3g} a second" if seconds > 0 else "-"),
-            ("half of them took at most", f"{_quantile(waits, 0.5):.3g} s"),
-            ("95 % of them took at most", f"{_quantile(waits, 0.95):.3g} s"),
+            ("throughput", f"{plain(len(run) / seconds)} a second" if seconds > 0 else "-"),
+            ("half of them took at most", f"{plain(_quantile(waits, 0.5))} s"),
+            ("95 % of them took at most", f"{plain(_quantile(waits, 0.95))} s"),
         ]
     tokens = [item.tokens for item in run if item.tokens is not None]
     if tokens:
@@ -329,7 +329,7 @@ def _summary(items: Sequence[Item]) -> str:
         rows.append(("tokens", f"{into:,} in, {out:,} out (known for {len(tokens):,} items)"))
     costs = [item.cost for item in run if item.cost is not None]
     if costs:
-        rows.append(("cost, in the vendor's unit", f"{sum(costs):.6g} (known for {len(costs):,} items)"))
+        rows.append(("cost, in the vendor's unit", f"{plain(sum(costs), 6)} (known for {len(costs):,} items)"))
     again = sum(item.attempts > 1 for item in items)
     if again:
         rows.append(("started more than once", f"{again:,}"))

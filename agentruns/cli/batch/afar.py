@@ -32,8 +32,8 @@ async def engine(
 
     With *beside* this process sends requests of its own. What Ray prints, meanwhile, goes to stderr.
     """
+    check_options(wanted)
     if wanted.engine != "ray":
-        _only_for_ray(wanted)
         yield None
         return
     from agentruns.ray.engine import Crew, Engine, cluster
@@ -42,8 +42,6 @@ async def engine(
 
     limit = dialect.BUDGET if wanted.budget is None else limit_of(wanted.budget)
     connect(dialect, base_url=wanted.base_url, insecure=wanted.insecure)  # what is wrong for us is wrong for workers
-    if wanted.workers is not None:
-        check.whole("--workers", wanted.workers, 1)
     with contextlib.redirect_stdout(sys.stderr), cluster() as nodes:
         terms = Terms(
             vendor=wanted.vendor,
@@ -73,7 +71,12 @@ async def engine(
             yield begun
 
 
-def _only_for_ray(wanted: argparse.Namespace) -> None:
+def check_options(wanted: argparse.Namespace) -> None:
+    """Refuse options that go with another engine, or cannot work with this one."""
+    if wanted.engine == "ray":
+        if wanted.workers is not None:
+            check.whole("--workers", wanted.workers, 1)
+        return
     for option, value in (("--workers", wanted.workers), ("--batch-name", wanted.batch_name)):
         if value is not None:
             raise ConfigurationError(f"{option} is for --engine ray")

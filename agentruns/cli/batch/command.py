@@ -20,7 +20,7 @@ from attrs import frozen
 
 from agentruns import check, codec, record
 from agentruns.batch import Batch
-from agentruns.cli import arguments
+from agentruns.cli import arguments, words
 from agentruns.client import Client, connect
 from agentruns.dialect import Dialect
 from agentruns.dialects import load
@@ -35,9 +35,10 @@ from agentruns.tools import Tools
 
 from . import afar, progress
 from .conversations import PENDING, Conversations
-from .output import INVALID, Known, Output
+from .output import INVALID, Known, Output, check_output
 from .rows import Problem, Rows, rows
 from .templates import Item, Mapper
+from .trouble import FileError, trouble
 
 if TYPE_CHECKING:
     from agentruns.ray.engine import Engine
@@ -61,6 +62,8 @@ async def batch(wanted: argparse.Namespace) -> int:
     """
     check.whole("--limit", wanted.limit, 1)
     check.number("--timeout", wanted.timeout)
+    if wanted.budget is not None:
+        check.number("--budget", wanted.budget)
     dialect = load(wanted.vendor)
     tools = arguments.tools(wanted.tools)
     conversations = _conversations(wanted, dialect, tools)
@@ -71,6 +74,7 @@ async def batch(wanted: argparse.Namespace) -> int:
         raise ConfigurationError("--conversation makes new conversations; leave --conversation-id out, or use it alone")
     mapper = Mapper(dialect, given, key=wanted.key, columns=source.columns, fixed=fixed)
     if wanted.dry_run:
+        _check(wanted, dialect, source)
         return _dry_run(source, mapper, dialect, conversations, json=wanted.json)
     path = _place(wanted.output, source)
     shown = sys.stdout
@@ -93,6 +97,8 @@ async def batch(wanted: argparse.Namespace) -> int:
 def _place(output: str | None, source: Rows) -> Path:
     if output is None:
         raise ConfigurationError("there is no OUTPUT; say where the results go: -o results.jsonl")
+    if output == "-":
+        raise ConfigurationError("OUTPUT is '-'; it must be a file, by which a second call knows what is done")
     path = Path(output)
     if path.exists() and path.samefile(source.path):
         raise ConfigurationError("OUTPUT is INPUT; use another file")
@@ -108,6 +114,15 @@ def _conversations(wanted: argparse.Namespace, dialect: Dialect, tools: Tools | 
 
 
 # A dry run ------------------------------------------------------------------------------------------------------------
+
+
+def _check(wanted: argparse.Namespace, dialect: Dialect, source: Rows) -> None:
+    """Refuse what the real call would, as far as that can be told without a token, workers or a journal."""
+    if wanted.output is not None:
+        check_output(_place(wanted.output, source), wanted.vendor)
+    afar.check_options(wanted)
+    token = None if os.environ.get(dialect.TOKEN_VARIABLE, "").strip() else "none"
+    connect(dialect, token=token, base_url=wanted.base_url, insecure=wanted.insecure)
 
 
 def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conversations | None, *, json: bool) -> int:
@@ -196,6 +211,7 @@ class _Job:
         self._tally = progress.Tally()
         self._turns: dict[int, _Turn] = {}
         self._open: set[str] = set()
+        self._begun: set[str] = set()
         self._codes: set[int] = {0}
         self._count = self._refused = 0
         self._stopping = ""
@@ -208,7 +224,7 @@ class _Job:
             self._open = {work.key async for work in self._client.unfinished()}
         wanted = self._wanted
         self._view = progress.choose(json=wanted.json, quiet=wanted.quiet, out=self._shown)
-        self._outcomes = self._begun(tools)
+        self._outcomes = self._outcomes_of(tools)
         leave = threading.Event()
         beside = [asyncio.create_task(self._watch()), asyncio.create_task(self._count_rows(leave))]
         try:
@@ -220,7 +236,7 @@ class _Job:
             if not self._left or self._task is None:
                 raise
             self._task.uncancel()
-        except OSError as error:
+        except FileError as error:
             print(f"agentruns: {error}", file=sys.stderr)
             self._codes.add(_TROUBLE)
             self._stopping = self._stopping or "trouble with a file"
@@ -228,11 +244,11 @@ class _Job:
             leave.set()
             for task in beside:
                 task.cancel()
-            await asyncio.wait(beside)
+            await asyncio.gather(*beside, return_exceptions=True)  # a count that failed is shown by nothing
             self._tell(lambda: self._view.close(self._picture()))
         return self._end()
 
-    def _begun(self, tools: Tools | None) -> Batch:
+    def _outcomes_of(self, tools: Tools | None) -> Batch:
         wanted, key = self._wanted, attrgetter("key")
         if self._engine is not None:
             return self._engine.batch(self._client, self._take(), key=key, prepare=self._prepare)
@@ -276,6 +292,7 @@ class _Job:
 
     async def _prepare(self, turn: _Turn) -> Any:
         """Return what starts an item that the journal does not know."""
+        self._begun.add(turn.key)
         if turn.run is not None:
             return turn.run
         origin = turn.item.origin
@@ -292,7 +309,7 @@ class _Job:
             self._tell(lambda: self._view.say("agentruns: further rows that cannot be used stand in the output only"))
         now = time.time()
         failure = {"type": "InvalidRow", "message": str(problem), "field": problem.field}
-        self._write(f"line-{problem.line}", problem.line, INVALID, 1, now, None, failure)
+        self._write(problem, INVALID, 1, now, None, failure, waited=False)
 
     # Outcomes ---------------------------------------------------------------------------------------------------------
 
@@ -301,15 +318,22 @@ class _Job:
         turn = self._turns.pop(outcome.index)
         error = self._other_work(turn, outcome) or outcome.error
         status, failure = record.status_of(error, outcome.run), record.failure_of(error, outcome.run)
-        self._write(turn.item.key, turn.item.line, status, turn.attempt, turn.began, outcome.run, failure)
+        if failure is not None and failure["message"] == str(error) and error is not None:
+            failure["message"] = words.of(error, self._wanted)
+        waited = turn.key in self._begun or turn.key in self._open  # else the journal knew its end
+        self._begun.discard(turn.key)
+        self._write(turn.item, status, turn.attempt, turn.began, outcome.run, failure, waited=waited)
         if failure is not None:
             text = f"{failure['type']}: {failure['message']}"
             text = f"line {turn.item.line} ({turn.item.key}): {status}: {text}"
             self._tell(lambda: self._view.trouble(text))
         if not self._stopping and isinstance(error, APIError) and error.status in _HOPELESS:
-            self._stop(f"the vendor answers {error.status}, as it would to every further row: {error}")
+            said = words.of(error, self._wanted)
+            self._stop(f"the vendor answers {error.status}, as it would to every further row: {said}")
         if not self._stopping and isinstance(error, JournalError):
-            self._stop(f"without the journal nothing can be started safely: {error}")
+            said = words.of(error, self._wanted)
+            self._codes.add(_TROUBLE)
+            self._stop(f"{said} (without the journal nothing can be started safely)")
 
     def _other_work(self, turn: _Turn, outcome: Outcome) -> Exception | None:
         """Return what is wrong with a key under which the journal knows other work."""
@@ -323,18 +347,25 @@ class _Job:
 
     def _write(
         self,
-        key: str,
-        line: int,
+        read: Item | Problem,
         status: str,
         attempts: int,
         began: float,
         run: Run | None,
         failure: dict[str, Any] | None,
+        *,
+        waited: bool,
     ) -> None:
+        key = read.key if isinstance(read, Item) else None  # any text may be the key of another row
         times = {"began": began, "ended": time.time()}
-        entry = record.line(self._dialect, key, status, run, failure, number=line, attempts=attempts, **times)
-        self._output.append(entry)
-        self._tally.add(status)
+        entry = record.line(
+            self._dialect, key or "", status, run, failure, number=read.line, attempts=attempts, **times
+        )
+        try:
+            self._output.append(entry | {"key": key})
+        except OSError as error:
+            raise trouble("OUTPUT", self._output.path, "written", error) from error
+        self._tally.add(status, run=waited)
         self._codes.add(_CODES[status])
 
     # The end ----------------------------------------------------------------------------------------------------------
@@ -385,9 +416,11 @@ class _Job:
     def _tell(self, tell: Callable[[], None]) -> None:
         try:
             tell()
-        except BrokenPipeError:  # whoever read our lines has seen enough; the work goes on
+        except OSError as error:  # whoever read our lines has seen enough, or there is no room; the work goes on
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._shown.fileno())
             self._view = progress.Quiet()
+            if not isinstance(error, BrokenPipeError):
+                self._view.say(f"agentruns: progress cannot be shown ({error.strerror or error}); the work goes on")
 
     async def _watch(self) -> None:
         while True:

@@ -3,10 +3,14 @@ The output: one JSON line per item, appended whole, so that a later call knows w
 
 An item that is taken up again gets a further line; its last one counts, and the others go when the file is tidied up,
 which puts a new file in the place of the old one. A line that a crash cut off is dropped.
+
+A row that could not be used has no key, for any text may be the key of another row: its line counts as itself. (Earlier
+versions gave it the key "line-N"; that is read as none.)
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +21,8 @@ from attrs import frozen
 from agentruns import codec
 from agentruns.errors import ConfigurationError
 from agentruns.model import RunRef
+
+from .trouble import FULL, trouble
 
 INVALID: Final = "invalid"
 _BEGIN: Final = b'{"key":'
@@ -36,7 +42,7 @@ class Output:
     """
     The output file at *path*, made if there is none.
 
-    Raise `ConfigurationError` for a file that is something else, or that cannot be written.
+    Raise `ConfigurationError` for a file that is something else, or cannot be written, `FileError` for a full disk.
     """
 
     def __init__(self, path: Path, vendor: str) -> None:
@@ -54,20 +60,26 @@ class Output:
                 os.close(self._file)
                 raise
         except OSError as error:
-            raise ConfigurationError(f"OUTPUT {str(path)!r} cannot be used: {error}") from error
+            if error.errno in FULL:
+                raise trouble("OUTPUT", path, "written", error) from error
+            raise _unusable(path, error) from error
         self._fresh = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise trouble("OUTPUT", self.path, "written", error) from error
+        finally:
+            os.close(self._file)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line in one piece; it takes the place of an earlier one with its key."""
+        """Add a line in one piece; it takes the place of an earlier one with its key. Raise `OSError` if it cannot."""
         _write(self._file, line)
-        if line["key"] in self.known:
+        if line["status"] != INVALID and line["key"] in self.known:
             self._untidy = True
 
     def tidy(self) -> None:
@@ -91,14 +103,12 @@ class Output:
         self._file, self._untidy = new, False
 
     def _read(self) -> None:
-        for line in lines(self.path):
-            if line.get("vendor", self._vendor) != self._vendor:
-                raise ConfigurationError(
-                    f"OUTPUT {str(self.path)!r} holds runs of {line['vendor']}, not of {self._vendor}; use another file"
-                )
-            self._untidy |= line["status"] == INVALID or line["key"] in self.known
-            if line["status"] != INVALID:
-                self.known[line["key"]] = _known(line)
+        for line in _lines_of(self.path, self._vendor):
+            if line["status"] == INVALID:
+                self._untidy = True
+                continue
+            self._untidy |= line["key"] in self.known
+            self.known[line["key"]] = _known(line)
         self._drop_what_was_cut_off()  # not before every other line has shown that the file is ours
 
     def _drop_what_was_cut_off(self) -> None:
@@ -178,9 +188,42 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def last_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Iterate over the last line of each item."""
-    last = {line["key"]: number for number, line in enumerate(lines(path))}
-    return (line for number, line in enumerate(lines(path)) if last[line["key"]] == number)
+    """Iterate over the last line of each item, and of each row that could not be used."""
+    last = {_item(line): number for number, line in enumerate(lines(path))}
+    return (line for number, line in enumerate(lines(path)) if last[_item(line)] == number)
+
+
+def _item(line: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return what a line is about: an item by its key, or a row that could not be used by where it stands."""
+    return ("row", line.get("line")) if line["status"] == INVALID else ("item", line["key"])
+
+
+def check_output(path: Path, vendor: str) -> None:
+    """Raise `ConfigurationError` for a file that `Output` would not take, and leave it as it is."""
+    try:
+        if not path.exists():
+            if not path.parent.is_dir():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            return
+        whole = sum(1 for _ in _lines_of(path, vendor))
+        with path.open("rb") as file:
+            if not whole and not _BEGIN.startswith(file.read(len(_BEGIN))):
+                raise ConfigurationError(_strange(path, 1))
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _lines_of(path: Path, vendor: str) -> Iterator[dict[str, Any]]:
+    for line in lines(path):
+        if line.get("vendor", vendor) != vendor:
+            raise ConfigurationError(
+                f"OUTPUT {str(path)!r} holds runs of {line['vendor']}, not of {vendor}; use another file"
+            )
+        yield line
+
+
+def _unusable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"OUTPUT {str(path)!r} cannot be used: {error}")
 
 
 def _strange(path: Path, number: int) -> str:

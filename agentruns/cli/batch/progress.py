@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final, Protocol, TextIO
 
 from attrs import frozen
@@ -34,9 +35,10 @@ class Picture:
     A moment of a batch.
 
     `done` counts what has ended in this call by status, `flying` what is in flight by state. `before` were done by
-    earlier calls; `total` is how many rows there are, None while that is not known. `rate` is items per second. `left`
-    is how many seconds it will take yet, None where nothing tells: for the rows to come at that rate, and then for the
-    runs that are in flight, as long as such runs have taken so far. `stats` are the client's.
+    earlier calls; `total` is how many rows there are, None while that is not known. `rate` is how many runs have ended
+    per second in this call, None if none has of late. `left` is how many seconds it will take yet, None where nothing
+    tells: for the rows to come at that rate, and then for the runs that are in flight, as long as such runs have taken
+    so far. `stats` are the client's.
     """
 
     seconds: float
@@ -59,7 +61,7 @@ class Picture:
         parts = [f"{self.ended}{of} rows", *(f"{count} {status}" for status, count in self.done.items())]
         parts += [f"{self.before} before"] if self.before else []
         parts += [f"{sum(self.flying.values())} in flight"] if self.flying else []
-        parts += [f"{self.rate:.3g}/s"] if self.rate else []
+        parts += [f"{plain(self.rate)}/s"] if self.rate else []
         parts += [f"about {duration(self.left)} left"] if self.left else []
         parts += [f"request budget {self.stats.budget:.0%} used"] if self.stats.budget else []
         return ", ".join(parts)
@@ -75,20 +77,22 @@ class Tally:
         self.stopped = False
         self._clock = clock
         self._began = clock()
+        self._run = 0
         self._ends: deque[tuple[float, int]] = deque([(self._began, 0)])
 
-    def add(self, status: str) -> None:
-        """Count an item that ended."""
+    def add(self, status: str, *, run: bool = True) -> None:
+        """Count an item that ended; with *run* False there was no run to wait for, so it says nothing of throughput."""
         self.done[status] += 1
+        self._run += run
 
     def picture(self, flying: Mapping[str, int], stats: Stats) -> Picture:
         """Return where it stands now."""
         now, ended = self._clock(), self.done.total()
-        self._ends.append((now, ended))
+        self._ends.append((now, self._run))
         while len(self._ends) > 2 and self._ends[1][0] <= now - _WINDOW:
             self._ends.popleft()
         since, before = self._ends[0]
-        rate = (ended - before) / (now - since) if now > since and ended > before else None
+        rate = (self._run - before) / (now - since) if now > since and self._run > before else None
         left = self._left(sum(flying.values()), ended, rate, stats.rest)
         return Picture(now - self._began, dict(self.done), dict(flying), self.before, self.total, rate, left, stats)
 
@@ -257,7 +261,7 @@ class Live:
             table.add_row(status, f"{count}", style=_COLOURS.get(status, ""))
         for state, count in sorted(picture.flying.items()):
             table.add_row(state, f"{count} in flight", style="blue")
-        table.add_row("throughput", "-" if picture.rate is None else f"{picture.rate:.3g} a second")
+        table.add_row("throughput", "-" if picture.rate is None else f"{plain(picture.rate)} a second")
         table.add_row("time", f"{duration(picture.seconds)}, {_left(picture)}")
         table.add_row("requests", f"{picture.stats.budget:.0%} of the budget used, {picture.stats.polls} polls")
         bar = ProgressBar(total=picture.total or 1, completed=picture.ended if picture.total else 0, width=60)
@@ -282,6 +286,11 @@ def _plain(picture: Picture) -> dict[str, Any]:
         "budget": stats.budget,
         "polls": stats.polls,
     }
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """Return a number as people write it, to so many digits, and never with an exponent."""
+    return f"{Decimal(f'{value:.{digits}g}'):f}"
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,8 @@ from attrs import frozen
 from agentruns import codec
 from agentruns.errors import ConfigurationError
 
+from .trouble import FileError, trouble
+
 _JSON: Final = frozenset({".jsonl", ".ndjson"})
 _CSV: Final = frozenset({".csv", ".tsv"})
 _PARQUET: Final = frozenset({".parquet", ".pq"})
@@ -53,7 +55,11 @@ class Rows:
     _count: Callable[[threading.Event], int]
 
     def __iter__(self) -> Iterator[Read]:
-        return self._read()
+        """Iterate over the rows; raise `FileError` if the file cannot be read to its end."""
+        try:
+            yield from self._read()
+        except OSError as error:
+            raise trouble("INPUT", self.path, "read to its end", error) from error
 
     def count(self, leave: threading.Event) -> int | None:
         """Return how many rows there are, read beforehand; None if *leave* was set meanwhile."""
@@ -68,8 +74,15 @@ def rows(path: Path, *, delimiter: str | None = None) -> Rows:
     Raise `ConfigurationError` for a file that is not there, whose kind is not known, or whose header makes no sense.
     """
     kind = path.suffix.lower()
-    if not path.is_file():
+    if str(path) == "-":
+        raise ConfigurationError(
+            "INPUT is '-'; it must be a file, for a second call reads the same rows again. Write what comes from stdin "
+            "to a file first, such as rows.jsonl"
+        )
+    if not path.exists():
         raise ConfigurationError(f"INPUT is {str(path)!r}, and there is no such file")
+    if not path.is_file():
+        raise ConfigurationError(f"INPUT is {str(path)!r}, which is no file that can be read twice; write it to one")
     if delimiter is not None and (len(delimiter) != 1 or kind not in _CSV):
         raise ConfigurationError(f"--delimiter is {delimiter!r}; it must be one character, for a CSV file")
     try:
@@ -197,6 +210,6 @@ def _parquet(path: Path) -> Rows:
                         number += 1
                         yield Row(number, values)
         except ArrowException as error:
-            raise OSError(f"INPUT {str(path)!r} is damaged behind row {number}: {error}") from error
+            raise FileError(f"INPUT {str(path)!r} is damaged behind row {number}: {error}") from error
 
     return Rows(path, columns, read, lambda _: count)

@@ -1,0 +1,200 @@
+"""What went wrong, as the command line says it: options, variables and commands, and no Python."""
+
+import argparse
+import ast
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentruns
+from agentruns import Run, RunRef, RunStatus, errors
+from agentruns.cli import commands, words
+from agentruns.cli.display import warnings
+from agentruns.emulator import Emulator, Turn
+
+PACKAGE = Path(agentruns.__file__).parent
+PYTHON = re.compile(r"`[^`]*\w[=(][^`]*`|\b(RunRef|Run|Prompt|Dispatch|UserMessage|RunRequest|str|Options)\b[(.]|\w=\W")
+NOWHERE = "http://127.0.0.1:9"
+TOKENS = {
+    "NARRATIVE_TOKEN": "t",
+    "MIDDESK_API_KEY": "t",
+    "ORIGAMI_API_KEY": "og_t",
+    "CONDUIT_API_TOKEN": "t",
+}
+SAID = ["--conversation-id", "5e0c7d4a-93a5-4a37-8a0e-2f4b8c6d1e90", "--text", "Hello"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["list", "origami"], "finds a run only by its agent; name it by --parent AGENT_ID"),
+        (["watch", "origami", "r"], "name it by --parent AGENT_ID"),
+        (["list", "conduit"], "runs are listed by their agent; name it by --parent AGENT_ID"),
+        (["watch", "conduit", "ar-1"], "run ar-1 can only be read with its agent; name it by --parent AGENT_ID"),
+        (["watch", "narrative", "r", "--timeout", "nan"], "--timeout is nan; it must be"),
+        (["run", "narrative", *SAID, "--timeout", "0"], "--timeout is 0.0; it must be"),
+        (["run", "narrative", *SAID, "--expected-version", "-1"], "--expected-version is -1"),
+        (["run", "narrative", *SAID, "--client-op-id", "q"], "--client-op-id is 'q'; it must be the text of a UUID"),
+        (["run", "narrative", *SAID, "--config-override", '{"a": 1}'], "--config-override has a, which"),
+        (["run", "narrative", *SAID[:3], ""], "--text is ''; it must be"),
+        (["run", "origami", "--prompt", "x", "--idempotency-key", "a b"], "--idempotency-key is 'a b'; it must be"),
+        (["run", "origami", "--prompt", "x", "--focus-table-ids", '"t"'], "'t' stands where a list is needed"),
+        (["run", "origami", "--prompt", "x", "--agent-id", "a", "--name", "n"], "leave it out where --agent-id says"),
+        (["start", "middesk", "--type", "a"], "give either --business-id, or both --context-type and --context-id"),
+        (["list", "middesk", "--base-url", "http://10.0.0.7"], "use https, or pass --insecure if you accept that"),
+        (["list", "middesk", "--base-url", "ftp://10.0.0.7"], "the base URL is not one"),
+    ],
+)
+def test_wrong_usage_is_told_in_options(
+    argv: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, token in TOKENS.items():
+        monkeypatch.setenv(name, token)
+    more = [] if "--base-url" in argv else ["--base-url", NOWHERE]
+    assert commands.main([*argv, *more]) == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert not PYTHON.search(said), said
+
+
+@pytest.mark.parametrize("vendor", ["narrative", "middesk", "origami", "conduit"])
+def test_a_token_that_is_missing_is_asked_for_by_its_variable(
+    vendor: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in TOKENS:
+        monkeypatch.delenv(name, raising=False)
+    assert commands.main(["watch", vendor, "r", "--parent", "p"]) == 2
+    (variable,) = (name for name in TOKENS if name.lower().startswith(vendor))
+    assert capsys.readouterr().err == (
+        f"agentruns: there is no token for {vendor}; set the environment variable {variable}\n"
+    )
+
+
+def test_a_deadline_names_the_command_that_watches_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Emulator("middesk", script=[Turn("Done.", running=100)]) as running:
+        monkeypatch.setenv("MIDDESK_API_KEY", running.token)
+        origin = ["--type", "cip_orchestrator", "--business-id", "b86f3c52-11d9-4f07-8e6a-90c2d5a7714f"]
+        assert commands.main(["run", "middesk", *origin, "--base-url", running.base_url, "--timeout", "0.3"]) == 4
+    said = capsys.readouterr().err
+    assert "or allow more --timeout" in said
+    assert "agentruns watch middesk" in said
+    assert not PYTHON.search(said), said
+
+
+def wanted(command: str, vendor: str | None = "narrative") -> argparse.Namespace:
+    return argparse.Namespace(command=command, vendor=vendor)
+
+
+def paused() -> Run:
+    return Run(RunRef("r", "c"), RunStatus.REQUIRES_ACTION, "requires_action", vendor="narrative", raw={})
+
+
+@pytest.mark.parametrize("command", ["run", "batch"])
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.RunError)],
+)
+@pytest.mark.parametrize("run", [paused(), None])
+def test_no_hint_is_python(kind: type[errors.RunError], command: str, run: Run | None) -> None:
+    said = words.of(kind(run, "it did not end"), wanted(command))
+    assert said.startswith("it did not end; ")
+    assert not PYTHON.search(said), said
+    assert "origin" not in said
+
+
+def test_a_hint_within_another_error_is_said_anew_too() -> None:
+    inner = f"GET /x was answered 429: slow down. {errors.RateLimitedError.hint}"
+    error = errors.DeadlineExceededError(paused(), f"5 s have passed, and the last request failed ({inner})")
+    assert "connect(" in str(error)
+    assert "(GET /x was answered 429: slow down. Send less (--budget, --limit), or" in words.of(error, wanted("batch"))
+    assert not PYTHON.search(words.of(error, wanted("run")))
+
+
+def test_what_others_say_stays_as_it_is() -> None:
+    text = "there is no token; pass `token=`"
+    assert words.of(ValueError(text), wanted("run")) == text
+    assert words.of(errors.ProtocolError("agent_id is 3"), wanted("run", "origami")) == "agent_id is 3"
+    assert words.of(errors.ConfigurationError("agent_id is 'agent_id'"), wanted("run", "origami")) == (
+        "--agent-id is 'agent_id'"
+    )
+    assert words.of(errors.ConfigurationError("agent_id"), wanted("demo", None)) == "agent_id"
+
+
+def texts(node: ast.AST) -> Iterator[str]:
+    """Iterate over the texts in a module's source, without docstrings; what is filled in stands as x, or as 'x'."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.JoinedStr):
+            yield "".join(filled(part) for part in child.values)
+        elif isinstance(child, ast.Constant):
+            if isinstance(child.value, str) and not isinstance(node, ast.Expr):
+                yield child.value
+        else:
+            yield from texts(child)
+
+
+def filled(part: Any) -> str:
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    return "'x'" if part.conversion == ord("r") else "x"
+
+
+def said_by(*names: str) -> set[str]:
+    return {text for name in names for text in texts(ast.parse((PACKAGE / name).read_text()))}
+
+
+CORE = ["client.py", "transport.py", "keyed.py", "flow.py", "errors.py", "budget.py", "check.py", "journal/problems.py"]
+DIALECTS = [
+    "dialects/middesk/__init__.py",
+    "dialects/origami/prompts.py",
+    "dialects/origami/runs.py",
+    "dialects/conduit/dispatch.py",
+    "dialects/conduit/reading.py",
+]
+NOT_OF_A_COMMAND = (
+    "`async with connect(...) as client:`",
+    "`key` names work in a journal",
+    "this client has no journal",
+    "can be answered",
+    "cannot be answered",
+    "outputs must be a sequence",
+    "Read it again with `client.fetch(run)`",
+    "read it by `client.fetch(run)`",
+    "is no dialect",
+    "`Retry(attempts=4)`",
+)
+"""What no command can run into: it answers by handlers alone, and its client is open and has a journal for its keys."""
+
+
+def test_all_that_is_replaced_is_what_the_library_says() -> None:
+    filled_in = (r"\bRunRef\.id\b", r"\bRunRef\.parent\b", r"\bOptions\.timeout\b", "the agent, the parent of")
+    there = "\n".join(said_by(*CORE, *DIALECTS))
+    replaced = [said for said, _ in words.TABLE if not said.startswith(filled_in)]
+    assert len(replaced) > 12
+    assert [said for said in replaced if not re.search(said, there)] == []
+
+
+def test_no_text_of_the_library_that_a_command_may_show_stays_python() -> None:
+    python = {text for text in said_by(*CORE, *DIALECTS) if "`" in text and PYTHON.search(text)}
+    shown = {text for text in python if not any(each in text for each in NOT_OF_A_COMMAND)}
+    assert len(shown) > 8
+    said = {words.of(errors.AgentRunsError(text), wanted("batch", "conduit")) for text in shown}
+    assert {each for each in said if PYTHON.search(each)} == set()
+
+
+# What is logged -------------------------------------------------------------------------------------------------------
+
+
+def test_warnings_are_lines_and_what_nobody_waited_for_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("agentruns")
+    with warnings():
+        logger.warning("a handler does not end: %s", "it")
+        logger.warning("a stream was let go of before it could tell", exc_info=ValueError("no"))
+        logger.debug("by the way")
+    logger.warning("too late")
+    assert capsys.readouterr().err == "agentruns: a handler does not end: it\n"
