@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agentruns.errors import AgentRunsError
+from agentruns.finish import to_the_end
 from agentruns.journal import Journal
 
 NOBODY = 65534
@@ -107,6 +108,7 @@ async def full(path: str, key: str) -> None:
 async def unprivileged(path: str) -> None:
     """Open the journal as somebody whom file modes stop."""
     importlib.import_module("agentruns.journal.opening")  # root's Python may be for root only
+    await to_the_end(asyncio.sleep(0))  # anyio imports as it goes
     if os.geteuid() == 0:
         os.setgid(NOBODY)
         os.setuid(NOBODY)
