@@ -163,18 +163,21 @@ class Budget:
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _wait(self, now: float) -> float:
-        """Return the seconds until the next place is free."""
-        rest = self._rest_until - now
-        if rest <= 0:
+        """Return the seconds until the next place is free; none are left if it is zero or less."""
+        return self._free_at(now) - now
+
+    def _free_at(self, now: float) -> float:
+        """Return the time of the loop from which on a place is free."""
+        if self._rest_until <= now:
             self._rest_because = None
         if self.limit is None:
-            return rest
+            return self._rest_until
         self._collect(now)
         if now >= self._until:
             return math.inf
         if self._free:
-            return rest
-        return max(rest, self._returning[0] - now) if self._returning else math.inf
+            return self._rest_until
+        return max(self._rest_until, self._returning[0]) if self._returning else math.inf
 
     def _collect(self, now: float) -> None:
         while self._returning and self._returning[0] <= now:
@@ -191,9 +194,9 @@ class Budget:
             self._next_poll = max(self._next_poll, now) + self._gap
 
     def _arm(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
-        wait = self._wait(now)
-        if self._timer is None and wait < math.inf:
-            self._timer = loop.call_at(now + max(wait, 0.0), self._go_on)
+        at = self._free_at(now)  # not so many seconds from now: rounded down, they would have this come round for ever
+        if self._timer is None and at < math.inf:
+            self._timer = loop.call_at(at, self._go_on)
 
     def _go_on(self) -> None:
         """Let those through whose turn it is."""
