@@ -140,9 +140,7 @@ class Keys:
 
     async def decided(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
         """Enter answers given by hand, before they are posted, in whatever work *run* is the last state of."""
-        answers = [
-            (each.action.id, each.action.name, codec.encode(each.output).decode(), each.is_error) for each in outputs
-        ]
+        answers = [(each.action.id, each.action.name, _json(each.output), each.is_error) for each in outputs]
         posting = _json({"posting": run.id, "at": time.time()})
         await self.journal.decided(run.id, answers, posting)
 
@@ -374,7 +372,7 @@ class KeyedWork:
         except BaseException:
             await to_the_end(self._journal.let_go(*place))
             raise
-        given = codec.encode(output.output).decode()
+        given = _json(output.output)
         known = await to_the_end(self._journal.answered(*place, given, output.is_error))
         if known.output is None or known.output == given:
             return output
@@ -447,14 +445,14 @@ def _looks() -> Iterator[float]:
         pause = min(1.6 * pause, _LOOK_SECONDS)
 
 
-def _json(data: Mapping[str, Any]) -> str:
-    return codec.encode(data).decode()
+def _json(value: Any) -> str:
+    return codec.encode(value).decode()
 
 
 def kept(origin: Any) -> str:
     """Return the JSON text of what starts a run."""
     value = {"ref": codec.unstructure(origin)} if isinstance(origin, RunRef) else codec.unstructure(origin)
-    return codec.encode(codec.plain(value, "the origin")).decode()
+    return _json(codec.plain(value, "the origin"))
 
 
 def _intent(origin: Any) -> Any:

@@ -15,11 +15,10 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, Final, Self, Unpack
 
-import anyio
-
 from agentruns import check
 from agentruns.client import EXIT_SECONDS, Client
 from agentruns.errors import ConfigurationError
+from agentruns.finish import to_the_end
 from agentruns.model import Run, RunRef, RunStatus
 from agentruns.steps import Steps
 from agentruns.stream import RunStream, StreamOptions
@@ -315,13 +314,15 @@ class Feeds:
         self._context = None
         for feed in tuple(self._live):
             feed.close()
-        # Whatever cancels the caller meanwhile: no task may be left.
-        with anyio.CancelScope(shield=True):
-            if self._tasks:
-                _done, left = await asyncio.wait(self._tasks, timeout=EXIT_SECONDS)
-                for task in left:
-                    logger.warning("a run is still followed although its stream was ended: %r", task)
-                    task.cancel()
+        await to_the_end(self._end())
+
+    async def _end(self) -> None:
+        """Wait until nothing is followed any more, and forget what was."""
+        if self._tasks:
+            _done, left = await asyncio.wait(self._tasks, timeout=EXIT_SECONDS)
+            for task in left:
+                logger.warning("a run is still followed although its stream was ended: %r", task)
+                task.cancel()
         self._by_run.clear()
         self._by_name.clear()
         self._ended.clear()
