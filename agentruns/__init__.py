@@ -7,8 +7,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from . import dialects as _dialects
+from ._api.retry import Backoff, Retry
+from ._following.stream import RunStream
+from ._keeping.keys import Unfinished
+from ._polling.stats import Stats
+from ._values.run import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
 from .client import Client, connect
-from .dialect import Dialect
+from .dialects.protocol import Dialect
 from .errors import (
     ActionRequiredError,
     AgentRunsError,
@@ -34,11 +39,6 @@ from .errors import (
     TransportError,
     UnsupportedError,
 )
-from .keyed import Unfinished
-from .model import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
-from .schedule import Backoff, Retry
-from .stats import Stats
-from .stream import RunStream
 from .tools import Tools
 
 if TYPE_CHECKING:

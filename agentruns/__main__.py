@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from agentruns.cli.commands import main
+from .cli.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

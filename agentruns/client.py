@@ -21,35 +21,31 @@ from weakref import WeakSet, WeakValueDictionary
 
 from attrs import evolve
 
-from . import check, codec
-from .batch import Batch, Plan, settled
-from .budget import Budget, limit_of
-from .dialect import Announces, Cancels, ChecksToken, Dialect, FindsAnswers, Lists, Resumes
+from ._aio.shield import run_shielded
+from ._api.flow import Keeper, perform
+from ._api.limiter import RateLimiter, rate_limit
+from ._api.retry import Retry, Schedule, is_schedule
+from ._api.transport import MAX_BODY, Address, AiohttpTransport, Secret, Transport
+from ._following.batch import Batch, ItemRunner, raise_unless_completed
+from ._following.stream import FRESH_SECONDS, OnCancel, Options, RunStream, StreamOptions
+from ._keeping.keys import Keys, Unfinished
+from ._polling.poller import Poller
+from ._polling.stats import Stats
+from ._telemetry import Telemetry
+from ._values import check, codec
+from ._values.commands import Flow
+from ._values.exchange import RateLimit, Request, Response
+from ._values.run import Action, Origins, Run, RunRef, RunStatus, ToolOutput
 from .dialects import load
-from .errors import (
-    ConfigurationError,
-    ConflictError,
-    TransportError,
-    UnsupportedError,
-    api_error,
-)
-from .finish import to_the_end
-from .flow import Keeper, perform
-from .keyed import Keys, Unfinished
-from .model import Action, Flow, Limit, Origins, Request, Response, Run, RunRef, RunStatus, ToolOutput
-from .poller import Poller
-from .schedule import Retry, Schedule, is_schedule
-from .stats import Stats
-from .stream import FRESH_SECONDS, OnCancel, Options, RunStream, StreamOptions
-from .telemetry import Telemetry
+from .dialects.protocol import Cancels, ChecksToken, Dialect, FindsAnsweringRun, Lists, Resumes, StreamsEvents
+from .dialects.wire import retry_after
+from .errors import ConfigurationError, ConflictError, TransportError, UnsupportedError, api_error
 from .tools import Tools, ToolsLike
-from .transport import MAX_BODY, Address, AiohttpTransport, Secret, Transport
-from .wire import retry_after
 
 if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays light
     import aiohttp
 
-    from .journal import Journal
+    from ._keeping.journal import Journal
 
 logger = logging.getLogger("agentruns")
 
@@ -68,7 +64,7 @@ def connect(
     timeout: float = 30.0,
     retry: Retry = Retry(),  # noqa: B008 - frozen
     schedule: Schedule | None = None,
-    budget: float | Budget | None = None,
+    budget: float | RateLimiter | None = None,
     insecure: bool = False,
     journal: str | os.PathLike[str] | None = None,
     connections: int = 100,
@@ -80,8 +76,8 @@ def connect(
     *dialect* is a module such as `agentruns.narrative`, its name, or anything that satisfies the `Dialect` protocol.
     *token* and *base_url* are else read from the vendor's environment variables. A *session* is borrowed, never closed.
     *timeout* is in seconds, for one HTTP exchange; connecting may take no more than 10 of them. *schedule* says when to
-    poll; by default that is learned from how long runs take (`agentruns.pollclock`). *budget* is how many requests per
-    second may be sent, by default the vendor's documented limit with headroom.
+    poll; by default that is learned from how long runs take. *budget* is how many requests per second may be sent, by
+    default the vendor's documented limit with headroom.
     *journal* is the path of a file that keeps what is begun under a `key`, so that it outlives this process.
     *connections* bounds both the requests in flight and the connections; *max_body* the bytes of an answer.
 
@@ -94,15 +90,15 @@ def connect(
         raise ConfigurationError(f"token is of the type {kind.__name__}; it must be a text, such as that in a variable")
     known = load(dialect) if isinstance(dialect, str) else _checked(dialect)
     check.number("timeout", timeout)
-    check.whole("connections", connections, 1)
-    check.whole("max_body", max_body, 1)
+    check.integer("connections", connections, 1)
+    check.integer("max_body", max_body, 1)
     check.instance("retry", retry, Retry, "`Retry(attempts=4)`; with one attempt nothing is sent again")
-    check.flag("insecure", insecure)
+    check.boolean("insecure", insecure)
     if session is not None:
         _check_session(session)
     if schedule is not None:
         is_schedule("schedule", schedule)
-    if budget is not None and not isinstance(budget, Budget):
+    if budget is not None and not isinstance(budget, RateLimiter):
         check.number("budget", budget)
     address = Address(_base_url(known, base_url, insecure=insecure), _token(known, token))
     if isinstance(known, ChecksToken):
@@ -114,7 +110,7 @@ def connect(
         connections=connections,
         max_body=max_body,
     )
-    limit = known.BUDGET if budget is None else budget if isinstance(budget, Budget) else limit_of(budget)
+    limit = known.BUDGET if budget is None else budget if isinstance(budget, RateLimiter) else rate_limit(budget)
     kept = None if journal is None else _journal(journal, known)
     return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
 
@@ -133,7 +129,7 @@ class Client:
         *,
         retry: Retry,
         schedule: Schedule | None = None,
-        limit: Limit | Budget | None = None,
+        limit: RateLimit | RateLimiter | None = None,
         connections: int = 100,
         journal: Journal | None = None,
     ) -> None:
@@ -147,7 +143,7 @@ class Client:
         self._open = False
         self._keys = None if journal is None else Keys(journal, dialect, self)
         self._thread = 0
-        self._budget = limit if isinstance(limit, Budget) else Budget(limit)
+        self._budget = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
         self._telemetry = Telemetry(dialect.NAME)
         self._poller = Poller(
             dialect,
@@ -189,7 +185,7 @@ class Client:
         work = set(self._work)
         for task in work:
             task.cancel()
-        await to_the_end(self._close(work))
+        await run_shielded(self._close(work))
 
     async def _close(self, work: AbstractSet[asyncio.Task[Any]]) -> None:
         """Wait for the *work* that was cancelled, and leave nothing open."""
@@ -252,8 +248,8 @@ class Client:
         Nothing is sent before the first step. Raise `ConfigurationError` or `UnsupportedError` at once for what cannot
         work.
         """
-        check.flag("progress", progress)
-        check.flag("events", events)
+        check.boolean("progress", progress)
+        check.boolean("events", events)
         options = Options(
             timeout=timeout,
             max_resumes=max_resumes,
@@ -274,7 +270,7 @@ class Client:
         if on_cancel != "leave":
             self._capable(Cancels, "cancel")
         if events:
-            self._capable(Announces, "announce events of")
+            self._capable(StreamsEvents, "announce events of")
         keyed = self._keys.work(key) if self._keys is not None and key is not None else None
         stream = RunStream(self, self._poller, origin, None if tools is None else Tools.of(tools), options, keyed)
         self._streams.add(stream)
@@ -289,7 +285,7 @@ class Client:
         async with self.stream(origin, **options) as stream:
             async for _ in stream:
                 pass
-        return settled(stream.run)
+        return raise_unless_completed(stream.run)
 
     async def resume(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
         """
@@ -356,7 +352,7 @@ class Client:
         `async with client.batch(...) as outcomes:` to end the rest at once; a plain `break` ends it when the batch is
         let go of.
         """
-        check.whole("limit", limit, 1)
+        check.integer("limit", limit, 1)
         if timeout is not None:
             check.number("timeout", timeout)
         common = None if tools is None else Tools.of(tools)
@@ -364,7 +360,7 @@ class Client:
         def follow(origin: Any, key: str | None) -> RunStream:
             return self.stream(origin, tools=common, timeout=timeout, key=key)
 
-        return Batch(Plan(follow, key, prepare, self._keys), origins, limit, ordered=ordered)
+        return Batch(ItemRunner(follow, key, prepare, self._keys), origins, limit, ordered=ordered)
 
     async def perform(self, flow: Flow[T]) -> T:
         """Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result."""
@@ -421,7 +417,7 @@ class Client:
 
     async def answered_by(self, run: Run) -> Run | None:
         """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""
-        if not isinstance(self._dialect, FindsAnswers):
+        if not isinstance(self._dialect, FindsAnsweringRun):
             return None
         return await self._perform(self._dialect.answered_by(run), None)
 
@@ -483,7 +479,7 @@ class Client:
 
     async def listen(self, ref: RunRef) -> None:
         """Return when the vendor ends the stream of events of *ref*: a reason to read it, not yet news."""
-        request = self._capable(Announces, "announce events of").events(ref)
+        request = self._capable(StreamsEvents, "announce events of").events(ref)
         await self._budget.enter(self._retry.longest)
         with ExitStack() as place:  # taken until the stream is open, or will not be
             place.callback(self._budget.leave)
@@ -540,11 +536,11 @@ class Client:
 
 
 def _plain(output: ToolOutput) -> Any:
-    return codec.plain(output.output, f"the output for {output.action.name!r}")
+    return codec.to_jsonable(output.output, f"the output for {output.action.name!r}")
 
 
 def _journal(path: str | os.PathLike[str], dialect: Dialect) -> Journal:
-    from .journal import Journal
+    from ._keeping.journal import Journal
 
     return Journal(path, dialect.NAME)
 

@@ -21,18 +21,12 @@ Every one of them pickles: what `__init__` takes stays in `args`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from .model import Problem, Request, Response, Run
-
-
-class AgentRunsError(Exception):
-    """Be the base of every error that this library raises to its caller."""
-
-
-class ConfigurationError(AgentRunsError):
-    """Report what is wrong with a call before any request was sent."""
+from ._values.base import AgentRunsError as AgentRunsError
+from ._values.base import ConfigurationError as ConfigurationError
+from ._values.exchange import Problem, Request, Response
+from ._values.run import Run
 
 
 class UnsupportedError(AgentRunsError):

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from attrs import evolve, field, frozen
 
-from . import check, codec, dialects
-from .dialect import Resumes
+from . import dialects
+from ._aio.shield import run_shielded
+from ._keeping.keys import first_request
+from ._values import check, codec
+from ._values.run import Action, Run, RunRef, ToolOutput
+from .dialects.protocol import Resumes
 from .errors import AgentRunsError, ConfigurationError, ToolError
-from .finish import to_the_end
-from .keyed import first_request
-from .model import Action, Run, RunRef, ToolOutput
 from .tools import current_guard, current_key, current_run
 
 if TYPE_CHECKING:  # imported with the first journal
-    from .journal import Journal
-    from .journal.parked import ParkedRow, Place, State
+    from ._keeping.journal import Journal
+    from ._keeping.journal.parked import ParkedRow, Place, State
 
 _LOOK_SECONDS: Final = 0.25
 """Seconds between two looks whether another process has written to the journal."""
@@ -126,7 +127,7 @@ class Inbox:
         self._watchers = 0
         self._open = journal is None
         if journal is not None:
-            from .journal import Journal
+            from ._keeping.journal import Journal
 
             self._journal = Journal(journal, "inbox")
             self._shelf = _Kept(self._journal)
@@ -195,9 +196,9 @@ class Inbox:
         """
         if self._waiters.get(place) or not (out_of_time or self._journal is None):
             return None
-        if await to_the_end(self._settle(place, "withdrawn", None)) or not out_of_time:
+        if await run_shielded(self._settle(place, "withdrawn", None)) or not out_of_time:
             return None
-        return next((each for each in await to_the_end(self._called(place)) if each.state in _GIVEN), None)
+        return next((each for each in await run_shielded(self._called(place)) if each.state in _GIVEN), None)
 
     async def _called(self, place: Place) -> Sequence[_Known]:
         return [known for known in await self._shelf.called(place[2], place[1]) if known.parked._place == place]
@@ -236,26 +237,26 @@ class Inbox:
         waits on.
         """
         parked = await self._find(action_id, run_id)
-        plain = codec.plain(output, f"the answer to action {action_id!r}")
+        plain = codec.to_jsonable(output, f"the answer to action {action_id!r}")
         await self._decide(parked, "answered", plain)
 
     async def refuse(self, action_id: str, why: str, *, run_id: str | None = None) -> None:
         """Give no answer, and tell the model *why*; for the rest as `answer`."""
-        check.text("why", why)
-        await self._decide(await self._find(action_id, run_id), "refused", codec.plain(why, "why"))
+        check.non_empty_str("why", why)
+        await self._decide(await self._find(action_id, run_id), "refused", codec.to_jsonable(why, "why"))
 
     async def _decide(self, parked: Parked, state: State, output: Any) -> None:
         _check_answer(parked, ToolOutput(parked.action, output, is_error=state == "refused"))
-        if not await to_the_end(self._settle(parked._place, state, output)):
+        if not await run_shielded(self._settle(parked._place, state, output)):
             known = await self._called(parked._place)
             raise _not_pending(parked.action.id, parked.run.id, known)
 
     async def _find(self, action_id: str, run_id: str | None) -> Parked:
         """Return the one action of that id that waits."""
         self._check_open()
-        check.text("action_id", action_id)
+        check.non_empty_str("action_id", action_id)
         if run_id is not None:
-            check.text("run_id", run_id)
+            check.non_empty_str("run_id", run_id)
         found = await self._shelf.called(action_id, run_id)
         waiting = [each.parked for each in found if each.state == "waiting"]
         if not waiting:
@@ -413,7 +414,7 @@ class _Kept:
 
     async def park(self, parked: Parked) -> _Known:
         """Let an action wait, or return the answer that it was given."""
-        from .journal.parked import ParkedRow
+        from ._keeping.journal.parked import ParkedRow
 
         run = parked.run
         return _known(

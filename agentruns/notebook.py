@@ -9,25 +9,17 @@ The tables have neither script nor style sheet, and whatever a vendor says stand
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from ._following.stream import RunStream
+from ._values import html
+from ._values.run import Run
 from .errors import ConfigurationError
-
-if TYPE_CHECKING:  # these show themselves by what is here
-    from .model import Run
-    from .stream import RunStream
-
-_MOST_SHOWN: Final = 2000
-"""How many characters of one thing are shown."""
 
 _MOST_STATES: Final = 12
 """How many of the states that were seen are listed."""
-
-_CELL: Final = ' style="text-align:left;vertical-align:top;white-space:pre-wrap"'
 
 
 async def show(stream: RunStream) -> Run:
@@ -65,51 +57,21 @@ async def show(stream: RunStream) -> Run:
 
 def run_html(run: Run, seen: Sequence[str] = (), why: str = "") -> str:
     """Return a state of a run as a table: *seen* are the states before, and *why* says what ended the watching."""
-    named = f"Run {run.id}{f' of {run.vendor}' if run.vendor else ''}"
-    rows = [
-        f'<tr><th scope="row"{_CELL}>{escape(name)}</th><td{_CELL}>{escape(_cut(text))}</td></tr>'
-        for name, text in _rows(run, seen, why)
-    ]
-    return f'<table><caption style="text-align:left">{escape(named)}</caption><tbody>{"".join(rows)}</tbody></table>'
+    return html.table(run._title(), [*run._rows(why), *_seen(seen)])
 
 
 def stream_html(stream: RunStream, seen: Sequence[str] = (), why: str = "") -> str:
     """Return the last state that a stream has seen as a table; what it is of, if it has seen none."""
     if stream.run is not None:
         return run_html(stream.run, seen, why)
-    return f"<p>{escape(_cut(repr(stream)))}{escape(f': {_cut(why)}' if why else '')}</p>"
+    return html.paragraph(html.cut(repr(stream)) + (f": {html.cut(why)}" if why else ""))
 
 
-def _rows(run: Run, seen: Sequence[str], why: str) -> Iterator[tuple[str, str]]:
-    """Yield the name and the text of each thing that there is to say."""
-    word = run.vendor_status
-    yield "Status", run.status.value if word in {"", run.status.value} else f"{run.status.value} (vendor: {word})"
-    if why:
-        yield "Error", why
-    if run.failure is not None:
-        yield "Failure", f"{run.failure.type}: {run.failure.message}".removesuffix(": ")
-    for action in run.actions:
-        yield "Action", f"{action.name} ({action.id})\n{_text(action.arguments)}"
-    if run.output is not None:
-        yield "Output", run.output if isinstance(run.output, str) else _text(run.output)
-    if run.progress is not None:
-        yield "Progress", f"{run.progress.done}{f' of {run.progress.limit}' if run.progress.limit is not None else ''}"
-    if run.usage is not None:
-        yield "Tokens", f"{run.usage.input_tokens} in, {run.usage.output_tokens} out"
-    if seen:
-        left_out = [f"({len(seen) - _MOST_STATES} more)"] if len(seen) > _MOST_STATES else []
-        yield "Seen", "\n".join([*left_out, *seen[-_MOST_STATES:]])
-
-
-def _text(value: Any) -> str:
-    try:
-        return json.dumps(value, indent=1, ensure_ascii=False)
-    except (TypeError, ValueError):
-        return repr(value)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"
+def _seen(seen: Sequence[str]) -> list[tuple[str, str]]:
+    if not seen:
+        return []
+    left_out = [f"({len(seen) - _MOST_STATES} more)"] if len(seen) > _MOST_STATES else []
+    return [("Seen", "\n".join([*left_out, *seen[-_MOST_STATES:]]))]
 
 
 def _bundle(stream: RunStream, seen: Sequence[str], why: str = "") -> dict[str, str]:

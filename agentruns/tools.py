@@ -21,12 +21,12 @@ import anyio.lowlevel
 import anyio.to_thread
 from attrs import field, frozen
 
-from . import check, codec
+from ._values import check, codec
+from ._values.run import Action, Run, ToolOutput
 from .errors import AgentRunsError, ConfigurationError, ToolError
-from .model import Action, Run, ToolOutput
 
 if TYPE_CHECKING:  # imported with the first tool, as it brings the library that makes schemas
-    from .signature import Signature
+    from ._signature import Signature
 
 Function: TypeAlias = Callable[..., Any]
 F = TypeVar("F", bound=Function)
@@ -115,7 +115,7 @@ class Tool:
             return ToolOutput(action, f"the tool gave no answer within {self.timeout:g} s", is_error=True)
         finally:
             _guard.reset(before)
-        return ToolOutput(action, codec.plain(output, f"the output of tool {self.name!r}"))
+        return ToolOutput(action, codec.to_jsonable(output, f"the output of tool {self.name!r}"))
 
     def _bound(self, action: Action) -> Callable[[], Any]:
         if self.signature is None:
@@ -214,7 +214,7 @@ class Tools:
 
     def schemas(self) -> tuple[ToolSchema, ...]:
         """Return name, description and JSON Schema of every named tool, in the order of registration."""
-        from .signature import description
+        from ._signature import description
 
         return tuple(
             ToolSchema(
@@ -312,7 +312,7 @@ def _tool(function: Function, name: str | None, timeout: float | None, repeatabl
     called = getattr(function, "__name__", None) if name is None else name
     if not isinstance(called, str) or not called or called == "<lambda>":
         raise ConfigurationError(f"{function!r} has no name; give it one: `tools.add(function, name=...)`")
-    from .signature import Signature
+    from ._signature import Signature
 
     signature = Signature.of(function, called)
     return Tool(called, function, signature, _seconds(timeout, called), _is_repeatable(function, repeatable))
@@ -320,7 +320,7 @@ def _tool(function: Function, name: str | None, timeout: float | None, repeatabl
 
 def _is_repeatable(function: Function, given: bool | None) -> bool:
     if given is not None:
-        check.flag("repeatable", given)
+        check.boolean("repeatable", given)
     return getattr(function, "repeatable", False) is True if given is None else given
 
 

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from agentruns import Run, RunRef, conduit, connect, narrative
-from agentruns.model import Limit, Request, Response
+from agentruns._values.exchange import RateLimit, Request, Response
 
 from .contestants import TOKEN
 from .process import pin
@@ -38,7 +38,7 @@ AGENTS: Final = 10
 class Narrative(Vendor):
     """Starts a run of a slot where one is posted."""
 
-    def __init__(self, slots: Iterable[Slot], limit: Limit) -> None:
+    def __init__(self, slots: Iterable[Slot], limit: RateLimit) -> None:
         super().__init__(limit)
         self.slots = {slot.parent: slot for slot in slots}
         self.jobs: dict[str, Job] = {}
@@ -57,7 +57,7 @@ class Narrative(Vendor):
 class Conduit(Vendor):
     """Lists an agent's runs, newest first; they begin by themselves."""
 
-    def __init__(self, slots: Iterable[Slot], limit: Limit) -> None:
+    def __init__(self, slots: Iterable[Slot], limit: RateLimit) -> None:
         super().__init__(limit)
         self.jobs: dict[str, Job] = {}
         self._by_agent: dict[str, list[Job]] = {}
@@ -85,7 +85,7 @@ class Conduit(Vendor):
 # Following ------------------------------------------------------------------------------------------------------------
 
 
-def follow_mixed(slots: Sequence[Slot], limit: Limit, seen: Seen, *, starts: bool) -> Narrative:
+def follow_mixed(slots: Sequence[Slot], limit: RateLimit, seen: Seen, *, starts: bool) -> Narrative:
     """Follow the run of each slot, again and again, through one client that *starts* it or is handed it."""
     vendor = Narrative(slots, limit)
     through = client(narrative, vendor, limit)
@@ -115,7 +115,7 @@ def started(vendor: Narrative, message: narrative.UserMessage, now: float) -> Ru
     raise AssertionError("one request starts a run")
 
 
-def follow_hourly(dialect: Any, slots: Sequence[Slot], limit: Limit, seen: Seen) -> Conduit:
+def follow_hourly(dialect: Any, slots: Sequence[Slot], limit: RateLimit, seen: Seen) -> Conduit:
     """Follow the run of each slot, again and again, through one client; somebody else starts them."""
     vendor = Conduit(slots, limit)
     through = client(dialect, vendor, dialect.BUDGET)
@@ -149,7 +149,7 @@ def head(title: str) -> None:
 
 def mixed(count: int, rate: int, since: float, until: float) -> list[Goal]:
     """Let runs of three kinds be followed at *rate* requests a second."""
-    limit = Limit(rate, 1.0)
+    limit = RateLimit(rate, 1.0)
     places = [kind for share, kind in MIXED for _ in range(round(share * count))]
     goals = []
     head(f"{count} mixed runs, {rate} requests a second")
@@ -170,7 +170,7 @@ def mixed(count: int, rate: int, since: float, until: float) -> list[Goal]:
 
 def listed(count: int, since: float, until: float) -> list[Goal]:
     """Let runs of Conduit be followed at 120 requests a minute, with its lists and without."""
-    limit = Limit(120, 60.0)
+    limit = RateLimit(120, 60.0)
     single = SimpleNamespace(**{name: getattr(conduit, name) for name in conduit.__all__ if name != "page"})
 
     def slots() -> list[Slot]:

@@ -24,7 +24,7 @@ from statistics import NormalDist, fmean
 
 from attrs import frozen
 
-from agentruns.pollclock import PollClock, phase
+from agentruns._polling.clock import PollClock, phase
 
 from .report import Goal, arguments, at_least, at_most, finish
 

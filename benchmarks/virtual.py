@@ -15,9 +15,9 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from agentruns import Client, Retry
-from agentruns.dialect import Dialect
+from agentruns._values.exchange import RateLimit, Request, Response
+from agentruns.dialects.protocol import Dialect
 from agentruns.errors import TransportError
-from agentruns.model import Limit, Request, Response
 
 from .shapes import Shape
 
@@ -75,7 +75,7 @@ def follow(
         runner.run(main())
 
 
-def client(dialect: Dialect, vendor: Vendor, limit: Limit | None) -> Client:
+def client(dialect: Dialect, vendor: Vendor, limit: RateLimit | None) -> Client:
     """Return a client of *vendor* as `connect` makes it, but without a network."""
     return Client(dialect, vendor, retry=Retry(), limit=limit)
 
@@ -153,7 +153,7 @@ class Vendor:
     A transport: `answer` says what it knows.
     """
 
-    def __init__(self, limit: Limit) -> None:
+    def __init__(self, limit: RateLimit) -> None:
         self.limit = limit
         self.times: list[float] = []
         self.refused = 0
@@ -217,7 +217,7 @@ class Seen:
         return len(self._lags) / (self.until - self.since)
 
 
-def in_turn(slots: Iterable[Slot], limit: Limit, seen: Seen, *, starts: bool, under_way: bool = False) -> None:
+def in_turn(slots: Iterable[Slot], limit: RateLimit, seen: Seen, *, starts: bool, under_way: bool = False) -> None:
     """
     Ask about each run in turn, as often as the limit allows: the one that was asked about longest ago comes first.
 

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from agentruns._aio.shield import run_shielded
+from agentruns._keeping.journal import Journal
 from agentruns.errors import AgentRunsError
-from agentruns.finish import to_the_end
-from agentruns.journal import Journal
 
 NOBODY = 65534
 
@@ -107,8 +107,8 @@ async def full(path: str, key: str) -> None:
 
 async def unprivileged(path: str) -> None:
     """Open the journal as somebody whom file modes stop."""
-    importlib.import_module("agentruns.journal.opening")  # root's Python may be for root only
-    await to_the_end(asyncio.sleep(0))  # anyio imports as it goes
+    importlib.import_module("agentruns._keeping.journal.opening")  # root's Python may be for root only
+    await run_shielded(asyncio.sleep(0))  # anyio imports as it goes
     if os.geteuid() == 0:
         os.setgid(NOBODY)
         os.setuid(NOBODY)

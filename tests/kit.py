@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from agentruns import Backoff, Client, Retry
-from agentruns.dialect import Dialect
+from agentruns._values.commands import Checkpoint, Command, Flow
+from agentruns._values.exchange import Request, Response
 from agentruns.dialects import load
+from agentruns.dialects.protocol import Dialect
 from agentruns.errors import TransportError
-from agentruns.model import Command, Flow, Note, Request, Response
 
 T = TypeVar("T")
 
@@ -109,7 +110,7 @@ def exchange(flow: Flow[T], *answers: Answer) -> tuple[list[Request], T]:
     asked: list[Request] = []
     wanted: Command = next(flow)
     for answer in answers:
-        while isinstance(wanted, Note):
+        while isinstance(wanted, Checkpoint):
             wanted = flow.send(NOTHING)
         assert isinstance(wanted, Request)
         asked.append(wanted)

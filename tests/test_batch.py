@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentruns import AgentRunsError, ConfigurationError, Outcome, RunFailedError, RunStatus, narrative
-from agentruns.model import Request
+from agentruns._values.exchange import Request
 from tests.kit import CONVERSATION, Answer, Wire, client_of, conversation, run_body
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]

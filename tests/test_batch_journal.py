@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agentruns import Backoff, Client, Retry, RunFailedError, narrative
-from agentruns.journal import Journal
+from agentruns._keeping.journal import Journal
 from tests.kit import CONVERSATION
 from tests.test_batch import Crowd, messages
 

@@ -5,13 +5,13 @@ import math
 
 import pytest
 
-from agentruns.budget import Budget, limit_of
-from agentruns.model import Limit
+from agentruns._api.limiter import RateLimiter, rate_limit
+from agentruns._values.exchange import RateLimit
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
 
 
-async def calls(budget: Budget, count: int, latency: float = 0.0) -> list[float]:
+async def calls(budget: RateLimiter, count: int, latency: float = 0.0) -> list[float]:
     """Return when each of *count* calls, all made at once, was let through."""
     loop = asyncio.get_running_loop()
 
@@ -25,7 +25,7 @@ async def calls(budget: Budget, count: int, latency: float = 0.0) -> list[float]
     return await asyncio.gather(*(call() for _ in range(count)))
 
 
-async def polls(budget: Budget, count: int) -> list[float]:
+async def polls(budget: RateLimiter, count: int) -> list[float]:
     """Return when each of *count* polls in a row was let through."""
     loop = asyncio.get_running_loop()
     sent: list[float] = []
@@ -41,19 +41,19 @@ async def polls(budget: Budget, count: int) -> list[float]:
 
 
 async def test_calls_use_up_what_there_is_and_then_wait_for_a_place() -> None:
-    assert await calls(Budget(Limit(3, 1.0)), 7) == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0]
+    assert await calls(RateLimiter(RateLimit(3, 1.0)), 7) == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0]
 
 
 async def test_a_place_comes_free_one_window_after_its_answer() -> None:
-    assert await calls(Budget(Limit(1, 1.0)), 3, latency=0.5) == [0.0, 1.5, 3.0]
+    assert await calls(RateLimiter(RateLimit(1, 1.0)), 3, latency=0.5) == [0.0, 1.5, 3.0]
 
 
 async def test_polls_are_evenly_spaced() -> None:
-    assert await polls(Budget(Limit(4, 1.0)), 6) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
+    assert await polls(RateLimiter(RateLimit(4, 1.0)), 6) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
 
 
 async def test_idle_time_saves_up_no_burst_of_polls() -> None:
-    budget = Budget(Limit(2, 1.0))
+    budget = RateLimiter(RateLimit(2, 1.0))
     await polls(budget, 1)
     await asyncio.sleep(10)
 
@@ -61,7 +61,7 @@ async def test_idle_time_saves_up_no_burst_of_polls() -> None:
 
 
 async def test_without_a_limit_everything_goes_at_once() -> None:
-    budget = Budget(None)
+    budget = RateLimiter(None)
 
     assert await calls(budget, 100) == [0.0] * 100
     assert await polls(budget, 100) == [0.0] * 100
@@ -69,7 +69,7 @@ async def test_without_a_limit_everything_goes_at_once() -> None:
 
 
 async def test_while_calls_wait_there_is_no_room_for_polls() -> None:
-    budget, changes = Budget(Limit(1, 1.0)), []
+    budget, changes = RateLimiter(RateLimit(1, 1.0)), []
     budget.on_change = lambda: changes.append(asyncio.get_running_loop().time())
     waiting = asyncio.ensure_future(calls(budget, 3))
     for _ in range(3):
@@ -81,7 +81,7 @@ async def test_while_calls_wait_there_is_no_room_for_polls() -> None:
 
 
 async def test_the_room_for_polls_is_announced_when_it_depended_on_an_answer() -> None:
-    budget, changes = Budget(Limit(1, 1.0)), []
+    budget, changes = RateLimiter(RateLimit(1, 1.0)), []
     budget.on_change = lambda: changes.append(asyncio.get_running_loop().time())
     await budget.enter()
     assert budget.room(0.0) == math.inf
@@ -93,7 +93,7 @@ async def test_the_room_for_polls_is_announced_when_it_depended_on_an_answer() -
 
 
 async def test_calls_that_are_given_up_take_no_place_and_cost_little() -> None:
-    budget = Budget(Limit(1, 1.0))
+    budget = RateLimiter(RateLimit(1, 1.0))
     await budget.enter()
     budget.leave()
     crowd = [asyncio.ensure_future(budget.enter()) for _ in range(1000)]
@@ -106,7 +106,7 @@ async def test_calls_that_are_given_up_take_no_place_and_cost_little() -> None:
 
 
 async def test_a_call_that_is_given_up_as_its_turn_comes_hands_it_on() -> None:
-    budget = Budget(Limit(1, 1.0))
+    budget = RateLimiter(RateLimit(1, 1.0))
     await budget.enter()
     budget.leave()
     first = asyncio.ensure_future(budget.enter())
@@ -118,7 +118,7 @@ async def test_a_call_that_is_given_up_as_its_turn_comes_hands_it_on() -> None:
 
 
 async def test_while_the_vendor_asks_for_rest_nothing_is_sent() -> None:
-    budget = Budget(Limit(10, 1.0))
+    budget = RateLimiter(RateLimit(10, 1.0))
     budget.rest(30.0, ValueError("slow down"))
     budget.rest(3.0, ValueError("a shorter wish changes nothing"))
 
@@ -128,7 +128,7 @@ async def test_while_the_vendor_asks_for_rest_nothing_is_sent() -> None:
 
 
 async def test_a_call_that_will_not_rest_so_long_is_told_what_the_vendor_said() -> None:
-    budget = Budget(None)
+    budget = RateLimiter(None)
     budget.rest(3600.0, ValueError("come back in an hour"))
 
     with pytest.raises(ValueError, match="in an hour"):
@@ -139,7 +139,7 @@ async def test_a_call_that_will_not_rest_so_long_is_told_what_the_vendor_said() 
 
 
 async def test_the_part_that_is_used_is_told() -> None:
-    budget = Budget(Limit(4, 1.0))
+    budget = RateLimiter(RateLimit(4, 1.0))
     await calls(budget, 3)
     assert budget.used == 0.75
     await asyncio.sleep(1)
@@ -149,14 +149,14 @@ async def test_the_part_that_is_used_is_told() -> None:
 @pytest.mark.parametrize(
     ("rate", "limit"),
     [
-        (50.0, Limit(50, 1.0)),
-        (1.0, Limit(1, 1.0)),
-        (1.5, Limit(3, 2.0)),
-        (0.5, Limit(1, 2.0)),
-        (0.1, Limit(1, 10.0)),
-        (0.001, Limit(1, 1000.0)),
-        (math.pi, Limit(188, 60.0)),
+        (50.0, RateLimit(50, 1.0)),
+        (1.0, RateLimit(1, 1.0)),
+        (1.5, RateLimit(3, 2.0)),
+        (0.5, RateLimit(1, 2.0)),
+        (0.1, RateLimit(1, 10.0)),
+        (0.001, RateLimit(1, 1000.0)),
+        (math.pi, RateLimit(188, 60.0)),
     ],
 )
-async def test_a_rate_is_whole_requests_in_whole_seconds(rate: float, limit: Limit) -> None:
-    assert limit_of(rate) == limit
+async def test_a_rate_is_whole_requests_in_whole_seconds(rate: float, limit: RateLimit) -> None:
+    assert rate_limit(rate) == limit

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns.budget import Budget
-from agentruns.model import Limit
+from agentruns._api.limiter import RateLimiter
+from agentruns._values.exchange import RateLimit
 from tests.kit import VirtualLoop
 
 traffic = st.lists(
@@ -17,15 +17,15 @@ traffic = st.lists(
 )
 
 
-@pytest.mark.parametrize("limit", [Limit(1, 1.0), Limit(5, 1.0), Limit(9, 2.0)])
+@pytest.mark.parametrize("limit", [RateLimit(1, 1.0), RateLimit(5, 1.0), RateLimit(9, 2.0)])
 @given(requests=traffic)
 def test_no_window_holds_more_than_the_limit_wherever_on_the_way_the_server_sees_a_request(
-    limit: Limit, requests: list[tuple[str, float, float, float]]
+    limit: RateLimit, requests: list[tuple[str, float, float, float]]
 ) -> None:
     """*requests* are: what it is, seconds after the one before, part of the way to the server, seconds of the way."""
     seen: list[float] = []
 
-    async def one(budget: Budget, kind: str, part: float, way: float) -> None:
+    async def one(budget: RateLimiter, kind: str, part: float, way: float) -> None:
         loop = asyncio.get_running_loop()
         if kind == "call":
             await budget.enter()
@@ -38,7 +38,7 @@ def test_no_window_holds_more_than_the_limit_wherever_on_the_way_the_server_sees
         budget.leave()
 
     async def all_of_them() -> None:
-        budget, tasks = Budget(limit), []
+        budget, tasks = RateLimiter(limit), []
         for kind, after, part, way in requests:
             await asyncio.sleep(after)
             tasks.append(asyncio.create_task(one(budget, kind, part, way)))

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import check
+from agentruns._values import check
 from agentruns.errors import ConfigurationError
 
 NOT_NUMBERS: list[Any] = [None, True, False, "1", b"1", [1], math.nan, math.inf, -math.inf, 1j, 10**400, -(10**400)]
@@ -52,16 +52,16 @@ def test_a_number_that_may_be_zero_is_refused_below_it(value: Any) -> None:
 @given(st.integers(), st.integers())
 def test_a_whole_number_passes_exactly_from_its_least_on(value: int, least: int) -> None:
     if value >= least:
-        check.whole("attempts", value, least)
+        check.integer("attempts", value, least)
     else:
         with pytest.raises(ConfigurationError, match=f"^attempts is {value}; .* {least} or more$"):
-            check.whole("attempts", value, least)
+            check.integer("attempts", value, least)
 
 
 @pytest.mark.parametrize("value", [None, True, "3", 3.0, math.nan, [3]])
 def test_what_is_no_whole_number_is_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="whole number"):
-        check.whole("attempts", value, 0)
+        check.integer("attempts", value, 0)
 
 
 @pytest.mark.parametrize(

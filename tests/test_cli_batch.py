@@ -704,7 +704,7 @@ def test_a_journal_that_cannot_be_written_stops_the_call(
     emulator: Emulator[Narrative], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from agentruns import JournalError
-    from agentruns.journal import Journal
+    from agentruns._keeping.journal import Journal
 
     async def full(self: Journal, *_: object) -> None:
         raise JournalError(self.path, "the disk is full")

@@ -148,7 +148,7 @@ def test_an_input_that_cannot_be_read_to_its_end_is_named(
 def test_a_journal_that_fails_is_told_in_its_own_words_once_and_without_a_traceback(
     emulator: Emulator[Narrative], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from agentruns.journal import Journal
+    from agentruns._keeping.journal import Journal
 
     async def begin(self: Journal, *_: object) -> None:
         raise JournalError(self.path, "the disk is full; free some space, then go on with the same key")
@@ -304,7 +304,7 @@ import asyncio, errno, sys
 from agentruns import JournalError
 from agentruns.cli import commands
 from agentruns.cli.batch.output import Output
-from agentruns.journal import Journal
+from agentruns._keeping.journal import Journal
 
 begun = []
 

@@ -7,16 +7,8 @@ from typing import Any
 import pytest
 
 import agentruns
-from agentruns import (
-    ActionRequiredError,
-    ConfigurationError,
-    RunFailedError,
-    RunRef,
-    RunStatus,
-    connect,
-    narrative,
-)
-from agentruns.model import Page, Run
+from agentruns import ActionRequiredError, ConfigurationError, RunFailedError, RunRef, RunStatus, connect, narrative
+from agentruns._values.run import Page, Run
 from tests.kit import CONVERSATION, HEAD, POLL, RUN, START, Answer, Wire, client_of, conversation, run
 
 MESSAGE = narrative.UserMessage(CONVERSATION, "Hello")

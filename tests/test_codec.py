@@ -18,8 +18,9 @@ from attrs import evolve, field, frozen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agentruns import RunStatus, codec
-from agentruns.codec import CodecError
+from agentruns import RunStatus
+from agentruns._values import codec
+from agentruns._values.codec import CodecError
 from agentruns.dialects.narrative import ContentBlock, NarrativeRun
 from agentruns.errors import ConfigurationError
 from tests.kit import run_body
@@ -375,7 +376,7 @@ class Line:
     ],
 )
 def test_values_become_what_their_reader_will_see(value: Any, plain: Any) -> None:
-    seen = codec.plain(value, "it")
+    seen = codec.to_jsonable(value, "it")
 
     assert seen == plain
     assert codec.decode(codec.encode(seen)) == seen
@@ -383,7 +384,7 @@ def test_values_become_what_their_reader_will_see(value: Any, plain: Any) -> Non
 
 @given(values)
 def test_plain_json_stays_as_it_is(value: Any) -> None:
-    assert json.dumps(codec.plain(value, "it")) == json.dumps(value)
+    assert json.dumps(codec.to_jsonable(value, "it")) == json.dumps(value)
 
 
 def _cycle() -> list[Any]:
@@ -433,7 +434,7 @@ def _deep() -> list[Any]:
 )
 def test_what_json_cannot_carry_is_refused_by_name_with_the_remedy(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^the output of x is not something that JSON can carry .* Use dicts"):
-        codec.plain(value, "the output of x")
+        codec.to_jsonable(value, "the output of x")
 
 
 def test_structuring_does_not_touch_what_it_was_given() -> None:

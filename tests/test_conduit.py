@@ -33,9 +33,10 @@ from agentruns import (
     UnsupportedError,
     Usage,
 )
-from agentruns.dialect import Cancels, Dialect, Lists, Resumes
+from agentruns._values.commands import Command, Flow, Lock, Sleep
+from agentruns._values.exchange import Request, Response
 from agentruns.dialects import conduit
-from agentruns.model import Command, Flow, Hold, Pause, Request, Response
+from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes
 from tests.kit import Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
@@ -140,9 +141,9 @@ def fetched(answer: Answer) -> Run:
 def test_a_start_looks_before_it_dispatches_and_again_afterwards() -> None:
     asked, state = exchange(conduit.start(dispatch(payload={"unit": "12B"})), listed(OLD), DISPATCHED, listed(NEW, OLD))
 
-    assert asked[0] == Hold(f"conduit {AGENT} {TRIGGER}")
+    assert asked[0] == Lock(f"conduit {AGENT} {TRIGGER}")
     assert lines(asked) == [LIST, POST, LIST]
-    assert [each for each in asked if isinstance(each, Pause)] == [Pause(1.0)]
+    assert [each for each in asked if isinstance(each, Sleep)] == [Sleep(1.0)]
     assert request(asked, LIST).params == {"limit": "100"}
     assert request(asked, POST).json == {"trigger_id": TRIGGER, "payload": {"unit": "12B"}}
     assert not request(asked, POST).idempotent
@@ -207,7 +208,7 @@ def test_without_a_trigger_the_only_one_that_fits_is_chosen(triggers: list[dict[
     asked, _ = exchange(conduit.start(dispatch(trigger_id=None)), agent(*triggers), listed(), DISPATCHED, listed(NEW))
 
     assert lines(asked) == [READ, LIST, POST, LIST]
-    assert asked[1] == Hold(f"conduit {AGENT} {TRIGGER}")
+    assert asked[1] == Lock(f"conduit {AGENT} {TRIGGER}")
     assert request(asked, POST).json == {"trigger_id": TRIGGER}
 
 
@@ -240,7 +241,7 @@ def test_a_run_that_is_not_ours_is_not_taken_for_it() -> None:
     asked, state = exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, listed(*others), listed(NEW, *others))
 
     assert state.id == "new"
-    assert [each.seconds for each in asked if isinstance(each, Pause)] == [1.0, 1.5]
+    assert [each.seconds for each in asked if isinstance(each, Sleep)] == [1.0, 1.5]
 
 
 def test_a_run_of_the_very_moment_of_the_newest_may_be_ours() -> None:
@@ -264,7 +265,7 @@ def test_a_run_that_never_shows_is_looked_for_a_minute_and_not_started_again() -
     with pytest.raises(OutcomeUnknownError, match=rf"dispatched; no new run of trigger {TRIGGER} was observed .* 61 s"):
         exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, *looks, asked=asked)
 
-    assert [each.seconds for each in asked if isinstance(each, Pause)] == LOOKS
+    assert [each.seconds for each in asked if isinstance(each, Sleep)] == LOOKS
     assert lines(asked) == [LIST, POST] + [LIST] * len(LOOKS)
 
 

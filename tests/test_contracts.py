@@ -21,11 +21,13 @@ from uuid import UUID
 import pytest
 from attrs import evolve, field, frozen
 
-from agentruns import Client, ConfigurationError, OutcomeUnknownError, ToolOutput, flow
+from agentruns import Client, ConfigurationError, OutcomeUnknownError, ToolOutput
+from agentruns._api import flow
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request
 from agentruns.dialects import middesk, origami
 from agentruns.emulator import Call, Emulator, Exchange, Fault, Turn
 from agentruns.emulator.script import Prompt
-from agentruns.model import Flow, Request
 from tests.conformance.case import Case
 from tests.conformance.vendors import MiddeskCase, OrigamiCase
 from tests.emulator.middesk_kit import ASK as PROPOSAL
@@ -350,7 +352,7 @@ class Vendor:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("agentruns.client.perform", perform)
-            patch.setattr("agentruns.flow.sleep", lambda seconds: asyncio.sleep(seconds / 50))
+            patch.setattr("agentruns._api.flow.sleep", lambda seconds: asyncio.sleep(seconds / 50))
             return asyncio.run(toured()), driven
 
 

@@ -41,7 +41,7 @@ from agentruns import (
     UnsupportedError,
     errors,
 )
-from agentruns.model import Problem, Request, Response
+from agentruns._values.exchange import Problem, Request, Response
 
 TREE: dict[type[Exception], tuple[type[BaseException], ...]] = {
     AgentRunsError: (Exception,),

@@ -20,11 +20,12 @@ from agentruns import (
     ServerError,
     TransportError,
     narrative,
-    wire,
 )
-from agentruns.flow import Locks, perform
-from agentruns.model import Flow, Hold, Pause, Request, Response, T
-from agentruns.schedule import Backoff
+from agentruns._api.flow import Locks, perform
+from agentruns._api.retry import Backoff
+from agentruns._values.commands import Flow, Lock, Sleep, T
+from agentruns._values.exchange import Request, Response
+from agentruns.dialects import wire
 from tests.kit import STEADY, Answer, Lost, Scripted, Wire, problem
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
@@ -272,7 +273,7 @@ async def test_a_flow_that_asks_for_nothing_returns_its_value() -> None:
 async def test_a_pause_takes_its_time_and_is_answered() -> None:
     def patient() -> Flow[int]:
         yield GET
-        answer = yield Pause(12.5)
+        answer = yield Sleep(12.5)
         yield GET
         return answer.status
 
@@ -299,7 +300,7 @@ async def test_a_flow_that_knows_better_can_catch_what_went_wrong_and_go_on(
         try:
             yield POST
         except kind:
-            yield Pause(1.0)
+            yield Sleep(1.0)
             return wire.read_object((yield GET))
 
     over = Wire({"POST /thing": trouble, "GET /thing": FINE})
@@ -340,7 +341,7 @@ async def test_what_a_flow_raises_by_itself_is_what_the_caller_gets() -> None:
 def watched(note: Callable[[str], None]) -> Flow[None]:
     try:
         yield GET
-        yield Pause(100.0)
+        yield Sleep(100.0)
     finally:
         note("cleaned up")
 
@@ -381,9 +382,9 @@ async def test_an_error_of_the_sender_that_is_not_ours_reaches_the_flow_too() ->
 
 
 def holding(key: str) -> Flow[None]:
-    yield Hold(key)
+    yield Lock(key)
     yield GET
-    yield Pause(1.0)
+    yield Sleep(1.0)
 
 
 async def all_at_once(over: Wire, locks: Locks | None, *keys: str) -> list[Any]:
@@ -432,9 +433,9 @@ async def test_a_flow_that_is_cancelled_lets_go(holder: int) -> None:
 
 async def test_a_flow_that_breaks_while_it_is_closed_lets_go() -> None:
     def stubborn() -> Flow[None]:
-        yield Hold("a")
+        yield Lock("a")
         try:
-            yield Pause(10.0)
+            yield Sleep(10.0)
         finally:
             raise ZeroDivisionError
 

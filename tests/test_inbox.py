@@ -27,9 +27,9 @@ from agentruns import (
     narrative,
     origami,
 )
+from agentruns._values.run import ToolOutput
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox, NotPendingError, Parked
-from agentruns.model import ToolOutput
 from agentruns.tools import asking, current_key, current_run
 from tests.kit import CALL, HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, client_of, conversation, run
 from tests.test_keyed import QUICK, config, message

@@ -28,9 +28,9 @@ from agentruns import (
     narrative,
     origami,
 )
+from agentruns._keeping.journal import Journal, schema
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox
-from agentruns.journal import Journal, schema
 from tests.kit import CALL, HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, conversation, run
 from tests.test_inbox import CALL_ID, first_parked, parked, paused
 from tests.test_keyed import KEY, QUICK, client_of, config, message

@@ -11,19 +11,7 @@ from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import (
-    Action,
-    Failure,
-    Retry,
-    Run,
-    RunRef,
-    RunStatus,
-    ToolOutput,
-    Tools,
-    connect,
-    middesk,
-    narrative,
-)
+from agentruns import Action, Failure, Retry, Run, RunRef, RunStatus, ToolOutput, Tools, connect, middesk, narrative
 from agentruns.errors import ConfigurationError
 from agentruns.web import Feeds
 from tests.kit import CONVERSATION, HEAD, START, Wire, client_of, conversation, run

@@ -33,12 +33,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from agentruns._aio.shield import run_shielded
+from agentruns._keeping.journal import Handling, Journal, Work, ledger, problems, schema
+from agentruns._keeping.journal.owners import Owners
+from agentruns._keeping.journal.records import Records
+from agentruns._keeping.journal.writer import Write
 from agentruns.errors import AgentRunsError, ConfigurationError, JournalError
-from agentruns.finish import to_the_end
-from agentruns.journal import Handling, Journal, Work, ledger, problems, schema
-from agentruns.journal.owners import Owners
-from agentruns.journal.records import Records
-from agentruns.journal.writer import Write
 
 ORIGIN = '{"text":"find a slot"}'
 RUN = '{"status":"running"}'
@@ -1295,7 +1295,7 @@ async def test_work_that_must_be_finished_may_itself_be_cancelled() -> None:
         inner.append(cast("asyncio.Task[None]", task))
         await asyncio.Event().wait()
 
-    outer = asyncio.create_task(to_the_end(work()))
+    outer = asyncio.create_task(run_shielded(work()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     outer.cancel()
@@ -1656,7 +1656,7 @@ async def test_an_opening_waits_for_another_program_to_let_go(path: Path) -> Non
 @pytest.mark.parametrize("module", ["aiosqlite", "filelock"])
 async def test_without_the_extra_the_error_names_it(path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     for name in ("opening", "owners", "ledger", "records"):
-        monkeypatch.delitem(sys.modules, f"agentruns.journal.{name}")
+        monkeypatch.delitem(sys.modules, f"agentruns._keeping.journal.{name}")
     monkeypatch.setitem(sys.modules, module, None)
 
     with pytest.raises(ConfigurationError, match=rf"{module}.*: run `pip install 'agentruns\[journal\]'`"):
@@ -1664,7 +1664,7 @@ async def test_without_the_extra_the_error_names_it(path: Path, monkeypatch: pyt
 
 
 def test_importing_the_journal_imports_no_driver() -> None:
-    code = "import sys, agentruns.journal; print({'aiosqlite', 'filelock', 'sqlite3'} & set(sys.modules))"
+    code = "import sys, agentruns._keeping.journal; print({'aiosqlite', 'filelock', 'sqlite3'} & set(sys.modules))"
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # it imports one
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
 

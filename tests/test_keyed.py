@@ -74,7 +74,7 @@ def paused(**lines: Any) -> Wire:
 
 def client_of(wire: Wire, path: Path, dialect: Any = narrative) -> Client:
     """Return a client as another process would have it: a journal of its own on the same file."""
-    from agentruns.journal import Journal
+    from agentruns._keeping.journal import Journal
 
     return Client(
         dialect, wire, retry=Retry(attempts=2, backoff=QUICK), schedule=QUICK, journal=Journal(path, dialect.NAME)
@@ -383,7 +383,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / 50)
 
-    monkeypatch.setattr("agentruns.flow.sleep", sleep)
+    monkeypatch.setattr("agentruns._api.flow.sleep", sleep)
 
 
 @pytest.mark.parametrize("name", STARTS)

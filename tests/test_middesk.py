@@ -37,11 +37,12 @@ from agentruns import (
     ToolOutput,
     TransportError,
     UnsupportedError,
-    codec,
 )
-from agentruns.dialect import Announces, Cancels, Dialect, Lists, Resumes
+from agentruns._values import codec
+from agentruns._values.commands import Checkpoint, Command, Flow, Lock, Sleep
+from agentruns._values.exchange import Request, Response
 from agentruns.dialects import middesk
-from agentruns.model import Command, Flow, Hold, Note, Pause, Request, Response
+from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes, StreamsEvents
 from tests.kit import NOTHING, STEADY, Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
@@ -135,7 +136,7 @@ def test_the_module_is_a_dialect_that_resumes_lists_and_announces() -> None:
     assert (dialect.BUDGET.count, dialect.BUDGET.seconds) == (18, 1.0)
     assert isinstance(middesk, Resumes)
     assert isinstance(middesk, Lists)
-    assert isinstance(middesk, Announces)
+    assert isinstance(middesk, StreamsEvents)
     assert not isinstance(middesk, Cancels)
 
 
@@ -147,7 +148,7 @@ def test_a_start_without_a_thread_makes_one_of_its_own_first() -> None:
 
     opened, noted, posted = asked
     assert lines([opened, posted]) == [OPEN_THREAD, START]
-    assert isinstance(noted, Note)  # before the request whose outcome it would settle
+    assert isinstance(noted, Checkpoint)  # before the request whose outcome it would settle
     assert noted.data["thread_id"] == THREAD
     assert isinstance(opened, Request)
     assert isinstance(posted, Request)
@@ -171,8 +172,8 @@ def test_a_start_on_a_named_thread_looks_at_what_is_there_and_sends_what_was_giv
     asked, _ = drive(middesk.start(origin), listed(), run())
 
     held, looked, noted, posted = asked
-    assert lines([held, looked, posted]) == [repr(Hold(f"middesk thread {THREAD}")), LIST, START]
-    assert isinstance(noted, Note)
+    assert lines([held, looked, posted]) == [repr(Lock(f"middesk thread {THREAD}")), LIST, START]
+    assert isinstance(noted, Checkpoint)
     assert isinstance(posted, Request)
     assert posted.json == {"type": AGENT, "thread_id": THREAD, "business_id": BUSINESS}
     assert not posted.idempotent
@@ -407,10 +408,10 @@ def test_a_client_that_can_no_longer_send_ends_the_looking_at_once() -> None:
     flow = middesk.start(ON_BUSINESS)
     next(flow)
     opened = thread()
-    assert isinstance(flow.send(Response(201, {}, opened.body, Request("POST", "/threads"))), Note)
+    assert isinstance(flow.send(Response(201, {}, opened.body, Request("POST", "/threads"))), Checkpoint)
     posted = flow.send(NOTHING)
     assert isinstance(posted, Request)
-    assert isinstance(flow.throw(OutcomeUnknownError(posted, "reset")), Pause)
+    assert isinstance(flow.throw(OutcomeUnknownError(posted, "reset")), Sleep)
     assert isinstance(flow.send(Response(204, {}, b"", posted)), Request)
     with pytest.raises(OutcomeUnknownError, match="this client is closed"):
         flow.throw(AgentRunsError("this client is closed"))
@@ -731,7 +732,7 @@ def test_an_answer_is_posted_with_its_interrupt_and_the_run_read_again() -> None
     waiting = state(paused())
     asked, after = drive(middesk.resume(waiting, outputs(paused(), wanted["input"])), Answer(paused(ASKED_TOO)), run())
 
-    assert lines(asked) == [repr(Hold(f"middesk run {RUN}")), RESUME, POLL]
+    assert lines(asked) == [repr(Lock(f"middesk run {RUN}")), RESUME, POLL]
     assert isinstance(asked[1], Request)
     assert asked[1].json == wanted
     assert not asked[1].idempotent

@@ -26,7 +26,9 @@ from agentruns import (
     Usage,
     narrative,
 )
-from agentruns.model import Page, Pause, Problem, Request, Response
+from agentruns._values.commands import Sleep
+from agentruns._values.exchange import Problem, Request, Response
+from agentruns._values.run import Page
 from tests.kit import CALL, CONVERSATION, RUN, run_body
 from tests.kit import run as answer_of
 
@@ -135,7 +137,7 @@ VALUES: list[Any] = [
     Progress(1, None),
     Outcome(3, "key", "origin", FULL, ValueError("x")),
     Page((FULL,), "next"),
-    Pause(1.5),
+    Sleep(1.5),
     REQUEST,
     Response(404, {"date": "now"}, b"{}", REQUEST),
     Problem("why", "code", "Title", "https://docs", "log", {"a": 1}),

@@ -32,7 +32,7 @@ from agentruns import (
     Usage,
     narrative,
 )
-from agentruns.model import Request
+from agentruns._values.exchange import Request
 from tests.kit import (
     CALL,
     CONVERSATION,

@@ -35,9 +35,10 @@ from agentruns import (
     ToolOutput,
     TransportError,
 )
-from agentruns.dialect import Cancels, Dialect, Lists, Resumes
+from agentruns._values.commands import Flow, Sleep
+from agentruns._values.exchange import Request, Response
 from agentruns.dialects import origami
-from agentruns.model import Flow, Pause, Request, Response
+from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes
 from tests.kit import Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
@@ -1344,7 +1345,7 @@ def test_pauses_are_plain_numbers_that_a_flow_asks_for() -> None:
         Response(429, {}, SLOTS.body, request), origami.problem(Response(429, {}, SLOTS.body, request))
     )
 
-    assert flow.throw(error) == Pause(60.0)
+    assert flow.throw(error) == Sleep(60.0)
 
 
 @pytest.mark.asyncio

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from agentruns import pollclock
+from agentruns._polling import clock as pollclock
+from agentruns._polling.clock import Clocks, ClockSettings, PollClock, phase
 from agentruns.errors import ConfigurationError
-from agentruns.pollclock import Clocks, ClockSettings, PollClock, phase
 
 PRICE = 0.1
 STEP = math.sqrt(PRICE)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentruns import Backoff, Client, DeadlineExceededError, RateLimitedError, Run, RunRef, RunStatus, ServerError
-from agentruns.model import Limit
+from agentruns._values.exchange import RateLimit
 from tests.kit import STEADY
 from tests.tiny import Server, client_of
 
@@ -364,7 +364,7 @@ async def test_a_wait_that_was_suspended_comes_back_without_a_burst() -> None:
 
 async def test_the_budget_holds_in_any_second_and_nobody_starves() -> None:
     server = Server(60.0, latency=0.05)
-    async with client_of(server, limit=Limit(20, 1.0)) as client:
+    async with client_of(server, limit=RateLimit(20, 1.0)) as client:
         runs = await asyncio.gather(*(client.result(f"a-{number}", timeout=None) for number in range(200)))
         assert client.stats().budget > 0.5
 
@@ -381,7 +381,7 @@ async def test_the_budget_holds_in_any_second_and_nobody_starves() -> None:
 
 async def test_starts_and_reads_of_the_user_go_before_polls() -> None:
     server = Server(1000.0)
-    async with client_of(server, limit=Limit(5, 1.0), schedule=Backoff(initial=0.01, maximum=0.01)) as client:
+    async with client_of(server, limit=RateLimit(5, 1.0), schedule=Backoff(initial=0.01, maximum=0.01)) as client:
         waiting = [asyncio.create_task(client.result(server.begin(f"a-{number}"))) for number in range(100)]
         await asyncio.sleep(10)
         began = now()
@@ -396,7 +396,7 @@ async def test_starts_and_reads_of_the_user_go_before_polls() -> None:
 
 async def test_under_a_tight_budget_a_schedule_of_the_users_is_kept_as_well_as_can_be() -> None:
     server = Server(1000.0)
-    async with client_of(server, limit=Limit(10, 1.0), schedule=STEADY) as client:
+    async with client_of(server, limit=RateLimit(10, 1.0), schedule=STEADY) as client:
         waiting = [asyncio.create_task(client.result(server.begin(f"a-{number}"))) for number in range(50)]
         await asyncio.sleep(60)
         for task in waiting:
@@ -489,7 +489,7 @@ async def test_lists_keep_to_the_budget_and_beat_asking_one_by_one() -> None:
             await client.result(server.begin(f"a-{number}"), timeout=None)
             ends.append(now() - server._ends(f"a-{number}"))
 
-        async with client_of(server, limit=Limit(2, 1.0), lists=lists) as client:
+        async with client_of(server, limit=RateLimit(2, 1.0), lists=lists) as client:
             began = now()
             await asyncio.gather(*(follow(client, number) for number in range(200)))
         times = [when - began for when, _, _ in server.asked]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentruns._api.retry import Backoff, Retry, Schedule
 from agentruns.errors import ConfigurationError
-from agentruns.schedule import Backoff, Retry, Schedule
 
 seconds = st.floats(1e-3, 1e4)
 counts = st.integers(0, 10**9)

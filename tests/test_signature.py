@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentruns import Action, ConfigurationError
-from agentruns.codec import plain
-from agentruns.signature import Signature, description
+from agentruns._signature import Signature, description
+from agentruns._values.codec import to_jsonable
 
 T = TypeVar("T")
 UserId = NewType("UserId", int)
@@ -262,7 +262,7 @@ def test_defaults_are_shown_as_json_where_json_can_carry_them() -> None:
         "h": "left out",
         "i": "left out",
     }
-    assert plain(schema, "the schema") == schema
+    assert to_jsonable(schema, "the schema") == schema
 
 
 def test_a_parameter_may_have_any_name_python_allows() -> None:

@@ -30,9 +30,9 @@ from agentruns import (
     UnsupportedError,
     narrative,
 )
-from agentruns.dialect import Dialect
-from agentruns.model import Request
-from agentruns.schedule import Backoff
+from agentruns._api.retry import Backoff
+from agentruns._values.exchange import Request
+from agentruns.dialects.protocol import Dialect
 from tests.kit import (
     CONVERSATION,
     HEAD,

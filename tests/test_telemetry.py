@@ -23,9 +23,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
-from agentruns import telemetry
-from agentruns.model import Action, Failure, Run, RunRef, RunStatus, Usage
-from agentruns.telemetry import PollOutcome, Telemetry
+from agentruns import _telemetry
+from agentruns._telemetry import PollOutcome, Telemetry
+from agentruns._values.run import Action, Failure, Run, RunRef, RunStatus, Usage
 
 PENDING, RUNNING, ASKING, COMPLETED, FAILED = RunStatus
 SECRET = "patient-4711"
@@ -98,12 +98,12 @@ def attributes(span: ReadableSpan) -> Mapping[str, Any]:
     return span.attributes or {}
 
 
-def live(telemetry: Telemetry, *statuses: RunStatus, run_id: str = "9a4e", kind: str = "") -> None:
+def live(_telemetry: Telemetry, *statuses: RunStatus, run_id: str = "9a4e", kind: str = "") -> None:
     """Let a run go through these states."""
     before = None
     for status in statuses:
         run = state(status, run_id)
-        telemetry.saw(run, before, kind=kind)
+        _telemetry.saw(run, before, kind=kind)
         before = run
 
 
@@ -126,12 +126,12 @@ class Ledger(SpanProcessor):
 
 @pytest.mark.usefixtures("bare")
 def test_every_state_is_one_line_that_a_human_can_read(told: pytest.LogCaptureFixture) -> None:
-    telemetry = Telemetry("narrative")
-    telemetry.saw(state(PENDING), None, started=True)
-    telemetry.saw(state(RUNNING), state(PENDING))
-    telemetry.saw(evolve(state(RUNNING), output="more"), state(RUNNING))
-    telemetry.saw(state(FAILED, failure=Failure("MaxIterations", "7")), state(RUNNING))
-    telemetry.saw(state(COMPLETED, "d37a"), None)
+    _telemetry = Telemetry("narrative")
+    _telemetry.saw(state(PENDING), None, started=True)
+    _telemetry.saw(state(RUNNING), state(PENDING))
+    _telemetry.saw(evolve(state(RUNNING), output="more"), state(RUNNING))
+    _telemetry.saw(state(FAILED, failure=Failure("MaxIterations", "7")), state(RUNNING))
+    _telemetry.saw(state(COMPLETED, "d37a"), None)
 
     assert told.messages == [
         "run 9a4e of narrative: started, pending",
@@ -149,9 +149,9 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("bare")
 def test_a_line_carries_flat_fields_for_machines(told: pytest.LogCaptureFixture) -> None:
-    telemetry = Telemetry("narrative")
-    telemetry.saw(state(RUNNING), None, kind="opus")
-    telemetry.saw(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
+    _telemetry = Telemetry("narrative")
+    _telemetry.saw(state(RUNNING), None, kind="opus")
+    _telemetry.saw(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
     first, last = map(fields, told.records)
 
     assert first == {
@@ -199,9 +199,9 @@ def test_a_line_is_filed_under_the_span_of_its_run_and_not_under_the_callers(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(told.handler, "emit", lambda record: seen.append(get_current_span().get_span_context().span_id))
-    telemetry = Telemetry("narrative")
+    _telemetry = Telemetry("narrative")
     with otel.provider.get_tracer("app").start_as_current_span("someone else's request") as request:
-        live(telemetry, PENDING, COMPLETED)
+        live(_telemetry, PENDING, COMPLETED)
         assert get_current_span() is request
 
     ours = next(span for span in otel.spans if span.name == "invoke_agent")
@@ -213,11 +213,11 @@ def test_a_line_is_filed_under_the_span_of_its_run_and_not_under_the_callers(
 
 
 def test_a_run_is_one_client_span_with_an_event_for_each_state(otel: Watched) -> None:
-    telemetry = Telemetry("narrative")
-    telemetry.saw(state(PENDING), None, kind="opus", started=True)
-    telemetry.saw(state(RUNNING), state(PENDING), kind="opus")
+    _telemetry = Telemetry("narrative")
+    _telemetry.saw(state(PENDING), None, kind="opus", started=True)
+    _telemetry.saw(state(RUNNING), state(PENDING), kind="opus")
     assert otel.spans == ()
-    telemetry.saw(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
+    _telemetry.saw(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
 
     assert otel.span.name == "invoke_agent"
     assert otel.span.kind is SpanKind.CLIENT
@@ -313,9 +313,9 @@ def test_a_parent_or_kind_that_is_not_known_is_left_out(otel: Watched) -> None:
 
 
 def test_a_kind_that_comes_to_be_known_names_the_span(otel: Watched) -> None:
-    telemetry = Telemetry("middesk")
-    telemetry.saw(state(PENDING), None)
-    telemetry.saw(state(COMPLETED), state(PENDING), kind="tin_resolution")
+    _telemetry = Telemetry("middesk")
+    _telemetry.saw(state(PENDING), None)
+    _telemetry.saw(state(COMPLETED), state(PENDING), kind="tin_resolution")
 
     assert otel.span.name == "invoke_agent tin_resolution"
     assert attributes(otel.span)["gen_ai.agent.name"] == "tin_resolution"
@@ -326,9 +326,9 @@ def test_a_kind_that_comes_to_be_known_names_the_span(otel: Watched) -> None:
     [(Failure("MaxIterations", "7"), "MaxIterations"), (Failure(""), "_OTHER"), (None, "_OTHER")],
 )
 def test_a_failed_run_is_an_error_of_its_type(otel: Watched, failure: Failure | None, error_type: str) -> None:
-    telemetry = Telemetry("narrative")
-    telemetry.saw(state(RUNNING), None)
-    telemetry.saw(state(FAILED, failure=failure), state(RUNNING))
+    _telemetry = Telemetry("narrative")
+    _telemetry.saw(state(RUNNING), None)
+    _telemetry.saw(state(FAILED, failure=failure), state(RUNNING))
 
     assert otel.span.status.status_code is StatusCode.ERROR
     assert otel.span.status.description is None
@@ -336,23 +336,23 @@ def test_a_failed_run_is_an_error_of_its_type(otel: Watched, failure: Failure | 
 
 
 def test_a_run_that_requires_action_keeps_its_span(otel: Watched) -> None:
-    telemetry = Telemetry("middesk")
-    live(telemetry, RUNNING, ASKING)
+    _telemetry = Telemetry("middesk")
+    live(_telemetry, RUNNING, ASKING)
     assert otel.spans == ()
-    telemetry.saw(state(RUNNING), state(ASKING))
-    telemetry.saw(state(COMPLETED), state(RUNNING))
+    _telemetry.saw(state(RUNNING), state(ASKING))
+    _telemetry.saw(state(COMPLETED), state(RUNNING))
 
     statuses = [(event.attributes or {})["agentruns.run.status"] for event in otel.span.events]
     assert statuses == ["running", "requires_action", "running", "completed"]
 
 
 def test_a_run_that_nobody_watches_any_more_ends_its_span_without_an_error(otel: Watched) -> None:
-    telemetry = Telemetry("narrative")
-    live(telemetry, RUNNING, run_id="1")
-    live(telemetry, RUNNING, run_id="2")
-    telemetry.dropped(RunRef("1", "5e0c"))
-    telemetry.dropped(RunRef("1", "5e0c"))
-    telemetry.dropped(RunRef("unheard of"))
+    _telemetry = Telemetry("narrative")
+    live(_telemetry, RUNNING, run_id="1")
+    live(_telemetry, RUNNING, run_id="2")
+    _telemetry.dropped(RunRef("1", "5e0c"))
+    _telemetry.dropped(RunRef("1", "5e0c"))
+    _telemetry.dropped(RunRef("unheard of"))
 
     assert attributes(otel.span)["agentruns.run.id"] == "1"
     assert attributes(otel.span)["agentruns.run.status"] == "running"
@@ -361,18 +361,18 @@ def test_a_run_that_nobody_watches_any_more_ends_its_span_without_an_error(otel:
 
 
 def test_a_run_that_is_watched_again_gets_another_span(otel: Watched) -> None:
-    telemetry = Telemetry("narrative")
-    live(telemetry, RUNNING)
-    telemetry.dropped(RunRef("9a4e", "5e0c"))
-    telemetry.saw(state(COMPLETED), state(RUNNING))
+    _telemetry = Telemetry("narrative")
+    live(_telemetry, RUNNING)
+    _telemetry.dropped(RunRef("9a4e", "5e0c"))
+    _telemetry.saw(state(COMPLETED), state(RUNNING))
 
     assert [attributes(span)["agentruns.run.status"] for span in otel.spans] == ["running", "completed"]
 
 
 def test_a_run_that_changes_after_its_end_gets_no_second_span(otel: Watched, told: pytest.LogCaptureFixture) -> None:
-    telemetry = Telemetry("narrative")
-    live(telemetry, RUNNING, COMPLETED)
-    telemetry.saw(evolve(state(COMPLETED), output="late"), state(COMPLETED))
+    _telemetry = Telemetry("narrative")
+    live(_telemetry, RUNNING, COMPLETED)
+    _telemetry.saw(evolve(state(COMPLETED), output="late"), state(COMPLETED))
 
     assert len(otel.spans) == 1
     assert len(told.records) == 3
@@ -383,12 +383,12 @@ def test_the_end_of_the_client_ends_every_span_and_begins_no_more(
 ) -> None:
     ledger = Ledger()
     otel.provider.add_span_processor(ledger)
-    telemetry = Telemetry("narrative")
-    live(telemetry, RUNNING, run_id="1")
-    live(telemetry, ASKING, run_id="2")
-    telemetry.close()
-    telemetry.close()
-    live(telemetry, RUNNING, run_id="3")
+    _telemetry = Telemetry("narrative")
+    live(_telemetry, RUNNING, run_id="1")
+    live(_telemetry, ASKING, run_id="2")
+    _telemetry.close()
+    _telemetry.close()
+    live(_telemetry, RUNNING, run_id="3")
 
     assert sorted(attributes(span)["agentruns.run.id"] for span in otel.spans) == ["1", "2"]
     assert {span.status.status_code for span in otel.spans} == {StatusCode.UNSET}
@@ -397,21 +397,21 @@ def test_the_end_of_the_client_ends_every_span_and_begins_no_more(
 
 
 def test_a_span_belongs_to_whoever_saw_the_run_first(otel: Watched) -> None:
-    telemetry, app = Telemetry("narrative"), otel.provider.get_tracer("app")
+    _telemetry, app = Telemetry("narrative"), otel.provider.get_tracer("app")
     with app.start_as_current_span("request") as request:
         context = copy_context()  # what a poller of its own, that many requests share, must carry over
-    context.run(telemetry.saw, state(PENDING), None)
+    context.run(_telemetry.saw, state(PENDING), None)
     with app.start_as_current_span("other request"):
-        telemetry.saw(state(COMPLETED), state(PENDING))
+        _telemetry.saw(state(COMPLETED), state(PENDING))
 
     ours = next(span for span in otel.spans if span.name == "invoke_agent")
     assert ours.parent == request.get_span_context()
 
 
 def test_runs_of_the_same_id_and_another_parent_are_others(otel: Watched) -> None:
-    telemetry = Telemetry("origami")
-    telemetry.saw(state(RUNNING, parent="a"), None)
-    telemetry.saw(state(COMPLETED, parent="b"), None)
+    _telemetry = Telemetry("origami")
+    _telemetry.saw(state(RUNNING, parent="a"), None)
+    _telemetry.saw(state(COMPLETED, parent="b"), None)
 
     assert attributes(otel.span)["gen_ai.agent.id"] == "b"
 
@@ -426,19 +426,19 @@ def test_whatever_happens_no_span_outlives_its_run(steps: list[tuple[str, RunSta
     last: dict[str, Run] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace, "get_tracer", provider.get_tracer)
-        telemetry = Telemetry("middesk")
+        _telemetry = Telemetry("middesk")
         for run_id, status in steps:  # None: nobody watches it any more
             if status is None:
-                telemetry.dropped(RunRef(run_id, "5e0c"))
+                _telemetry.dropped(RunRef(run_id, "5e0c"))
                 last.pop(run_id, None)
             else:
-                telemetry.saw(state(status, run_id), last.get(run_id))
+                _telemetry.saw(state(status, run_id), last.get(run_id))
                 last[run_id] = state(status, run_id)
 
     going = {run_id for run_id, run in last.items() if run.status in {PENDING, RUNNING, ASKING}}
     assert len(ledger.begun) - ledger.ended == len(going)
     assert sum(span() is not None for span in ledger.begun) == len(going)
-    telemetry.close()
+    _telemetry.close()
     assert len(ledger.begun) == ledger.ended
     assert sum(span() is not None for span in ledger.begun) == 0
 
@@ -450,7 +450,7 @@ def test_whatever_happens_no_span_outlives_its_run(steps: list[tuple[str, RunSta
 def test_nothing_that_an_agent_reads_or_writes_gets_out(
     otel: Watched, told: pytest.LogCaptureFixture, vendor: str
 ) -> None:
-    telemetry = Telemetry(vendor)
+    _telemetry = Telemetry(vendor)
     for end in (COMPLETED, FAILED):
         before = None
         for status in (PENDING, RUNNING, ASKING, end, end):
@@ -466,10 +466,10 @@ def test_nothing_that_an_agent_reads_or_writes_gets_out(
                 detail={"said": SECRET},
                 raw={"said": SECRET},
             )
-            telemetry.saw(run, before, kind="opus")
+            _telemetry.saw(run, before, kind="opus")
             before = run
-        telemetry.finished(0.1, 2.0, error_type="ToolFailed")
-    telemetry.close()
+        _telemetry.finished(0.1, 2.0, error_type="ToolFailed")
+    _telemetry.close()
 
     lines = [f"{record.getMessage()} {vars(record)!r}" for record in told.records]
     spans = [span.to_json() for span in otel.spans]
@@ -483,10 +483,10 @@ def test_nothing_that_an_agent_reads_or_writes_gets_out(
 
 
 def test_polls_are_counted_by_what_came_of_them(otel: Watched) -> None:
-    telemetry = Telemetry("origami")
+    _telemetry = Telemetry("origami")
     for times, outcome in enumerate(get_args(PollOutcome), 1):
         for _ in range(times):
-            telemetry.polled(outcome)
+            _telemetry.polled(outcome)
 
     counted = {
         (point.attributes or {})["agentruns.poll.outcome"]: point.value
@@ -501,20 +501,20 @@ def histograms(otel: Watched, name: str) -> list[HistogramDataPoint]:
 
 
 def test_lists_are_counted_with_the_runs_in_them(otel: Watched) -> None:
-    telemetry = Telemetry("conduit")
-    telemetry.listed(20)
-    telemetry.listed(0)
+    _telemetry = Telemetry("conduit")
+    _telemetry.listed(20)
+    _telemetry.listed(0)
     (point,) = histograms(otel, "agentruns.list.runs")
 
     assert (point.count, point.sum, point.attributes) == (2, 20, {"gen_ai.provider.name": "conduit"})
 
 
 def test_ends_are_recorded_with_how_late_they_were_seen_and_how_long_the_run_took(otel: Watched) -> None:
-    telemetry = Telemetry("middesk")
-    telemetry.finished(0.25, 40.0)
-    telemetry.finished(0.75, None)
-    telemetry.finished(0.0, 1.0, error_type="aborted")
-    telemetry.finished(0.0, 2.0, error_type="")
+    _telemetry = Telemetry("middesk")
+    _telemetry.finished(0.25, 40.0)
+    _telemetry.finished(0.75, None)
+    _telemetry.finished(0.0, 1.0, error_type="aborted")
+    _telemetry.finished(0.0, 2.0, error_type="")
     (lag,) = histograms(otel, "agentruns.run.lag")
     durations = histograms(otel, "gen_ai.client.operation.duration")
 
@@ -539,16 +539,16 @@ def test_the_bounds_of_durations_begin_as_in_the_conventions_and_go_on_to_hours(
 # Doing no harm --------------------------------------------------------------------------------------------------------
 
 
-def exercise(telemetry: Telemetry) -> None:
+def exercise(_telemetry: Telemetry) -> None:
     """Do all that can be done."""
-    live(telemetry, PENDING, RUNNING, FAILED, run_id="1")
-    live(telemetry, RUNNING, run_id="2")
-    live(telemetry, RUNNING, run_id="3")
-    telemetry.dropped(RunRef("2", "5e0c"))
-    telemetry.polled("changed")
-    telemetry.listed(3)
-    telemetry.finished(0.1, 1.0)
-    telemetry.close()
+    live(_telemetry, PENDING, RUNNING, FAILED, run_id="1")
+    live(_telemetry, RUNNING, run_id="2")
+    live(_telemetry, RUNNING, run_id="3")
+    _telemetry.dropped(RunRef("2", "5e0c"))
+    _telemetry.polled("changed")
+    _telemetry.listed(3)
+    _telemetry.finished(0.1, 1.0)
+    _telemetry.close()
 
 
 @pytest.mark.usefixtures("bare")
@@ -642,9 +642,9 @@ def test_a_log_that_is_broken_breaks_nothing(
 @pytest.fixture
 def _version_unread() -> Iterator[None]:
     """Have the version looked up anew, and forgotten afterwards."""
-    telemetry._version.cache_clear()
+    _telemetry._version.cache_clear()
     yield
-    telemetry._version.cache_clear()
+    _telemetry._version.cache_clear()
 
 
 @pytest.mark.usefixtures("_version_unread")
@@ -679,14 +679,14 @@ def printed(program: str) -> str:
 
 def test_importing_the_module_does_not_import_opentelemetry_and_making_one_does() -> None:
     loaded = "print(any(name.split('.')[0] == 'opentelemetry' for name in sys.modules))"
-    program = f"import sys; from agentruns.telemetry import Telemetry; {loaded}; Telemetry('narrative'); {loaded}"
+    program = f"import sys; from agentruns._telemetry import Telemetry; {loaded}; Telemetry('narrative'); {loaded}"
 
     assert printed(program).split() == ["False", "True"]
 
 
 RUN = """
 from agentruns.model import Run, RunRef, RunStatus
-from agentruns.telemetry import Telemetry
+from agentruns._telemetry import Telemetry
 telemetry = Telemetry("narrative")
 """
 

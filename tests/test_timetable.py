@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import uvloop
 
-from agentruns.timetable import TICK, Timetable
+from agentruns._aio.timers import TICK, TimerQueue
 
 virtual = pytest.mark.virtual
 
 
-def timetable(rang: list[float]) -> Timetable:
+def timetable(rang: list[float]) -> TimerQueue:
     loop = asyncio.get_running_loop()
-    made = Timetable(lambda now, late: rang.append(now))
+    made = TimerQueue(lambda now, late: rang.append(now))
     made.open(loop)
     return made
 

@@ -27,12 +27,13 @@ from agentruns import (
     TransportError,
     connect,
     narrative,
-    wire,
 )
-from agentruns.flow import perform
-from agentruns.model import Flow, Request, Response
-from agentruns.schedule import Backoff
-from agentruns.transport import Address, AiohttpTransport
+from agentruns._api.flow import perform
+from agentruns._api.retry import Backoff
+from agentruns._api.transport import Address, AiohttpTransport
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request, Response
+from agentruns.dialects import wire
 from tests import kit
 from tests.sockets import Act, Server, drip, free_port, hang_up, raw, reply, reset, silence
 

@@ -25,8 +25,9 @@ from agentruns import (
     connect,
     narrative,
 )
-from agentruns.model import Flow, Request, Response
-from agentruns.schedule import Backoff
+from agentruns._api.retry import Backoff
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request, Response
 from tests import kit
 from tests.mocked import Mocked, MockResponse
 

@@ -13,9 +13,9 @@ from attrs import frozen
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentruns import wire
+from agentruns._values.exchange import Request, Response
+from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError, ProtocolError
-from agentruns.model import Request, Response
 
 # RFC 9110, sections 5.6.7 and 10.2.3: the example of an HTTP-date, and one minute before it.
 DATE = "Fri, 31 Dec 1999 23:59:59 GMT"
@@ -101,7 +101,7 @@ def test_an_answer_that_is_not_as_documented_names_class_field_and_request() -> 
 
 
 def test_what_is_none_is_left_out_of_a_request() -> None:
-    assert wire.given({"a": None, "b": 0, "c": "", "d": False}) == {"b": 0, "c": "", "d": False}
+    assert wire.drop_none({"a": None, "b": 0, "c": "", "d": False}) == {"b": 0, "c": "", "d": False}
 
 
 def test_an_error_body_that_is_no_object_is_taken_for_an_empty_one() -> None:
@@ -118,7 +118,7 @@ def test_the_first_text_with_something_in_it_is_taken() -> None:
 
 
 def test_of_what_nobody_can_read_the_beginning_is_shown() -> None:
-    assert wire.said(answer(b" \n<html>\xff" + b"x" * 900)) == "<html>\ufffd" + "x" * 191
+    assert wire.body_excerpt(answer(b" \n<html>\xff" + b"x" * 900)) == "<html>\ufffd" + "x" * 191
 
 
 # Retry-After ----------------------------------------------------------------------------------------------------------

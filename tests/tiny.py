@@ -9,9 +9,11 @@ import msgspec
 from attrs import define
 
 from agentruns import Client, Retry, RunRef
-from agentruns.dialect import Dialect
-from agentruns.model import Action, Flow, JsonText, Limit, Page, Problem, Request, Response, Run, RunStatus
-from agentruns.schedule import Schedule
+from agentruns._api.retry import Schedule
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.run import Action, JsonText, Page, Run, RunStatus
+from agentruns.dialects.protocol import Dialect
 from tests.kit import STEADY
 
 WORDS = {
@@ -161,7 +163,7 @@ def client_of(
     server: Server,
     *,
     schedule: Schedule | None = None,
-    limit: Limit | None = None,
+    limit: RateLimit | None = None,
     lists: bool = False,
     connections: int = 100,
 ) -> Client:

@@ -12,9 +12,9 @@ from typing import Any
 
 import attrs
 
-from agentruns import codec
-from agentruns.dialect import Dialect
+from agentruns._values import codec
 from agentruns.dialects import NAMES, load
+from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 

@@ -13,21 +13,17 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agentruns import check, codec
-from agentruns.cli import arguments, demo, words
-from agentruns.cli.batch import batch
-from agentruns.cli.display import Display, choose, warnings
-from agentruns.cli.report import report
+from agentruns._following.stream import RunStream
+from agentruns._values import check, codec
+from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import Client, connect
 from agentruns.dialects import NAMES, load
-from agentruns.errors import (
-    AgentRunsError,
-    ConfigurationError,
-    DeadlineExceededError,
-    UnsupportedError,
-)
-from agentruns.model import Run, RunRef, RunStatus
-from agentruns.stream import RunStream
+from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
+
+from . import arguments, demo, words
+from .batch import batch
+from .display import Display, choose, warnings
+from .report import report
 
 if TYPE_CHECKING:
     from agentruns.emulator import Emulator, Vendor
@@ -132,7 +128,7 @@ async def _watch(wanted: argparse.Namespace, seen: _Seen) -> int:
 
 
 async def _list(wanted: argparse.Namespace, _: _Seen) -> int:
-    check.whole("--limit", wanted.limit, 1)
+    check.integer("--limit", wanted.limit, 1)
     display = choose(json=wanted.json)
     async with _client(wanted) as client, contextlib.aclosing(client.runs(wanted.parent)) as runs:
         shown = 0
@@ -211,7 +207,7 @@ async def _report(wanted: argparse.Namespace, _: _Seen) -> int:
 
 
 async def _console(wanted: argparse.Namespace, _: _Seen) -> int:
-    from agentruns.cli.console import console
+    from .console import console
 
     return await console(wanted)
 

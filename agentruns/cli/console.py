@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from agentruns import check, codec
+from agentruns._api.retry import Backoff
+from agentruns._values import check, codec
 from agentruns.client import Client, connect
 from agentruns.dialects import NAMES, conduit, load, middesk, narrative, origami
 from agentruns.errors import ConfigurationError
 from agentruns.inbox import Inbox
-from agentruns.schedule import Backoff
 from agentruns.tools import Tools
 from agentruns.web import Feeds
 
@@ -67,7 +67,7 @@ def _check(wanted: argparse.Namespace) -> None:
     for option in ("token_env", "base_url"):
         if getattr(wanted, option) and not wanted.vendor:
             raise ConfigurationError(f"--{option.replace('_', '-')} is of one vendor; say which by --vendor")
-    check.whole("--port", wanted.port, 0)
+    check.integer("--port", wanted.port, 0)
     if wanted.journal and not Path(wanted.journal).is_file():
         raise ConfigurationError(
             f"there is no journal {wanted.journal!r}; `agentruns batch` makes one, as does a client that is given one"

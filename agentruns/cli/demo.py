@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from agentruns.cli.display import Display
+from agentruns._api.retry import Backoff
+from agentruns._following.stream import RunStream
+from agentruns._values.run import Action, Run
 from agentruns.client import Client, connect
 from agentruns.dialects import conduit, load, middesk, narrative, origami
-from agentruns.model import Action, Run
-from agentruns.schedule import Backoff
-from agentruns.stream import RunStream
 from agentruns.tools import Tools
+
+from .display import Display
 
 if TYPE_CHECKING:
     from agentruns.emulator import Emulator

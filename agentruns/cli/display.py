@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from agentruns import codec
-from agentruns.model import Run, RunStatus
+from agentruns._values import codec
+from agentruns._values.run import Run, RunStatus
 
 _COLOURS = {
     RunStatus.PENDING: "yellow",

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from agentruns.cli.batch.output import last_lines
-from agentruns.cli.batch.progress import duration, plain
 from agentruns.errors import ConfigurationError
+
+from .batch.output import last_lines
+from .batch.progress import duration, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # type: ignore[import-not-found,unused-ignore]

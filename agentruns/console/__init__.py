@@ -7,8 +7,9 @@ It is for one person on one machine: `security` says who may use it. The extra `
 
 from __future__ import annotations
 
+from agentruns._keeping.journal.book import Book
+
 from .app import application
-from .book import Book
 from .security import Guard
 from .source import Job, Jobs, Source
 

@@ -11,12 +11,12 @@ from typing import Final, cast
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from agentruns._keeping.journal.book import PAGE, Entry, Which
 from agentruns.errors import AgentRunsError, ConfigurationError
 from agentruns.web import Event
 from agentruns.web.aiohttp import end_watching, sse_response
 
 from .asks import Answer, Ask, Fact
-from .book import PAGE, Entry, Which
 from .forms import Posted
 from .live import Trails, cards_of, list_events, work_events
 from .security import HEADERS, Guard, add_headers

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
 
+from agentruns._values.run import Action
 from agentruns.errors import ConfigurationError
-from agentruns.model import Action
 
 from .forms import Field, Form, Path, Posted, json_of
 

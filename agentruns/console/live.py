@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from agentruns._keeping.journal.book import Entry
 from agentruns.web import Event
 
-from .book import Entry
 from .source import Source
 from .trail import Trail
 from .views import Card, Views

@@ -13,16 +13,16 @@ from weakref import WeakValueDictionary
 
 from attrs import frozen
 
-from agentruns import codec
+from agentruns._keeping.journal.book import Book, Entry, Handled
+from agentruns._values import codec
+from agentruns._values.run import Action, Run, RunStatus, ToolOutput
 from agentruns.client import Client
 from agentruns.dialects import narrative
 from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError, JournalError
 from agentruns.inbox import Inbox
-from agentruns.model import Action, Run, RunStatus, ToolOutput
 from agentruns.web import Feeds, Watcher
 
 from .asks import Answer, Ask, Tool, ask
-from .book import Book, Entry, Handled
 from .timeline import Call, Group, Pause, Way, groups, messages_of, trace_of
 
 logger = logging.getLogger("agentruns")

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import frozen
 
-from agentruns.model import Action, Run, RunStatus
+from agentruns._values.run import Action, Run, RunStatus
 
 from .asks import Artifact, Fact, artifacts_of
 

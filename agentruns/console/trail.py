@@ -18,12 +18,12 @@ from typing import Final, Self
 
 from attrs import evolve
 
-from agentruns import codec
+from agentruns._keeping.journal.book import Entry, Handled
+from agentruns._polling.watch import goes_back
+from agentruns._values import codec
+from agentruns._values.run import Run, RunStatus
 from agentruns.errors import AgentRunsError
-from agentruns.model import Run, RunStatus
-from agentruns.watch import goes_back
 
-from .book import Entry, Handled
 from .source import Source
 from .timeline import Group, Moment, Pause, text_of, title_of
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
+from agentruns._keeping.journal.book import Counts, Entry, Which
 from agentruns.errors import ConfigurationError
 
 from .asks import Ask, Fact
-from .book import Counts, Entry, Which
 from .source import Job
 from .timeline import Call, Group, artifacts_in, calls_of, text_of
 from .trail import Trail, changed_groups

@@ -7,9 +7,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Final, cast
 
-from agentruns.dialect import Dialect
+from agentruns._values.run import detail_readers
 from agentruns.errors import ConfigurationError
-from agentruns.model import detail_readers
+
+from .protocol import Dialect
 
 NAMES: Final = ("narrative", "middesk", "origami", "conduit")
 

@@ -10,15 +10,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agentruns.emulator.clock import ManualClock
-    from agentruns.emulator.conduit import Conduit, ConduitOptions
-    from agentruns.emulator.faults import Fault, Faults
-    from agentruns.emulator.middesk import Middesk, MiddeskOptions
-    from agentruns.emulator.narrative import Conversation, Message, Narrative, NarrativeOptions, Run
-    from agentruns.emulator.origami import Origami, OrigamiOptions
-    from agentruns.emulator.script import Call, Output, Prompt, Tool, Turn, default_agent
-    from agentruns.emulator.server import Emulator, Exchange
-    from agentruns.emulator.vendor import Vendor
+    from .clock import ManualClock
+    from .conduit import Conduit, ConduitOptions
+    from .faults import Fault, Faults
+    from .middesk import Middesk, MiddeskOptions
+    from .narrative import Conversation, Message, Narrative, NarrativeOptions, Run
+    from .origami import Origami, OrigamiOptions
+    from .script import Call, Output, Prompt, Tool, Turn, default_agent
+    from .server import Emulator, Exchange
+    from .vendor import Vendor
 
 __all__ = [
     "Call",

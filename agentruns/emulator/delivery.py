@@ -9,9 +9,9 @@ import attrs
 import msgspec
 from aiohttp import web
 
-from agentruns.emulator.faults import Fault
-from agentruns.emulator.schema import JSON
-from agentruns.emulator.vendor import Reply, Vendor
+from .faults import Fault
+from .schema import JSON
+from .vendor import Reply, Vendor
 
 _CHUNK = 64 * 1024
 _LOOK_EVERY = 0.01  # seconds between two questions for more; real ones, since a clock moved by hand wakes nobody

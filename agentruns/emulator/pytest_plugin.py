@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import pytest
 
 if TYPE_CHECKING:  # the emulator needs aiohttp: loaded only by tests that use a fixture
-    from agentruns.emulator import Conduit, Emulator, Middesk, Narrative, Origami, Vendor
+    from . import Conduit, Emulator, Middesk, Narrative, Origami, Vendor
 
 
 class EmulatorFactory:
@@ -30,7 +30,7 @@ class EmulatorFactory:
     def __call__(self, vendor: str, **options: object) -> Emulator[Vendor]: ...
     def __call__(self, vendor: str = "narrative", **options: object) -> object:
         """Start an emulator that is stopped when the test ends."""
-        from agentruns.emulator import Emulator
+        from . import Emulator
 
         return self._stack.enter_context(Emulator(vendor, **options))  # type: ignore[call-overload]
 
@@ -45,7 +45,7 @@ def agentruns_emulator() -> Iterator[EmulatorFactory]:
 @pytest.fixture
 def narrative_emulator() -> Iterator[Emulator[Narrative]]:
     """Serve Narrative with the default agent."""
-    from agentruns.emulator import Emulator
+    from . import Emulator
 
     with Emulator("narrative") as emulator:
         yield emulator

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from attrs import Attribute, field, frozen, validators
 
-from agentruns.emulator.schema import JSON, example
+from .schema import JSON, example
 
 
 @frozen

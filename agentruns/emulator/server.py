@@ -17,18 +17,18 @@ import attrs
 from aiohttp import web
 from attrs import frozen
 
-from agentruns.emulator.clock import Clock
-from agentruns.emulator.delivery import send, struck
-from agentruns.emulator.faults import Fault, Faults
-from agentruns.emulator.schema import JSON
-from agentruns.emulator.script import Script, checked
-from agentruns.emulator.vendor import Ids, Reply, Request, Stage, Vendor
+from .clock import Clock
+from .delivery import send, struck
+from .faults import Fault, Faults
+from .schema import JSON
+from .script import Script, checked
+from .vendor import Ids, Reply, Request, Stage, Vendor
 
 if TYPE_CHECKING:
-    from agentruns.emulator.conduit import Conduit
-    from agentruns.emulator.middesk import Middesk
-    from agentruns.emulator.narrative import Narrative
-    from agentruns.emulator.origami import Origami
+    from .conduit import Conduit
+    from .middesk import Middesk
+    from .narrative import Narrative
+    from .origami import Origami
 
 VENDORS: Final[Mapping[str, str]] = {
     "narrative": "Narrative",

@@ -18,9 +18,9 @@ import attrs
 import msgspec
 from attrs import define, field, frozen
 
-from agentruns.emulator.clock import Clock
-from agentruns.emulator.schema import JSON
-from agentruns.emulator.script import Prompt, Script, Turn, default_agent, play
+from .clock import Clock
+from .schema import JSON
+from .script import Prompt, Script, Turn, default_agent, play
 
 _log = logging.getLogger("agentruns.emulator")
 _T = TypeVar("_T")

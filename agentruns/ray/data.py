@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from agentruns import check, codec, record
-from agentruns.budget import limit_of
-from agentruns.dialect import Dialect
+from agentruns._api.limiter import rate_limit
+from agentruns._following import record
+from agentruns._values import check, codec
+from agentruns._values.exchange import RateLimit
 from agentruns.dialects import load
+from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
-from agentruns.model import Limit
 from agentruns.tools import ToolsLike
 
 from .extra import office, ray
@@ -61,9 +62,9 @@ def map_batches(
     The token is read from the environment of the workers. Raise `ConfigurationError` for what cannot work.
     """
     known = load(vendor) if isinstance(vendor, str) else vendor
-    check.whole("workers", workers, 1)
-    check.whole("batch_size", batch_size, 1)
-    limit = known.BUDGET if budget is None else limit_of(budget)
+    check.integer("workers", workers, 1)
+    check.integer("batch_size", batch_size, 1)
+    limit = known.BUDGET if budget is None else rate_limit(budget)
     if limit is not None and limit.count < workers:
         raise ConfigurationError(f"{limit.count} requests in {limit.seconds:g} s cannot be shared by {workers} workers")
     told: dict[str, Any] = {
@@ -102,7 +103,7 @@ class RunAgents:
         batch: str,
         key: str,
         office: Any = None,
-        limit: Limit | None = None,
+        limit: RateLimit | None = None,
         tools: ToolsLike | None = None,
         timeout: float | None = 600.0,
         base_url: str | None = None,

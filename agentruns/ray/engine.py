@@ -17,16 +17,16 @@ from uuid import uuid4
 
 from attrs import frozen
 
-from agentruns.batch import Batch, Plan
-from agentruns.budget import Budget
+from agentruns._aio.generator import AsyncGeneratorBase
+from agentruns._api.limiter import RateLimiter
+from agentruns._following.batch import Batch, ItemRunner
+from agentruns._following.stream import RunStream
+from agentruns._keeping.keys import first_request
+from agentruns._polling.stats import Stats
+from agentruns._values.run import Origins, Run, RunRef
 from agentruns.client import Client
-from agentruns.dialect import Dialect
+from agentruns.dialects.protocol import Dialect
 from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError
-from agentruns.keyed import first_request
-from agentruns.model import Origins, Run, RunRef
-from agentruns.stats import Stats
-from agentruns.steps import Steps
-from agentruns.stream import RunStream
 from agentruns.tools import ToolsLike
 
 from .extra import here, office, ray
@@ -104,7 +104,7 @@ class Engine:
         return self._crew.terms.journal
 
     @property
-    def budget(self) -> Budget | None:
+    def budget(self) -> RateLimiter | None:
         """Return the part of the budget that this process has, if it takes part in it."""
         return None if self._share is None else self._share.budget
 
@@ -180,7 +180,7 @@ class Engine:
         def follow(origin: Any, key: str | None) -> RunStream:
             return cast("RunStream", _Afar(self, origin, key))
 
-        return Batch(Plan(follow, key, prepare, client.keys), items, self._crew.limit)
+        return Batch(ItemRunner(follow, key, prepare, client.keys), items, self._crew.limit)
 
     async def follow(self, origin: Any, key: str | None) -> tuple[Run | None, Exception | None]:
         """Have a worker follow a run to its end, as `Worker.follow` says."""
@@ -266,7 +266,7 @@ class _Worker(Worker):
         super().__init__(terms, tools, found, name=ray().get_runtime_context().get_actor_id())
 
 
-class _Afar(Steps[Run]):
+class _Afar(AsyncGeneratorBase[Run]):
     """A stream of one state, the last, which a worker has seen."""
 
     def __init__(self, engine: Engine, origin: Any, key: str | None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentruns._values.exchange import RateLimit
 from agentruns.errors import ConfigurationError
-from agentruns.model import Limit
 
 from .shares import Shares
 
@@ -31,7 +31,7 @@ def here() -> Any:
     return NodeAffinitySchedulingStrategy(node_id=ray().get_runtime_context().get_node_id(), soft=False)
 
 
-def office(limit: Limit, workers: int, *, name: str | None = None) -> Any:
+def office(limit: RateLimit, workers: int, *, name: str | None = None) -> Any:
     """
     Return the actor that divides *limit* among *workers*, on this machine; it ends when nobody holds it any more.
 

@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 
 import attrs
 
-from agentruns import codec
+from agentruns._values import codec
 
 _BATCHES: Final = UUID("3f0a1c52-8d5b-5f7e-9c1a-6b2d4e8f7a90")
 
@@ -29,7 +29,7 @@ def intent(origin: Any, batch: str, key: str) -> Any:
     name = minted(kind)
     if name is None:
         return origin
-    asked = codec.plain(codec.unstructure(origin), "the origin")
+    asked = codec.to_jsonable(codec.unstructure(origin), "the origin")
     asked.pop(name)
     words = codec.encode([kind.__name__, batch, key, sorted(asked.items())])
     return attrs.evolve(origin, **{name: str(uuid5(_BATCHES, words.decode()))})

@@ -4,7 +4,7 @@ One limit of requests, divided over the processes that share it.
 `Shares` knows who has how many places; it lives in one small actor. A place is either nobody's, or one process has it,
 and only that one may use it. Each process tells of itself every second (`Share.keep`): it gets places as others come
 and go, and gives back those that it has too many of as they come free. So the places in use are never more than the
-limit, and what holds for one process (`agentruns.budget`) holds for all of them: no window has more requests.
+limit, and what holds for one process (`agentruns._api.limiter`) holds for all of them: no window has more requests.
 
 What a process had that died comes back one window later, since it may have used it just before. One that is silent for
 long counts as dead; it has sent nothing by itself since some time before that.
@@ -23,8 +23,8 @@ from uuid import uuid4
 
 from attrs import define
 
-from agentruns.budget import Budget
-from agentruns.model import Limit
+from agentruns._api.limiter import RateLimiter
+from agentruns._values.exchange import RateLimit
 
 logger = logging.getLogger("agentruns")
 
@@ -52,7 +52,7 @@ class _Holder:
 class Shares:
     """Divide *limit* evenly over those who ask, *expected* many at least; *clock* tells seconds."""
 
-    def __init__(self, limit: Limit, expected: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limit: RateLimit, expected: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
         self._expected = expected
         self._clock = clock
@@ -103,7 +103,7 @@ class Share:
     """The part of a limit that one process has: `budget` is for its client, *renew* asks `Shares` for places."""
 
     def __init__(self, seconds: float, renew: Renew, name: str) -> None:
-        self.budget = Budget(Limit(0, seconds))
+        self.budget = RateLimiter(RateLimit(0, seconds))
         self._renew = renew
         self._name = name
         self._life = uuid4().hex

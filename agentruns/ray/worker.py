@@ -12,15 +12,16 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from agentruns.batch import settled
-from agentruns.budget import Budget
+from agentruns._api.limiter import RateLimiter
+from agentruns._following.batch import raise_unless_completed
+from agentruns._following.stream import RunStream
+from agentruns._polling.stats import Stats
+from agentruns._values.exchange import RateLimit
+from agentruns._values.run import Run
 from agentruns.client import Client, connect
-from agentruns.dialect import Dialect
 from agentruns.dialects import load
+from agentruns.dialects.protocol import Dialect
 from agentruns.errors import AgentRunsError, RunError
-from agentruns.model import Limit, Run
-from agentruns.stats import Stats
-from agentruns.stream import RunStream
 from agentruns.tools import Tools, ToolsLike
 
 from .shares import Share
@@ -43,7 +44,7 @@ class Terms:
     insecure: bool = False
     timeout: float | None = 600.0
     journal: str | None = None
-    limit: Limit | None = None
+    limit: RateLimit | None = None
 
 
 class Office(Protocol):
@@ -86,7 +87,7 @@ class Worker:
                 terms = self._terms
                 given = None if self._load is None else self._load()
                 self._tools = None if given is None else Tools.of(given)
-                budget = Budget(terms.limit) if self._share is None else self._share.budget
+                budget = RateLimiter(terms.limit) if self._share is None else self._share.budget
                 vendor = load(terms.vendor) if isinstance(terms.vendor, str) else terms.vendor
                 client = connect(
                     vendor, base_url=terms.base_url, insecure=terms.insecure, budget=budget, journal=terms.journal
@@ -118,7 +119,7 @@ class Worker:
             finally:
                 self._streams.discard(stream)
                 run = stream.run
-            return settled(run), None
+            return raise_unless_completed(run), None
         except Exception as error:
             if isinstance(error, RunError) and error.run is not None:
                 run = error.run
@@ -140,7 +141,7 @@ class Worker:
             await client.__aexit__(None, None, None)
 
 
-def _share(limit: Limit, office: Office, name: str) -> Share:
+def _share(limit: RateLimit, office: Office, name: str) -> Share:
     async def renew(name: str, life: str, held: int) -> tuple[int, int]:
         given, due = await office.renew.remote(name, life, held)
         return given, due

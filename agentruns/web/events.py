@@ -25,10 +25,11 @@ from typing import Any, Final, Literal, TypeAlias
 import anyio
 from attrs import asdict, frozen
 
-from agentruns import check, codec, errors
-from agentruns.model import Run, RunStatus
-from agentruns.steps import Steps
-from agentruns.stream import RunStream
+from agentruns import errors
+from agentruns._aio.generator import AsyncGeneratorBase
+from agentruns._following.stream import RunStream
+from agentruns._values import check, codec
+from agentruns._values.run import Run, RunStatus
 
 logger = logging.getLogger("agentruns")
 
@@ -97,7 +98,7 @@ def events(stream: RunStream, *, shown: Shown = public) -> Events:
     return Events(stream, shown)
 
 
-class Events(Steps[Event]):
+class Events(AsyncGeneratorBase[Event]):
     """Iterate over the events of one stream: each state, the error if there is one, and the end; made by `events`."""
 
     def __init__(self, stream: RunStream, shown: Shown = public) -> None:

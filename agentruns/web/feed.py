@@ -15,13 +15,13 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, Final, Self, Unpack
 
-from agentruns import check
+from agentruns._aio.generator import AsyncGeneratorBase
+from agentruns._aio.shield import run_shielded
+from agentruns._following.stream import RunStream, StreamOptions
+from agentruns._values import check
+from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import EXIT_SECONDS, Client
 from agentruns.errors import ConfigurationError
-from agentruns.finish import to_the_end
-from agentruns.model import Run, RunRef, RunStatus
-from agentruns.steps import Steps
-from agentruns.stream import RunStream, StreamOptions
 
 from .events import Event, Events, Shown, public
 
@@ -219,7 +219,7 @@ class Feed:
         await self._news.wait()
 
 
-class Watcher(Steps[Event]):
+class Watcher(AsyncGeneratorBase[Event]):
     """Iterate over the events of a run that others may watch, too; made by `Feeds.watch` or `Feed.watch`."""
 
     def __init__(self, join: Callable[[], Feed], known: Feed | None, last_event_id: str | None) -> None:
@@ -288,7 +288,7 @@ class Feeds:
     ) -> None:
         if linger is not None:
             check.number("linger", linger, zero=True)
-        check.whole("history", history, 3)  # the last state, the error, the end
+        check.integer("history", history, 3)  # the last state, the error, the end
         if options.get("key") is not None:
             raise ConfigurationError("`key` names the work of one run; pass it to `feeds.open(origin, key=...)`")
         self.linger = linger
@@ -314,7 +314,7 @@ class Feeds:
         self._context = None
         for feed in tuple(self._live):
             feed.close()
-        await to_the_end(self._end())
+        await run_shielded(self._end())
 
     async def _end(self) -> None:
         """Wait until nothing is followed any more, and forget what was."""

@@ -19,9 +19,9 @@ from typing import Any
 from attrs import frozen
 from playwright.async_api import async_playwright
 
-from agentruns import transport
+from agentruns._api import transport
+from agentruns._keeping.journal import Journal
 from agentruns.cli.console import emulated, over_journal, served
-from agentruns.journal import Journal
 from tests.browser.conftest import ARGUMENTS, chromium
 from tests.console.kit import ORIGIN, state
 

@@ -13,12 +13,16 @@ from typing import Any, ClassVar, Final, Self
 import msgspec
 from attrs import evolve, field, frozen
 
-from agentruns import Action, Client, Failure, Run, RunRef, RunStatus, ToolOutput, check, codec, wire
-from agentruns.dialect import Dialect
+from agentruns import Action, Client, Failure, Run, RunRef, RunStatus, ToolOutput
+from agentruns._values import check, codec
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.run import Page
+from agentruns.dialects import wire
+from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Call, Emulator, Prompt, Turn, Vendor
 from agentruns.emulator import vendor as emulated
 from agentruns.emulator.clock import Clock
-from agentruns.model import Flow, Limit, Page, Problem, Request, Response
 from tests.conformance.case import Case
 
 # The dialect ----------------------------------------------------------------------------------------------------------
@@ -27,7 +31,7 @@ NAME: Final = "acme"
 BASE_URL: Final = "https://api.acme.test"
 TOKEN_VARIABLE: Final = "ACME_TOKEN"
 BASE_URL_VARIABLE: Final = "ACME_BASE_URL"
-BUDGET: Final[Limit | None] = None
+BUDGET: Final[RateLimit | None] = None
 
 STATUS: Final = {
     "queued": RunStatus.PENDING,
@@ -91,7 +95,7 @@ def detail(raw: Mapping[str, Any]) -> AcmeJob:
 
 
 def problem(response: Response) -> Problem:
-    return Problem(wire.first_text(wire.error_body(response), "why") or wire.said(response))
+    return Problem(wire.first_text(wire.error_body(response), "why") or wire.body_excerpt(response))
 
 
 def handler_names(action: Action) -> Sequence[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from agentruns import Backoff, Client, Retry, connect
-from agentruns.dialect import Dialect
+from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Call, Emulator, Turn, Vendor
 from agentruns.emulator.clock import Clock
 

@@ -13,4 +13,4 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / HURRY)
 
-    monkeypatch.setattr("agentruns.flow.sleep", sleep)
+    monkeypatch.setattr("agentruns._api.flow.sleep", sleep)

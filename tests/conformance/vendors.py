@@ -3,7 +3,7 @@
 from typing import Any
 
 from agentruns import Client, conduit, middesk, narrative, origami
-from agentruns.dialect import Dialect
+from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.clock import Clock
 from tests.conformance.acme import AcmeCase

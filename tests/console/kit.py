@@ -13,9 +13,9 @@ import pytest
 from attrs import define, field
 
 from agentruns import Run
+from agentruns._keeping.journal import Journal
+from agentruns._values.exchange import Request, Response
 from agentruns.dialects.narrative.runs import run_of
-from agentruns.journal import Journal
-from agentruns.model import Request, Response
 from tests.kit import CONVERSATION, RUN, run_body
 
 pytest.importorskip("jinja2")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from agentruns import Action, RunRef, connect, narrative
+from agentruns._keeping.journal import Journal
 from agentruns.console import Book, Guard, Source
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox
-from agentruns.journal import Journal
 from tests.console.kit import ORIGIN, SECONDS, Browser, browsing, fill, state
 from tests.kit import CONVERSATION, RUN
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from agentruns import AgentRunsError, ConfigurationError, ToolOutput, connect, middesk
+from agentruns._keeping.journal import Journal
 from agentruns.cli.console import over_journal
 from agentruns.console import Book, Source
 from agentruns.emulator import Call, Emulator, Turn
-from agentruns.journal import Journal
 from tests.console.kit import ORIGIN, SECONDS, browsing, fill, state
 
 from agentruns.console.live import Trails, work_events  # isort: skip

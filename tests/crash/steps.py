@@ -14,9 +14,9 @@ import uvloop
 from attrs import define, field
 from multidict import CIMultiDict
 
+from agentruns._values.exchange import Request, Response
 from agentruns.emulator import Emulator
 from agentruns.emulator.vendor import Request as Asked
-from agentruns.model import Request, Response
 from tests.crash.kit import EXHAUSTIVE
 
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -218,6 +218,6 @@ class Inside:
 
 
 def _encoded(value: Any) -> bytes:
-    from agentruns import codec
+    from agentruns._values import codec
 
     return codec.encode(value)

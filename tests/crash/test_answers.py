@@ -23,9 +23,9 @@ from agentruns import (
     Tools,
     TransportError,
 )
+from agentruns._keeping.journal import Journal
+from agentruns._values.exchange import Request, Response
 from agentruns.emulator import Call, Emulator, Turn
-from agentruns.journal import Journal
-from agentruns.model import Request, Response
 from tests.crash.kit import KEY, PLOTS
 from tests.crash.steps import Inside
 from tests.crash.worker import DIALECTS, HURRY, answer_to
@@ -44,8 +44,8 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / HURRY)
 
-    monkeypatch.setattr("agentruns.flow.sleep", sleep)
-    monkeypatch.setattr("agentruns.keyed._LOOK_SECONDS", 0.005)
+    monkeypatch.setattr("agentruns._api.flow.sleep", sleep)
+    monkeypatch.setattr("agentruns._keeping.keys._LOOK_SECONDS", 0.005)
 
 
 class Line(Inside):

@@ -28,9 +28,9 @@ from agentruns import (
     connect,
     narrative,
 )
-from agentruns.batch import Batch
+from agentruns._following.batch import Batch
+from agentruns._keeping.journal import Journal
 from agentruns.emulator import Call, Emulator, Fault, Prompt, Turn
-from agentruns.journal import Journal
 from tests.crash.frames import FRAMES, by_task, cut_at
 from tests.crash.kit import EXHAUSTIVE, scratch
 from tests.crash.steps import HANGS, LOOPS, Inside, Stepper, alone, everywhere, run
@@ -42,7 +42,7 @@ QUICK = Backoff(initial=0.0002, maximum=0.001, jitter=0.0)
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentruns.timetable.TICK", 1e-4)
+    monkeypatch.setattr("agentruns._aio.timers.TICK", 1e-4)
 
 
 @define

@@ -10,9 +10,9 @@ import pytest
 from attrs import define
 
 from agentruns import Action, Backoff, Client, Retry, RunStream, origami
+from agentruns._keeping.journal import Journal
+from agentruns._values.exchange import Request, Response
 from agentruns.emulator import Call, Emulator, Turn
-from agentruns.journal import Journal
-from agentruns.model import Request, Response
 from tests.crash.frames import by_task, cut_at
 from tests.crash.kit import EXHAUSTIVE, scratch
 from tests.crash.steps import LOOPS, Inside, Stepper, alone, everywhere
@@ -27,8 +27,8 @@ SCRIPTS = {"plain": [Turn("Done.", running=6)], "pause": [Turn(calls=[ASK], runn
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentruns.stream.CONFIRM_GAP", 0.001)
-    monkeypatch.setattr("agentruns.timetable.TICK", 1e-4)
+    monkeypatch.setattr("agentruns._following.stream.CONFIRM_GAP", 0.001)
+    monkeypatch.setattr("agentruns._aio.timers.TICK", 1e-4)
 
 
 @define

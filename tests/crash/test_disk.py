@@ -24,9 +24,9 @@ from agentruns import (
     ToolOutcomeUnknownError,
     ToolOutput,
 )
+from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal.ledger import Ledger
 from agentruns.errors import JournalError
-from agentruns.journal import Journal
-from agentruns.journal.ledger import Ledger
 from tests.crash.kit import EXHAUSTIVE, KEY, PLOTS, UNSURE, Story, scratch, story
 from tests.crash.steps import Inside
 from tests.crash.worker import DIALECTS, HURRY, QUICK, Kill, answer_to
@@ -42,8 +42,8 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / HURRY)
 
-    monkeypatch.setattr("agentruns.flow.sleep", sleep)
-    monkeypatch.setattr("agentruns.timetable.TICK", 1e-4)
+    monkeypatch.setattr("agentruns._api.flow.sleep", sleep)
+    monkeypatch.setattr("agentruns._aio.timers.TICK", 1e-4)
     for look in ("keyed._LOOK_SECONDS", "journal.journal._FIRST_LOOK", "journal.journal._LAST_LOOK"):
         monkeypatch.setattr(f"agentruns.{look}", 0.001)
 

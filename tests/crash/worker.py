@@ -32,14 +32,14 @@ from agentruns import (
     Tools,
     conduit,
     connect,
-    flow,
     middesk,
     narrative,
     origami,
 )
-from agentruns.journal.ledger import Ledger
-from agentruns.model import Request, Response
-from agentruns.transport import AiohttpTransport
+from agentruns._api import flow
+from agentruns._api.transport import AiohttpTransport
+from agentruns._keeping.journal.ledger import Ledger
+from agentruns._values.exchange import Request, Response
 
 DIALECTS: dict[str, Any] = {"narrative": narrative, "middesk": middesk, "origami": origami, "conduit": conduit}
 QUICK = Backoff(initial=0.003, maximum=0.02, jitter=0.0)

@@ -13,10 +13,11 @@ import msgspec
 from attrs import field, frozen
 
 from agentruns import AgentRunsError, Retry, ToolOutput, TransportError
+from agentruns._api.flow import perform
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request, Response
 from agentruns.dialects import conduit, middesk, narrative, origami
 from agentruns.emulator import Call, Turn
-from agentruns.flow import perform
-from agentruns.model import Flow, Request, Response
 from tests.emulator.conduit_kit import ESCALATED
 from tests.emulator.middesk_kit import ASK as PROPOSAL
 from tests.emulator.middesk_kit import BUSINESS

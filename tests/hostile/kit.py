@@ -16,8 +16,8 @@ import pytest
 from attrs import frozen
 
 from agentruns import AgentRunsError, Client, ConfigurationError, Retry, Run, connect
-from agentruns.dialect import Dialect
 from agentruns.dialects import conduit, middesk, narrative, origami
+from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Emulator, Turn, Vendor
 from agentruns.emulator.script import Script
 from agentruns.emulator.vendor import Reply

@@ -24,8 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentruns import AgentRunsError, ConfigurationError, OutcomeUnknownError, ProtocolError, Run, RunStatus, ToolOutput
+from agentruns._values.exchange import Request, Response
 from agentruns.dialects import middesk
-from agentruns.model import Request, Response
 from tests.hostile.bodies import Answer, Operation, Playback, Spoil, operations, played
 from tests.hostile.kit import HOUSES, Front, Trap, client_of, outcome, sane
 from tests.hostile.spoil import Below, every_twist, put, spoilt, written

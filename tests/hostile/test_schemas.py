@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentruns import AgentRunsError, RunRef
+from agentruns._values.commands import Flow
 from agentruns.dialects import middesk, origami
-from agentruns.model import Flow
 from tests.hostile.bodies import Answer, Operation, Spoil
 from tests.hostile.spoil import JUNK, Below, spoilt, written
 from tests.hostile.test_fuzz import SCALE, Drive

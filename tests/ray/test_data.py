@@ -8,8 +8,8 @@ from attrs import evolve
 
 import agentruns.ray as on_ray
 from agentruns import ConfigurationError, connect, narrative
+from agentruns._values.exchange import RateLimit
 from agentruns.emulator import Call, Emulator, Narrative, Prompt, Turn
-from agentruns.model import Limit
 from tests.ray.cluster import killing, most_in_a_window
 
 pytest.importorskip("ray")
@@ -119,4 +119,4 @@ def test_workers_that_know_nothing_of_each_other_are_refused_where_there_is_a_li
     with pytest.raises(ConfigurationError, match="office="):
         on_ray.RunAgents("origami", message, batch="b", key="id")
     with pytest.raises(ConfigurationError, match="office="):
-        on_ray.RunAgents("narrative", message, batch="b", key="id", limit=Limit(5, 1.0))
+        on_ray.RunAgents("narrative", message, batch="b", key="id", limit=RateLimit(5, 1.0))

@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 
 from agentruns import AgentRunsError, ConfigurationError, OutcomeUnknownError, Stats, connect, middesk, narrative
+from agentruns._values.exchange import RateLimit
 from agentruns.cli import commands
-from agentruns.dialect import Dialect
+from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Emulator, Turn
-from agentruns.model import Limit
 from agentruns.ray import data, engine, extra
 from agentruns.ray.engine import Crew, Engine, together
 from agentruns.ray.worker import Terms, Worker
@@ -260,7 +260,7 @@ async def test_a_run_that_exists_is_not_unknown_for_its_worker_failed(
 
 @pytest.mark.asyncio
 async def test_the_numbers_of_all_workers_are_told_as_one(ours: Emulator[Any], ray: Ray) -> None:
-    async with Engine(crew(narrative, limit=Limit(100, 1.0))) as started:
+    async with Engine(crew(narrative, limit=RateLimit(100, 1.0))) as started:
         await started._look_once()
         assert started.states() == {}
         assert started.stats().watched == 0
@@ -288,8 +288,8 @@ async def test_rows_of_arrays_run_without_a_cluster(ours: Emulator[Any], ray: Ra
         lambda row: narrative.UserMessage(row["conversation"], "Hi"),
         batch="b",
         key="id",
-        office=extra.office(Limit(50, 1.0), 1),
-        limit=Limit(50, 1.0),
+        office=extra.office(RateLimit(50, 1.0), 1),
+        limit=RateLimit(50, 1.0),
     )
     table = await runs({"id": [7], "conversation": [made.id]})
     assert [(each["key"], each["output"]) for each in table.to_pylist()] == [("7", "done")]

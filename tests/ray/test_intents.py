@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentruns import ConfigurationError, OutcomeUnknownError, conduit, middesk, narrative, origami
+from agentruns._values.exchange import Request
 from agentruns.cli import commands
 from agentruns.errors import AgentRunsError
-from agentruns.model import Request
 from agentruns.ray import intent, map_batches
 from agentruns.ray.worker import portable
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentruns.model import Limit
+from agentruns._values.exchange import RateLimit
 from agentruns.ray.shares import LEASE_SECONDS, SILENCE_SECONDS, Share, Shares
 from tests.kit import VirtualLoop
 
@@ -17,7 +17,7 @@ virtual = pytest.mark.virtual
 class Office:
     """`Shares` on the clock of the loop, behind calls that may fail, and whose answers may be lost."""
 
-    def __init__(self, limit: Limit, expected: int = 1) -> None:
+    def __init__(self, limit: RateLimit, expected: int = 1) -> None:
         self.shares = Shares(limit, expected, lambda: asyncio.get_running_loop().time())
         self.refuses = self.loses = False
 
@@ -72,7 +72,7 @@ def most_in_a_window(seen: list[float], seconds: float) -> int:
 @virtual
 @pytest.mark.asyncio
 async def test_places_are_divided_evenly_as_processes_come() -> None:
-    office, seen = Office(Limit(10, 2.0)), list[float]()
+    office, seen = Office(RateLimit(10, 2.0)), list[float]()
     processes = []
     for number in range(4):
         processes.append(Process(office, f"{number}", seen))
@@ -86,7 +86,7 @@ async def test_places_are_divided_evenly_as_processes_come() -> None:
 @virtual
 @pytest.mark.asyncio
 async def test_the_places_of_one_that_died_come_back_one_window_later() -> None:
-    office, seen = Office(Limit(10, 2.0), expected=2), list[float]()
+    office, seen = Office(RateLimit(10, 2.0), expected=2), list[float]()
     first, other = Process(office, "first", seen), Process(office, "other", seen)
     await asyncio.sleep(5.5)
     await first.die()
@@ -103,7 +103,7 @@ async def test_the_places_of_one_that_died_come_back_one_window_later() -> None:
 @virtual
 @pytest.mark.asyncio
 async def test_one_that_cannot_renew_sends_nothing_and_others_get_its_places_when_it_is_long_silent() -> None:
-    office, seen, cut_off_seen = Office(Limit(10, 2.0)), list[float](), list[float]()
+    office, seen, cut_off_seen = Office(RateLimit(10, 2.0)), list[float](), list[float]()
     cut_off = Process(office, "cut off", cut_off_seen)
     loop = asyncio.get_running_loop()
     await asyncio.sleep(1.5)
@@ -131,7 +131,7 @@ async def test_one_that_cannot_renew_sends_nothing_and_others_get_its_places_whe
 @virtual
 @pytest.mark.asyncio
 async def test_places_of_an_answer_that_was_lost_are_not() -> None:
-    office, seen = Office(Limit(4, 1.0)), list[float]()
+    office, seen = Office(RateLimit(4, 1.0)), list[float]()
     office.loses = True
     process = Process(office, "a", seen)
     await asyncio.sleep(3.5)
@@ -156,7 +156,7 @@ def test_no_window_holds_more_than_the_limit_whatever_becomes_of_processes(
     seen: list[float] = []
 
     async def story() -> None:
-        office = Office(Limit(5, 3.0))
+        office = Office(RateLimit(5, 3.0))
         alive: dict[int, Process] = {}
         for what, number, seconds in [*moves, ("wait", 0, 5.0)]:
             if what == "come" and number not in alive:

@@ -22,7 +22,7 @@ from agentruns import (
     ToolOutput,
     Tools,
 )
-from agentruns.stream import RunStream
+from agentruns._following.stream import RunStream
 
 from .laws import Flaw
 from .loop import PROCESS

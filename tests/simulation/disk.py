@@ -20,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal import schema as tables
+from agentruns._keeping.journal.owners import Owners
+from agentruns._keeping.journal.records import Records
+from agentruns._keeping.journal.writer import Write, Writer
 from agentruns.errors import JournalError
-from agentruns.journal import Journal
-from agentruns.journal import schema as tables
-from agentruns.journal.owners import Owners
-from agentruns.journal.records import Records
-from agentruns.journal.writer import Write, Writer
 
 from .loop import SimLoop
 

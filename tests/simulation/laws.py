@@ -28,7 +28,7 @@ from agentruns import (
     TransportError,
     UnsupportedError,
 )
-from agentruns.model import Limit
+from agentruns._values.exchange import RateLimit
 
 from .loop import PROCESS
 
@@ -129,7 +129,7 @@ class Laws:
                 f"dropped: {exchange.request.path} of {process} was read to the end though nobody follows it",
             )
 
-    def budget(self, process: Process, limit: Limit | None) -> None:
+    def budget(self, process: Process, limit: RateLimit | None) -> None:
         """Look at when the vendor saw the requests of a process."""
         if limit is None:
             return

@@ -16,16 +16,20 @@ from unittest import mock
 
 from attrs import evolve, frozen
 
-from agentruns import client, flow, keyed, stream, watch
-from agentruns.budget import Budget
+from agentruns import client
+from agentruns._api import flow
+from agentruns._api.limiter import RateLimiter
+from agentruns._following import stream
+from agentruns._following.stream import RunStream
+from agentruns._keeping import keys
+from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal.records import Records
+from agentruns._polling import watch
+from agentruns._polling.poller import Poller
+from agentruns._polling.watch import Watch
+from agentruns._values.exchange import Request
 from agentruns.dialects.origami import admission, runs
 from agentruns.errors import APIError
-from agentruns.journal import Journal
-from agentruns.journal.records import Records
-from agentruns.model import Request
-from agentruns.poller import Poller
-from agentruns.stream import RunStream
-from agentruns.watch import Watch
 
 from . import disk
 from .stands import STANDS
@@ -107,7 +111,7 @@ def _apart() -> Sequence[Patch]:
 
 
 def _no_answers_counted() -> Sequence[Patch]:
-    take = Budget._take
+    take = RateLimiter._take
 
     def counting(self: Any, now: float) -> None:
         take(self, now)
@@ -118,7 +122,7 @@ def _no_answers_counted() -> Sequence[Patch]:
         if self.limit is not None and self._line and self._timer is None:
             self._go_on()
 
-    return [(Budget, "_take", counting), (Budget, "leave", leaving)]
+    return [(RateLimiter, "_take", counting), (RateLimiter, "leave", leaving)]
 
 
 def _drop_goes_on() -> Sequence[Patch]:
@@ -197,16 +201,16 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("the journal keeps claims that nobody heard of", _kept_claims, ("narrative", "middesk", "origami")),
     Mutation(
         "writes are not waited for to the end",
-        lambda: [(keyed, "to_the_end", _unguarded)],
+        lambda: [(keys, "to_the_end", _unguarded)],
         why="a write that was asked for is done, whatever happens to its caller: only the order may differ",
     ),
     Mutation("owners live for ever", lambda: [(disk.Locks, "alive", lambda self, owner: owner != "")]),
     Mutation("owners are taken for dead", lambda: [(disk.Locks, "alive", lambda self, owner: owner == self.me)]),
-    Mutation("a key is not left when nobody follows it", lambda: [(keyed.Keys, "leave", _nothing)]),
-    Mutation("a key takes any origin", lambda: [(keyed.KeyedWork, "_check", _nothing)]),
+    Mutation("a key is not left when nobody follows it", lambda: [(keys.Keys, "leave", _nothing)]),
+    Mutation("a key takes any origin", lambda: [(keys.KeyedWork, "_check", _nothing)]),
     Mutation(
         "a start that died is begun anew instead of looked for",
-        lambda: [(keyed, "Recovers", type("Nobody", (), {}))],
+        lambda: [(keys, "Recovers", type("Nobody", (), {}))],
         ("middesk", "conduit"),
     ),
     Mutation("a run may go back", lambda: [(watch, "goes_back", _never), (stream, "goes_back", _never)]),
@@ -214,8 +218,8 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("a stream that leaves goes on listening", _listens_on),
     Mutation("letting go of a run ends no read", _drop_goes_on),
     Mutation("the budget counts from when a request was sent", _no_answers_counted),
-    Mutation("the budget gives no rest", lambda: [(Budget, "rest", _nothing)]),
-    Mutation("what waits for a connection gives no rest", lambda: [(Budget, "rested", _at_once)]),
+    Mutation("the budget gives no rest", lambda: [(RateLimiter, "rest", _nothing)]),
+    Mutation("what waits for a connection gives no rest", lambda: [(RateLimiter, "rested", _at_once)]),
     Mutation(
         "a refusal after doubt is taken for clear",
         lambda: [(APIError, "after_doubt", property(_never, _nothing))],
@@ -224,7 +228,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("what Origami forgets is not looked for", lambda: [(admission, "_look", _nobody)], ("origami",)),
     Mutation(
         "what the vendor was asked yesterday is asked again",
-        lambda: [(keyed.Keys, "is_forgotten", _never)],
+        lambda: [(keys.Keys, "is_forgotten", _never)],
         ("origami",),
     ),
     Mutation(

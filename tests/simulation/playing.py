@@ -15,11 +15,14 @@ from unittest import mock
 
 from attrs import define
 
-from agentruns import client, keyed, poller, telemetry, timetable
-from agentruns.journal import records
-from agentruns.listing import Listing
-from agentruns.stream import RunStream
-from agentruns.watch import Watch
+from agentruns import _telemetry, client
+from agentruns._aio import timers
+from agentruns._following.stream import RunStream
+from agentruns._keeping import keys
+from agentruns._keeping.journal import records
+from agentruns._polling import poller
+from agentruns._polling.lists import Listing
+from agentruns._polling.watch import Watch
 
 from .loop import SimLoop, SimTask, StuckError
 from .mutations import mutated
@@ -198,7 +201,7 @@ class _Numbered(RunStream):
         return self.number
 
 
-_METERS: Final = telemetry._Meters
+_METERS: Final = _telemetry._Meters
 
 
 @cache
@@ -215,11 +218,11 @@ def _deterministic(loop: SimLoop, seed: int) -> Iterator[None]:
     _Numbered.made = 0
     clock = _Clock(loop)
     replaced: list[tuple[Any, str, Any]] = [
-        (keyed, "time", clock),
+        (keys, "time", clock),
         (records, "time", clock),
-        (timetable, "time", clock),
+        (timers, "time", clock),
         (poller, "_OFFSET", 0.25),
-        (telemetry, "_Meters", _meters),
+        (_telemetry, "_Meters", _meters),
         (client, "RunStream", _Numbered),
         (Watch, "__hash__", lambda watch: hash(watch.phase)),
         (Listing, "__hash__", lambda listing: len(listing._parent)),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from attrs import frozen
 
 from agentruns import Backoff, Client, Retry
-from agentruns.model import Limit
-from agentruns.schedule import Schedule
-from agentruns.transport import Address, AiohttpTransport
+from agentruns._api.retry import Schedule
+from agentruns._api.transport import Address, AiohttpTransport
+from agentruns._values.exchange import RateLimit
 
 from .laws import collect
 from .loop import PROCESS, SimTask
@@ -37,18 +37,18 @@ class Setup:
 
     retry: Retry
     schedule: Schedule | None
-    limit: Limit | None
+    limit: RateLimit | None
     connections: int
     timeout: float
 
     @classmethod
-    def drawn(cls, chance: random.Random, usual: Limit | None, *, calm: bool = False) -> Setup:
+    def drawn(cls, chance: random.Random, usual: RateLimit | None, *, calm: bool = False) -> Setup:
         """Draw one."""
         if calm:
             return cls(retry=Retry(), schedule=None, limit=usual, connections=100, timeout=30.0)
         limit = usual
         if chance.random() < 0.3:
-            limit = Limit(chance.randint(2, 6), chance.choice([1.0, 2.0, 5.0]))
+            limit = RateLimit(chance.randint(2, 6), chance.choice([1.0, 2.0, 5.0]))
         elif chance.random() < 0.3:
             limit = None
         return cls(

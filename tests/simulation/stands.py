@@ -23,15 +23,16 @@ from attrs import define, frozen
 from multidict import CIMultiDict
 
 from agentruns import Action, AgentRunsError, Run, RunRef, conduit, middesk, narrative, origami
-from agentruns.codec import encode
+from agentruns._values.codec import encode
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request as Asked
+from agentruns._values.exchange import Response
 from agentruns.emulator.conduit import Conduit
 from agentruns.emulator.middesk import Middesk
 from agentruns.emulator.narrative import Narrative
 from agentruns.emulator.origami import Origami
 from agentruns.emulator.script import Call, Prompt, Turn
 from agentruns.emulator.vendor import Ids, Reply, Request, Stage, Vendor
-from agentruns.model import Flow, Response
-from agentruns.model import Request as Asked
 
 T = TypeVar("T")
 

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agentruns import RunRef, narrative
-from agentruns.dialect import Dialect
-from agentruns.model import Flow, Request
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request
+from agentruns.dialects.protocol import Dialect
 from agentruns.web import Event
 from tests.kit import CONVERSATION, HEAD, POLL, RUN, START, Scripted, Wire, conversation, run
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import Failure, Progress, Run, RunStatus, Usage, codec, errors
+from agentruns import Failure, Progress, Run, RunStatus, Usage, errors
+from agentruns._values import codec
+from agentruns._values.exchange import Request
+from agentruns._values.run import Action
 from agentruns.errors import ConfigurationError, JournalError, NotFoundError, TransportError
-from agentruns.model import Action, Request
 from agentruns.web import Event, chunks, encode, events, public
 from agentruns.web.events import told
 from tests.kit import CONVERSATION, RUN, Answer, Lost, Wire, client_of, run

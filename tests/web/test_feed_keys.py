@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from agentruns import Backoff, Client, Retry, RunStatus
+from agentruns._keeping.journal import Journal
 from agentruns.dialects import load
-from agentruns.journal import Journal
 from agentruns.web import Feeds
 from tests.kit import START, run
 from tests.web.kit import MESSAGE, story

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from agentruns import check
-from agentruns.budget import limit_of
+from agentruns._api.limiter import rate_limit
+from agentruns._values import check
 from agentruns.cli import arguments
 from agentruns.client import connect
-from agentruns.dialect import Dialect
+from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def engine(
     from agentruns.ray.intents import minted
     from agentruns.ray.worker import Terms
 
-    limit = dialect.BUDGET if wanted.budget is None else limit_of(wanted.budget)
+    limit = dialect.BUDGET if wanted.budget is None else rate_limit(wanted.budget)
     connect(dialect, base_url=wanted.base_url, insecure=wanted.insecure)  # what is wrong for us is wrong for workers
     with contextlib.redirect_stdout(sys.stderr), cluster() as nodes:
         terms = Terms(
@@ -75,7 +75,7 @@ def check_options(wanted: argparse.Namespace) -> None:
     """Refuse options that go with another engine, or cannot work with this one."""
     if wanted.engine == "ray":
         if wanted.workers is not None:
-            check.whole("--workers", wanted.workers, 1)
+            check.integer("--workers", wanted.workers, 1)
         return
     for option, value in (("--workers", wanted.workers), ("--batch-name", wanted.batch_name)):
         if value is not None:

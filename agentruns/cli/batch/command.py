@@ -18,19 +18,17 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from attrs import frozen
 
-from agentruns import check, codec, record
-from agentruns.batch import Batch
+from agentruns._following import record
+from agentruns._following.batch import Batch
+from agentruns._values import check, codec
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request, Response
+from agentruns._values.run import Outcome, Run, RunRef
 from agentruns.cli import arguments, words
 from agentruns.client import Client, connect
-from agentruns.dialect import Dialect
 from agentruns.dialects import load
-from agentruns.errors import (
-    APIError,
-    ConfigurationError,
-    JournalError,
-    OutcomeUnknownError,
-)
-from agentruns.model import Flow, Outcome, Request, Response, Run, RunRef
+from agentruns.dialects.protocol import Dialect
+from agentruns.errors import APIError, ConfigurationError, JournalError, OutcomeUnknownError
 from agentruns.tools import Tools
 
 from . import afar, progress
@@ -60,7 +58,7 @@ async def batch(wanted: argparse.Namespace) -> int:
 
     Raise `ConfigurationError`, before anything is sent, for what cannot work.
     """
-    check.whole("--limit", wanted.limit, 1)
+    check.integer("--limit", wanted.limit, 1)
     check.number("--timeout", wanted.timeout)
     if wanted.budget is not None:
         check.number("--budget", wanted.budget)
@@ -141,11 +139,11 @@ def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conv
     if first is not None:
         begin: Flow[Any] = dialect.start(first.origin) if conversations is None else conversations.flow()
         request = _first_request(begin)
-        shown["origin"] = codec.plain(codec.unstructure(first.origin), "the origin")
+        shown["origin"] = codec.to_jsonable(codec.unstructure(first.origin), "the origin")
         shown["request"] = {"method": request.method, "path": request.path, "params": request.params}
         shown["request"]["json"] = request.json
     if json:
-        print(codec.encode(codec.plain(shown, "the request")).decode())
+        print(codec.encode(codec.to_jsonable(shown, "the request")).decode())
     else:
         print(f"{usable} rows can be used, {unusable} cannot; nothing was sent")
         if first is not None:

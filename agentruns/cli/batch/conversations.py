@@ -9,10 +9,10 @@ from typing import Any, Final
 import attrs
 from attrs import frozen
 
-from agentruns import codec
+from agentruns._values import codec
+from agentruns._values.commands import Flow
 from agentruns.client import Client
 from agentruns.errors import ConfigurationError
-from agentruns.model import Flow
 from agentruns.tools import Tools
 
 PENDING: Final = "a new conversation"

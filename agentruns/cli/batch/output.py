@@ -18,9 +18,9 @@ from typing import Any, Final, Self
 
 from attrs import frozen
 
-from agentruns import codec
+from agentruns._values import codec
+from agentruns._values.run import RunRef
 from agentruns.errors import ConfigurationError
-from agentruns.model import RunRef
 
 from .trouble import FULL, trouble
 

@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol, TextIO
 
 from attrs import frozen
 
-from agentruns import codec
-from agentruns.stats import Stats
+from agentruns._polling.stats import Stats
+from agentruns._values import codec
 
 _WINDOW: Final = 60.0
 """Seconds over which throughput is taken."""

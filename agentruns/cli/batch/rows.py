@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import frozen
 
-from agentruns import codec
+from agentruns._values import codec
 from agentruns.errors import ConfigurationError
 
 from .trouble import FileError, trouble

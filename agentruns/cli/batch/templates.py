@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 import attrs
 from attrs import frozen
 
-from agentruns import codec
-from agentruns.dialect import Dialect
+from agentruns._values import codec
+from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
 from .rows import Problem, Row
@@ -87,7 +87,7 @@ def _shown(row: Row, column: str) -> str:
     value = cell(row, column)
     if value is None:
         raise UnusableError(f"column {column!r} is empty (null)")
-    return value if isinstance(value, str) else codec.encode(codec.plain(value, f"column {column!r}")).decode()
+    return value if isinstance(value, str) else codec.encode(codec.to_jsonable(value, f"column {column!r}")).decode()
 
 
 @frozen
@@ -240,7 +240,7 @@ class Mapper:
                 return Problem(row.line, name, str(error))
         try:
             origin = self._kind(**{**self._fixed, **filled})
-            digest = hashlib.blake2b(codec.encode(codec.plain(filled, "the row")), digest_size=6).hexdigest()
+            digest = hashlib.blake2b(codec.encode(codec.to_jsonable(filled, "the row")), digest_size=6).hexdigest()
         except (ConfigurationError, TypeError, ValueError) as error:
             return Problem(row.line, self._field_of(str(error)), str(error))
         if self._key is None:
@@ -266,7 +266,7 @@ class Mapper:
     def same(self, one: Any, other: Any) -> bool:
         """Tell whether two origins ask for the same, as far as the rows say."""
         return type(one) is type(other) and all(
-            codec.plain(codec.unstructure(getattr(one, name)), name)
-            == codec.plain(codec.unstructure(getattr(other, name)), name)
+            codec.to_jsonable(codec.unstructure(getattr(one, name)), name)
+            == codec.to_jsonable(codec.unstructure(getattr(other, name)), name)
             for name in self._templates
         )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentruns.model import Limit
+from agentruns._values.exchange import RateLimit
 
 from .catalog import (
     ESCALATION_STATUS,
@@ -113,5 +113,5 @@ __all__ = [
 BASE_URL: Final = "https://api.conduit.ai/v1"
 TOKEN_VARIABLE: Final = "CONDUIT_API_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "CONDUIT_BASE_URL"
-BUDGET: Final = Limit(108, 60.0)  # rate-limits: 120 per minute and workspace, all of its tokens together
+BUDGET: Final = RateLimit(108, 60.0)  # rate-limits: 120 per minute and workspace, all of its tokens together
 Origin: Final = Dispatch

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentruns import check, wire
-from agentruns.model import (
-    Flow,
-    Request,
-)
+from agentruns._values import check
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request
+from agentruns.dialects import wire
 
 from .objects import Agent, Escalation, Listing, Message, User, Workspace
 from .reading import choice_of, list_of
@@ -20,14 +19,14 @@ def list_agents(workspace_id: str, *, limit: int = 20, cursor: str | None = None
     """List the agents of a workspace with their triggers (agents/list)."""
     return (
         yield from list_of(
-            Agent, wire.path("agents"), limit, cursor, workspace_id=check.text("workspace_id", workspace_id)
+            Agent, wire.path("agents"), limit, cursor, workspace_id=check.non_empty_str("workspace_id", workspace_id)
         )
     )
 
 
 def get_agent(id: str, *, workspace_id: str | None = None) -> Flow[Agent]:  # noqa: A002
     """Read an agent with its triggers (agents/get)."""
-    params = wire.given({"workspace_id": workspace_id})
+    params = wire.drop_none({"workspace_id": workspace_id})
     return wire.read((yield Request("GET", wire.path("agents", id), params=params)), Agent, "data")
 
 
@@ -36,7 +35,7 @@ def list_escalations(
 ) -> Flow[Listing[Escalation]]:
     """List what waits or waited for a person (escalations/list); there is no filter by run or agent."""
     filters = {
-        "workspace_id": check.text("workspace_id", workspace_id),
+        "workspace_id": check.non_empty_str("workspace_id", workspace_id),
         "status": choice_of("status", status, ESCALATION_STATUS),
     }
     return (yield from list_of(Escalation, wire.path("escalations"), limit, cursor, **filters))
@@ -44,7 +43,7 @@ def list_escalations(
 
 def assign_escalation(id: str, *, assignee_id: str) -> Flow[Escalation]:  # noqa: A002
     """Give an escalation to a member of its workspace (escalations/assign)."""
-    body = {"assignee_id": check.text("assignee_id", assignee_id)}
+    body = {"assignee_id": check.non_empty_str("assignee_id", assignee_id)}
     # Assigning to the same member again changes nothing: safe to repeat.
     request = Request("POST", wire.path("escalations", id, "assign"), json=body, idempotent=True)
     return wire.read((yield request), Escalation, "data")
@@ -52,7 +51,7 @@ def assign_escalation(id: str, *, assignee_id: str) -> Flow[Escalation]:  # noqa
 
 def resolve_escalation(id: str, *, status: str | None = None) -> Flow[Escalation]:  # noqa: A002
     """Settle an escalation as `resolved`, or as the *status* given (escalations/resolve)."""
-    body = wire.given({"status": choice_of("status", status, ESCALATION_STATUS[1:])})
+    body = wire.drop_none({"status": choice_of("status", status, ESCALATION_STATUS[1:])})
     # Settling in the same way again changes nothing: safe to repeat.
     request = Request("POST", wire.path("escalations", id, "resolve"), json=body, idempotent=True)
     return wire.read((yield request), Escalation, "data")
@@ -65,7 +64,7 @@ def send_message(conversation_id: str, *, body: str) -> Flow[Message]:
     The path is a guess: the page could not be read, but tickets/send-message and conversations/messages agree on it.
     """
     path = wire.path("conversations", conversation_id, "messages")
-    return wire.read((yield Request("POST", path, json={"body": check.text("body", body)})), Message, "data")
+    return wire.read((yield Request("POST", path, json={"body": check.non_empty_str("body", body)})), Message, "data")
 
 
 def list_messages(

@@ -9,18 +9,12 @@ from typing import Any, Final
 
 from attrs import evolve, field, frozen, validators
 
-from agentruns import check, codec, wire
+from agentruns._values import check, codec
+from agentruns._values.commands import Flow, Lock, Ownership, Sleep
+from agentruns._values.exchange import Request, Response
+from agentruns._values.run import Run, RunStatus
+from agentruns.dialects import wire
 from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError, ProtocolError, RunError
-from agentruns.model import (
-    Flow,
-    Hold,
-    Pause,
-    Request,
-    Response,
-    Run,
-    RunStatus,
-    Verdict,
-)
 
 from .catalog import get_agent
 from .reading import NAME, fetch, list_runs
@@ -33,7 +27,7 @@ _PAGES: Final = 10
 
 
 def _json(value: Any) -> Any:
-    return codec.plain(value, "Dispatch.payload")
+    return codec.to_jsonable(value, "Dispatch.payload")
 
 
 @frozen
@@ -56,12 +50,12 @@ def start(origin: Dispatch) -> Flow[Run]:
     agent_id = origin.agent_id
     trigger_id = origin.trigger_id or (yield from _only_trigger(agent_id))
     among = _among(agent_id, trigger_id)
-    yield Hold(among)
+    yield Lock(among)
     while True:
         sought = _Sought.after((yield from list_runs(agent_id, limit=100)).items, trigger_id)
-        if (yield from wire.noted(sought.parked(), among, sum(_LOOKS))):
+        if (yield from wire.checkpoint(sought.parked(), among, sum(_LOOKS))):
             break
-    body = wire.given({"trigger_id": trigger_id, "payload": origin.payload})
+    body = wire.drop_none({"trigger_id": trigger_id, "payload": origin.payload})
     request = Request("POST", wire.path("agents", agent_id, "run"), json=body)
     try:
         answer = _dispatched((yield request))
@@ -83,7 +77,7 @@ def recover(origin: Dispatch, note: Mapping[str, Any]) -> Flow[Run]:
 
     None may be found because the trigger was never fired: that, too, is `OutcomeUnknownError`.
     """
-    yield Hold(_among(origin.agent_id, note["trigger_id"]))
+    yield Lock(_among(origin.agent_id, note["trigger_id"]))
     since = None if note["since"] is None else datetime.fromisoformat(note["since"])
     request = Request("POST", wire.path("agents", origin.agent_id, "run"))
     told = "the process that was about to send it ended before it noted an answer"
@@ -172,7 +166,7 @@ def _find(
     """
     trouble = ""
     for pause in _LOOKS:
-        yield Pause(pause)
+        yield Sleep(pause)
         try:
             found = sought.among((yield from _newest(agent_id, sought.known)))
         except AgentRunsError as error:
@@ -180,10 +174,10 @@ def _find(
             continue
         if len(found) == 1:
             (only,) = found
-            whose = yield from wire.claimed(only.id)
-            if whose is Verdict.OURS:
+            whose = yield from wire.claim_run(only.id)
+            if whose is Ownership.MINE:
                 return only if only.status.in_flight else (yield from _whole(only))
-            if whose is Verdict.THEIRS:
+            if whose is Ownership.OTHERS:
                 sought = evolve(sought, known=sought.known | {only.id})
                 continue
             raise OutcomeUnknownError(

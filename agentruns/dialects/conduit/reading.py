@@ -8,22 +8,12 @@ from typing import Any, Final, Generic, TypeVar
 
 from attrs import frozen
 
-from agentruns import check, codec, wire
+from agentruns._values import check, codec
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, Request, Response
+from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus, Usage
+from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError, ProtocolError
-from agentruns.model import (
-    Action,
-    Failure,
-    Flow,
-    JsonText,
-    Page,
-    Problem,
-    Request,
-    Response,
-    Run,
-    RunRef,
-    RunStatus,
-    Usage,
-)
 
 from .objects import ConduitRun, Listing
 
@@ -78,7 +68,7 @@ def list_runs(
 
     A run in a list has no `output`: read it with `client.fetch(run)` once it is over.
     """
-    path = wire.path("agents", check.text("the agent, the parent of its runs,", agent_id), "runs")
+    path = wire.path("agents", check.non_empty_str("the agent, the parent of its runs,", agent_id), "runs")
     filters = {"status": choice_of("status", status, tuple(STATUS)), "workspace_id": workspace_id}
     response, seen = yield from page_of(ConduitRun, path, limit, cursor, **filters)
     runs = zip(wire.read_object(response)["data"], seen.items, strict=True)
@@ -152,10 +142,10 @@ def page_of(
     cls: type[T], path: str, limit: int, cursor: str | None, **filters: str | None
 ) -> Flow[tuple[Response, Listing[T]]]:
     """Ask for one page of a list, of at most 100 items (introduction)."""
-    check.whole("limit", limit, 1)
+    check.integer("limit", limit, 1)
     if limit > 100:
         raise ConfigurationError(f"limit is {limit}; it must be 100 or less. Follow `cursor` for more")
-    response = yield Request("GET", path, params=wire.given({**filters, "limit": str(limit), "cursor": cursor}))
+    response = yield Request("GET", path, params=wire.drop_none({**filters, "limit": str(limit), "cursor": cursor}))
     seen = wire.read(response, _Many[cls])  # type: ignore[valid-type]
     return response, Listing(seen.data, seen.next_cursor if seen.has_more else None, seen.has_more)
 
@@ -175,4 +165,4 @@ def choice_of(name: str, value: str | None, choices: Sequence[str]) -> str | Non
 def problem(response: Response) -> Problem:
     """Read an error body: `{"error": "text"}`, without a code or a request id (introduction)."""
     body = wire.error_body(response)
-    return Problem(message=wire.first_text(body, "error") or wire.said(response), detail=body)
+    return Problem(message=wire.first_text(body, "error") or wire.body_excerpt(response), detail=body)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentruns._values.exchange import RateLimit
 from agentruns.errors import ConfigurationError
-from agentruns.model import Limit
 
 from .answers import resume
 from .catalog import create_thread, get_agent, get_thread, give_feedback, list_agents, list_threads
@@ -105,7 +105,7 @@ BASE_URL: Final = "https://api.middesk.com/v1"
 SANDBOX_URL: Final = "https://api-sandbox.middesk.com/v1"
 TOKEN_VARIABLE: Final = "MIDDESK_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "MIDDESK_BASE_URL"
-BUDGET: Final = Limit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
+BUDGET: Final = RateLimit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
 Origin: Final = RunRequest
 
 

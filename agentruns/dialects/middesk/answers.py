@@ -5,25 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from agentruns import wire
-from agentruns.errors import (
-    APIError,
-    ConfigurationError,
-    ConflictError,
-    NotFoundError,
-    OutcomeUnknownError,
-)
-from agentruns.model import (
-    Flow,
-    Hold,
-    Pause,
-    Problem,
-    Request,
-    Response,
-    Run,
-    RunRef,
-    ToolOutput,
-)
+from agentruns._values.commands import Flow, Lock, Sleep
+from agentruns._values.exchange import Problem, Request, Response
+from agentruns._values.run import Run, RunRef, ToolOutput
+from agentruns.dialects import wire
+from agentruns.errors import APIError, ConfigurationError, ConflictError, NotFoundError, OutcomeUnknownError
 
 from .reading import NAME, NO_ANSWER, fetch, run_of
 
@@ -56,7 +42,7 @@ def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
         raise ConfigurationError(
             f"run {run.id} takes one answer to each of its actions, and got {', '.join(given) or 'none'}"
         )
-    yield Hold(f"{NAME} run {run.id}")
+    yield Lock(f"{NAME} run {run.id}")
     latest = run
     for output in outputs:
         if _lists(latest, output):
@@ -111,7 +97,7 @@ def _gone(ref: RunRef, output: ToolOutput, looks: int) -> Flow[Run | None]:
     """Return the run if it no longer waits for this answer, None if it still does."""
     for look in range(looks):
         if look:
-            yield Pause(_BRIEFLY)
+            yield Sleep(_BRIEFLY)
         run = yield from fetch(ref, {})
         if not _lists(run, output):
             return run

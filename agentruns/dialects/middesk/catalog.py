@@ -7,14 +7,11 @@ from typing import Final
 
 from attrs import frozen
 
-from agentruns import check, wire
-from agentruns.errors import (
-    ConfigurationError,
-)
-from agentruns.model import (
-    Flow,
-    Request,
-)
+from agentruns._values import check
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request
+from agentruns.dialects import wire
+from agentruns.errors import ConfigurationError
 
 from .objects import Agent, AgentPage, Feedback, Thread, ThreadPage
 from .reading import MOST_PER_PAGE
@@ -40,7 +37,7 @@ def create_thread(
     context_id: str | None = None,
 ) -> Flow[Thread]:
     """Create an empty thread for runs of the agent *type*; nothing starts (create-agent-thread)."""
-    check.text("type", type)
+    check.non_empty_str("type", type)
     body = {"type": type, **context_of(business_id, context_type, context_id)}
     # Creating twice leaves an empty thread behind, which runs nothing: safe to repeat.
     return wire.read((yield Request("POST", wire.path("threads"), json=body, idempotent=True)), Thread)
@@ -53,11 +50,11 @@ def get_thread(id: str) -> Flow[Thread]:  # noqa: A002
 
 def list_threads(*, page: int = 1, per_page: int = MOST_PER_PAGE, business_id: str | None = None) -> Flow[ThreadPage]:
     """List threads, those of a business if one is named; pages start at 1 (list-agent-threads)."""
-    check.whole("page", page, 1)
-    check.whole("per_page", per_page, 1)
+    check.integer("page", page, 1)
+    check.integer("per_page", per_page, 1)
     if per_page > MOST_PER_PAGE:
         raise ConfigurationError(f"per_page is {per_page}; a page has {MOST_PER_PAGE} at most")
-    params = wire.given({"page": str(page), "per_page": str(per_page), "business_id": business_id})
+    params = wire.drop_none({"page": str(page), "per_page": str(per_page), "business_id": business_id})
     seen = wire.read((yield Request("GET", wire.path("threads"), params=params)), _Threads)
     return ThreadPage(seen.data, seen.has_more and bool(seen.data), seen.total_count)
 
@@ -70,12 +67,12 @@ def give_feedback(run_id: str, *, rating: str, artifact_id: str, comment: str | 
     """
     if rating not in {"POSITIVE", "NEGATIVE"}:
         raise ConfigurationError(f"rating is {rating!r}; it must be 'POSITIVE' or 'NEGATIVE'")
-    check.text("artifact_id", artifact_id)
+    check.non_empty_str("artifact_id", artifact_id)
     if comment is not None and len(comment.strip()) > _LONGEST_COMMENT:
         raise ConfigurationError(
             f"comment has {len(comment.strip())} characters; shorten it to {_LONGEST_COMMENT} or fewer"
         )
-    body = wire.given({"rating": rating, "artifact_id": artifact_id, "comment": comment})
+    body = wire.drop_none({"rating": rating, "artifact_id": artifact_id, "comment": comment})
     path = wire.path("runs", run_id, "feedback")
     return wire.read((yield Request("POST", path, json=body, idempotent=True)), Feedback)
 
@@ -96,9 +93,9 @@ def context_of(
     business_id: str | None, context_type: str | None, context_id: str | None, *, threaded: bool = False
 ) -> Mapping[str, str]:
     """Return the fields that say what a run is about, if they do: one way of two, or none for a thread's own."""
-    given = wire.given({"business_id": business_id, "context_type": context_type, "context_id": context_id})
+    given = wire.drop_none({"business_id": business_id, "context_type": context_type, "context_id": context_id})
     for name, value in given.items():
-        check.text(name, value)
+        check.non_empty_str(name, value)
     if set(given) not in ({"business_id"}, {"context_type", "context_id"}, set()) or not (given or threaded):
         raise ConfigurationError(
             f"the context is {given}; give either business_id, or both context_type and context_id"

@@ -8,25 +8,12 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from agentruns import codec, wire
-from agentruns.errors import (
-    APIError,
-    ProtocolError,
-    TransportError,
-)
-from agentruns.model import (
-    Action,
-    Failure,
-    Flow,
-    JsonText,
-    Page,
-    Problem,
-    Request,
-    Response,
-    Run,
-    RunRef,
-    RunStatus,
-)
+from agentruns._values import codec
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, Request, Response
+from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus
+from agentruns.dialects import wire
+from agentruns.errors import APIError, ProtocolError, TransportError
 
 from .objects import MiddeskRun, Step
 
@@ -132,7 +119,7 @@ def problem(response: Response) -> Problem:
     errors = body.get("errors")
     texts = [_said(each) for each in errors if isinstance(each, Mapping)] if isinstance(errors, list) else []
     return Problem(
-        message="; ".join(filter(None, texts)) or wire.said(response),
+        message="; ".join(filter(None, texts)) or wire.body_excerpt(response),
         request_id=response.headers.get("x-request-id"),
         detail=body,
     )

@@ -9,21 +9,12 @@ from typing import Any, Final
 from attrs import evolve, field, frozen
 from attrs.validators import optional
 
-from agentruns import check, codec, wire
-from agentruns.errors import (
-    AgentRunsError,
-    OutcomeUnknownError,
-    ProtocolError,
-)
-from agentruns.model import (
-    Flow,
-    Hold,
-    Note,
-    Pause,
-    Request,
-    Run,
-    Verdict,
-)
+from agentruns._values import check, codec
+from agentruns._values.commands import Checkpoint, Flow, Lock, Ownership, Sleep
+from agentruns._values.exchange import Request
+from agentruns._values.run import Run
+from agentruns.dialects import wire
+from agentruns.errors import AgentRunsError, OutcomeUnknownError, ProtocolError
 
 from .catalog import context_of, create_thread
 from .objects import MiddeskRun
@@ -80,18 +71,18 @@ def start(origin: RunRequest) -> Flow[Run]:
     The run is posted once. A thread of our own, or a look at the named one beforehand, is what lets a run be recognized
     whose answer was lost.
     """
-    body = wire.given(codec.unstructure(origin))
+    body = wire.drop_none(codec.unstructure(origin))
     if origin.thread_id is None:
         thread = yield from create_thread(**body)
         sought = _Sought(thread.id, origin.type, thread.created_at.replace(microsecond=0))  # some times are in seconds
         body = {"type": origin.type, "thread_id": thread.id}
-        yield Note(sought.parked())
+        yield Checkpoint(sought.parked())
     else:
         among = f"{NAME} thread {origin.thread_id}"  # two starts on one thread could not be told apart
-        yield Hold(among)
+        yield Lock(among)
         while True:
             sought = yield from _before(origin.thread_id, origin.type)
-            if (yield from wire.noted(sought.parked(), among, sum(_GRACE))):
+            if (yield from wire.checkpoint(sought.parked(), among, sum(_GRACE))):
                 break
     request = Request("POST", wire.path("runs"), json=body)
     try:
@@ -142,7 +133,7 @@ def _settled(lost: OutcomeUnknownError, sought: _Sought) -> Flow[Run]:
     found: Mapping[str, Run] = {}
     trouble = ""
     for seconds in _GRACE:
-        yield Pause(seconds)
+        yield Sleep(seconds)
         try:
             found, trouble = (yield from _look(sought)), ""
         except AgentRunsError as error:
@@ -151,10 +142,10 @@ def _settled(lost: OutcomeUnknownError, sought: _Sought) -> Flow[Run]:
                 break  # the client is closed, or cannot send
         if len(found) == 1:
             (only,) = found.values()
-            whose = yield from wire.claimed(only.id)
-            if whose is Verdict.OURS:
+            whose = yield from wire.claim_run(only.id)
+            if whose is Ownership.MINE:
                 return only
-            if whose is Verdict.THEIRS:
+            if whose is Ownership.OTHERS:
                 sought, found = evolve(sought, known=sought.known | {only.id}), {}
                 continue
             trouble = ", which may be that of another start that died before it heard an answer"

@@ -10,14 +10,10 @@ from typing import Any
 
 from attrs import frozen
 
-from agentruns import check, codec, wire
-from agentruns.errors import (
-    ConfigurationError,
-    ProtocolError,
-)
-from agentruns.model import (
-    RunRef,
-)
+from agentruns._values import check, codec
+from agentruns._values.run import RunRef
+from agentruns.dialects import wire
+from agentruns.errors import ConfigurationError, ProtocolError
 
 
 @frozen
@@ -53,7 +49,7 @@ def verify_webhook(body: bytes, signature: str, secret: str) -> WebhookEvent:
     The signature is the hex HMAC-SHA256 of the bytes as they came (build/secure-webhooks). Raise `ProtocolError` where
     it does not match, or the body is no event; `ConfigurationError` for a body that is no bytes.
     """
-    check.text("secret", secret)
+    check.non_empty_str("secret", secret)
     raw: Any = body
     if not isinstance(raw, bytes | bytearray):
         raise ConfigurationError(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentruns.model import Limit
+from agentruns._values.exchange import RateLimit
 
 from .config import (
     ANY_TOOL,
@@ -97,5 +97,5 @@ __all__ = [
 BASE_URL: Final = "https://api.narrative.io"
 TOKEN_VARIABLE: Final = "NARRATIVE_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "NARRATIVE_BASE_URL"
-BUDGET: Final[Limit | None] = None  # the knowledge base says that no limit is enforced
+BUDGET: Final[RateLimit | None] = None  # the knowledge base says that no limit is enforced
 Origin: Final = UserMessage

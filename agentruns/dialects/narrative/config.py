@@ -9,7 +9,7 @@ from typing import Any, Final
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
-from agentruns import check
+from agentruns._values import check
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools, ToolsLike
 
@@ -43,7 +43,7 @@ class Tool:
     name: str = field(validator=check.not_empty)
     description: str = field(validator=_text)
     input_schema: Mapping[str, Any] = field(validator=check.is_object)
-    strict: bool | None = field(default=None, validator=optional(check.is_flag))
+    strict: bool | None = field(default=None, validator=optional(check.is_boolean))
 
 
 _TOOLS: Final = check.sequence_of(Tool, "narrative.Tool(...), or what narrative.flat_tools(tools) makes of handlers")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from agentruns import check, codec, wire
-from agentruns.model import (
-    Flow,
-    Request,
-)
+from agentruns._values import check, codec
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request
+from agentruns.dialects import wire
 
 from .config import Config, given
 from .objects import Conversation, ConversationPage, Message, MessagePage
@@ -22,7 +21,7 @@ def create_conversation(
     for field, value in (("name", name), ("system_prompt", system_prompt)):
         check.text_or_none(field, value)
         check.utf8(field, value or "")
-    defaults = given(codec.plain(codec.unstructure(config), "Config"))
+    defaults = given(codec.to_jsonable(codec.unstructure(config), "Config"))
     body = {"name": name, "system_prompt": system_prompt, "defaults": defaults}
     # Creating twice leaves an empty conversation behind, which starts and costs nothing: safe to repeat.
     request = Request("POST", wire.path("agents", "conversations"), json=given(body), idempotent=True)

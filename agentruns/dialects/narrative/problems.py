@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from agentruns import wire
-from agentruns.model import (
-    Problem,
-    Response,
-)
+from agentruns._values.exchange import Problem, Response
+from agentruns.dialects import wire
 
 
 def problem(response: Response) -> Problem:
@@ -19,7 +16,7 @@ def problem(response: Response) -> Problem:
     page = wire.first_text(body, "type") or ""
     slug = page.rstrip("/").rpartition("/")[2] if page.startswith("https://") else None
     return Problem(
-        message=wire.first_text(body, "detail", "error_description", "title", "error") or wire.said(response),
+        message=wire.first_text(body, "detail", "error_description", "title", "error") or wire.body_excerpt(response),
         code=slug or wire.first_text(body, "error"),
         title=wire.first_text(body, "title"),
         docs_url=page if slug else None,

@@ -9,22 +9,12 @@ from uuid import UUID, uuid4, uuid5
 
 from attrs import Attribute, field, frozen
 
-from agentruns import check, codec, wire
+from agentruns._values import check, codec
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request, Response
+from agentruns._values.run import Action, Failure, JsonText, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
+from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError, ProtocolError
-from agentruns.model import (
-    Action,
-    Failure,
-    Flow,
-    JsonText,
-    Progress,
-    Request,
-    Response,
-    Run,
-    RunRef,
-    RunStatus,
-    ToolOutput,
-    Usage,
-)
 
 from .config import ToolChoice, given
 from .objects import NarrativeRun, RunFault
@@ -79,12 +69,12 @@ def _choice(_: object, __: object, value: Any) -> None:
 
 def _as_sent(name: str, value: Any) -> Mapping[str, Any]:
     """Return an option of a run as its request has it; raise `ConfigurationError` for what JSON cannot carry."""
-    return given(codec.plain(codec.unstructure(value or {}), f"UserMessage.{name}"))
+    return given(codec.to_jsonable(codec.unstructure(value or {}), f"UserMessage.{name}"))
 
 
 def _version(owner: object, _: Attribute[int | None], value: int | None) -> None:
     if value is not None:
-        check.whole(f"{type(owner).__name__}.expected_version", value, 0)
+        check.integer(f"{type(owner).__name__}.expected_version", value, 0)
 
 
 @frozen

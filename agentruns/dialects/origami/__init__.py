@@ -15,19 +15,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentruns.model import Limit
+from agentruns._values.exchange import RateLimit
 
 from .admission import SLOT_SECONDS
-from .catalog import (
-    archive_agent,
-    get_account,
-    get_agent,
-    get_credits,
-    get_table,
-    list_agents,
-    list_rows,
-    list_tables,
-)
+from .catalog import archive_agent, get_account, get_agent, get_credits, get_table, list_agents, list_rows, list_tables
 from .objects import (
     Account,
     Agent,
@@ -105,5 +96,5 @@ BASE_URL: Final = "https://origami.chat/api/v2"
 TOKEN_VARIABLE: Final = "ORIGAMI_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "ORIGAMI_BASE_URL"
 KEY_SECONDS: Final = 24 * 3600.0  # how long an Idempotency-Key is remembered (openapi-v2.yaml)
-BUDGET: Final = Limit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
+BUDGET: Final = RateLimit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
 Origin: Final = Prompt

@@ -22,7 +22,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from agentruns import wire
+from agentruns._values.commands import Checkpoint, Flow, Sleep
+from agentruns._values.exchange import Request, Response
+from agentruns._values.run import Run, RunRef
+from agentruns.dialects import wire
 from agentruns.errors import (
     AgentRunsError,
     APIError,
@@ -32,7 +35,6 @@ from agentruns.errors import (
     RateLimitedError,
     ServerError,
 )
-from agentruns.model import Flow, Note, Pause, Request, Response, Run, RunRef
 
 from .catalog import get_agent, list_agents
 from .objects import Agent, RunSummary
@@ -84,13 +86,13 @@ def admit(intent: Intent, number: int = 0) -> Flow[Run]:
             raise refused
         if is_replay(refused.response):  # an old refusal, which says nothing of today
             number += 1
-            yield Note({"attempt": number})
+            yield Checkpoint({"attempt": number})
         elif refused.code == _NO_SLOT:
             wait = _SLOT_WAIT if refused.retry_after is None else max(refused.retry_after, _LEAST_WAIT)
             if wait > slot_left:
                 raise refused
             slot_left -= wait
-            yield Pause(wait)
+            yield Sleep(wait)
         elif refused.code == _BUSY and busy_left > 0:
             busy_left = yield from _wait_for_agent(intent, refused, busy_left)
         else:
@@ -103,7 +105,7 @@ def _wait_for_agent(intent: Intent, refused: APIError, left: float) -> Flow[floa
     while left > 0:
         wait = min(left, _BUSY_WAIT)
         left -= wait
-        yield Pause(wait)
+        yield Sleep(wait)
         if busy is None:
             return left
         try:
@@ -146,7 +148,7 @@ def _attempt(intent: Intent, number: int) -> Flow[Run]:
         code = reason.code if isinstance(reason, APIError) else None
         if isinstance(error, OutcomeUnknownError) and isinstance(reason, ServerError) and code:
             forgotten, since = error, _begun(reason.response)
-            yield Note({"attempt": number, "forgotten": True, "since": since and since.isoformat()})
+            yield Checkpoint({"attempt": number, "forgotten": True, "since": since and since.isoformat()})
         if forgotten is not None and (error is forgotten or (code == _BUSY and fresh)):
             started = yield from _look(intent, forgotten, since)
             if started is not None:
@@ -162,7 +164,7 @@ def _attempt(intent: Intent, number: int) -> Flow[Run]:
             waits = limited
         else:
             raise error
-        yield Pause(_next(waits, reason))
+        yield Sleep(_next(waits, reason))
 
 
 def _next(waits: Iterator[float], reason: BaseException) -> float:

@@ -7,9 +7,11 @@ from typing import Any
 
 from attrs import frozen
 
-from agentruns import codec, wire
+from agentruns._values import codec
+from agentruns._values.commands import Flow, T
+from agentruns._values.exchange import Request, Response
+from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError, NotFoundError, OutcomeUnknownError, ProtocolError
-from agentruns.model import Flow, Request, Response, T
 
 from .objects import Account, Agent, AgentPage, Archived, Balance, Deleted, Row, RowPage, Table, TablePage
 from .reading import Listed, paging
@@ -17,7 +19,7 @@ from .reading import Listed, paging
 
 def list_agents(*, search: str | None = None, cursor: str | None = None, limit: int = 50) -> Flow[AgentPage]:
     """List the agents that the API made; *search* is part of a name (reference/list-agents)."""
-    params = paging(cursor, limit) | wire.given({"search": search})
+    params = paging(cursor, limit) | wire.drop_none({"search": search})
     response = yield Request("GET", "/agents", params=params)
     seen = wire.read(response, _Agents)
     return AgentPage(_either(seen.items, seen.agents, response), seen.cursor)
@@ -47,7 +49,9 @@ def archive_agent(id: str) -> Flow[Archived]:  # noqa: A002
 
 def list_tables(agent_id: str, *, include: str | None = None) -> Flow[TablePage]:
     """List every table that an agent can reach; `include="stats"` adds economics (reference/list-agent-tables)."""
-    response = yield Request("GET", wire.path("agents", agent_id, "tables"), params=wire.given({"include": include}))
+    response = yield Request(
+        "GET", wire.path("agents", agent_id, "tables"), params=wire.drop_none({"include": include})
+    )
     seen = wire.read(response, _Tables)
     return TablePage(_either(seen.items, seen.tables, response), seen.workspace_id)
 
@@ -58,7 +62,9 @@ def get_table(id: str, *, include: str | None = None) -> Flow[Table]:  # noqa: A
 
     Cells may go on filling after the run that made them is over: until `cells.running` is 0, empty is not "not found".
     """
-    return wire.read((yield Request("GET", wire.path("tables", id), params=wire.given({"include": include}))), Table)
+    return wire.read(
+        (yield Request("GET", wire.path("tables", id), params=wire.drop_none({"include": include}))), Table
+    )
 
 
 def list_rows(
@@ -86,7 +92,7 @@ def list_rows(
         "defaults": None if defaults is None else str(defaults).lower(),
     }
     path = wire.path("tables", table_id, "rows")
-    response = yield Request("GET", path, params=paging(cursor, limit, 200) | wire.given(options))
+    response = yield Request("GET", path, params=paging(cursor, limit, 200) | wire.drop_none(options))
     if cells == "flat":
         flat = wire.read(response, _FlatRows)
         return RowPage(tuple(map(Row, flat.items)), flat.cursor, flat.total)
@@ -136,4 +142,4 @@ def _either(items: tuple[T, ...] | None, older: tuple[T, ...] | None, response: 
 
 
 def _as_text(value: Any, what: str) -> str | None:
-    return None if value is None else codec.encode(codec.plain(value, what)).decode()
+    return None if value is None else codec.encode(codec.to_jsonable(value, what)).decode()

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
-from agentruns.codec import CamelCase
+from agentruns._values.codec import CamelCase
 
 # Tables (reference/get-table) -----------------------------------------------------------------------------------------
 

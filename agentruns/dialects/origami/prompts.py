@@ -10,9 +10,11 @@ from uuid import UUID, uuid4, uuid5
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
-from agentruns import check, codec, wire
+from agentruns._values import check, codec
+from agentruns._values.commands import Flow
+from agentruns._values.run import Action, Run, ToolOutput
+from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
-from agentruns.model import Action, Flow, Run, ToolOutput
 
 from .admission import Intent, admit, readmit
 from .reading import CONTINUE
@@ -113,9 +115,9 @@ def recover(origin: Prompt, note: Mapping[str, Any]) -> Flow[Run]:
 
 
 def _intent(origin: Prompt) -> Intent:
-    lists = codec.plain({"focusTableIds": origin.focus_table_ids, "attachments": origin.attachments}, "Prompt")
+    lists = codec.to_jsonable({"focusTableIds": origin.focus_table_ids, "attachments": origin.attachments}, "Prompt")
     body = {
-        **wire.given({"prompt": origin.prompt, "name": origin.name, "model": origin.model}),
+        **wire.drop_none({"prompt": origin.prompt, "name": origin.name, "model": origin.model}),
         **{name: value for name, value in lists.items() if value},
     }
     return Intent(body, origin.idempotency_key, origin.agent_id, origin.busy_wait)
@@ -139,7 +141,7 @@ def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
             f"the answers to run {run.id} make a prompt of {len(prompt)} characters; it may have {LONGEST_PROMPT}"
         )
     agent_path(run.ref.parent)
-    body = wire.given({"prompt": prompt, "model": wire.first_text(run.raw, "model")})
+    body = wire.drop_none({"prompt": prompt, "model": wire.first_text(run.raw, "model")})
     return (yield from admit(Intent(body, str(uuid5(_RESUMES, run.id)), run.ref.parent, answers=run.id)))
 
 

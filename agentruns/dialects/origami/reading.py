@@ -9,19 +9,11 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from agentruns import check, codec, wire
+from agentruns._values import check, codec
+from agentruns._values.exchange import Problem, Response
+from agentruns._values.run import Action, Failure, JsonText, Progress, Run, RunRef, RunStatus
+from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
-from agentruns.model import (
-    Action,
-    Failure,
-    JsonText,
-    Problem,
-    Progress,
-    Response,
-    Run,
-    RunRef,
-    RunStatus,
-)
 
 from .objects import OrigamiRun, PendingQuestion, RunSummary
 
@@ -162,7 +154,7 @@ class Listed(codec.CamelCase):
 
 def paging(cursor: str | None, limit: int, most: int = 100) -> dict[str, str]:
     """Return the parameters of one page; an API from before cursors does not know `limit` and gives 50."""
-    check.whole("limit", limit, 1)
+    check.integer("limit", limit, 1)
     if limit > most:
         raise ConfigurationError(f"limit is {limit}; a page has {most} entries at most")
     if cursor is None:
@@ -186,7 +178,7 @@ def problem(response: Response) -> Problem:
     handoff = body.get("handoff")
     links = {**(handoff if isinstance(handoff, Mapping) else {}), "topUpUrl": body.get("topUpUrl")}
     return Problem(
-        message=(wire.first_text(body, "error", "message") or wire.said(response)) + named,
+        message=(wire.first_text(body, "error", "message") or wire.body_excerpt(response)) + named,
         code=wire.first_text(body, "code"),
         docs_url=wire.first_text(links, "url", "topUpUrl"),
         request_id=response.headers.get("x-request-id"),

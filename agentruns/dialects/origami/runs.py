@@ -8,9 +8,12 @@ from uuid import UUID, uuid5
 
 from attrs import frozen
 
-from agentruns import codec, wire
+from agentruns._values import codec
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, Request, Response
+from agentruns._values.run import Page, Run, RunRef
+from agentruns.dialects import wire
 from agentruns.errors import APIError, ConfigurationError, ConflictError, ProtocolError
-from agentruns.model import Flow, Page, Problem, Request, Response, Run, RunRef
 
 from .objects import RunSummary
 from .reading import Listed, as_run, paging, run_of

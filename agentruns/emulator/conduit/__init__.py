@@ -5,17 +5,10 @@ Comments name the page of a rule, such as agents/list-runs.
 
 from __future__ import annotations
 
-from agentruns.emulator.conduit.api import Conduit
-from agentruns.emulator.conduit.options import ConduitOptions
-from agentruns.emulator.conduit.rows import (
-    ConduitAgent,
-    ConduitEscalation,
-    ConduitMessage,
-    ConduitTrigger,
-    ConduitUser,
-    ConduitWorkspace,
-)
-from agentruns.emulator.conduit.runs import ConduitRun
+from .api import Conduit
+from .options import ConduitOptions
+from .rows import ConduitAgent, ConduitEscalation, ConduitMessage, ConduitTrigger, ConduitUser, ConduitWorkspace
+from .runs import ConduitRun
 
 __all__ = [
     "Conduit",

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from agentruns.emulator.conduit.budget import Budget
-from agentruns.emulator.conduit.errors import bad_request, forbidden, not_found, too_many
-from agentruns.emulator.conduit.rows import ConduitAgent, ConduitEscalation, ConduitMessage, ConduitWorkspace
-from agentruns.emulator.conduit.state import State
 from agentruns.emulator.vendor import Request
+
+from .budget import Budget
+from .errors import bad_request, forbidden, not_found, too_many
+from .rows import ConduitAgent, ConduitEscalation, ConduitMessage, ConduitWorkspace
+from .state import State
 
 _ID: Final = re.compile(r"[a-z0-9]+")
 RATE_LIMITED: Final = "rate-limited"

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Self
 
-from agentruns.emulator.conduit.access import RATE_LIMITED, Access
-from agentruns.emulator.conduit.bodies import NewAgentBody, TriggerBody
-from agentruns.emulator.conduit.endpoints import RUN_NOT_FOUND, Endpoints
-from agentruns.emulator.conduit.errors import RefusedError, forbidden
-from agentruns.emulator.conduit.options import ConduitOptions
-from agentruns.emulator.conduit.roster import Roster
-from agentruns.emulator.conduit.rows import (
-    ConduitAgent,
-    ConduitEscalation,
-    ConduitMessage,
-    ConduitTrigger,
-    ConduitWorkspace,
-    Mode,
-)
-from agentruns.emulator.conduit.runs import ConduitRun, RunWriter
-from agentruns.emulator.conduit.state import FOREIGN_RUN, NO_RUN, NOT_DISPATCHED, TWO_RUNS, State
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Turn
 from agentruns.emulator.vendor import Reply, Request, Route, Stage, Vendor, make_options
+
+from .access import RATE_LIMITED, Access
+from .bodies import NewAgentBody, TriggerBody
+from .endpoints import RUN_NOT_FOUND, Endpoints
+from .errors import RefusedError, forbidden
+from .options import ConduitOptions
+from .roster import Roster
+from .rows import ConduitAgent, ConduitEscalation, ConduitMessage, ConduitTrigger, ConduitWorkspace, Mode
+from .runs import ConduitRun, RunWriter
+from .state import FOREIGN_RUN, NO_RUN, NOT_DISPATCHED, TWO_RUNS, State
 
 _DISPATCH = ("POST", "/v1/agents/*/run")
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from agentruns.emulator.conduit.errors import bad_request
-from agentruns.emulator.conduit.rows import Mode, Review
+from .errors import bad_request
+from .rows import Mode, Review
 
 _B = TypeVar("_B", bound=Struct)
 _Text: TypeAlias = Annotated[str, Meta(min_length=1)]

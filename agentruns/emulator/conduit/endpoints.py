@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, get_args
 
-from agentruns.emulator.conduit.access import Access
-from agentruns.emulator.conduit.bodies import (
-    AgentBody,
-    AssignBody,
-    DispatchBody,
-    NewAgentBody,
-    ResolveBody,
-    SendBody,
-    decode,
-)
-from agentruns.emulator.conduit.errors import RefusedError, not_found
-from agentruns.emulator.conduit.paging import Row, choice, page
-from agentruns.emulator.conduit.roster import Roster
-from agentruns.emulator.conduit.rows import ConduitEscalation, EscalationStatus, Object
-from agentruns.emulator.conduit.runs import PHASES, RunWriter
-from agentruns.emulator.conduit.state import State
 from agentruns.emulator.vendor import Reply, Request, Route
+
+from .access import Access
+from .bodies import AgentBody, AssignBody, DispatchBody, NewAgentBody, ResolveBody, SendBody, decode
+from .errors import RefusedError, not_found
+from .paging import Row, choice, page
+from .roster import Roster
+from .rows import ConduitEscalation, EscalationStatus, Object
+from .runs import PHASES, RunWriter
+from .state import State
 
 RUN_NOT_FOUND = "run-not-found"
 

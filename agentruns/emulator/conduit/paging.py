@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
-from agentruns.emulator.conduit.errors import RefusedError, bad_request
-from agentruns.emulator.conduit.options import Cursors
-from agentruns.emulator.conduit.rows import Object
 from agentruns.emulator.vendor import Request
+
+from .errors import RefusedError, bad_request
+from .options import Cursors
+from .rows import Object
 
 _MOST: Final = 100
 _DEFAULT: Final = 20

@@ -9,9 +9,9 @@ import attrs
 import msgspec
 from msgspec import UNSET
 
-from agentruns.emulator.conduit.bodies import AgentBody, NewAgentBody, TriggerBody
-from agentruns.emulator.conduit.rows import ConduitAgent, ConduitTrigger, ConduitUser, ConduitWorkspace, Object
-from agentruns.emulator.conduit.state import State
+from .bodies import AgentBody, NewAgentBody, TriggerBody
+from .rows import ConduitAgent, ConduitTrigger, ConduitUser, ConduitWorkspace, Object
+from .state import State
 
 
 class Roster:

@@ -11,11 +11,12 @@ import attrs
 import msgspec
 from attrs import frozen
 
-from agentruns.emulator.conduit.options import ConduitOptions
-from agentruns.emulator.conduit.rows import Object
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Call, Turn
 from agentruns.emulator.vendor import Stage
+
+from .options import ConduitOptions
+from .rows import Object
 
 Phase: TypeAlias = Literal["accepted", "running", "completed", "failed"]
 

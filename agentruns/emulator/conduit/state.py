@@ -8,22 +8,15 @@ from typing import Final
 
 import attrs
 
-from agentruns.emulator.conduit.bodies import DispatchBody
-from agentruns.emulator.conduit.errors import bad_request, not_found
-from agentruns.emulator.conduit.options import ConduitOptions
-from agentruns.emulator.conduit.rows import (
-    ConduitAgent,
-    ConduitEscalation,
-    ConduitMessage,
-    ConduitTrigger,
-    ConduitWorkspace,
-    Object,
-    Review,
-)
-from agentruns.emulator.conduit.runs import ConduitRun, as_text, escalates, reason
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Prompt, Turn
 from agentruns.emulator.vendor import Stage
+
+from .bodies import DispatchBody
+from .errors import bad_request, not_found
+from .options import ConduitOptions
+from .rows import ConduitAgent, ConduitEscalation, ConduitMessage, ConduitTrigger, ConduitWorkspace, Object, Review
+from .runs import ConduitRun, as_text, escalates, reason
 
 NO_RUN: Final = "no-run"
 TWO_RUNS: Final = "two-runs"

@@ -6,8 +6,8 @@ and an option makes the other reading.
 
 from __future__ import annotations
 
-from agentruns.emulator.middesk.api import Middesk, MiddeskOptions
-from agentruns.emulator.middesk.rows import Feedback, Interrupt, Run, Segment, Step, Thread
-from agentruns.emulator.middesk.webhooks import Delivery
+from .api import Middesk, MiddeskOptions
+from .rows import Feedback, Interrupt, Run, Segment, Step, Thread
+from .webhooks import Delivery
 
 __all__ = ["Delivery", "Feedback", "Interrupt", "Middesk", "MiddeskOptions", "Run", "Segment", "Step", "Thread"]

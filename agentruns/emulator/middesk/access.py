@@ -10,8 +10,9 @@ from typing import Literal, TypeAlias
 
 from attrs import define, field
 
-from agentruns.emulator.middesk.rows import Caller, Object
 from agentruns.emulator.vendor import Request
+
+from .rows import Caller, Object
 
 Requester: TypeAlias = Literal["account", "user", "system"]
 """Who starts runs: the account of an API key, a user in a session, or the system itself."""

@@ -9,24 +9,16 @@ from typing import ClassVar, Literal, Self, TypeAlias, TypeVar
 
 from attrs import field, frozen, validators
 
-from agentruns.emulator.middesk.access import Limiter, Requester, caller, key_of
-from agentruns.emulator.middesk.bodies import feedback_body, page_of, resume_body, start_body, webhook_body
-from agentruns.emulator.middesk.errors import (
-    BAD_KEY,
-    FEATURE_OFF,
-    PLANTS,
-    STREAM_PLANTS,
-    TOO_MANY,
-    RefusedError,
-    not_found,
-    planted,
-)
-from agentruns.emulator.middesk.rows import Caller, Feedback, Object, Run, Style, Thread
-from agentruns.emulator.middesk.state import Rules, State
-from agentruns.emulator.middesk.stream import Feed, Flavour
-from agentruns.emulator.middesk.webhooks import EVENTS, Delivery, Subscription, events_of, signed
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Reply, Request, Route, Stage, Vendor, make_options
+
+from .access import Limiter, Requester, caller, key_of
+from .bodies import feedback_body, page_of, resume_body, start_body, webhook_body
+from .errors import BAD_KEY, FEATURE_OFF, PLANTS, STREAM_PLANTS, TOO_MANY, RefusedError, not_found, planted
+from .rows import Caller, Feedback, Object, Run, Style, Thread
+from .state import Rules, State
+from .stream import Feed, Flavour
+from .webhooks import EVENTS, Delivery, Subscription, events_of, signed
 
 Absent: TypeAlias = Literal["null", "omit", "random"]
 """How optional fields are written that are null, or an empty list."""

@@ -9,8 +9,9 @@ from typing import Literal
 import msgspec
 from attrs import frozen
 
-from agentruns.emulator.middesk.errors import NO_CONTEXT, RefusedError, invalid
 from agentruns.emulator.schema import JSON
+
+from .errors import NO_CONTEXT, RefusedError, invalid
 
 _LONGEST_COMMENT = 5000
 

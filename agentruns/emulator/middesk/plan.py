@@ -8,10 +8,11 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from attrs import field, frozen, validators
 
-from agentruns.emulator.middesk.rows import FOREVER, Interrupt, Object, Resolution, Segment, Step
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Call, Output, Prompt, Turn
 from agentruns.emulator.vendor import Ids
+
+from .rows import FOREVER, Interrupt, Object, Resolution, Segment, Step
 
 Mode: TypeAlias = Literal["manual", "auto_approve", "skip"]
 """What an account does with interrupts (work-with-agents/interrupt-policy)."""

@@ -12,9 +12,10 @@ from typing import Literal, TypeAlias
 import attrs
 from attrs import frozen
 
-from agentruns.emulator.middesk.bodies import Context
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Turn
+
+from .bodies import Context
 
 Object: TypeAlias = dict[str, JSON]
 Resolution: TypeAlias = Literal["auto_approve", "skip"]

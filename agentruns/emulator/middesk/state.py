@@ -8,21 +8,14 @@ from collections.abc import Callable, Mapping
 import attrs
 from attrs import field, frozen, validators
 
-from agentruns.emulator.middesk.bodies import Context, FeedbackBody, ResumeBody, StartBody
-from agentruns.emulator.middesk.errors import (
-    IN_AUDIT,
-    NO_CONTEXT,
-    NOT_INTERRUPTED,
-    NOT_PENDING,
-    RefusedError,
-    invalid,
-    not_found,
-)
-from agentruns.emulator.middesk.plan import ORCHESTRATOR, Planner, PlanRules, outputs, reviewer
-from agentruns.emulator.middesk.rows import Agent, Caller, Feedback, Interrupt, Run, Thread, ids_of
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Prompt, Turn
 from agentruns.emulator.vendor import Stage
+
+from .bodies import Context, FeedbackBody, ResumeBody, StartBody
+from .errors import IN_AUDIT, NO_CONTEXT, NOT_INTERRUPTED, NOT_PENDING, RefusedError, invalid, not_found
+from .plan import ORCHESTRATOR, Planner, PlanRules, outputs, reviewer
+from .rows import Agent, Caller, Feedback, Interrupt, Run, Thread, ids_of
 
 _MOST_SEGMENTS = 1000  # of one run: a script that only asks, under a policy that only answers, has no other end
 

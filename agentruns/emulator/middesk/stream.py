@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import msgspec
 from attrs import define, frozen
 
-from agentruns.emulator.middesk.rows import Object, Run, Style
+from .rows import Object, Run, Style
 
 Flavour: TypeAlias = Literal["middesk", "ag-ui"]
 """Middesk's pages have the type in the `event:` line and the run as `run_id`; AG-UI has `type` and `runId` inside.

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from attrs import field, frozen
 
-from agentruns.emulator.middesk.rows import Caller, Object, Run, Style
+from .rows import Caller, Object, Run, Style
 
 EVENTS: Final = ("run.created", "run.interrupted", "run.completed")
 _LEFT_OUT: Final = frozenset({"thread_id", "agent", "requester", "output"})  # not in the sample of the page

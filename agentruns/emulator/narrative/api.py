@@ -10,11 +10,12 @@ from typing import ClassVar, Literal, Self
 
 from attrs import field, frozen, validators
 
-from agentruns.emulator.narrative.bodies import CreateBody, StartBody, decode
-from agentruns.emulator.narrative.errors import PROBLEMS, ProblemError, bad_request, planted
-from agentruns.emulator.narrative.rows import NULLABLE, Absent, Caller, Conversation, Message, Object, Run
-from agentruns.emulator.narrative.state import Rules, State
 from agentruns.emulator.vendor import Reply, Request, Route, Stage, Vendor, make_options
+
+from .bodies import CreateBody, StartBody, decode
+from .errors import PROBLEMS, ProblemError, bad_request, planted
+from .rows import NULLABLE, Absent, Caller, Conversation, Message, Object, Run
+from .state import Rules, State
 
 _bool = validators.instance_of(bool)
 _PERMISSIONS = frozenset({"read", "write"})

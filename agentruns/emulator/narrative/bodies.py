@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeAlias, TypeVar, cast
 import msgspec
 from msgspec import Meta, Struct
 
-from agentruns.emulator.narrative.errors import bad_request
 from agentruns.emulator.schema import JSON
+
+from .errors import bad_request
 
 _B = TypeVar("_B", "CreateBody", "StartBody")
 _Count: TypeAlias = Annotated[int, Meta(ge=1)]

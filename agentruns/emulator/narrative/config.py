@@ -10,10 +10,11 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from attrs import frozen
 
-from agentruns.emulator.narrative.bodies import Config, SpecificTool, ToolBody, ToolChoice
-from agentruns.emulator.narrative.errors import bad_request, problem
 from agentruns.emulator.schema import JSON, example, misfit
 from agentruns.emulator.script import Call, Tool
+
+from .bodies import Config, SpecificTool, ToolBody, ToolChoice
+from .errors import bad_request, problem
 
 Revision: TypeAlias = Literal["A", "B"]
 """The pages exist in two states: A declares client_tools under aliases, B declares tools by bare names."""

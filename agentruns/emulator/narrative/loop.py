@@ -8,12 +8,13 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from attrs import frozen
 
-from agentruns.emulator.narrative.bodies import Config
-from agentruns.emulator.narrative.config import ModelError, Resolved, Revision, resolve
-from agentruns.emulator.narrative.errors import RUN_ERRORS, run_error
 from agentruns.emulator.schema import JSON, misfit
 from agentruns.emulator.script import Turn
 from agentruns.emulator.vendor import Ids
+
+from .bodies import Config
+from .config import ModelError, Resolved, Revision, resolve
+from .errors import RUN_ERRORS, run_error
 
 Role: TypeAlias = Literal["user", "assistant", "tool"]
 End: TypeAlias = Literal["completed", "requires_action", "failed"]

@@ -9,10 +9,11 @@ from typing import Literal, TypeAlias
 import attrs
 from attrs import field, frozen
 
-from agentruns.emulator.narrative.bodies import Config, ToolChoice, builtins
-from agentruns.emulator.narrative.loop import Blocks, Draft, Outcome, Role
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Turn
+
+from .bodies import Config, ToolChoice, builtins
+from .loop import Blocks, Draft, Outcome, Role
 
 Stamp: TypeAlias = Callable[[float], str]
 """Writes a second of the emulator's clock as a timestamp."""

@@ -8,29 +8,15 @@ from collections.abc import Mapping
 import attrs
 from attrs import field, frozen, validators
 
-from agentruns.emulator.narrative.bodies import (
-    Config,
-    CreateBody,
-    StartBody,
-    ToolOutputs,
-    UserMessage,
-    result_blocks,
-)
-from agentruns.emulator.narrative.config import (
-    Revision,
-    check,
-    check_choice,
-    check_discovery,
-    complete,
-    for_prompt,
-    merged,
-)
-from agentruns.emulator.narrative.errors import bad_request, problem, run_error
-from agentruns.emulator.narrative.loop import Blocks, Draft, Loop, Outcome
-from agentruns.emulator.narrative.rows import Caller, Conversation, Message, Run
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Output, Prompt
 from agentruns.emulator.vendor import Stage
+
+from .bodies import Config, CreateBody, StartBody, ToolOutputs, UserMessage, result_blocks
+from .config import Revision, check, check_choice, check_discovery, complete, for_prompt, merged
+from .errors import bad_request, problem, run_error
+from .loop import Blocks, Draft, Loop, Outcome
+from .rows import Caller, Conversation, Message, Run
 
 
 @frozen(kw_only=True)

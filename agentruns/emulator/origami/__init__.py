@@ -6,8 +6,8 @@ silent or disagree, an option chooses, and the docstring of the code says so.
 
 from __future__ import annotations
 
-from agentruns.emulator.origami.api import Origami
-from agentruns.emulator.origami.options import OrigamiOptions
-from agentruns.emulator.origami.records import OrigamiAgent, OrigamiColumn, OrigamiLead, OrigamiRun, OrigamiTable
+from .api import Origami
+from .options import OrigamiOptions
+from .records import OrigamiAgent, OrigamiColumn, OrigamiLead, OrigamiRun, OrigamiTable
 
 __all__ = ["Origami", "OrigamiAgent", "OrigamiColumn", "OrigamiLead", "OrigamiOptions", "OrigamiRun", "OrigamiTable"]

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
-from agentruns.emulator.origami.bodies import CreateBody, DocumentAttachment, RunBody
-from agentruns.emulator.origami.errors import ApiError
-from agentruns.emulator.origami.records import OrigamiAgent, OrigamiRun
-from agentruns.emulator.origami.state import State
 from agentruns.emulator.schema import JSON
+
+from .bodies import CreateBody, DocumentAttachment, RunBody
+from .errors import ApiError
+from .records import OrigamiAgent, OrigamiRun
+from .state import State
 
 
 @frozen

@@ -9,19 +9,20 @@ from typing import ClassVar, Final, Self
 
 import attrs
 
-from agentruns.emulator.origami.admission import Door
-from agentruns.emulator.origami.bodies import CreateBody, RunBody, decode, is_uuid
-from agentruns.emulator.origami.building import COLUMNS, added, new_table
-from agentruns.emulator.origami.errors import ADMISSION, BEFORE_HANDLERS, CODES, ApiError, Object, code_of, invalid
-from agentruns.emulator.origami.idempotency import Keys
-from agentruns.emulator.origami.limits import Budget
-from agentruns.emulator.origami.options import OrigamiOptions
-from agentruns.emulator.origami.records import OrigamiAgent, OrigamiRun, OrigamiTable
-from agentruns.emulator.origami.state import State
-from agentruns.emulator.origami.tables_api import TableReads, included
-from agentruns.emulator.origami.wire import Pen, number
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Reply, Request, Route, Stage, Vendor, make_options
+
+from .admission import Door
+from .bodies import CreateBody, RunBody, decode, is_uuid
+from .building import COLUMNS, added, new_table
+from .errors import ADMISSION, BEFORE_HANDLERS, CODES, ApiError, Object, code_of, invalid
+from .idempotency import Keys
+from .limits import Budget
+from .options import OrigamiOptions
+from .records import OrigamiAgent, OrigamiRun, OrigamiTable
+from .state import State
+from .tables_api import TableReads, included
+from .wire import Pen, number
 
 CANCEL_LOST: Final = "CANCEL_LOST"
 ADMITTED_500: Final = "ADMITTED_500"

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from agentruns.emulator.origami.errors import invalid
-from agentruns.emulator.origami.options import LITE
+from .errors import invalid
+from .options import LITE
 
 _B = TypeVar("_B", bound=Struct)
 

@@ -9,11 +9,12 @@ from typing import Final, TypeVar
 
 import attrs
 
-from agentruns.emulator.origami.errors import Object
-from agentruns.emulator.origami.records import OrigamiColumn, OrigamiLead, OrigamiTable
-from agentruns.emulator.origami.work import Deed
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Ids
+
+from .errors import Object
+from .records import OrigamiColumn, OrigamiLead, OrigamiTable
+from .work import Deed
 
 COLUMNS: Final[tuple[JSON, ...]] = ("Company", "Website", {"name": "Email", "kind": "enrichment"})
 _INVENTED: Final = 3

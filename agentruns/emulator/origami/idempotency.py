@@ -9,8 +9,9 @@ from typing import Final
 import attrs
 from attrs import frozen
 
-from agentruns.emulator.origami.errors import ApiError, invalid
 from agentruns.emulator.vendor import Reply, Request
+
+from .errors import ApiError, invalid
 
 HEADER: Final = "Idempotency-Key"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")

@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import define, field
 
-from agentruns.emulator.origami.errors import ApiError
+from .errors import ApiError
 
 _MINUTE: Final = 60.0
 _USUAL: Final = 100  # requests a minute of one organization

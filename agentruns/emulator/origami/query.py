@@ -9,9 +9,10 @@ from typing import Final, cast
 
 import msgspec
 
-from agentruns.emulator.origami.errors import ApiError, Object
-from agentruns.emulator.origami.records import OrigamiColumn, OrigamiLead, OrigamiTable
 from agentruns.emulator.schema import JSON
+
+from .errors import ApiError, Object
+from .records import OrigamiColumn, OrigamiLead, OrigamiTable
 
 
 def _number(value: JSON) -> float | None:

@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
-from agentruns.emulator.origami.errors import Object
-from agentruns.emulator.origami.work import Ending, Work
 from agentruns.emulator.schema import JSON
+
+from .errors import Object
+from .work import Ending, Work
 
 State: TypeAlias = Literal["running", "errored", "settled"]
 """How the background cells of a row stand."""

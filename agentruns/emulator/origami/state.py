@@ -10,15 +10,16 @@ from typing import Final
 
 import attrs
 
-from agentruns.emulator.origami.bodies import RunBody, TableAttachment
-from agentruns.emulator.origami.building import changed, new_table, settling
-from agentruns.emulator.origami.errors import ApiError, Object
-from agentruns.emulator.origami.options import OrigamiOptions
-from agentruns.emulator.origami.records import OrigamiAgent, OrigamiRun, OrigamiTable
-from agentruns.emulator.origami.work import ACTIONS, Deed, Ending, default_agent, work
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Prompt
 from agentruns.emulator.vendor import Stage
+
+from .bodies import RunBody, TableAttachment
+from .building import changed, new_table, settling
+from .errors import ApiError, Object
+from .options import OrigamiOptions
+from .records import OrigamiAgent, OrigamiRun, OrigamiTable
+from .work import ACTIONS, Deed, Ending, default_agent, work
 
 _NAME: Final = 80
 _RECENT: Final = 200

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from agentruns.emulator.origami.errors import Object
-from agentruns.emulator.origami.records import OrigamiColumn, OrigamiTable
 from agentruns.emulator.schema import JSON
+
+from .errors import Object
+from .records import OrigamiColumn, OrigamiTable
 
 _PER_SEARCH: Final = 10  # leads that one more search would bring
 

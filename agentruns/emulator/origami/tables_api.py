@@ -7,14 +7,15 @@ from typing import Final
 
 from attrs import frozen
 
-from agentruns.emulator.origami.errors import invalid
-from agentruns.emulator.origami.lists import Page
-from agentruns.emulator.origami.query import csv_of, flat, selected
-from agentruns.emulator.origami.records import OrigamiLead, OrigamiTable
-from agentruns.emulator.origami.state import State
-from agentruns.emulator.origami.wire import Pen
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Reply, Request
+
+from .errors import invalid
+from .lists import Page
+from .query import csv_of, flat, selected
+from .records import OrigamiLead, OrigamiTable
+from .state import State
+from .wire import Pen
 
 _CHOICES: Final = {"cells": {"flat"}, "format": {"csv"}, "defaults": {"true", "false"}}
 _MOST_ROWS: Final = 200

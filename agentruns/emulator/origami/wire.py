@@ -9,14 +9,15 @@ from typing import Final, TypeVar
 
 from attrs import frozen
 
-from agentruns.emulator.origami.errors import Object
-from agentruns.emulator.origami.lists import Page, after_cursor, by_number
-from agentruns.emulator.origami.options import OrigamiOptions
-from agentruns.emulator.origami.records import OrigamiAgent, OrigamiColumn, OrigamiLead, OrigamiRun, OrigamiTable
-from agentruns.emulator.origami.stats import column_stats, table_stats
-from agentruns.emulator.origami.work import Ending
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Stage
+
+from .errors import Object
+from .lists import Page, after_cursor, by_number
+from .options import OrigamiOptions
+from .records import OrigamiAgent, OrigamiColumn, OrigamiLead, OrigamiRun, OrigamiTable
+from .stats import column_stats, table_stats
+from .work import Ending
 
 _T = TypeVar("_T")
 

@@ -8,9 +8,10 @@ from typing import Final
 
 from attrs import frozen
 
-from agentruns.emulator.origami.errors import Object
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.script import Call, Prompt, Turn
+
+from .errors import Object
 
 ACTIONS: Final = frozenset({
     "table_created",

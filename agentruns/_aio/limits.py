@@ -1,0 +1,122 @@
+"""
+How many exchanges are under way at once, and for how long: bounds that cost nothing while they are kept.
+
+anyio's and asyncio's own would do, but for their price: a limiter and a timeout cost a tenth of a poll each, and a
+semaphore with 50,000 waiters stalls the loop for seconds when they are cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final, TypeAlias
+
+TOO_LONG: Final = "it took too long"
+
+
+class ConcurrencyLimit:
+    """Let so many through at once; who comes later waits in line."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._line: deque[asyncio.Future[bool]] = deque()
+
+    def try_enter(self) -> bool:
+        """Take a place, if one is free."""
+        if self._free <= 0:
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self) -> bool:
+        """Wait for a place; False if the gate was closed meanwhile. A wait that is cancelled takes none."""
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.result():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the place to who waits longest."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():  # else it was given up
+                turn.set_result(True)
+                return
+        self._free += 1
+
+    def close(self) -> None:
+        """Send away who waits."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(False)
+
+
+Cuttable: TypeAlias = asyncio.Task[Any]
+"""The task of an exchange, which has no other exchange at the same time."""
+
+
+class ExchangeTimeouts:
+    """
+    Cut off exchanges that take longer than *seconds*, with one timer for all: the first to begin is the first to end.
+
+    Cutting off means cancelling the task. It is told from a cancellation that came from outside as `asyncio.timeout`
+    does, by the task's own count.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._under_way: dict[Cuttable, tuple[float, int]] = {}  # until when, and how often it was cancelled before
+        self._endless: dict[Cuttable, tuple[float, int]] = {}
+        self._reasons: dict[Cuttable, str] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def enter(self, *, endless: bool = False) -> Cuttable:
+        """Begin an exchange of the current task, and return the task."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        until = loop.time() + self._seconds
+        (self._endless if endless else self._under_way)[task] = (until, task.cancelling())
+        if self._timer is None and not endless:
+            self._timer = loop.call_at(until, self._ring)
+        return task
+
+    def leave(self, task: Cuttable) -> None:
+        """End an exchange."""
+        if self._under_way.pop(task, None) is None:
+            self._endless.pop(task, None)
+        if self._reasons:
+            self._reasons.pop(task, None)
+        if not self._under_way and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def reason(self, task: Cuttable) -> str | None:
+        """Return why an exchange whose task was cancelled was cut off; None if it was not, or not only that."""
+        reason = self._reasons.get(task)
+        _, before = self._under_way.get(task) or self._endless.get(task) or (0.0, 0)
+        return reason if reason is not None and task.uncancel() <= before else None
+
+    def cut_all(self, reason: str) -> None:
+        """Cut off everything."""
+        for task in (*self._under_way, *self._endless):
+            self._end(task, reason)
+
+    def _ring(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        for task, (until, _) in self._under_way.items():
+            if until > loop.time():
+                self._timer = loop.call_at(until, self._ring)
+                return
+            self._end(task, TOO_LONG)
+
+    def _end(self, task: Cuttable, reason: str) -> None:
+        if task not in self._reasons:
+            self._reasons[task] = reason
+            task.cancel()

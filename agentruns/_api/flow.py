@@ -1,0 +1,184 @@
+"""The one loop that sends: run a vendor's flow, repeating each request as often as it may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from asyncio import sleep
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
+from copy import copy
+from typing import Final, Protocol, TypeAlias
+
+from attrs import define, evolve
+
+from agentruns._values import codec
+from agentruns._values.commands import Checkpoint, Flow, Lock, Ownership, Sleep, T
+from agentruns._values.exchange import Problem, Request, Response, Send
+from agentruns.dialects import wire
+from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
+
+from .retry import Retry
+
+logger = logging.getLogger("agentruns")
+
+
+Locks: TypeAlias = MutableMapping[str, asyncio.Lock]
+"""What flows of one client hold, by key; weak values let go of a lock that nobody holds or waits for."""
+
+
+class Keeper(Protocol):
+    """What keeps the notes of a start, and knows which runs belong to others."""
+
+    async def note(self, note: Checkpoint) -> Ownership:
+        """Return "mine" when the note is kept; "others" when another start, of which was to be waited, is over."""
+        ...
+
+    async def claim(self, run_id: str) -> Ownership:
+        """Tell whose run it is that was found by looking."""
+        ...
+
+
+@define
+class Tries:
+    """
+    How the requests of a flow fare, for whoever waits for what comes of it.
+
+    `failure` is what the last one came to, None if it was answered well. `idle` says that none is under way, since the
+    last was refused; `doubt`, that one had no clear outcome.
+    """
+
+    failure: Exception | None = None
+    idle: bool = False
+    doubt: bool = False
+
+    def ended(self, failure: Exception | None, *, doubt: bool = False) -> None:
+        """Note what a request came to."""
+        self.failure, self.idle = failure, failure is not None
+        self.doubt = self.doubt or doubt
+
+
+tries: ContextVar[Tries] = ContextVar("agentruns_tries")
+"""Where flows that are begun in this context tell how their requests fare."""
+
+
+async def perform(
+    flow: Flow[T],
+    send: Send,
+    problem: Callable[[Response], Problem],
+    retry: Retry,
+    locks: Locks | None = None,
+    keeper: Keeper | None = None,
+) -> T:
+    """
+    Run *flow* to its result.
+
+    An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
+    get, so a flow that knows better can catch it (and look for the run that a lost answer may have started). What a
+    flow wants noted or claimed is the *keeper*'s to judge; without one nothing is kept, and everything is its own.
+    """
+    held: list[asyncio.Lock] = []
+    try:
+        wanted = next(flow)
+        while True:
+            try:
+                if isinstance(wanted, Request):
+                    answer = await _exchange(wanted, send, problem, retry)
+                elif isinstance(wanted, Lock):
+                    lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
+                    await lock.acquire()
+                    held.append(lock)
+                    answer = _NOTHING
+                elif isinstance(wanted, Sleep):
+                    await sleep(wanted.seconds)
+                    answer = _NOTHING
+                elif keeper is None:
+                    answer = _NOTHING
+                else:
+                    asked = keeper.note(wanted) if isinstance(wanted, Checkpoint) else keeper.claim(wanted.run_id)
+                    answer = evolve(_NOTHING, status=await asked)
+            except Exception as error:
+                wanted = flow.throw(error)
+            else:
+                wanted = flow.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        try:
+            flow.close()
+        finally:
+            for lock in held:
+                lock.release()
+
+
+_NOTHING: Final = Response(Ownership.MINE, {}, b"", Request("NONE", ""))
+"""What a flow is sent for a command that has no answer, or none but a verdict."""
+
+
+async def _exchange(request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry) -> Response:
+    """
+    Return the 2xx answer to *request*, or raise.
+
+    Lost answers, 408 and 5xx are tried again only where the request is idempotent or was certainly never sent. 429 is
+    always tried again: it was refused before anything was done. `Retry-After` is a floor.
+    """
+    doubt = False
+    told = tries.get(None) or Tries()
+    for attempt in range(1, int(retry.attempts) + 1):
+        floor = 0.0
+        error: Exception
+        told.idle = False
+        try:
+            response = await send(request)
+        except TransportError as lost:
+            error, unclear = lost, lost.sent
+            again = not lost.final and (request.idempotent or not lost.sent)
+        except APIError as resting:  # not sent: the vendor has asked for a longer rest than is waited for
+            resting.after_doubt = doubt
+            raise
+        else:
+            if 200 <= response.status < 300:
+                cut = undecodable(response)
+                if cut is None:
+                    told.ended(None)
+                    return response
+                # A body that is cut off without a declared length looks like this; the next one may be whole.
+                error, again, unclear = cut, request.idempotent, True
+            elif response.status < 400:
+                place = response.headers.get("location")
+                if place is None:
+                    raise ProtocolError(f"{request.line} was answered {response.status}, which says nothing here")
+                raise ProtocolError(
+                    f"{request.line} was answered {response.status} (a redirect to {place!r}), which is not followed "
+                    "because it could carry the token elsewhere. Check `base_url`"
+                )
+            else:
+                asked = wire.retry_after(response.headers)
+                error = api_error(response, problem(response), asked)
+                floor = asked or 0.0
+                unclear = response.status == 408 or response.status >= 500
+                again = (response.status == 429 and request.again_after_429) or (unclear and request.idempotent)
+        told.ended(copy(error), doubt=unclear)
+        if not again and unclear and not request.idempotent:
+            raise OutcomeUnknownError(request, str(error)) from error
+        if not again or attempt >= retry.attempts or floor > retry.longest:
+            if doubt and isinstance(error, APIError):
+                error.after_doubt = True
+            raise error
+        doubt = doubt or unclear
+        wait = retry.backoff.delay(attempt - 1, at_least=floor, noise=random.random())  # noqa: S311
+        logger.debug("%s: attempt %d of %d failed, next in %.2f s", request.line, attempt, retry.attempts, wait)
+        await sleep(wait)
+    raise AssertionError("a retry of no attempts cannot be made")  # pragma: no cover
+
+
+def undecodable(response: Response) -> TransportError | None:
+    """Return what is wrong with an answer that is not whole JSON: it got lost on the way."""
+    try:
+        _ = response.value
+    except codec.CodecError as error:
+        begins = response.body[:40].decode("utf-8", "replace")
+        return TransportError(response.request, f"the answer is not whole JSON ({error}); it begins {begins!r}")
+    return None

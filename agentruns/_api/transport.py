@@ -1,0 +1,404 @@
+"""
+Requests over one aiohttp session; the only module that knows aiohttp, the base URL and the token.
+
+aiohttp is imported when a client opens. What aiohttp does by itself and this transport does not: following redirects,
+keeping cookies, reading proxies from the environment, reading bodies without bound, sending a GET twice. A borrowed
+session keeps its own ways with cookies and proxies.
+
+The token shows nowhere: not in a `repr`, a log record or a traceback, nor where a server sends it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import cache
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from urllib.parse import urlencode
+
+from attrs import field, frozen
+
+from agentruns._aio.limits import TOO_LONG, ConcurrencyLimit, Cuttable, ExchangeTimeouts
+from agentruns._values import codec
+from agentruns._values.exchange import Request, Response
+from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+logger = logging.getLogger("agentruns")
+
+MAX_BODY: Final = 32 * 2**20
+CONNECT_SECONDS: Final = 10.0
+_HIDDEN: Final = "[token]"
+_SHORTEST_SECRET: Final = 8
+_EVENTS: Final = {"Accept": "text/event-stream"}
+_LARGE: Final = 2**20
+_LONGEST_REASON: Final = 500
+_QUOTED: Final = re.compile(r""":?\s*(?:bytearray\()?\bb['"]""")
+_CLOSED: Final = "the client was closed"
+_IS_CLOSED: Final = "this client is closed; open another with `async with connect(...)`"
+
+
+class Secret(str):
+    """A text that no `repr` shows, not even that of a traceback's local variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(_HIDDEN)
+
+
+class _Mask:
+    """
+    Hide a token in what a server says, as it is and as JSON or a URL may escape it.
+
+    A word of fewer than 8 characters is no secret but a placeholder (`dev`, `none`); hiding it would garble the answer.
+    """
+
+    def __init__(self, token: str) -> None:
+        spelled = "".join(map(_spellings, token))
+        self._kept = len(token) < _SHORTEST_SECRET
+        self._sign = max(re.findall("[0-9A-Za-z]*", token), key=len).encode()
+        self._text = re.compile(spelled)
+        self._bytes = re.compile(spelled.encode())
+
+    def text(self, text: str) -> str:
+        return text if self._kept else self._text.sub(_HIDDEN, text)
+
+    def body(self, body: bytes) -> bytes:
+        # Every spelling has an escape in it, or the longest plain part of the token as it is.
+        if self._kept or not (self._sign in body or b"\\u" in body or b"%" in body):
+            return body
+        return self._bytes.sub(_HIDDEN.encode(), body)
+
+
+def _spellings(mark: str) -> str:
+    plain = mark if mark.isalnum() else rf"\\?{re.escape(mark)}"
+    return rf"(?:{plain}|(?i:\\u{ord(mark):04x}|%{ord(mark):02x}))"
+
+
+class Headers(Mapping[str, str]):
+    """The headers of an answer, by lower-case name, the token hidden; most are never looked at."""
+
+    __slots__ = ("_mask", "_values")
+
+    def __init__(self, values: Mapping[str, str], mask: _Mask) -> None:
+        self._values = values
+        self._mask = mask
+
+    def __getitem__(self, name: str) -> str:
+        return self._mask.text(self._values[name])
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a header, or *default*: asked of every answer, nearly always in vain."""
+        value = self._values.get(name)
+        return default if value is None else self._mask.text(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({name.lower(): None for name in self._values})
+
+    def __len__(self) -> int:
+        return len(set(map(str.lower, self._values)))
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[type[dict[str, str]], tuple[dict[str, str]]]:
+        return dict, (dict(self),)
+
+
+@frozen
+class Address:
+    """Where to send, and with which right; both settled before a transport is made."""
+
+    base_url: str
+    token: str = field(converter=Secret, repr=False)
+
+
+Rested: TypeAlias = Callable[[], Awaitable[None]]
+"""What returns when the vendor has had the rest that it asked for."""
+
+
+async def _at_once() -> None:
+    pass
+
+
+class Transport(Protocol):
+    """What carries requests: a `Send` that opens and closes."""
+
+    async def open(self, rested: Rested, /) -> None:
+        """Get ready to send; what has to wait for a connection awaits *rested* before it is sent."""
+        ...
+
+    async def close(self) -> None:
+        """End what is under way."""
+        ...
+
+    async def __call__(self, request: Request, /) -> Response:
+        """Send *request* once."""
+        ...
+
+    async def listen(self, request: Request, opened: Callable[[], None], /) -> Response | None:
+        """Open a stream of events, call *opened* when it is, and return when the server ends it; or its refusal."""
+        ...
+
+
+class AiohttpTransport:
+    """
+    Send requests, each within *timeout* seconds, at most *connections* of them at once.
+
+    Calling it returns the `Response`, whatever its status, or raises `TransportError`. A session that is passed in is
+    borrowed: it is used, and never closed.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        timeout: float = 30.0,
+        connections: int = 100,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        self._address = address
+        self._mask = _Mask(address.token)
+        self._borrowed = session
+        self._seconds = timeout
+        self._connections = connections
+        self._max_body = max_body
+        self._cutter = ExchangeTimeouts(timeout)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"AiohttpTransport({self._address.base_url!r})"
+
+    async def open(self, rested: Rested = _at_once) -> None:
+        """Import aiohttp and make the session; what has to wait for a connection awaits *rested* before it is sent."""
+        import aiohttp
+        from yarl import URL
+
+        connections = self._connections
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Authorization": Secret(f"Bearer {self._address.token}"),
+        }
+        if self._borrowed is None:
+            # The gate bounds what is sent.
+            self._session = self._made(connector_class()(limit=0, keepalive_timeout=60.0), headers)
+            # A kept connection may be closed by the server just as a request goes out, and nobody knows whether that
+            # was read: what must not be sent twice gets a connection of its own.
+            self._once = self._made(aiohttp.TCPConnector(limit=0, force_close=True), headers)
+            self._headers: Mapping[str, str] = {}
+        else:
+            self._session = self._once = self._borrowed
+            self._headers = headers
+            connector = self._borrowed.connector
+            limits = (getattr(connector, "limit", 0), getattr(connector, "limit_per_host", 0))
+            connections = min(connections, *(limit or connections for limit in limits))
+        # Less for connecting than for all: running out of it says that nothing was sent. The whole is the cutter's.
+        self._options: dict[str, Any] = {
+            "timeout": aiohttp.ClientTimeout(
+                total=None, sock_connect=min(0.9 * self._seconds, CONNECT_SECONDS), ceil_threshold=float("inf")
+            ),
+            "allow_redirects": False,
+            # Those of a request replace those of its session, which has no public way to read them.
+            "middlewares": (_send_once, *getattr(self._session, "_middlewares", ())),
+        }
+        if self._borrowed is not None:
+            self._options["raise_for_status"] = False
+        # Waiting for a connection inside aiohttp counts against the timeout and is lost in a crowd; here it does not.
+        self._gate = ConcurrencyLimit(connections)
+        self._rested = rested
+        self._url = URL
+        self._refused = aiohttp.ClientSSLError
+        self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+        self._lost = (aiohttp.ClientError, TimeoutError, OSError)
+
+    async def close(self) -> None:
+        """End what is under way and release every connection; a borrowed session stays open."""
+        self._closed = True
+        self._gate.close()
+        self._cutter.cut_all(_CLOSED)
+        if self._borrowed is None:
+            await self._session.close()
+            await self._once.close()
+
+    @staticmethod
+    def _made(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+        import aiohttp
+
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=headers, raise_for_status=False
+        )
+
+    async def __call__(self, request: Request) -> Response:
+        """Send *request* once and read the whole answer."""
+        if self._closed:
+            raise AgentRunsError(_IS_CLOSED)
+        gate = self._gate
+        if not gate.try_enter():
+            await self._wait_at(gate, request)
+        task = self._cutter.enter()
+        answer: aiohttp.ClientResponse | None = None
+        try:
+            answer = await self._ask(request, request.headers)
+            content = await self._content(answer, request)
+        except BaseException as error:
+            if answer is not None:
+                answer.close()
+                answer = None  # it shows the headers that came
+            ours = self._in_our_words(request, error, task)
+        else:
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("%s: %d, %d bytes", request.line, answer.status, len(content))
+            return Response(answer.status, Headers(answer.headers, self._mask), self._mask.body(content), request)
+        finally:
+            self._cutter.leave(task)
+            gate.leave()
+        raise ours
+
+    async def _wait_at(self, gate: ConcurrencyLimit, request: Request) -> None:
+        """Wait for a place, and then for the rest that the vendor may have asked for meanwhile."""
+        if not await gate.wait():
+            raise AgentRunsError(f"{_CLOSED} while {request.line} was under way")
+        try:
+            await self._rested()
+        except BaseException:
+            gate.leave()
+            raise
+
+    async def listen(self, request: Request, opened: Callable[[], None]) -> Response | None:
+        """
+        Open a stream of events, call *opened*, and return when the server ends it; what it says is not kept.
+
+        Where it is refused, the refusal is returned, without its body. Takes no place among the requests in flight.
+        Raise `TransportError` if it cannot be opened or breaks. It may last for ever: whoever listens sets the time.
+        """
+        if self._closed:
+            raise AgentRunsError(_IS_CLOSED)
+        task = self._cutter.enter(endless=True)
+        try:
+            return await self._hear(request, opened)
+        except BaseException as error:
+            ours = self._in_our_words(request, error, task)
+        finally:
+            self._cutter.leave(task)
+        raise ours
+
+    async def _hear(self, request: Request, opened: Callable[[], None]) -> Response | None:
+        async with await self._ask(request, {**request.headers, **_EVENTS}) as answer:
+            opened()
+            if answer.status != 200:
+                return Response(answer.status, Headers(answer.headers, self._mask), b"", request)
+            while await answer.content.readany():
+                pass
+            return None
+
+    def _in_our_words(self, request: Request, error: BaseException, task: Cuttable) -> BaseException:
+        """
+        Return what went wrong as an error of ours; what is none of the transport's is returned as it is.
+
+        No error of the lower library is chained, and none keeps its traceback: they hold the headers that were sent and
+        the answer as it came, and what reports local variables would show them.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            reason = self._cutter.reason(task)
+            if reason == TOO_LONG:
+                return TransportError(request, f"no whole answer within {self._seconds:g} s")
+            if reason is not None:
+                return AgentRunsError(f"{reason} while {request.line} was under way")
+        elif isinstance(error, self._refused):
+            return TransportError(request, f"TLS failed: {self._reason(error)}", sent=False, final=True)
+        elif isinstance(error, self._never_sent):
+            return TransportError(request, self._reason(error), sent=False)
+        elif isinstance(error, TimeoutError):
+            return TransportError(request, f"no whole answer within {self._seconds:g} s")
+        elif isinstance(error, RuntimeError) and self._session.closed:
+            if self._borrowed is None:
+                return AgentRunsError(_IS_CLOSED)
+            return ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
+        elif isinstance(error, ValueError) and not isinstance(error, self._lost):
+            return ConfigurationError(f"{request.line} cannot be sent: {self._reason(error)}")
+        elif isinstance(error, self._lost):
+            return TransportError(request, self._reason(error))
+        return error.with_traceback(None)
+
+    def _ask(self, request: Request, headers: Mapping[str, str]) -> Awaitable[aiohttp.ClientResponse]:
+        url = self._address.base_url + request.path
+        if request.params:
+            url += "?" + urlencode(request.params)
+        options = self._options
+        if self._headers or headers or request.method != "GET":
+            # Where there is no body, there is no type of one.
+            options = {**options, "headers": {**self._headers, **headers}, "skip_auto_headers": ("Content-Type",)}
+            if request.json is not None:
+                body = codec.encode(request.json)
+                options["data"] = body if len(body) < _LARGE else BytesIO(body)  # aiohttp sends that piece by piece
+                options["headers"]["Content-Type"] = "application/json"
+        session = self._session if request.idempotent else self._once
+        return session.request(request.method, self._url(url, encoded=True), **options)
+
+    async def _content(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
+        """Read the body; unless its length is known, count as it comes: a packed body grows when unpacked."""
+        length = answer.content_length
+        if length is not None and length <= self._max_body and "Content-Encoding" not in answer.headers:
+            return await answer.read()
+        content = bytearray()
+        async for chunk in answer.content.iter_any():
+            content += chunk
+            if len(content) > self._max_body:
+                reason = f"the answer is longer than {self._max_body} bytes; allow more with `connect(..., max_body=)`"
+                raise TransportError(request, reason, final=True)
+        answer.release()
+        return bytes(content)
+
+    def _reason(self, error: BaseException) -> str:
+        """Say what a lower library said, without what it quotes of the answer."""
+        said = _reason(error)
+        text = self._mask.text(_QUOTED.split(said[: 2 * _LONGEST_REASON])[0])
+        return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+@cache
+def connector_class() -> type[aiohttp.TCPConnector]:
+    """Return the class of connections that are kept only while the server says nothing that nobody asked for."""
+    import aiohttp
+
+    class Connector(aiohttp.TCPConnector):
+        async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+            while True:
+                connection = await super().connect(req, traces, timeout)
+                protocol = connection.protocol
+                if protocol is None or not protocol.should_close:
+                    return connection
+                connection.close()  # what was said meanwhile would be taken for the answer to the next request
+
+    return Connector
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
+    """
+    Switch off aiohttp's own second try.
+
+    It sends a GET again, unasked, when the server closes a kept connection. Retrying is `flow`'s to decide and count,
+    so the two errors that trigger it are replaced by one that does not.
+    """
+    import aiohttp
+
+    try:
+        response: aiohttp.ClientResponse = await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        raise aiohttp.ClientConnectionError(_reason(error)) from error
+    return response
+
+
+def _reason(error: BaseException) -> str:
+    """Say what a lower library said; some of its errors have no text."""
+    return str(error) or type(error).__name__

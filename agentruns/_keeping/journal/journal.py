@@ -1,0 +1,352 @@
+"""The journal as tasks use it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from agentruns._aio.shield import run_shielded
+from agentruns._values import check
+from agentruns.errors import ConfigurationError, JournalError
+
+from .parked import Look, ParkedActions, ParkedRow, Place, State
+from .problems import reason
+from .values import Handling, Work
+from .writer import Write, Writer
+
+if TYPE_CHECKING:
+    from .records import Records
+
+T = TypeVar("T")
+
+_READ: Final = "It was only to be read: nothing was sent, and what runs at the vendor goes on"
+_LONGEST_KEY: Final = 1000
+_FIRST_LOOK: Final = 0.05
+_LAST_LOOK: Final = 1.0
+
+
+class Journal:
+    """
+    Keep what is begun, seen and answered in the SQLite file at *path*; each open journal is an owner of its own.
+
+    Texts are JSON, made and read by the caller. Every method returns when what it wrote is on the disk. One that is
+    cancelled has written all or nothing, and a cancelled `begin`, `attach` or `handle` is undone. All raise
+    `JournalError` for a file that cannot be used, and `ConfigurationError` for a key that is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], vendor: str) -> None:
+        self._path = os.path.realpath(_checked(path))  # one file, one name: the owners' files stand beside it
+        self._vendor = check.non_empty_str("vendor", vendor)
+        self._gate = asyncio.Lock()
+        self._writer: Writer | None = None
+
+    @property
+    def path(self) -> str:
+        """Return the absolute path of the file."""
+        return self._path
+
+    # Open and closed --------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """
+        Open the file, made if there is none; do nothing if it is open.
+
+        Raise `ConfigurationError` for a path that cannot be a journal, and where the extra `journal` is not installed.
+        """
+        async with self._gate:
+            if self._writer is not None:
+                return
+            try:
+                await run_shielded(self._open())
+            except asyncio.CancelledError:
+                await run_shielded(self._close())
+                raise
+
+    async def close(self) -> None:
+        """Wait for what is being written, and close the file; what is not done is anybody's from now on."""
+        await run_shielded(self._close_in_turn())
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Work -------------------------------------------------------------------------------------------------------------
+
+    async def begin(self, key: str, origin: str) -> Work:
+        """
+        Insert a piece of work as "starting" (`fresh`), or return what is there.
+
+        Work that is not done and whose owner is gone is taken over (`taken`).
+        """
+        return await self._begin(key, origin, None)
+
+    async def attach(self, key: str, origin: str, run: str) -> Work:
+        """Do as `begin` does, for work on a run that exists already: new work is "open"."""
+        return await self._begin(key, origin, run)
+
+    async def note(self, key: str, note: str) -> None:
+        """Keep what the start found out, before its next request."""
+        await self._do(key, lambda records: records.note(key, note), "The next request of the start was not sent")
+
+    async def reserve(self, key: str, note: str, among: str) -> bool:
+        """Do as `note` does, unless another start *among* those of that name is under way, whose run is not known."""
+        return await self._do(
+            key, lambda records: records.reserve(key, note, among), "The next request of the start was not sent"
+        )
+
+    async def claim(self, key: str, run_id: str) -> str:
+        """
+        Tell whose a run is that was found by looking: "mine", which is kept, or "others".
+
+        It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
+        """
+        return await self._do(key, lambda records: records.claim(key, run_id), "The run goes on at the vendor")
+
+    async def saw(self, key: str, run: str, *, done: bool = False) -> None:
+        """Keep a state of the run; the first makes the work "open", *done* ends it for good."""
+
+        def saw(records: Records) -> None:
+            records.saw(key, run, done)
+            ParkedActions(records).seen(run)
+
+        await self._do(
+            key,
+            saw,
+            "The run goes on at the vendor; its last state is not in the journal",
+        )
+
+    async def forget_start(self, key: str) -> None:
+        """Delete work whose start was refused, so that a later `begin` starts anew; other work stays."""
+        await self._do(key, lambda records: records.forget_start(key), "The start was refused, and nothing runs")
+
+    async def release(self, key: str) -> None:
+        """
+        Stop working at it, if this journal is: another may take it over at once.
+
+        Handlers that are still running count as cut off: what they did is not known.
+        """
+        await self._do(key, lambda records: records.release(key), "The work is free when this process ends")
+
+    async def get(self, key: str) -> Work | None:
+        """Return the work named *key*, None if there is none."""
+        return await self._do(key, lambda records: records.get(key))
+
+    async def wait(self, key: str, seen: float) -> Work | None:
+        """
+        Return the work when it has changed since *seen*, an `updated` of it, when it is done, or when nobody is at it.
+
+        None means that its start was forgotten. The file is looked at at once, then ever less often, down to once a
+        second.
+        """
+        pause = _FIRST_LOOK
+        while True:
+            work = await self.get(key)
+            if work is None or work.updated > seen or work.state == "done" or not work.alive:
+                return work
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.6, _LAST_LOOK)
+
+    async def unfinished(self) -> AsyncGenerator[Work, None]:
+        """Iterate over this vendor's work that is not done, oldest first; only a page of it is held in memory."""
+        after = 0
+        while page := await self._page(after):
+            for after, work in page:  # noqa: B007 - the next page follows the last of this one
+                yield work
+
+    # Handlings --------------------------------------------------------------------------------------------------------
+
+    async def handle(self, key: str, run_id: str, action_id: str, name: str, *, repeatable: bool = False) -> Handling:
+        """
+        Insert an action as "running" (`fresh`: run the handler now), or return what is there.
+
+        With *repeatable*, one that was running when its owner went is to be run again (`fresh` and `taken`).
+        """
+        write = self._add(
+            key, lambda records: records.handle(key, run_id, action_id, name, repeatable), "The handler was not run"
+        )
+        return await self._or_undo(write, lambda records: records.unhandle(key, write.outcome))
+
+    async def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> Handling:
+        """Keep the answer to an action, before it is posted; return what is kept: one given by hand stands."""
+        return await self._do(
+            key,
+            lambda records: records.answered(key, run_id, action_id, output, is_error),
+            f"The handler of action {action_id!r} has run, and its answer is not in the journal",
+        )
+
+    async def let_go(self, key: str, run_id: str, action_id: str) -> None:
+        """Forget an action whose handler ended without an answer or was cut off, so that it may be run again."""
+        await self._do(
+            key,
+            lambda records: records.let_go(key, run_id, action_id),
+            f"The handler of action {action_id!r} counts as running until this process ends",
+        )
+
+    async def cut_off(self, key: str, run_id: str, action_id: str) -> None:
+        """Note that a handler of ours was cut off: what it did is not known, and nobody is at it any more."""
+        await self._do(
+            key,
+            lambda records: records.cut_off(key, run_id, action_id),
+            f"The handler of action {action_id!r} counts as running until this process ends",
+        )
+
+    async def decided(
+        self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], note: str | None = None
+    ) -> None:
+        """
+        Keep answers that were given by hand, before they are posted, in all work whose last state that run is.
+
+        Each is the id of an action, its name, the answer, and whether it is an error. They replace what handlers gave,
+        and nobody is asked for them any more. The *note* is kept as that of the work.
+        """
+
+        def decided(records: Records) -> None:
+            records.decided(run_id, answers, note)
+            ParkedActions(records).decided(run_id, [action_id for action_id, *_ in answers])
+
+        await self._write(decided, "Nothing was posted").future
+
+    async def runs_since(self, created: float) -> list[str]:
+        """Return the ids of the runs of all work that changed at or after *created*, seconds since the epoch."""
+        found: list[str] = await self._write(lambda records: records.runs_since(created), _READ).future
+        return found
+
+    async def moved(self, run_id: str, run: str, *, done: bool) -> None:
+        """Note that a run was answered by hand: *run* follows it, in all work whose last state it was."""
+        await self._write(lambda records: records.moved(run_id, run, done), "The run goes on at the vendor").future
+
+    async def posted(self, key: str, run_id: str) -> None:
+        """Keep that all answers of this pause were posted."""
+        await self._do(key, lambda records: records.posted(key, run_id), "The answers were posted, and may be again")
+
+    async def answers(self, key: str, run_id: str) -> tuple[Handling, ...]:
+        """Return every action of a run that `handle` was called for, oldest first, whatever became of it."""
+        return await self._do(key, lambda records: records.answers(key, run_id))
+
+    # Parked actions ---------------------------------------------------------------------------------------------------
+
+    async def park(self, row: ParkedRow) -> ParkedRow:
+        """Enter an action that waits for a person, and return what is there: it may have its answer already."""
+        write = self._write(lambda records: ParkedActions(records).park(row), "Nobody can answer the action")
+        done: ParkedRow = await write.future
+        return done
+
+    async def settle(self, place: Place, state: State, output: str | None = None) -> bool:
+        """End the wait of an action; return False, and change nothing, if it does not wait: one of many wins."""
+        write = self._write(lambda records: ParkedActions(records).settle(place, state, output), "The action waits on")
+        done: bool = await write.future
+        return done
+
+    async def waiting(self, run_id: str | None = None) -> list[ParkedRow]:
+        """Return the actions of every vendor, or of one run, that wait for a person, oldest first."""
+        rows: list[ParkedRow] = await self._write(lambda records: ParkedActions(records).waiting(run_id), _READ).future
+        return rows
+
+    async def called(self, action_id: str, run_id: str | None = None) -> list[ParkedRow]:
+        """Return the actions of that id that wait; if there are none, the last one that did."""
+        write = self._write(lambda records: ParkedActions(records).called(action_id, run_id), _READ)
+        rows: list[ParkedRow] = await write.future
+        return rows
+
+    async def look(self, places: Sequence[Place]) -> Look:
+        """Return which actions wait, briefly, and those of *places* that do not."""
+        found: Look = await self._write(lambda records: ParkedActions(records).look(places), _READ).future
+        return found
+
+    async def version(self) -> int:
+        """Return a number that changes with whatever others write to the file; it waits for no lock."""
+        if self._writer is None:
+            raise JournalError(self._path, "it is not open", "")
+        try:
+            rows = await self._writer._connection.execute_fetchall("PRAGMA data_version")
+        except Exception as error:
+            raise JournalError(self._path, reason(error), "") from error
+        return int(next(iter(rows))[0])
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, key: str, origin: str, run: str | None) -> Work:
+        write = self._add(key, lambda records: records.begin(key, origin, run), "Nothing was sent")
+        return await self._or_undo(write, lambda records: records.unbegin(key, write.outcome))
+
+    async def _do(self, key: str, act: Callable[[Records], T], standing: str = _READ) -> T:
+        done: T = await self._add(key, act, standing).future
+        return done
+
+    async def _or_undo(self, write: Write[T], undo: Callable[[Records], None]) -> T:
+        """Wait for a write that claims something; for a caller that is gone, give the claim back."""
+        try:
+            done: T = await write.future
+        except asyncio.CancelledError:
+            if self._writer is not None:
+                undoing = Write(undo, "")
+                undoing.future.add_done_callback(lambda over: over.cancelled() or over.exception())  # nobody waits
+                self._writer.add(undoing)
+            raise
+        return done
+
+    async def _page(self, after: int) -> list[tuple[int, Work]]:
+        write = self._write(lambda records: records.unfinished(after), _READ)
+        page: list[tuple[int, Work]] = await write.future
+        return page
+
+    def _add(self, key: str, act: Callable[[Records], T], standing: str) -> Write[T]:
+        _check_key(key)
+        return self._write(act, standing)
+
+    def _write(self, act: Callable[[Records], T], standing: str) -> Write[T]:
+        if self._writer is None:
+            raise JournalError(self._path, "it is not open", standing)
+        write = Write(act, standing)
+        self._writer.add(write)
+        return write
+
+    async def _open(self) -> None:
+        try:
+            from .opening import connect
+        except ImportError as error:
+            raise ConfigurationError(
+                f"a journal needs more than the core ({error}): run `pip install 'agentruns[journal]'`"
+            ) from error
+        self._writer = await connect(self._path, self._vendor)
+
+    async def _close_in_turn(self) -> None:
+        async with self._gate:
+            await self._close()
+
+    async def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+
+
+def _checked(path: object) -> str:
+    if isinstance(path, str | bytes | os.PathLike):
+        name = os.fsdecode(path)
+        if name not in {"", ":memory:"} and "\0" not in name and _is_unicode(name, "surrogateescape"):
+            return name
+    raise ConfigurationError(f"journal is {path!r}; it must be the path of a file")
+
+
+def _check_key(key: object) -> None:
+    text = check.non_empty_str("key", key)
+    if len(text) > _LONGEST_KEY:
+        raise ConfigurationError(f"key is {text[:40]!r}... ({len(text)} characters); at most {_LONGEST_KEY} will do")
+    if "\0" in text or not _is_unicode(text):
+        raise ConfigurationError(f"key is {text!r}; it must be a text of Unicode characters, without NUL")
+
+
+def _is_unicode(text: str, errors: str = "strict") -> bool:
+    try:
+        text.encode(errors=errors)
+    except UnicodeEncodeError:
+        return False
+    return True

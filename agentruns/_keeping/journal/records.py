@@ -1,0 +1,322 @@
+"""What the operations of a journal do to its tables; each is one transaction, or part of one."""
+# ruff: noqa: S608 - what is put into the SQL here is written here
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from attrs import evolve
+
+from .owners import Owners
+from .problems import UnfitError
+from .values import Handling, Work
+
+_WORK: Final = "key, vendor, origin, state, note, run, owner, created, updated"
+_HANDLING: Final = "run_id, action_id, name, state, output, is_error, owner"
+_PAGE: Final = 32
+"""Rows at a time: few, since each may hold megabytes."""
+
+
+class Records:
+    """The work of one vendor, as one owner sees it. For use within a transaction that holds the write lock."""
+
+    def __init__(self, connection: sqlite3.Connection, owners: Owners, vendor: str) -> None:
+        self._do = connection.execute
+        self._owners = owners
+        self._vendor = vendor
+
+    # Work -------------------------------------------------------------------------------------------------------------
+
+    def begin(self, key: str, origin: str, run: str | None = None) -> Work:
+        """Insert a piece of work, or return what is there, taken over if nobody is at it any more."""
+        found = self.get(key)
+        if found is None:
+            now, state = time.time(), "starting" if run is None else "open"
+            self._do(
+                "INSERT INTO work (vendor, key, state, owner, created, updated, origin, run) VALUES (?,?,?,?,?,?,?,?)",
+                (self._vendor, key, state, self._owners.me, now, now, origin, run),
+            )
+            return evolve(self._known(key), fresh=True)
+        if found.state != "done" and not found.alive:
+            self._change(key, "owner = ?", self._owners.me)
+            return evolve(self._known(key), taken=True)
+        return found
+
+    def unbegin(self, key: str, begun: Work | None) -> None:
+        """Undo a `begin` whose caller never heard of it."""
+        if begun is not None and begun.fresh:
+            self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
+        elif begun is not None and begun.taken:  # handlers that run are those of others here, who go on
+            self._change(key, "owner = ''")
+
+    def note(self, key: str, note: str) -> None:
+        """Keep what the start found out."""
+        self._change(key, "note = ?", note)
+
+    def reserve(self, key: str, note: str, among: str) -> bool:
+        """
+        Keep the note of a start, unless one *among* those of that name is under way whose run is not known.
+
+        One that has died counts as under way for as long as its run may yet be shown.
+        """
+        now = time.time()
+        for owner, recovers, shown_by in self._others(key, among):
+            if now < shown_by or (not recovers and self._owners.alive(owner)):
+                return False
+        self.note(key, note)
+        return True
+
+    def claim(self, key: str, run_id: str) -> str:
+        """
+        Tell whose a run is that was found by looking: "mine", which is kept, or "others".
+
+        It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
+        """
+        note, created = self._do(
+            "SELECT note, created FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
+        ).fetchone()
+        taken = self._do(
+            "SELECT 1 FROM work WHERE vendor = ? AND updated >= ? AND key <> ? AND ("
+            " json_valid(run) AND json_extract(run, '$.ref.id') = ?"
+            " OR json_valid(note) AND json_extract(note, '$.found') = ?) LIMIT 1",
+            (self._vendor, created, key, run_id, run_id),
+        ).fetchone()
+        if taken is not None:
+            return "others"
+        kept = json.loads(note or "{}")
+        if kept.get("recovers") and "among" in kept:
+            others = self._others(key, kept["among"])
+            if any(self._owners.alive(owner) for owner, recovers, _ in others if not recovers):
+                return "open"
+            if others:
+                return "unclear"
+        self.note(key, json.dumps({**kept, "found": run_id}))
+        return "mine"
+
+    def _others(self, key: str, among: str) -> list[tuple[str, bool, float]]:
+        """
+        Return the other starts of one name whose run is not known.
+
+        That is: who is at it, whether that is to recover it, and by when, of the epoch, its run is shown.
+        """
+        rows = self._do(
+            "SELECT owner, json_extract(note, '$.recovers'), json_extract(note, '$.at'), json_extract(note, '$.shown')"
+            " FROM work WHERE vendor = ? AND state <> 'done' AND state = 'starting' AND key <> ? AND json_valid(note)"
+            " AND json_extract(note, '$.among') = ? AND json_extract(note, '$.found') IS NULL",
+            (self._vendor, key, among),
+        )
+        return [(owner, bool(recovers), (at or 0.0) + (shown or 0.0)) for owner, recovers, at, shown in rows.fetchall()]
+
+    def saw(self, key: str, run: str, done: bool) -> None:
+        """Keep a state; one that comes after the end changes nothing."""
+        if done or self._state_of(key) != "done":
+            self._change(key, "run = ?, state = ?", run, "done" if done else "open")
+
+    def forget_start(self, key: str) -> None:
+        """Delete work that was never started."""
+        self._do("DELETE FROM work WHERE vendor = ? AND key = ? AND state = 'starting'", (self._vendor, key))
+
+    def release(self, key: str) -> None:
+        """Leave the work and the handlers that were running to whoever comes."""
+        found = self._do(
+            "SELECT id FROM work WHERE vendor = ? AND key = ? AND owner = ?", (self._vendor, key, self._owners.me)
+        ).fetchone()
+        if found is not None:
+            self._change(key, "owner = ''")
+            self._do(
+                "UPDATE handling SET owner = '' WHERE work = ? AND owner = ? AND state = 'running'",
+                (found[0], self._owners.me),
+            )
+
+    def get(self, key: str) -> Work | None:
+        """Return the work named *key*."""
+        row = self._do(f"SELECT {_WORK} FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)).fetchone()
+        return None if row is None else self._work(row)
+
+    def unfinished(self, after: int) -> list[tuple[int, Work]]:
+        """Return a page of work that is not done, oldest first, each with its place; *after* is the last page's."""
+        rows = self._do(
+            f"SELECT {_WORK}, id FROM work WHERE vendor = ? AND state <> 'done' AND id > ? ORDER BY id LIMIT {_PAGE}",
+            (self._vendor, after),
+        )
+        return [(place, self._work(row)) for *row, place in rows.fetchall()]
+
+    # Handlings --------------------------------------------------------------------------------------------------------
+
+    def handle(self, key: str, run_id: str, action_id: str, name: str, repeatable: bool) -> Handling:
+        """Insert an action as running, or return what is there."""
+        place = (self._id_of(key), run_id, action_id)
+        found = self._handling(place)
+        if found is None:
+            self._do(
+                "INSERT INTO handling (work, run_id, action_id, name, state, owner) VALUES (?,?,?,?,'running',?)",
+                (*place, name, self._owners.me),
+            )
+            return evolve(self._present(place), fresh=True)
+        if found.state == "running" and not found.alive and repeatable:
+            self._amend(place, "owner = ?", self._owners.me)
+            return evolve(self._present(place), fresh=True, taken=True)
+        return found
+
+    def unhandle(self, key: str, handled: Handling | None) -> None:
+        """Undo a `handle` whose caller never heard of it."""
+        if handled is not None and handled.taken:
+            self._amend((self._id_of(key), handled.run_id, handled.action_id), "owner = ''")
+        elif handled is not None and handled.fresh:
+            self.let_go(key, handled.run_id, handled.action_id)
+
+    def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> Handling:
+        """Keep the answer to an action, unless one was given by hand meanwhile; return what is kept."""
+        place = (self._id_of(key), run_id, action_id)
+        if self._present(place).state == "running":
+            what = "state = 'answered', output = ?, is_error = ?, owner = ?"
+            self._amend(place, what, output, is_error, self._owners.me)
+        return self._present(place)
+
+    def let_go(self, key: str, run_id: str, action_id: str) -> None:
+        """Delete an action whose handler gave no answer, unless somebody else's handler is at it."""
+        place = (self._id_of(key), run_id, action_id)
+        found = self._handling(place)
+        if found is not None and found.state == "running" and (found.mine or not found.alive):
+            self._do("DELETE FROM handling WHERE work = ? AND run_id = ? AND action_id = ?", place)
+
+    def cut_off(self, key: str, run_id: str, action_id: str) -> None:
+        """Leave an action that we were at to nobody."""
+        place = (self._id_of(key), run_id, action_id)
+        found = self._present(place)
+        if found.state == "running" and found.mine:
+            self._amend(place, "owner = ''")
+
+    def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], note: str | None) -> None:
+        """
+        Put answers that were given by hand in the place of those of handlers, unless these were posted.
+
+        The *note* says that they are being posted, unless the work has one of an earlier try.
+        """
+        for key in self._at(run_id):
+            work = self._id_of(key)
+            if note is not None:
+                self._do(
+                    "UPDATE work SET note = ? WHERE id = ? AND (note IS NULL OR NOT json_valid(note)"
+                    " OR json_extract(note, '$.posting') IS NOT ?)",
+                    (note, work, run_id),
+                )
+            for action_id, name, output, is_error in answers:
+                self._do(
+                    "INSERT INTO handling (work, run_id, action_id, name, state, owner, output, is_error)"
+                    " VALUES (?,?,?,?,'answered',?,?,?) ON CONFLICT (work, run_id, action_id) DO UPDATE"
+                    " SET state = 'answered', output = excluded.output, is_error = excluded.is_error"
+                    " WHERE state <> 'posted'",
+                    (work, run_id, action_id, name, self._owners.me, output, is_error),
+                )
+
+    def moved(self, run_id: str, run: str, done: bool) -> None:
+        """Put *run* in the place of the run that was answered."""
+        for key in self._at(run_id):
+            self.saw(key, run, done)
+
+    def runs_since(self, created: float) -> list[str]:
+        """Return the ids of the runs of work that changed at or after *created*."""
+        rows = self._do(
+            "SELECT json_extract(run, '$.ref.id') FROM work WHERE vendor = ? AND updated >= ? AND json_valid(run)",
+            (self._vendor, created),
+        )
+        return [run_id for (run_id,) in rows.fetchall()]
+
+    def _at(self, run_id: str) -> list[str]:
+        """Return the keys of the work whose last state is of that run."""
+        rows = self._do(
+            "SELECT key FROM work WHERE vendor = ? AND state <> 'done' AND json_valid(run)"
+            " AND json_extract(run, '$.ref.id') = ?",
+            (self._vendor, run_id),
+        )
+        return [key for (key,) in rows.fetchall()]
+
+    def posted(self, key: str, run_id: str) -> None:
+        """Mark every answer of a pause as posted."""
+        self._do(
+            "UPDATE handling SET state = 'posted' WHERE work = ? AND run_id = ? AND state = 'answered'",
+            (self._id_of(key), run_id),
+        )
+
+    def answers(self, key: str, run_id: str) -> tuple[Handling, ...]:
+        """Return every action of a run, in the order in which they came up."""
+        rows = self._do(
+            f"SELECT {_HANDLING} FROM handling WHERE work = ? AND run_id = ? ORDER BY id", (self._id_of(key), run_id)
+        )
+        return tuple(self._made(row) for row in rows.fetchall())
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _known(self, key: str) -> Work:
+        found = self.get(key)
+        assert found is not None
+        return found
+
+    def _id_of(self, key: str) -> int:
+        return int(self._one("id", key))
+
+    def _state_of(self, key: str) -> str:
+        return str(self._one("state", key))
+
+    def _one(self, column: str, key: str) -> Any:
+        row = self._do(f"SELECT {column} FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)).fetchone()
+        if row is None:
+            raise UnfitError(f"it holds no work of {self._vendor} named {key!r}; begin it first")
+        return row[0]
+
+    def _change(self, key: str, what: str, *values: str) -> None:
+        """Change a piece of work; `updated` grows even where the clock stands still or goes back."""
+        self._do(
+            f"UPDATE work SET {what}, updated = max(?, updated + 0.000001) WHERE id = ?",
+            (*values, time.time(), self._id_of(key)),
+        )
+
+    def _work(self, row: Sequence[Any]) -> Work:
+        key, vendor, origin, state, note, run, owner, created, updated = row
+        return Work(
+            key=key,
+            vendor=vendor,
+            origin=origin,
+            state=state,
+            note=note,
+            run=run,
+            owner=owner,
+            alive=self._owners.alive(owner),
+            mine=owner == self._owners.me,
+            created=created,
+            updated=updated,
+        )
+
+    def _handling(self, place: tuple[int, str, str]) -> Handling | None:
+        row = self._do(
+            f"SELECT {_HANDLING} FROM handling WHERE work = ? AND run_id = ? AND action_id = ?", place
+        ).fetchone()
+        return None if row is None else self._made(row)
+
+    def _present(self, place: tuple[int, str, str]) -> Handling:
+        found = self._handling(place)
+        if found is None:
+            raise UnfitError(f"it holds no action {place[2]!r} of run {place[1]!r}; call handle first")
+        return found
+
+    def _amend(self, place: tuple[int, str, str], what: str, *values: object) -> None:
+        self._do(f"UPDATE handling SET {what} WHERE work = ? AND run_id = ? AND action_id = ?", (*values, *place))
+
+    def _made(self, row: Sequence[Any]) -> Handling:
+        run_id, action_id, name, state, output, is_error, owner = row
+        return Handling(
+            run_id=run_id,
+            action_id=action_id,
+            name=name,
+            state=state,
+            output=output,
+            is_error=bool(is_error),
+            owner=owner,
+            alive=self._owners.alive(owner),
+            mine=owner == self._owners.me,
+        )

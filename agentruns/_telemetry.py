@@ -1,0 +1,310 @@
+"""
+What the runs of one client look like from outside: a log line per change, spans and metrics for OpenTelemetry.
+
+Nothing here may break a run, and nothing that an agent reads or writes gets out: no arguments, no outputs, no failure
+messages. OpenTelemetry (extra `otel`) is used where it is installed, and records only what the application's own SDK
+asks for. Names are those of the OpenTelemetry conventions for generative AI, as they stood in October 2026, not yet
+stable; what they have no word for begins with `agentruns.`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from ._values.run import Run, RunRef, RunStatus
+
+if TYPE_CHECKING:  # imported with the first client, if it is there at all
+    from opentelemetry.trace import Span, Tracer
+
+logger = logging.getLogger("agentruns")
+
+PollOutcome: TypeAlias = Literal["unchanged", "changed", "lost", "refused"]
+
+_SCOPE: Final = "agentruns"
+_OPERATION: Final = "invoke_agent"
+
+_AGENT_ID: Final = "gen_ai.agent.id"
+_AGENT_NAME: Final = "gen_ai.agent.name"
+_CONVERSATION: Final = "gen_ai.conversation.id"
+_ERROR_TYPE: Final = "error.type"
+_MODEL: Final = "gen_ai.request.model"
+_OPERATION_NAME: Final = "gen_ai.operation.name"
+_PROVIDER: Final = "gen_ai.provider.name"
+_STATUS: Final = "agentruns.run.status"
+_VENDOR_STATUS: Final = "agentruns.run.vendor_status"
+
+_ROLES: Final[Mapping[str, tuple[str, str]]] = {
+    "narrative": (_CONVERSATION, _MODEL),
+    "middesk": (_CONVERSATION, _AGENT_NAME),
+    "origami": (_AGENT_ID, _MODEL),
+    "conduit": (_AGENT_ID, _AGENT_ID),
+}
+"""
+By vendor, the attributes that the parent of a run and its kind go into.
+
+What the two mean differs by vendor, and only the conventions ask; hence here, and in no other general module.
+"""
+
+_ROLES_ELSEWHERE: Final = ("agentruns.run.parent", "agentruns.run.kind")
+"""For a vendor that is not of this package."""
+
+_SECONDS: Final = tuple(0.01 * 2**power for power in range(21))
+"""Bounds of the histograms of time: those of the conventions, which end at 82 s, and on to three hours."""
+
+
+class Telemetry:
+    """
+    Tell the log and OpenTelemetry what the runs of one client do; one per client.
+
+    Every method returns at once and raises nothing. `opentelemetry` is looked for when this is made: without it there
+    are only log lines. Its SDK may be set up before or after.
+    """
+
+    def __init__(self, vendor: str) -> None:
+        self._vendor = vendor
+        self._spans: _Spans | None = None
+        self._meters: _Meters | None = None
+        self._complained = False
+        try:
+            self._spans = _Spans(vendor)
+            self._meters = _Meters(vendor)
+        except ImportError:
+            pass  # no extra, no spans
+        except Exception as error:
+            self._complain(error)
+
+    @property
+    def traces(self) -> bool:
+        """Tell whether there are spans, and so whether it matters in which context a run is first seen."""
+        return self._spans is not None
+
+    def saw(self, run: Run, before: Run | None, *, kind: str = "", started: bool = False) -> None:
+        """
+        Tell of a state that was not seen before: log it, and carry on the span of the run.
+
+        *before* is the state of the same run that was seen last, None at first sight: then the span begins, below
+        whatever span is current for the caller. It ends with the run; a run that requires action keeps it, since it may
+        go on in place. *kind* is what groups runs: a model, a type of agent, an agent. *started* says that this client
+        has just started the run, so that its span misses nothing of it.
+        """
+        within: AbstractContextManager[object] = nullcontext()
+        if self._spans is not None:
+            try:
+                within = self._spans.saw(run, before, kind, started)
+            except Exception as error:
+                self._complain(error)
+        if logger.isEnabledFor(logging.INFO):
+            try:
+                with within:
+                    self._log(run, before, kind, started)
+            except Exception as error:
+                self._complain(error)
+
+    def dropped(self, ref: RunRef) -> None:
+        """Tell that nobody watches a run any more: its span, if any, ends as it is, which is no error."""
+        if self._spans is not None:
+            try:
+                self._spans.end(ref)
+            except Exception as error:
+                self._complain(error)
+
+    def close(self) -> None:
+        """End every span that is open, and begin no more."""
+        if self._spans is not None:
+            for ref in self._spans.close():
+                self.dropped(ref)
+
+    def polled(self, outcome: PollOutcome) -> None:
+        """Count a request that read one run: what came of it."""
+        if self._meters is not None:
+            try:
+                self._meters.polls.add(1, self._meters.outcomes[outcome])
+            except Exception as error:
+                self._complain(error)
+
+    def listed(self, runs: int) -> None:
+        """Count a request that read a list, and the *runs* that were in it."""
+        if self._meters is not None:
+            try:
+                self._meters.listed.record(runs, self._meters.vendor)
+            except Exception as error:
+                self._complain(error)
+
+    def finished(self, lag: float, duration: float | None, *, error_type: str | None = None) -> None:
+        """
+        Record a run that was seen to be over, and how late.
+
+        *lag* is the seconds between its end and the poll that saw it, *duration* those that it took, None if unknown.
+        *error_type* is the type of its failure, None if it did not fail.
+        """
+        if self._meters is not None:
+            try:
+                self._meters.lag.record(lag, self._meters.vendor)
+                if duration is not None:
+                    failed = {} if error_type is None else {_ERROR_TYPE: error_type or "_OTHER"}
+                    self._meters.duration.record(duration, {**self._meters.operation, **failed})
+            except Exception as error:
+                self._complain(error)
+
+    def _log(self, run: Run, before: Run | None, kind: str, started: bool) -> None:
+        # One field each, never an object: any formatter, filter or index takes texts and numbers, and a format string
+        # can name them. So the texts are always there. The prefix keeps clear of what a LogRecord has already.
+        fields: dict[str, str | int] = {
+            "agentruns_vendor": self._vendor,
+            "agentruns_run_id": run.id,
+            "agentruns_parent": run.ref.parent,
+            "agentruns_kind": kind,
+            "agentruns_status": run.status.value,
+            "agentruns_vendor_status": run.vendor_status,
+            "agentruns_previous": before.status.value if before else "",
+            "agentruns_error_type": _error_type(run) or "",
+        }
+        if run.usage:
+            fields["agentruns_input_tokens"] = run.usage.input_tokens
+            fields["agentruns_output_tokens"] = run.usage.output_tokens
+        logger.info("run %s of %s: %s", run.id, self._vendor, _change(run, before, started), extra=fields)
+
+    def _complain(self, error: Exception) -> None:
+        """Say so once where it is seen: what breaks here breaks again with every run."""
+        level = logging.DEBUG if self._complained else logging.WARNING
+        self._complained = True
+        with suppress(Exception):  # it may be the log that is broken
+            logger.log(level, "telemetry failed; the runs go on without: %r", error, exc_info=error)
+
+
+class _Spans:
+    """The spans of the runs that are not over."""
+
+    def __init__(self, vendor: str) -> None:
+        from opentelemetry import trace
+
+        self._tracer: Tracer | None = trace.get_tracer(_SCOPE, _version())
+        self._open: dict[RunRef, Span] = {}
+        self._parent, self._kind = _ROLES.get(vendor, _ROLES_ELSEWHERE)
+        self._operation = {_OPERATION_NAME: _OPERATION, _PROVIDER: vendor}
+
+    def saw(self, run: Run, before: Run | None, kind: str, started: bool) -> AbstractContextManager[object]:
+        """Carry on the span of a run; return what makes it current, for the log line to be filed under it."""
+        from opentelemetry.trace import use_span
+
+        span = self._open.get(run.ref)
+        if span is None:
+            if self._tracer is None or (_is_over(run) and before is not None and _is_over(before)):
+                return nullcontext()
+            span = self._open[run.ref] = self._begin(self._tracer, run, kind, started)
+        try:
+            self._describe(span, run, before, kind)
+        finally:
+            if _is_over(run):
+                self.end(run.ref)
+        return use_span(span, record_exception=False, set_status_on_exception=False)
+
+    def _begin(self, tracer: Tracer, run: Run, kind: str, started: bool) -> Span:
+        from opentelemetry.trace import SpanKind
+
+        attributes: dict[str, str | bool] = {
+            **self._operation,
+            **self._named(run, kind),
+            "agentruns.run.id": run.id,
+            "agentruns.run.started": started,
+        }
+        return tracer.start_span(self._name(kind), kind=SpanKind.CLIENT, attributes=attributes)
+
+    def _describe(self, span: Span, run: Run, before: Run | None, kind: str) -> None:
+        from opentelemetry.trace import StatusCode
+
+        state = {_STATUS: run.status.value, _VENDOR_STATUS: run.vendor_status}
+        previous = {"agentruns.run.previous_status": before.status.value} if before else {}
+        span.add_event(_STATUS, {**state, **previous})
+        span.set_attributes({**state, **self._named(run, kind)})
+        if self._kind == _AGENT_NAME and kind:  # some vendors name it only after a while
+            span.update_name(self._name(kind))
+        if run.usage:
+            span.set_attribute("gen_ai.usage.input_tokens", run.usage.input_tokens)
+            span.set_attribute("gen_ai.usage.output_tokens", run.usage.output_tokens)
+        error_type = _error_type(run)
+        if error_type:
+            span.set_attribute(_ERROR_TYPE, error_type)
+            span.set_status(StatusCode.ERROR)  # no description: the vendor's message may quote the agent
+
+    def _named(self, run: Run, kind: str) -> dict[str, str]:
+        named = ((self._parent, run.ref.parent), (self._kind, kind))
+        return {name: value for name, value in named if value}
+
+    def _name(self, kind: str) -> str:
+        """Return a name with few values: an agent's own, where it has one, but no id and no model."""
+        return f"{_OPERATION} {kind}" if self._kind == _AGENT_NAME and kind else _OPERATION
+
+    def end(self, ref: RunRef) -> None:
+        """End the span of a run, if it has one that is open."""
+        span = self._open.pop(ref, None)
+        if span is not None:
+            span.end()
+
+    def close(self) -> tuple[RunRef, ...]:
+        """Begin no more spans; return the runs whose spans are still open."""
+        self._tracer = None
+        return tuple(self._open)
+
+
+class _Meters:
+    """The instruments of one client, and the attributes to record with."""
+
+    def __init__(self, vendor: str) -> None:
+        from opentelemetry import metrics
+
+        meter = metrics.get_meter(_SCOPE, _version())
+        self.polls = meter.create_counter("agentruns.polls", "{poll}", "Requests that read one run.")
+        self.listed = meter.create_histogram("agentruns.list.runs", "{run}", "Runs that one request for a list read.")
+        self.lag = meter.create_histogram(
+            "agentruns.run.lag",
+            "s",
+            "Time between the end of a run and the poll that saw it.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self.duration = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            "GenAI operation duration.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self.vendor = {_PROVIDER: vendor}
+        self.operation = {_OPERATION_NAME: _OPERATION, _PROVIDER: vendor}
+        outcomes: tuple[PollOutcome, ...] = ("unchanged", "changed", "lost", "refused")
+        self.outcomes = {each: {_PROVIDER: vendor, "agentruns.poll.outcome": each} for each in outcomes}
+
+
+def _is_over(run: Run) -> bool:
+    return run.status in {RunStatus.COMPLETED, RunStatus.FAILED}
+
+
+def _error_type(run: Run) -> str | None:
+    """Return the type of a failure, and nothing else of it; None if the run has not failed."""
+    if run.status is not RunStatus.FAILED:
+        return None
+    return (run.failure.type if run.failure else "") or "_OTHER"
+
+
+def _change(run: Run, before: Run | None, started: bool) -> str:
+    if before is None:
+        change = f"started, {run.status}" if started else str(run.status)
+    elif before.status is run.status:
+        change = f"{run.status}, changed"
+    else:
+        change = f"{before.status} -> {run.status}"
+    error_type = _error_type(run)
+    return f"{change} ({error_type})" if error_type else change
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("agentruns")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return ""

@@ -1,0 +1,1 @@
+"""The values that move between rooms: frozen, typed, free of I/O."""

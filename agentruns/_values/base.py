@@ -1,0 +1,11 @@
+"""The two errors that carry text alone: what values themselves may raise. The tree of all errors is `errors`."""
+
+from __future__ import annotations
+
+
+class AgentRunsError(Exception):
+    """The base of every error that this library raises to its caller."""
+
+
+class ConfigurationError(AgentRunsError):
+    """Report what is wrong with a call before any request was sent."""

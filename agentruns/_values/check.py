@@ -1,0 +1,136 @@
+"""Checks of what users pass in: each error names the field, its value and the remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from attrs import Attribute
+
+from .base import ConfigurationError
+
+
+def number(name: str, value: Any, *, zero: bool = False) -> None:
+    """Refuse anything but a finite number above zero, or with *zero* one of zero and above."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if not numeric or not _finite(value) or value < 0 or (value == 0 and not zero):
+        least = "zero or above" if zero else "above zero"
+        raise ConfigurationError(f"{name} is {value!r}; it must be a finite number {least}")
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
+
+
+def integer(name: str, value: Any, least: int) -> None:
+    """Refuse anything but a whole number of *least* and above."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number, {least} or more")
+
+
+def non_empty_str(name: str, value: Any) -> str:
+    """Return *value*, and refuse anything but a text with something in it that UTF-8 can carry."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a text that is not empty")
+    utf8(name, value)
+    return value
+
+
+def text_or_none(name: str, value: Any) -> None:
+    """Refuse anything but a text, which may be empty, and None."""
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name} is {value!r}; it must be a text, or None")
+
+
+def utf8(name: str, value: str) -> None:
+    """Refuse a text that UTF-8 cannot carry."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{name} is a text that UTF-8 cannot carry: it has {value[error.start]!r} at {error.start}, half of a "
+            "character. Mend it with `text.encode(errors='replace').decode()`"
+        ) from None
+
+
+def boolean(name: str, value: Any) -> None:
+    """Refuse anything but True and False: a text such as "no" would count as true."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {value!r}; it must be True or False")
+
+
+def instance(name: str, value: Any, kind: type, remedy: str) -> None:
+    """Refuse anything but a *kind*; *remedy* says how to come by one."""
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} is {value!r}; it must be of the class {kind.__name__}: {remedy}")
+
+
+def _name(owner: object, attribute: Attribute[Any]) -> str:
+    return f"{type(owner).__name__.lstrip('_')}.{attribute.name}"
+
+
+# As attrs validators --------------------------------------------------------------------------------------------------
+
+
+def positive(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but a finite number above zero."""
+    number(_name(owner, attribute), value)
+
+
+def not_negative(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but a finite number of zero and above."""
+    number(_name(owner, attribute), value, zero=True)
+
+
+def count(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but a whole number of 0 and above."""
+    integer(_name(owner, attribute), value, 0)
+
+
+def at_least_one(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but a whole number of 1 and above."""
+    integer(_name(owner, attribute), value, 1)
+
+
+def not_empty(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but a text with something in it."""
+    non_empty_str(_name(owner, attribute), value)
+
+
+def is_boolean(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but True and False."""
+    boolean(_name(owner, attribute), value)
+
+
+def is_object(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but a mapping."""
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{_name(owner, attribute)} is {value!r}; it must be a mapping, such as a dict")
+
+
+def sequence_of(kind: type, remedy: str) -> Callable[[object, Attribute[Any], Any], None]:
+    """Return what refuses anything but a list or tuple of *kind*; *remedy* says how to come by one of them."""
+
+    def check(owner: object, attribute: Attribute[Any], value: Any) -> None:
+        name = _name(owner, attribute)
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            raise ConfigurationError(f"{name} is {value!r}; it must be a list of {kind.__name__}: {remedy}")
+        for place, each in enumerate(value):
+            instance(f"{name}[{place}]", each, kind, remedy)
+
+    return check
+
+
+def is_uuid(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    """Refuse anything but the text of a UUID."""
+    try:
+        UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigurationError(
+            f"{_name(owner, attribute)} is {value!r}; it must be the text of a UUID, such as str(uuid.uuid4())"
+        ) from None

@@ -1,0 +1,63 @@
+"""What a flow may ask for besides a request: to sleep, to hold a lock, to keep a checkpoint, to claim a run."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+from attrs import frozen
+
+from .exchange import Request, Response
+
+T = TypeVar("T")
+
+
+@frozen
+class Sleep:
+    """Ask, within a flow, for *seconds* of waiting."""
+
+    seconds: float
+
+
+@frozen
+class Lock:
+    """Ask, within a flow, to be the only flow of this client that holds *key*, until the flow ends."""
+
+    key: str
+
+
+@frozen
+class Checkpoint:
+    """
+    Ask, within the flow of a start, that *data* is kept before the next request is sent.
+
+    *data* is made of plain JSON types: what it takes to find out, after a crash, what became of that request. *among*
+    names the starts from which this one could not be told. While another of them is under way, or has died less than
+    *shown* seconds ago, so that its run may yet come to light, nothing is kept. When that is over, the verdict is
+    "others": look again, then, at what has to be known before the request.
+    """
+
+    data: Mapping[str, Any]
+    among: str = ""
+    shown: float = 0.0
+
+
+@frozen
+class ClaimRun:
+    """Ask, within the flow of a start, whether the run of that id, which was found by looking, is its own."""
+
+    run_id: str
+
+
+class Ownership(enum.IntEnum):
+    """Whose a run is, as far as is known: the answer to `Checkpoint` and `ClaimRun`, as the status of a response."""
+
+    MINE = 204
+    UNCLEAR = 300
+    OTHERS = 409
+
+
+Command: TypeAlias = Request | Sleep | Lock | Checkpoint | ClaimRun
+Flow: TypeAlias = Generator[Command, Response, T]
+"""A vendor operation: yields what it wants sent, receives the answers, returns a value."""

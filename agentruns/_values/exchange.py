@@ -1,0 +1,80 @@
+"""One HTTP exchange as values: what is asked, what is answered, what an error body says, how much may be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from attrs import field, frozen
+
+from . import codec
+
+_UNREAD: Final = ...  # which no JSON is, and which pickles as itself
+
+
+@frozen
+class Request:
+    """
+    One HTTP request below the base URL: no host, no token.
+
+    `idempotent` says that sending it again cannot do a thing twice; by default only GET is. `again_after_429` says that
+    a refusal for lack of room may be answered by sending the very same request again, as nearly all may.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(factory=dict)
+    json: Any = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(factory=dict)
+    idempotent: bool = field()
+    again_after_429: bool = True
+
+    @idempotent.default
+    def _reads_only(self) -> bool:
+        return self.method == "GET"
+
+    @property
+    def line(self) -> str:
+        """Return method and path, as errors and logs show them."""
+        return f"{self.method} {self.path}"
+
+
+@frozen
+class Response:
+    """One HTTP answer; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    request: Request
+    _value: Any = field(default=_UNREAD, init=False, repr=False, eq=False)
+
+    @property
+    def value(self) -> Any:
+        """Return the JSON value of the body, decoded once; raise `codec.CodecError` for what is not JSON."""
+        if self._value is _UNREAD:
+            object.__setattr__(self, "_value", codec.decode(self.body))
+        return self._value
+
+
+@frozen
+class Problem:
+    """What a vendor's error body says, in common words."""
+
+    message: str
+    code: str | None = None
+    title: str | None = None
+    docs_url: str | None = None
+    request_id: str | None = None
+    detail: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class RateLimit:
+    """No more than *count* requests within any *seconds*."""
+
+    count: int
+    seconds: float
+
+
+Send: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -1,0 +1,268 @@
+"""
+A run as a value: its state, what it waits for, how it ended, what it used.
+
+Vendors' words stay in `vendor_status`, `detail` and `raw`; everything else is in our own.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, cast
+
+from attrs import field, fields, frozen
+
+from . import check, codec, html
+from .base import ConfigurationError
+
+
+class RunStatus(enum.StrEnum):
+    """Where a run is in its life, in one set of words for every vendor."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    REQUIRES_ACTION = "requires_action"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def in_flight(self) -> bool:
+        """Tell whether the run still moves by itself: keep polling."""
+        return self in {RunStatus.PENDING, RunStatus.RUNNING}
+
+
+@frozen
+class JsonText:
+    """A JSON object as it came: text, and the keys under which it stands. It takes a third of the room of its parts."""
+
+    body: bytes = field(repr=False)
+    path: tuple[str, ...] = ()
+
+    def read(self) -> Mapping[str, Any]:
+        """Return the object."""
+        value = codec.decode(self.body)
+        for key in self.path:
+            value = value[key]
+        found: Mapping[str, Any] = value
+        return found
+
+
+@frozen
+class RunRef:
+    """Name an existing run; `parent` is its conversation, thread or agent, empty where the vendor needs none."""
+
+    id: str
+    parent: str = ""
+
+
+@frozen
+class Action:
+    """One thing that a paused run waits for; hashable, by id and name."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(factory=dict, hash=False)
+
+
+def _is_action(_: object, __: object, value: Any) -> None:
+    check.instance("ToolOutput.action", value, Action, "one of `run.actions`, as the paused run has it")
+
+
+@frozen
+class ToolOutput:
+    """The answer to one action; with `is_error`, the reason why there is none. Hashable, whatever the output is."""
+
+    action: Action = field(validator=_is_action)
+    output: Any = field(hash=False)
+    is_error: bool = field(default=False, validator=check.is_boolean)
+
+
+@frozen
+class Failure:
+    """Why a run failed, in the vendor's words."""
+
+    type: str
+    message: str = ""
+
+
+@frozen
+class Usage:
+    """Tokens that a run has used."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+@frozen
+class Progress:
+    """Steps done, and how many there may be."""
+
+    done: int
+    limit: int | None = None
+
+
+@frozen
+class Run:
+    """
+    One state of one run.
+
+    Equality covers what a reader acts on: which run, status, actions, output, failure. Counters do not make two
+    states differ. `detail` is the vendor's own attrs class; `raw` is the JSON object as received. Both are made of the
+    received text when they are first asked for: thousands of runs that are waited for hold the text alone. A run is
+    hashable, whatever its output is.
+    """
+
+    ref: RunRef
+    status: RunStatus
+    vendor_status: str
+    actions: tuple[Action, ...] = ()
+    output: Any = field(default=None, hash=False)
+    failure: Failure | None = None
+    usage: Usage | None = field(default=None, eq=False)
+    progress: Progress | None = field(default=None, eq=False)
+    poll_after: float | None = field(default=None, eq=False)
+    vendor: str = field(default="", eq=False, kw_only=True)
+    _detail: Any = field(default=None, eq=False, repr=False, kw_only=True)
+    _raw: Mapping[str, Any] | JsonText = field(factory=dict, eq=False, repr=False, kw_only=True)
+
+    @property
+    def id(self) -> str:
+        """Return the vendor's id of this run."""
+        return self.ref.id
+
+    def _repr_html_(self) -> str:
+        return html.table(self._title(), self._rows())
+
+    def _title(self) -> str:
+        return f"Run {self.id}{f' of {self.vendor}' if self.vendor else ''}"
+
+    def _rows(self, why: str = "") -> Iterator[tuple[str, str]]:
+        """Yield the name and the text of each thing that a notebook shows; *why* says what ended the watching."""
+        word = self.vendor_status
+        yield "Status", self.status.value if word in {"", self.status} else f"{self.status.value} (vendor: {word})"
+        if why:
+            yield "Error", why
+        if self.failure is not None:
+            yield "Failure", f"{self.failure.type}: {self.failure.message}".removesuffix(": ")
+        for action in self.actions:
+            yield "Action", f"{action.name} ({action.id})\n{_text(action.arguments)}"
+        if self.output is not None:
+            yield "Output", self.output if isinstance(self.output, str) else _text(self.output)
+        if self.progress is not None:
+            most = f" of {self.progress.limit}" if self.progress.limit is not None else ""
+            yield "Progress", f"{self.progress.done}{most}"
+        if self.usage is not None:
+            yield "Tokens", f"{self.usage.input_tokens} in, {self.usage.output_tokens} out"
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """Return the JSON object as received, unknown fields included."""
+        if isinstance(self._raw, JsonText):
+            object.__setattr__(self, "_raw", self._raw.read())
+        return cast("Mapping[str, Any]", self._raw)
+
+    @property
+    def detail(self) -> Any:
+        """Return the vendor's own attrs class, every documented field; None if this version knows the vendor not."""
+        if self._detail is None:
+            object.__setattr__(self, "_detail", _read_detail(self.vendor, self.raw))
+        return self._detail
+
+    def to_json(self) -> str:
+        """
+        Return the run as JSON text, to be parked and read back by `Run.from_json`.
+
+        Raise `ConfigurationError` for an `output` or `arguments` of your own that JSON cannot carry.
+        """
+        parked = {each.name: getattr(self, each.name) for each in fields(_ParkedRun)}
+        return codec.encode(codec.to_jsonable(parked, f"run {self.id}")).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Run:
+        """
+        Return the run that `to_json` wrote, `detail` included for the vendors of this package.
+
+        Raise `ConfigurationError` for any other text, and for what is none.
+        """
+        given: Any = text
+        if not isinstance(given, str | bytes):
+            raise ConfigurationError(f"{given!r} is not the text of a run; pass what `Run.to_json` returned")
+        try:
+            parked = codec.structure(codec.decode(text, trusted=True), _ParkedRun)
+            return cls(
+                ref=parked.ref,
+                status=RunStatus(parked.status),
+                vendor_status=parked.vendor_status,
+                actions=parked.actions,
+                output=parked.output,
+                failure=parked.failure,
+                usage=parked.usage,
+                progress=parked.progress,
+                poll_after=parked.poll_after,
+                vendor=parked.vendor,
+                raw=parked.raw,
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(
+                f"this is not a run as `Run.to_json` writes it: {error}. Pass the text unchanged"
+            ) from error
+
+
+def _text(value: Any) -> str:
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+@frozen
+class _ParkedRun:
+    """What `Run.to_json` writes."""
+
+    ref: RunRef
+    status: str
+    vendor_status: str
+    actions: tuple[Action, ...]
+    output: Any
+    failure: Failure | None
+    usage: Usage | None
+    progress: Progress | None
+    poll_after: float | None
+    vendor: str
+    raw: Mapping[str, Any]
+
+
+def _read_detail(vendor: str, raw: Mapping[str, Any]) -> Any:
+    """Return the vendor's class for what was received; None for a parked run that another version knew otherwise."""
+    try:
+        read = detail_readers.get(vendor)
+        return read(raw) if read else None
+    except ValueError:
+        return None
+
+
+detail_readers: Final[dict[str, Callable[[Mapping[str, Any]], Any]]] = {}
+"""By vendor name, what reads `Run.detail` out of `Run.raw`; each dialect enters its own."""
+
+
+@frozen
+class Page:
+    """One page of a list of runs; `cursor` is None on the last."""
+
+    runs: tuple[Run, ...]
+    cursor: str | None = None
+
+
+@frozen
+class Outcome:
+    """How one origin of a batch ended: `run` is its last state, `error` is None if it completed."""
+
+    index: int
+    key: str | None
+    origin: Any
+    run: Run | None = None
+    error: Exception | None = None
+
+
+Origins: TypeAlias = Iterable[Any] | AsyncIterable[Any]

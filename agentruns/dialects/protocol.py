@@ -1,0 +1,173 @@
+"""
+What a vendor module must offer: a few names, and generator functions that yield requests and never wait.
+
+A module satisfies the protocol as it is. What a vendor cannot do, its module simply does not have: the capability
+protocols below are looked for at run time, and `UnsupportedError` is raised before any request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
+
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.run import Action, Page, Run, RunRef, ToolOutput
+
+
+class Dialect(Protocol):
+    """One vendor."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802
+        """Return the vendor's name, as `connect("name")` takes it."""
+        ...
+
+    @property
+    def BASE_URL(self) -> str:  # noqa: N802
+        """Return the production URL that the vendor's paths hang on."""
+        ...
+
+    @property
+    def TOKEN_VARIABLE(self) -> str:  # noqa: N802
+        """Return the environment variable that the token is read from."""
+        ...
+
+    @property
+    def BASE_URL_VARIABLE(self) -> str:  # noqa: N802
+        """Return the environment variable that another base URL is read from."""
+        ...
+
+    @property
+    def BUDGET(self) -> RateLimit | None:  # noqa: N802
+        """Return the requests that the vendor's documented limit allows, with headroom; None where there is none."""
+        ...
+
+    @property
+    def Origin(self) -> type[Any]:  # noqa: N802
+        """Return the class of what starts a run."""
+        ...
+
+    def start(self, origin: Any) -> Flow[Run]:
+        """Start a run."""
+        ...
+
+    def fetch(self, ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+        """Read a run once: a flow that begins with its request, and says the same of the same answers."""
+        ...
+
+    def problem(self, response: Response) -> Problem:
+        """Say what an error body says."""
+        ...
+
+    def handler_names(self, action: Action) -> Sequence[str]:
+        """Return the names under which a handler for this action is looked for, best first."""
+        ...
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A vendor whose runs can be answered."""
+
+    def resume(self, run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
+        """Answer a paused run."""
+        ...
+
+
+@runtime_checkable
+class Recovers(Protocol):
+    """
+    A vendor whose starts cannot simply be repeated: what became of one whose process died takes its note to find out.
+
+    Of a vendor without this, starting the same origin again must give the run that the first start began.
+    """
+
+    def recover(self, origin: Any, note: Mapping[str, Any]) -> Flow[Run]:
+        """
+        Return the run that a start began which had got as far as *note*, or raise `OutcomeUnknownError`.
+
+        A note may have `known`, a list of the ids of runs that are not it; those of other work are added to it.
+        """
+        ...
+
+
+@runtime_checkable
+class FindsAnsweringRun(Protocol):
+    """A vendor whose answers begin another run, which can be found; where answers may be repeated it need not be."""
+
+    def answered_by(self, run: Run) -> Flow[Run | None]:
+        """Return the run that followed a paused one, None if there is none."""
+        ...
+
+
+@runtime_checkable
+class Cancels(Protocol):
+    """A vendor whose runs can be cancelled."""
+
+    def cancel(self, ref: RunRef) -> Flow[Run | None]:
+        """Cancel a run."""
+        ...
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """A vendor that lists runs."""
+
+    def page(self, parent: str, cursor: str | None) -> Flow[Page]:
+        """Return one page of runs."""
+        ...
+
+
+@runtime_checkable
+class ListsCurrentStates(Lists, Protocol):
+    """A vendor whose lists show each run as it is now, newest first: one request tells of many runs."""
+
+    def listed_under(self, ref: RunRef, /) -> str:
+        """Return the *parent* of the pages that a run stands on."""
+        ...
+
+
+@runtime_checkable
+class ParsesRun(Protocol):
+    """A vendor whose `fetch` is one request: most answers to it are read without a flow, at a fifth less cost."""
+
+    def run_of(self, response: Response) -> Run:
+        """Return the run in an answer of 200 to the request of `fetch`."""
+        ...
+
+
+@runtime_checkable
+class GroupsRuns(Protocol):
+    """A vendor that tells which runs are likely to take about the same time."""
+
+    def kind(self, run: Run) -> str:
+        """Return what runs of about the same duration have in common: a model, say, or an agent."""
+        ...
+
+
+@runtime_checkable
+class ReportsTimes(Protocol):
+    """A vendor whose runs say when they began and ended, by its own clock."""
+
+    def times(self, run: Run) -> tuple[datetime | None, datetime | None]:
+        """Return when a run began to move and when it ended, None where that is not known."""
+        ...
+
+
+@runtime_checkable
+class StreamsEvents(Protocol):
+    """A vendor that keeps a stream of events open until a run stops moving."""
+
+    def events(self, ref: RunRef) -> Request:
+        """Return the request that opens the stream."""
+        ...
+
+
+@runtime_checkable
+class ChecksToken(Protocol):
+    """A vendor whose tokens say where they belong."""
+
+    def check_token(self, base_url: str, token: str) -> None:
+        """Raise `ConfigurationError`, which must not show the token, for one that this base URL cannot take."""
+        ...

@@ -1,0 +1,158 @@
+"""What every dialect needs between a request and an answer: paths, bodies, Retry-After."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from agentruns._values import codec
+from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Ownership
+from agentruns._values.exchange import Response
+from agentruns._values.run import RunRef
+from agentruns.errors import ConfigurationError, ProtocolError
+
+T = TypeVar("T")
+
+_NO_NAMES: Final = frozenset({"", ".", ".."})
+"""What stands for nothing, or for another place, in a path."""
+
+
+def path(*parts: Any) -> str:
+    """
+    Return the parts as a path, each escaped, so that an id can never climb out of its place.
+
+    Raise `ConfigurationError` for a part that is empty, `.` or `..`, or no text that UTF-8 can carry.
+    """
+    return "/" + "/".join(map(_segment, parts))
+
+
+def _segment(part: Any) -> str:
+    try:
+        if isinstance(part, str) and part not in _NO_NAMES:
+            return quote(part, safe="")
+    except UnicodeEncodeError:
+        pass
+    raise ConfigurationError(f"{part!r} cannot stand in the path of a request; pass the id that the vendor gave")
+
+
+def is_name(text: str) -> bool:
+    """Tell whether an id that a vendor gave can stand in the path of a request."""
+    return text not in _NO_NAMES
+
+
+def ref(run_id: str, parent: str, *, owned: bool = False) -> RunRef:
+    """
+    Return the name of a run as a vendor gave it; one that is *owned* is found by its parent only.
+
+    Raise `ProtocolError` for one that no path can have.
+    """
+    if not is_name(run_id) or not is_name(parent or ("" if owned else "none")):
+        raise ProtocolError(f"the vendor names a run {run_id!r} of {parent!r}, which no request can ask for @ $.id")
+    return RunRef(run_id, parent)
+
+
+def read_object(response: Response, *envelope: str) -> Mapping[str, Any]:
+    """Return the JSON object of an answer, taken out of its *envelope* keys, or raise `ProtocolError`."""
+    try:
+        value = response.value
+    except codec.CodecError as error:
+        raise ProtocolError(f"the answer to {response.request.line} is not JSON: {error}") from error
+    where = "$"
+    for key in envelope:
+        value = value.get(key) if isinstance(value, Mapping) else None
+        where += f".{key}"
+    if not isinstance(value, Mapping):
+        raise ProtocolError(f"the answer to {response.request.line} has no object @ {where}")
+    return value
+
+
+def read(response: Response, cls: type[T], *envelope: str) -> T:
+    """Return what an answer has in its *envelope* keys as *cls*, or raise `ProtocolError` that names the JSON path."""
+    path = ".".join(("$", *envelope))
+    return structure(read_object(response, *envelope), cls, response, path)
+
+
+def structure(value: Any, cls: type[T], source: Response | str, path: str = "$") -> T:
+    """Return *value* as *cls*; *source* is what the error names: an answer, or where else it came from."""
+    try:
+        return codec.structure(value, cls, path)
+    except codec.CodecError as error:
+        source = source if isinstance(source, str) else source.request.line
+        raise ProtocolError(
+            f"the answer to {source} is not what the vendor documents for {cls.__name__}: {error}"
+        ) from error
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """
+    Return the seconds of a `Retry-After` header, None where there is none to obey.
+
+    Seconds, or an HTTP-date measured against the answer's own Date (RFC 9110, section 10.2.3). Malformed is None, a
+    date that has passed is 0.
+    """
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        until = http_date(text)
+        if until is None:
+            return None
+        seconds = (until - (http_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
+        return max(seconds, 0.0)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def http_date(text: str) -> datetime | None:
+    """Return the moment that an HTTP-date names, None if it is none."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, IndexError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def drop_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are set: what is None is left out of a request."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def error_body(response: Response) -> Mapping[str, Any]:
+    """Return the JSON object of an error answer; empty for anything else, such as a proxy's HTML."""
+    try:
+        body = response.value
+    except codec.CodecError:
+        return {}
+    return body if isinstance(body, Mapping) else {}
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return *value* if it is a JSON object, else an empty one: for what is read without being checked."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def first_text(body: Mapping[str, Any], *keys: str) -> str | None:
+    """Return the first of the *keys* that holds a text with something in it."""
+    return next((body[key] for key in keys if isinstance(body.get(key), str) and body[key]), None)
+
+
+def body_excerpt(response: Response) -> str:
+    """Return the beginning of an error body, for what is not in the vendor's form."""
+    return response.body[:200].decode("utf-8", "replace").strip()
+
+
+def checkpoint(data: Mapping[str, Any], among: str, shown: float) -> Flow[bool]:
+    """Have *data* kept, as `model.Note` has it; False if another start was waited for: look again then."""
+    return (yield Checkpoint(data, among, shown)).status != Ownership.OTHERS
+
+
+def claim_run(run_id: str) -> Flow[Ownership]:
+    """Ask whose run that is."""
+    answer = yield ClaimRun(run_id)
+    return Ownership(answer.status) if answer.status in {Ownership.UNCLEAR, Ownership.OTHERS} else Ownership.MINE
