@@ -148,7 +148,16 @@ def said_by(*names: str) -> set[str]:
     return {text for name in names for text in texts(ast.parse((PACKAGE / name).read_text()))}
 
 
-CORE = ["client.py", "transport.py", "keyed.py", "flow.py", "errors.py", "budget.py", "check.py", "journal/problems.py"]
+CORE = [
+    "client.py",
+    "_api/transport.py",
+    "_keeping/keys.py",
+    "_api/flow.py",
+    "errors.py",
+    "_api/limiter.py",
+    "_values/check.py",
+    "_keeping/journal/problems.py",
+]
 DIALECTS = [
     "dialects/middesk/__init__.py",
     "dialects/origami/prompts.py",

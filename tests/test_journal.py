@@ -197,7 +197,7 @@ async def test_a_start_that_died_or_has_found_its_run_keeps_no_other_waiting(jou
     for key in "bc":
         await journal.begin(key, ORIGIN)
         assert await journal.reserve(key, '{"among":"trigger"}', "trigger")
-        assert await journal.claim(key, f"run-{key}") == "ours"
+        assert await journal.claim(key, f"run-{key}") == "mine"
 
 
 @pytest.mark.asyncio
@@ -223,11 +223,11 @@ async def test_a_run_that_was_found_is_that_of_one_start(journal: Journal, other
         await each.note(key, "{}")
     await other.saw("c", a_run("run-2"), done=True)
 
-    assert await journal.claim("a", "run-1") == "ours"
-    assert await journal.claim("a", "run-1") == "ours"
-    assert await other.claim("b", "run-1") == "theirs"
-    assert await other.claim("b", "run-2") == "theirs"
-    assert await other.claim("b", "run-3") == "ours"
+    assert await journal.claim("a", "run-1") == "mine"
+    assert await journal.claim("a", "run-1") == "mine"
+    assert await other.claim("b", "run-1") == "others"
+    assert await other.claim("b", "run-2") == "others"
+    assert await other.claim("b", "run-3") == "mine"
 
 
 @pytest.mark.asyncio
@@ -241,7 +241,7 @@ async def test_a_run_that_was_found_for_a_start_that_died_may_be_that_of_another
         assert await journal.claim("died", "run-1") == "open"  # the other one will say whose it is
     assert await journal.claim("died", "run-1") == "unclear"  # the other one will never say
     await journal.forget_start("lives")
-    assert await journal.claim("died", "run-1") == "ours"
+    assert await journal.claim("died", "run-1") == "mine"
 
 
 @pytest.mark.asyncio

@@ -14,6 +14,7 @@ from agentruns.dialects.protocol import Dialect
 
 PACKAGE = Path(agentruns.__file__).parent
 
+
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts

@@ -685,7 +685,7 @@ def test_importing_the_module_does_not_import_opentelemetry_and_making_one_does(
 
 
 RUN = """
-from agentruns.model import Run, RunRef, RunStatus
+from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns._telemetry import Telemetry
 telemetry = Telemetry("narrative")
 """

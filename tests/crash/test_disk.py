@@ -44,7 +44,11 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("agentruns._api.flow.sleep", sleep)
     monkeypatch.setattr("agentruns._aio.timers.TICK", 1e-4)
-    for look in ("keyed._LOOK_SECONDS", "journal.journal._FIRST_LOOK", "journal.journal._LAST_LOOK"):
+    for look in (
+        "_keeping.keys._LOOK_SECONDS",
+        "_keeping.journal.journal._FIRST_LOOK",
+        "_keeping.journal.journal._LAST_LOOK",
+    ):
         monkeypatch.setattr(f"agentruns.{look}", 0.001)
 
 
