@@ -193,13 +193,13 @@ class _Spans:
 
         span = self._open.get(run.ref)
         if span is None:
-            if self._tracer is None or (_is_over(run) and before is not None and _is_over(before)):
+            if self._tracer is None or (run.status.is_over and before is not None and before.status.is_over):
                 return nullcontext()
             span = self._open[run.ref] = self._begin(self._tracer, run, kind, started)
         try:
             self._describe(span, run, before, kind)
         finally:
-            if _is_over(run):
+            if run.status.is_over:
                 self.end(run.ref)
         return use_span(span, record_exception=False, set_status_on_exception=False)
 
@@ -276,10 +276,6 @@ class _Meters:
         self.operation = {_OPERATION_NAME: _OPERATION, _PROVIDER: vendor}
         outcomes: tuple[PollOutcome, ...] = ("unchanged", "changed", "lost", "refused")
         self.outcomes = {each: {_PROVIDER: vendor, "agentruns.poll.outcome": each} for each in outcomes}
-
-
-def _is_over(run: Run) -> bool:
-    return run.status in {RunStatus.COMPLETED, RunStatus.FAILED}
 
 
 def _error_type(run: Run) -> str | None:

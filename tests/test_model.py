@@ -64,9 +64,10 @@ def narrative_run(status: str = "running", headers: Mapping[str, str] | None = N
 # Status ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_status_is_a_word_and_only_two_of_them_move_by_themselves() -> None:
+def test_a_status_is_a_word_and_two_move_by_themselves_and_two_are_over() -> None:
     assert [str(status) for status in RunStatus] == ["pending", "running", "requires_action", "completed", "failed"]
     assert {status for status in RunStatus if status.in_flight} == {RunStatus.PENDING, RunStatus.RUNNING}
+    assert {status for status in RunStatus if status.is_over} == {RunStatus.COMPLETED, RunStatus.FAILED}
     assert json.dumps(RunStatus.FAILED) == '"failed"'
 
 

@@ -57,7 +57,6 @@ _STARTS_SECONDS: Final = 120.0
 _MARGIN: Final = 0.9
 """How much of the time for which a vendor remembers a key is trusted."""
 
-_OVER: Final = (RunStatus.COMPLETED, RunStatus.FAILED)
 _NOTHING_HAPPENED: Final = (ConfigurationError, UnsupportedError, RunError, APIError)
 
 
@@ -148,7 +147,7 @@ class Keys:
 
     async def moved(self, run: Run, resumed: Run) -> None:
         """Enter that a run was answered by hand, in whatever work it is the last state of."""
-        over = resumed.status in _OVER
+        over = resumed.status.is_over
         await self.journal.moved(run.id, resumed.to_json(), done=over)
 
     async def unfinished(self) -> AsyncIterator[Unfinished]:
@@ -329,7 +328,7 @@ class KeyedWork:
 
     async def saw(self, run: Run) -> None:
         """Enter a state: of a run that has begun, waits, or is over."""
-        await self._journal.saw(self.key, run.to_json(), done=run.status in _OVER)
+        await self._journal.saw(self.key, run.to_json(), done=run.status.is_over)
 
     async def handle(
         self, run: Run, handlers: Sequence[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput]

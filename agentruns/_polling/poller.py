@@ -30,7 +30,7 @@ from agentruns._api.retry import Backoff, Retry, Schedule
 from agentruns._telemetry import Telemetry
 from agentruns._values import check
 from agentruns._values.exchange import Request, Response, Send
-from agentruns._values.run import Run, RunRef, RunStatus
+from agentruns._values.run import Run, RunRef
 from agentruns.dialects import wire
 from agentruns.dialects.protocol import Dialect, GroupsRuns, ListsCurrentStates, ParsesRun, ReportsTimes
 from agentruns.errors import (
@@ -59,7 +59,6 @@ LATE: Final = 5.0
 
 _PRICE: Final = 0.1
 _OLDEST: Final = 7 * 86400.0  # seconds; what claims to have taken longer has a clock of its own
-_OVER: Final = (RunStatus.COMPLETED, RunStatus.FAILED)
 _LEAST: Final = 0.01  # seconds between two polls of a run, whatever a schedule says
 _BROKEN: Final = 10.0  # seconds until a run is due again whose schedule says nothing that makes sense
 _OFFSET: Final = random.random()  # noqa: S311 - once per process, so that processes do not poll in step
@@ -533,13 +532,13 @@ class Poller:
             watch.learns, watch.running_at, took = True, lasted, lasted
         self._learn(watch, took)
         failed = watch.run.failure.type if watch.run and watch.run.failure else None
-        whole = watch.learns and not watch.later and watch.run is not None and watch.run.status in _OVER
+        whole = watch.learns and not watch.later and watch.run is not None and watch.run.status.is_over
         self._telemetry.finished(lag, took if whole else None, error_type=failed)
 
     def _lasted(self, watch: Watch) -> float | None:
         """Return how long a run took by the vendor's own clock, if it says so of the whole of what was waited for."""
         run = watch.run
-        if run is None or not watch.whole or run.status not in _OVER or not isinstance(self._dialect, ReportsTimes):
+        if run is None or not watch.whole or not run.status.is_over or not isinstance(self._dialect, ReportsTimes):
             return None
         began, ended = self._dialect.times(evolve(run))
         lasted = -1.0 if began is None or ended is None else (ended - began).total_seconds()

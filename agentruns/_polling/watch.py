@@ -174,4 +174,4 @@ def goes_back(before: Run, run: Run) -> bool:
         return False
     if before.status is RunStatus.RUNNING:
         return run.status is RunStatus.PENDING
-    return before.status in {RunStatus.COMPLETED, RunStatus.FAILED} and run.status is not before.status
+    return before.status.is_over and run.status is not before.status

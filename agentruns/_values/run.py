@@ -31,6 +31,11 @@ class RunStatus(enum.StrEnum):
         """Tell whether the run still moves by itself: keep polling."""
         return self in {RunStatus.PENDING, RunStatus.RUNNING}
 
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the run has ended, completed or failed; one that requires action has not."""
+        return self is RunStatus.COMPLETED or self is RunStatus.FAILED
+
 
 @frozen
 class JsonText:

@@ -89,7 +89,7 @@ class _Seen:
         run = self.stream.run if self.stream is not None else None
         if run is None:
             return "no run was seen; a start may have taken effect, so look at the vendor before you start again"
-        if run.status in {RunStatus.COMPLETED, RunStatus.FAILED}:
+        if run.status.is_over:
             return f"run {run.id} is {run.status}"
         again = ["agentruns", "watch", wanted.vendor, run.id, *(["--parent", run.ref.parent] if run.ref.parent else [])]
         if getattr(wanted, "base_url", None):

@@ -21,7 +21,7 @@ from attrs import evolve
 from agentruns._keeping.journal.book import Entry, Handled
 from agentruns._polling.watch import goes_back
 from agentruns._values import codec
-from agentruns._values.run import Run, RunStatus
+from agentruns._values.run import Run
 from agentruns.errors import AgentRunsError
 
 from .source import Source
@@ -34,8 +34,6 @@ MOST_MOMENTS: Final = 500
 
 RETRY_SECONDS: Final = 15.0
 """When a run is followed again that could not be followed."""
-
-_OVER: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED})
 
 
 class Trail:
@@ -95,7 +93,7 @@ class Trail:
     @property
     def is_done(self) -> bool:
         """Tell whether nothing can come any more."""
-        return self.run is not None and self.run.status in _OVER
+        return self.run is not None and self.run.status.is_over
 
     @property
     def id(self) -> str:
@@ -151,7 +149,7 @@ class Trail:
         heard = self._by_feed.get(run.id)
         if heard is None or (moved and not self.is_followed and entry.updated > heard):
             self._take(run, entry.updated)
-        if self.is_followed or self._is_queued or entry.state == "done" or run.status in _OVER:
+        if self.is_followed or self._is_queued or entry.state == "done" or run.status.is_over:
             return
         if run.id not in self._followed or (moved and run.status.in_flight):
             self._followed.add(run.id)

@@ -19,7 +19,7 @@ from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.shield import run_shielded
 from agentruns._following.stream import RunStream, StreamOptions
 from agentruns._values import check
-from agentruns._values.run import Run, RunRef, RunStatus
+from agentruns._values.run import Run, RunRef
 from agentruns.client import EXIT_SECONDS, Client
 from agentruns.errors import ConfigurationError
 
@@ -79,7 +79,7 @@ class Feed:
     @property
     def is_final(self) -> bool:
         """Tell whether the run is over, so that nothing can come of following it again."""
-        return self.run is not None and self.run.status in {RunStatus.COMPLETED, RunStatus.FAILED}
+        return self.run is not None and self.run.status.is_over
 
     def watch(self, last_event_id: str | None = None) -> Watcher:
         """
