@@ -56,10 +56,10 @@ def tiny(*, lists: bool = False) -> Dialect:
         "fetch": _fetch,
         "problem": lambda response: Problem("no"),
         "handler_names": _handler_names,
-        "kind": lambda run: run.ref.parent,
+        "timing_group": lambda run: run.ref.parent,
     }
     if lists:
-        names |= {"page": _page, "listed_under": lambda ref: ref.parent}
+        names |= {"page": _page, "list_parent": lambda ref: ref.parent}
     return cast(Dialect, SimpleNamespace(**names))
 
 

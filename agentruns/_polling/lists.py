@@ -122,7 +122,7 @@ class Lists:
 
     def add(self, watch: Watch) -> None:
         """Count a run among those of its list."""
-        parent = self._dialect.listed_under(watch.ref)
+        parent = self._dialect.list_parent(watch.ref)
         listing = self._listings.get(parent)
         if listing is None:
             listing = self._listings[parent] = Listing(self._dialect, parent)
@@ -132,7 +132,7 @@ class Lists:
 
     def remove(self, watch: Watch) -> None:
         """Forget a run."""
-        parent = self._dialect.listed_under(watch.ref)
+        parent = self._dialect.list_parent(watch.ref)
         listing = self._listings.get(parent)
         if listing is None:
             return

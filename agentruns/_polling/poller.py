@@ -273,7 +273,7 @@ class Poller:
         """Return what groups a run with others that take about as long."""
         if run is None or not isinstance(self._dialect, GroupsRuns):
             return ""
-        return self._dialect.kind(evolve(run))  # of a copy: what is parsed to answer is not kept with the run
+        return self._dialect.timing_group(evolve(run))  # of a copy: what is parsed to answer is not kept with the run
 
     def _plan(self, watch: Watch, now: float, *, arm: bool = True) -> None:
         """
@@ -450,7 +450,7 @@ class Poller:
                 # The same answer to the same question gives the same run.
                 self._answered(watch, known, sent, wire.retry_after(response.headers) or 0.0, date)
             elif response.status == 200 and self._reads is not None and undecodable(response) is None:
-                run = self._reads.run_of(response)
+                run = self._reads.parse_run(response)
                 watch.body = response.body
                 self._answered(watch, run, sent, run.poll_after or 0.0, date)
             else:

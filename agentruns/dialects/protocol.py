@@ -123,7 +123,7 @@ class Lists(Protocol):
 class ListsCurrentStates(Lists, Protocol):
     """A vendor whose lists show each run as it is now, newest first: one request tells of many runs."""
 
-    def listed_under(self, ref: RunRef, /) -> str:
+    def list_parent(self, ref: RunRef, /) -> str:
         """Return the *parent* of the pages that a run stands on."""
         ...
 
@@ -132,7 +132,7 @@ class ListsCurrentStates(Lists, Protocol):
 class ParsesRun(Protocol):
     """A vendor whose `fetch` is one request: most answers to it are read without a flow, at a fifth less cost."""
 
-    def run_of(self, response: Response) -> Run:
+    def parse_run(self, response: Response) -> Run:
         """Return the run in an answer of 200 to the request of `fetch`."""
         ...
 
@@ -141,7 +141,7 @@ class ParsesRun(Protocol):
 class GroupsRuns(Protocol):
     """A vendor that tells which runs are likely to take about the same time."""
 
-    def kind(self, run: Run) -> str:
+    def timing_group(self, run: Run) -> str:
         """Return what runs of about the same duration have in common: a model, say, or an agent."""
         ...
 

@@ -15,7 +15,7 @@ from attrs import define, field
 from agentruns import Run
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import Request, Response
-from agentruns.dialects.narrative.runs import run_of
+from agentruns.dialects.narrative.runs import parse_run
 from tests.kit import CONVERSATION, RUN, run_body
 
 pytest.importorskip("jinja2")
@@ -200,7 +200,7 @@ ORIGIN = json.dumps({"conversation_id": CONVERSATION, "text": "Sort my invoices.
 def state(status: str, **changes: Any) -> Run:
     """Return a run of Narrative in the given state."""
     body = json.dumps(run_body(status, **changes)).encode()
-    return run_of(Response(200, {}, body, Request("GET", "/")))
+    return parse_run(Response(200, {}, body, Request("GET", "/")))
 
 
 async def fill(path: Path) -> None:

@@ -55,13 +55,13 @@ from .reading import (
     detail,
     fetch,
     handler_names,
-    kind,
+    list_parent,
     list_runs,
-    listed_under,
     page,
+    parse_run,
     problem,
-    run_of,
     times,
+    timing_group,
 )
 
 __all__ = [
@@ -92,22 +92,22 @@ __all__ = [
     "fetch",
     "get_agent",
     "handler_names",
-    "kind",
     "list_agents",
     "list_escalations",
     "list_messages",
+    "list_parent",
     "list_runs",
     "list_users",
     "list_workspaces",
-    "listed_under",
     "page",
+    "parse_run",
     "problem",
     "recover",
     "resolve_escalation",
-    "run_of",
     "send_message",
     "start",
     "times",
+    "timing_group",
 ]
 
 BASE_URL: Final = "https://api.conduit.ai/v1"

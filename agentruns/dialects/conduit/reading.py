@@ -41,10 +41,10 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
         )
     if not ref.parent:
         raise ConfigurationError(f"run {ref.id} can only be read with its agent: RunRef({ref.id!r}, agent_id)")
-    return run_of((yield Request("GET", wire.path("agents", ref.parent, "runs", ref.id), params=params)))
+    return parse_run((yield Request("GET", wire.path("agents", ref.parent, "runs", ref.id), params=params)))
 
 
-def run_of(response: Response) -> Run:
+def parse_run(response: Response) -> Run:
     """Return the run in the answer to `fetch`."""
     return _run(JsonText(response.body, ("data",)), wire.read(response, ConduitRun, "data"))
 
@@ -111,12 +111,12 @@ def _why(error: Any) -> str:
     return codec.encode(error).decode()
 
 
-def kind(run: Run) -> str:
+def timing_group(run: Run) -> str:
     """Return the agent."""
     return run.ref.parent
 
 
-def listed_under(ref: RunRef) -> str:
+def list_parent(ref: RunRef) -> str:
     """Return the agent: there is no list across agents."""
     return ref.parent
 

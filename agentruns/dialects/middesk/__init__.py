@@ -43,12 +43,12 @@ from .reading import (
     events,
     fetch,
     handler_names,
-    kind,
-    listed_under,
+    list_parent,
     page,
+    parse_run,
     problem,
-    run_of,
     times,
+    timing_group,
 )
 from .starts import RunRequest, recover, start
 from .webhooks import WebhookEvent, verify_webhook
@@ -87,17 +87,17 @@ __all__ = [
     "get_thread",
     "give_feedback",
     "handler_names",
-    "kind",
     "list_agents",
+    "list_parent",
     "list_threads",
-    "listed_under",
     "page",
+    "parse_run",
     "problem",
     "recover",
     "resume",
-    "run_of",
     "start",
     "times",
+    "timing_group",
     "verify_webhook",
 ]
 

@@ -11,7 +11,7 @@ from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.dialects import wire
 from agentruns.errors import APIError, ConfigurationError, ConflictError, NotFoundError, OutcomeUnknownError
 
-from .reading import NAME, NO_ANSWER, fetch, run_of
+from .reading import NAME, NO_ANSWER, fetch, parse_run
 
 _BRIEFLY: Final = 1.0
 """Seconds between two looks at an interrupt whose answer may still be under way."""
@@ -111,7 +111,7 @@ def _confirmed(ref: RunRef, response: Response) -> Flow[Run]:
     except NO_ANSWER:
         if wire.error_body(response).get("id") != ref.id:
             raise
-        return run_of(response)
+        return parse_run(response)
 
 
 def _unread(ref: RunRef, output: ToolOutput, refusal: APIError, unread: Exception) -> ConflictError:

@@ -38,7 +38,7 @@ NO_ANSWER: Final = (APIError, TransportError, ProtocolError)
 
 def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
     """Read a run (get-agent-run); `include=steps` asks for its trace. The thread is not needed."""
-    return run_of((yield Request("GET", wire.path("runs", ref.id), params=params)))
+    return parse_run((yield Request("GET", wire.path("runs", ref.id), params=params)))
 
 
 def page(parent: str, cursor: str | None) -> Flow[Page]:
@@ -73,7 +73,7 @@ def detail(raw: Mapping[str, Any]) -> MiddeskRun:
     return codec.structure(raw, MiddeskRun)
 
 
-def run_of(response: Response) -> Run:
+def parse_run(response: Response) -> Run:
     """Return the run in the answer to a request."""
     raw = wire.read_object(response)
     return _state(wire.structure(raw, MiddeskRun, response), raw, response, JsonText(response.body))
@@ -130,12 +130,12 @@ def _said(error: Mapping[str, Any]) -> str:
     return f"{message} (parameter: {parameter})" if message and parameter else message
 
 
-def kind(run: Run) -> str:
+def timing_group(run: Run) -> str:
     """Return the type of the agent whose run it is."""
     return wire.first_text(run.raw, "agent") or ""
 
 
-def listed_under(_ref: RunRef) -> str:
+def list_parent(_ref: RunRef) -> str:
     """Return the whole account's list, which cannot be narrowed by thread (list-agent-runs)."""
     return ""
 

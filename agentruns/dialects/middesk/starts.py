@@ -18,7 +18,7 @@ from agentruns.errors import AgentRunsError, OutcomeUnknownError, ProtocolError
 
 from .catalog import context_of, create_thread
 from .objects import MiddeskRun
-from .reading import NAME, NO_ANSWER, page, run_of
+from .reading import NAME, NO_ANSWER, page, parse_run
 
 
 @frozen
@@ -91,7 +91,7 @@ def start(origin: RunRequest) -> Flow[Run]:
         lost = error
     else:
         try:
-            return run_of(response)
+            return parse_run(response)
         except ProtocolError as error:  # it has started, and must not be started again
             lost = OutcomeUnknownError(request, str(error))
     return (yield from _settled(lost, sought))

@@ -47,7 +47,7 @@ from .objects import (
     TokenUsage,
 )
 from .problems import problem
-from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, kind, resume, run_of, start, times
+from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, parse_run, resume, start, times, timing_group
 
 __all__ = [
     "ANY_TOOL",
@@ -83,15 +83,15 @@ __all__ = [
     "flat_tools",
     "get_conversation",
     "handler_names",
-    "kind",
     "list_conversations",
     "list_messages",
+    "parse_run",
     "problem",
     "resume",
-    "run_of",
     "specific_tool",
     "start",
     "times",
+    "timing_group",
 ]
 
 BASE_URL: Final = "https://api.narrative.io"

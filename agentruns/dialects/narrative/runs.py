@@ -109,7 +109,7 @@ def start(origin: UserMessage) -> Flow[Run]:
 
 def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
     """Read a run (get-a-runs-current-state); the conversation is not needed."""
-    return run_of((yield Request("GET", wire.path("agents", "runs", ref.id), params=params)))
+    return parse_run((yield Request("GET", wire.path("agents", "runs", ref.id), params=params)))
 
 
 _RESUMES: Final = UUID("6d9d2c1e-5f5c-5f0e-9a55-0c7f4c1a1d3b")
@@ -178,7 +178,7 @@ def _post_run(
     body = {"client_op_id": op_id, "expected_version": version, "payload": payload}
     body.update({key: value for key, value in options.items() if value})
     path = wire.path("agents", "conversations", conversation_id, "runs")
-    return run_of((yield Request("POST", path, json=body, idempotent=True)))
+    return parse_run((yield Request("POST", path, json=body, idempotent=True)))
 
 
 def detail(raw: Mapping[str, Any]) -> NarrativeRun:
@@ -186,7 +186,7 @@ def detail(raw: Mapping[str, Any]) -> NarrativeRun:
     return codec.structure(raw, NarrativeRun)
 
 
-def run_of(response: Response) -> Run:
+def parse_run(response: Response) -> Run:
     """Return the run in the answer to a request."""
     raw = wire.read_object(response)
     seen = wire.structure(raw, NarrativeRun, response)
@@ -214,7 +214,7 @@ def _failure(seen: NarrativeRun, error: RunFault | None) -> Failure:
     return Failure(error.type, error.message) if error else Failure(seen.status)
 
 
-def kind(run: Run) -> str:
+def timing_group(run: Run) -> str:
     """Return the model: what a run takes depends on it more than on anything else that is known before."""
     return wire.first_text(wire.mapping(run.raw.get("effective_config")), "model") or ""
 

@@ -37,7 +37,7 @@ from .objects import (
     TranscriptMessage,
 )
 from .prompts import Prompt, attached_document, attached_table, recover, resume, start
-from .reading import NAME, STATUS, detail, handler_names, kind, listed_under, problem, run_of, times
+from .reading import NAME, STATUS, detail, handler_names, list_parent, parse_run, problem, times, timing_group
 from .runs import answered_by, cancel, fetch, page
 
 __all__ = [
@@ -78,18 +78,18 @@ __all__ = [
     "get_credits",
     "get_table",
     "handler_names",
-    "kind",
     "list_agents",
+    "list_parent",
     "list_rows",
     "list_tables",
-    "listed_under",
     "page",
+    "parse_run",
     "problem",
     "recover",
     "resume",
-    "run_of",
     "start",
     "times",
+    "timing_group",
 ]
 
 BASE_URL: Final = "https://origami.chat/api/v2"

@@ -38,7 +38,7 @@ from agentruns.errors import (
 
 from .catalog import get_agent, list_agents
 from .objects import Agent, RunSummary
-from .reading import current_run, run_of
+from .reading import current_run, parse_run
 from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key, turns
 
 SLOT_SECONDS: Final = 300.0
@@ -142,7 +142,7 @@ def _attempt(intent: Intent, number: int) -> Flow[Run]:
         except (OutcomeUnknownError, APIError) as caught:
             error = caught
         else:
-            return run_of(response)
+            return parse_run(response)
         reason = error.__cause__ if isinstance(error, OutcomeUnknownError) and error.__cause__ else error
         fresh = isinstance(reason, APIError) and not is_replay(reason.response)
         code = reason.code if isinstance(reason, APIError) else None

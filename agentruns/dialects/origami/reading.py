@@ -42,7 +42,7 @@ _WHY: Final[Mapping[str, str]] = {
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-def run_of(response: Response) -> Run:
+def parse_run(response: Response) -> Run:
     """
     Read the run in an answer: the body itself from get-run, `run` in the body elsewhere.
 
@@ -105,12 +105,12 @@ def _actions(seen: RunSummary, text: str | None) -> tuple[Action, ...]:
     )
 
 
-def kind(run: Run) -> str:
+def timing_group(run: Run) -> str:
     """Return the model: most agents have too few runs to learn from."""
     return wire.first_text(run.raw, "model") or ""
 
 
-def listed_under(ref: RunRef) -> str:
+def list_parent(ref: RunRef) -> str:
     """Return the agent: there is no list across agents."""
     return ref.parent
 

@@ -16,7 +16,7 @@ from agentruns.dialects import wire
 from agentruns.errors import APIError, ConfigurationError, ConflictError, ProtocolError
 
 from .objects import RunSummary
-from .reading import Listed, as_run, paging, run_of
+from .reading import Listed, as_run, paging, parse_run
 
 KEY: Final = "Idempotency-Key"
 MOST_KEYS: Final = 200
@@ -33,7 +33,7 @@ _ATTEMPTS: Final = UUID("5b1f2ed3-93c6-5c6e-b0f4-7e0a54d1c2b9")
 
 def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
     """Read a run (reference/get-run); `include="stats,transcript"` asks for more of it."""
-    return run_of((yield Request("GET", agent_path(ref.parent, "runs", ref.id), params=params)))
+    return parse_run((yield Request("GET", agent_path(ref.parent, "runs", ref.id), params=params)))
 
 
 def page(parent: str, cursor: str | None) -> Flow[Page]:
@@ -129,7 +129,7 @@ def _cancelled(meant: Run, response: Response) -> Flow[Run | None]:
     body = wire.read_object(response)
     if body.get("run", body) is None:
         return None
-    latest = run_of(response)
+    latest = parse_run(response)
     if latest.id != meant.id and latest.vendor_status in {"running", "cancelled"}:
         said = f"run {meant.id} had ended, and run {latest.id} of the same agent was cancelled instead"
         raise ConflictError(response, Problem(said))
