@@ -964,12 +964,13 @@ async def test_two_answers_to_one_pause_go_one_after_the_other() -> None:
 
     wire = Wire({RESUME: post, POLL: lambda _: Answer(body() if taken else paused())})
     async with client_of(wire, middesk) as client:
-        first, second = await asyncio.gather(
+        both = await asyncio.gather(
             client.resume(state(paused()), outputs(paused())),
             client.resume(state(paused()), outputs(paused())),
             return_exceptions=True,
         )
 
+    first, second = both
     assert isinstance(first, Run)
     assert isinstance(second, ConflictError)
     assert wire.times(RESUME) == [0.0, 5.0]

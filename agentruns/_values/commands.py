@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from attrs import frozen
 
 from .exchange import Request, Response
+from .generic import Json
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class Checkpoint:
     "others": look again, then, at what has to be known before the request.
     """
 
-    data: Mapping[str, Any]
+    data: Mapping[str, Json]
     among: str = ""
     shown: float = 0.0
 

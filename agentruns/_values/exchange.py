@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from attrs import field, frozen
 
 from . import codec
+from .generic import Json
 
 _UNREAD: Final = ...  # which no JSON is, and which pickles as itself
 
@@ -24,7 +25,7 @@ class Request:
     method: str
     path: str
     params: Mapping[str, str] = field(factory=dict)
-    json: Any = field(default=None, repr=False)
+    json: Json = field(default=None, repr=False)
     headers: Mapping[str, str] = field(factory=dict)
     idempotent: bool = field()
     again_after_429: bool = True
@@ -50,9 +51,10 @@ class Response:
     _value: Any = field(default=_UNREAD, init=False, repr=False, eq=False)
 
     @property
-    def value(self) -> Any:
+    def value(self) -> Json:
         """Return the JSON value of the body, decoded once; raise `codec.CodecError` for what is not JSON."""
         if self._value is _UNREAD:
+            # A cached_property would take twice the time for the first read, which is the only one of most responses.
             object.__setattr__(self, "_value", codec.decode(self.body))
         return self._value
 
@@ -66,7 +68,7 @@ class Problem:
     title: str | None = None
     docs_url: str | None = None
     request_id: str | None = None
-    detail: Mapping[str, Any] = field(factory=dict)
+    detail: Mapping[str, Json] = field(factory=dict)
 
 
 @frozen

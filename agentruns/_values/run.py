@@ -9,12 +9,13 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Generic, TypeAlias, cast
 
 from attrs import field, fields, frozen
 
 from . import check, codec, html
 from .base import ConfigurationError
+from .generic import DetailT_co, Json, OriginT, OriginT_co
 
 
 class RunStatus(enum.StrEnum):
@@ -67,7 +68,7 @@ class Action:
 
     id: str
     name: str
-    arguments: Mapping[str, Any] = field(factory=dict, hash=False)
+    arguments: Mapping[str, Json] = field(factory=dict, hash=False)
 
 
 def _is_action(_: object, __: object, value: Any) -> None:
@@ -108,7 +109,7 @@ class Progress:
 
 
 @frozen
-class Run:
+class Run(Generic[DetailT_co]):
     """
     One state of one run.
 
@@ -122,14 +123,14 @@ class Run:
     status: RunStatus
     vendor_status: str
     actions: tuple[Action, ...] = ()
-    output: Any = field(default=None, hash=False)
+    output: Json = field(default=None, hash=False)
     failure: Failure | None = None
     usage: Usage | None = field(default=None, eq=False)
     progress: Progress | None = field(default=None, eq=False)
     poll_after: float | None = field(default=None, eq=False)
     vendor: str = field(default="", eq=False, kw_only=True)
-    _detail: Any = field(default=None, eq=False, repr=False, kw_only=True)
-    _raw: Mapping[str, Any] | JsonText = field(factory=dict, eq=False, repr=False, kw_only=True)
+    _detail: DetailT_co | None = field(default=None, eq=False, repr=False, kw_only=True)
+    _raw: Mapping[str, Json] | JsonText = field(factory=dict, eq=False, repr=False, kw_only=True)
 
     @property
     def id(self) -> str:
@@ -161,18 +162,19 @@ class Run:
             yield "Tokens", f"{self.usage.input_tokens} in, {self.usage.output_tokens} out"
 
     @property
-    def raw(self) -> Mapping[str, Any]:
+    def raw(self) -> Mapping[str, Json]:
         """Return the JSON object as received, unknown fields included."""
         if isinstance(self._raw, JsonText):
+            # A cached_property would keep the text beside its parts, and take another slot of each run.
             object.__setattr__(self, "_raw", self._raw.read())
-        return cast("Mapping[str, Any]", self._raw)
+        return cast("Mapping[str, Json]", self._raw)
 
     @property
-    def detail(self) -> Any:
+    def detail(self) -> DetailT_co:
         """Return the vendor's own attrs class, every documented field; None if this version knows the vendor not."""
         if self._detail is None:
             object.__setattr__(self, "_detail", _read_detail(self.vendor, self.raw))
-        return self._detail
+        return cast("DetailT_co", self._detail)
 
     def to_json(self) -> str:
         """
@@ -252,22 +254,22 @@ detail_readers: Final[dict[str, Callable[[Mapping[str, Any]], Any]]] = {}
 
 
 @frozen
-class Page:
+class Page(Generic[DetailT_co]):
     """One page of a list of runs; `cursor` is None on the last."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[Run[DetailT_co], ...]
     cursor: str | None = None
 
 
 @frozen
-class Outcome:
+class Outcome(Generic[OriginT_co, DetailT_co]):
     """How one origin of a batch ended: `run` is its last state, `error` is None if it completed."""
 
     index: int
     key: str | None
-    origin: Any
-    run: Run | None = None
+    origin: OriginT_co
+    run: Run[DetailT_co] | None = None
     error: Exception | None = None
 
 
-Origins: TypeAlias = Iterable[Any] | AsyncIterable[Any]
+Origins: TypeAlias = Iterable[OriginT] | AsyncIterable[OriginT]
