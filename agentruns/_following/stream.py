@@ -25,8 +25,9 @@ from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._api.flow import Tries, tries
 from agentruns._keeping.keys import KeyedWork
 from agentruns._polling.poller import Poller
-from agentruns._polling.watch import Watch, goes_back
+from agentruns._polling.watch import Watch
 from agentruns._values import check, html
+from agentruns._values.news import actions_of, goes_back
 from agentruns._values.run import Action, Run, RunRef, RunStatus, ToolOutput
 from agentruns.errors import (
     AgentRunsError,
@@ -528,7 +529,7 @@ class RunStream(AsyncGeneratorBase[Run]):
         self._handled = self._unclear = False
         self._answered |= {(run.id, action.id) for action in run.actions}
         if self._watch is not None and resumed.id == run.id:  # it goes on in place
-            self._watch.answered |= {action.id for action in run.actions}
+            self._watch.answered |= actions_of(run)
         self._answers = _NONE
         self._resumes += 1
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Protocol
 
-from agentruns._values.run import Run, RunRef, RunStatus
+from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, compare
+from agentruns._values.run import Run, RunRef
 
 if TYPE_CHECKING:
     import asyncio
@@ -96,7 +97,7 @@ class Watch:
         self.run: Run | None = None
         self.body: bytes | None = None  # of the last answer that was a run by itself
         self.request: Request | None = None
-        self.answered: frozenset[str] = frozenset()  # the actions of this run that were answered here
+        self.answered: AnsweredActions = NONE_ANSWERED  # those of this run that were answered here
         self.context: Context | None = None  # of who followed first, for the span of the run
         self.followers = 0  # streams that may come to listen again
         self.listeners: Sequence[Listener] = ()
@@ -130,20 +131,12 @@ class Watch:
 
     def take(self, run: Run) -> bool:
         """Take in a state that was read; return whether it differs from the one before."""
-        before = self.run
-        if before is not None and (goes_back(before, run) or self._is_old_pause(before, run)):
-            self.quiet += 1
-            return False
-        self.run = run
-        changed = before is None or run != before
+        novelty = compare(self.run, run, self.answered)
+        changed = novelty is Novelty.NEWS or novelty is Novelty.ANSWERED
+        if novelty is not Novelty.STALE:
+            self.run = run
         self.quiet = 0 if changed else self.quiet + 1
         return changed
-
-    def _is_old_pause(self, before: Run, run: Run) -> bool:
-        """Tell a read of a pause from before it was answered, which goes on in place."""
-        if run.status is not RunStatus.REQUIRES_ACTION or not before.status.in_flight:
-            return False
-        return any(action.id in self.answered for action in run.actions)
 
     def lose(self, error: Exception, now: float) -> None:
         """Note that contact is lost, since now or since before."""
@@ -166,12 +159,3 @@ class Watch:
         """Return when *listener* will have borne with lost contact for long enough."""
         since = math.inf if self.lost_since is None else self.lost_since
         return max(since, listener.patient_since) + listener.patience
-
-
-def goes_back(before: Run, run: Run) -> bool:
-    """Tell a read that is older than the last one: no run goes from running back to pending, or leaves its end."""
-    if before.ref.id != run.ref.id:
-        return False
-    if before.status is RunStatus.RUNNING:
-        return run.status is RunStatus.PENDING
-    return before.status.is_over and run.status is not before.status

@@ -19,8 +19,8 @@ from typing import Final, Self
 from attrs import evolve
 
 from agentruns._keeping.journal.book import Entry, Handled
-from agentruns._polling.watch import goes_back
 from agentruns._values import codec
+from agentruns._values.news import Novelty, compare
 from agentruns._values.run import Run
 from agentruns.errors import AgentRunsError
 
@@ -202,16 +202,16 @@ class Trail:
     def _take(self, run: Run, at: float) -> None:
         """Take in a state: a moment of its own if it is news, else only what it counts."""
         before = self._told.get(run.id)
-        if before is not None and (goes_back(before, run) or self.run is None or self.run.id != run.id):
+        novelty = compare(before, run)
+        if before is not None and (novelty is Novelty.STALE or self.run is None or self.run.id != run.id):
             return  # an older state, or one of a run that another has followed
         self.run = run
-        if before == run:
-            if before.progress != run.progress or before.usage != run.usage:
-                self._told[run.id] = run
-                self._change()
-            return
-        self._told[run.id] = run
-        self._tell(Moment(number=0, at=at, kind=run.status.value, title=title_of(run), run=run))
+        if novelty is Novelty.NEWS:
+            self._told[run.id] = run
+            self._tell(Moment(number=0, at=at, kind=run.status.value, title=title_of(run), run=run))
+        elif novelty is Novelty.PROGRESS or (before is not None and before.usage != run.usage):
+            self._told[run.id] = run
+            self._change()
 
     def _handle(self, handled: Handled) -> None:
         """Tell what became of an action."""

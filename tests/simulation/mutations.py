@@ -24,9 +24,9 @@ from agentruns._following.stream import RunStream
 from agentruns._keeping import keys
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.records import Records
-from agentruns._polling import watch
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
+from agentruns._values import news
 from agentruns._values.exchange import Request
 from agentruns.dialects.origami import admission, runs
 from agentruns.errors import APIError
@@ -213,7 +213,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
         lambda: [(keys, "Recovers", type("Nobody", (), {}))],
         ("middesk", "conduit"),
     ),
-    Mutation("a run may go back", lambda: [(watch, "goes_back", _never), (stream, "goes_back", _never)]),
+    Mutation("a run may go back", lambda: [(news, "goes_back", _never), (stream, "goes_back", _never)]),
     Mutation("each stream has a watch of its own", _apart),
     Mutation("a stream that leaves goes on listening", _listens_on),
     Mutation("letting go of a run ends no read", _drop_goes_on),
@@ -240,7 +240,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("a step that is cut off cuts off its work", _cut),
     Mutation(
         "an answered pause is answered again",
-        lambda: [(RunStream, "_is_stale", _never), (Watch, "_is_old_pause", _never)],
+        lambda: [(RunStream, "_is_stale", _never), (news, "shows_answered", _never)],
         ("middesk",),
     ),
     Mutation("lost contact is not borne with", _impatient),
