@@ -10,9 +10,9 @@ stable; what they have no word for begins with `agentruns.`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from ._values.run import Run, RunRef, RunStatus
@@ -27,30 +27,15 @@ PollOutcome: TypeAlias = Literal["unchanged", "changed", "lost", "refused"]
 _SCOPE: Final = "agentruns"
 _OPERATION: Final = "invoke_agent"
 
-_AGENT_ID: Final = "gen_ai.agent.id"
 _AGENT_NAME: Final = "gen_ai.agent.name"
-_CONVERSATION: Final = "gen_ai.conversation.id"
 _ERROR_TYPE: Final = "error.type"
-_MODEL: Final = "gen_ai.request.model"
 _OPERATION_NAME: Final = "gen_ai.operation.name"
 _PROVIDER: Final = "gen_ai.provider.name"
 _STATUS: Final = "agentruns.run.status"
 _VENDOR_STATUS: Final = "agentruns.run.vendor_status"
 
-_ROLES: Final[Mapping[str, tuple[str, str]]] = {
-    "narrative": (_CONVERSATION, _MODEL),
-    "middesk": (_CONVERSATION, _AGENT_NAME),
-    "origami": (_AGENT_ID, _MODEL),
-    "conduit": (_AGENT_ID, _AGENT_ID),
-}
-"""
-By vendor, the attributes that the parent of a run and its kind go into.
-
-What the two mean differs by vendor, and only the conventions ask; hence here, and in no other general module.
-"""
-
-_ROLES_ELSEWHERE: Final = ("agentruns.run.parent", "agentruns.run.kind")
-"""For a vendor that is not of this package."""
+DEFAULT_ROLES: Final = ("agentruns.run.parent", "agentruns.run.kind")
+"""The attributes that the parent of a run and its kind go into, for a vendor that does not name its own."""
 
 _SECONDS: Final = tuple(0.01 * 2**power for power in range(21))
 """Bounds of the histograms of time: those of the conventions, which end at 82 s, and on to three hours."""
@@ -64,25 +49,21 @@ class Telemetry:
     are only log lines. Its SDK may be set up before or after.
     """
 
-    def __init__(self, vendor: str) -> None:
+    def __init__(self, vendor: str, roles: tuple[str, str] = DEFAULT_ROLES) -> None:
         self._vendor = vendor
         self._spans: _Spans | None = None
         self._meters: _Meters | None = None
-        self._complained = False
-        try:
-            self._spans = _Spans(vendor)
+        self._guarded = _Guard()
+        with self._guarded, suppress(ImportError):  # no extra, no spans
+            self._spans = _Spans(vendor, roles)
             self._meters = _Meters(vendor)
-        except ImportError:
-            pass  # no extra, no spans
-        except Exception as error:
-            self._complain(error)
 
     @property
     def traces(self) -> bool:
         """Tell whether there are spans, and so whether it matters in which context a run is first seen."""
         return self._spans is not None
 
-    def saw(self, run: Run, before: Run | None, *, kind: str = "", started: bool = False) -> None:
+    def on_state(self, run: Run, before: Run | None, *, kind: str = "", started: bool = False) -> None:
         """
         Tell of a state that was not seen before: log it, and carry on the span of the run.
 
@@ -93,46 +74,35 @@ class Telemetry:
         """
         within: AbstractContextManager[object] = nullcontext()
         if self._spans is not None:
-            try:
-                within = self._spans.saw(run, before, kind, started)
-            except Exception as error:
-                self._complain(error)
+            with self._guarded:
+                within = self._spans.on_state(run, before, kind, started)
         if logger.isEnabledFor(logging.INFO):
-            try:
-                with within:
-                    self._log(run, before, kind, started)
-            except Exception as error:
-                self._complain(error)
+            with self._guarded, within:
+                self._log(run, before, kind, started)
 
-    def dropped(self, ref: RunRef) -> None:
-        """Tell that nobody watches a run any more: its span, if any, ends as it is, which is no error."""
+    def on_unwatched(self, ref: RunRef) -> None:
+        """Take note that a run is no longer watched: its span, if any, ends as it is, which is no error."""
         if self._spans is not None:
-            try:
+            with self._guarded:
                 self._spans.end(ref)
-            except Exception as error:
-                self._complain(error)
 
     def close(self) -> None:
         """End every span that is open, and begin no more."""
         if self._spans is not None:
             for ref in self._spans.close():
-                self.dropped(ref)
+                self.on_unwatched(ref)
 
     def polled(self, outcome: PollOutcome) -> None:
         """Count a request that read one run: what came of it."""
         if self._meters is not None:
-            try:
+            with self._guarded:
                 self._meters.polls.add(1, self._meters.outcomes[outcome])
-            except Exception as error:
-                self._complain(error)
 
     def listed(self, runs: int) -> None:
         """Count a request that read a list, and the *runs* that were in it."""
         if self._meters is not None:
-            try:
+            with self._guarded:
                 self._meters.listed.record(runs, self._meters.vendor)
-            except Exception as error:
-                self._complain(error)
 
     def finished(self, lag: float, duration: float | None, *, error_type: str | None = None) -> None:
         """
@@ -142,13 +112,11 @@ class Telemetry:
         *error_type* is the type of its failure, None if it did not fail.
         """
         if self._meters is not None:
-            try:
+            with self._guarded:
                 self._meters.lag.record(lag, self._meters.vendor)
                 if duration is not None:
                     failed = {} if error_type is None else {_ERROR_TYPE: error_type or "_OTHER"}
                     self._meters.duration.record(duration, {**self._meters.operation, **failed})
-            except Exception as error:
-                self._complain(error)
 
     def _log(self, run: Run, before: Run | None, kind: str, started: bool) -> None:
         # One field each, never an object: any formatter, filter or index takes texts and numbers, and a format string
@@ -168,26 +136,49 @@ class Telemetry:
             fields["agentruns_output_tokens"] = run.usage.output_tokens
         logger.info("run %s of %s: %s", run.id, self._vendor, _change(run, before, started), extra=fields)
 
-    def _complain(self, error: Exception) -> None:
-        """Say so once where it is seen: what breaks here breaks again with every run."""
-        level = logging.DEBUG if self._complained else logging.WARNING
-        self._complained = True
-        with suppress(Exception):  # it may be the log that is broken
+
+class _Guard:
+    """
+    A context that lets no error out of it.
+
+    The first one is logged as a warning, later ones for debugging only: what breaks here breaks again with every run.
+    """
+
+    __slots__ = ("_has_failed",)
+
+    def __init__(self) -> None:
+        self._has_failed = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._log_failure(error)
+        return True
+
+    def _log_failure(self, error: Exception) -> None:
+        level = logging.DEBUG if self._has_failed else logging.WARNING
+        self._has_failed = True
+        with suppress(Exception):  # the log itself may be broken
             logger.log(level, "telemetry failed; the runs go on without: %r", error, exc_info=error)
 
 
 class _Spans:
     """The spans of the runs that are not over."""
 
-    def __init__(self, vendor: str) -> None:
+    def __init__(self, vendor: str, roles: tuple[str, str]) -> None:
         from opentelemetry import trace
 
         self._tracer: Tracer | None = trace.get_tracer(_SCOPE, _version())
         self._open: dict[RunRef, Span] = {}
-        self._parent, self._kind = _ROLES.get(vendor, _ROLES_ELSEWHERE)
+        self._parent, self._kind = roles
         self._operation = {_OPERATION_NAME: _OPERATION, _PROVIDER: vendor}
 
-    def saw(self, run: Run, before: Run | None, kind: str, started: bool) -> AbstractContextManager[object]:
+    def on_state(self, run: Run, before: Run | None, kind: str, started: bool) -> AbstractContextManager[object]:
         """Carry on the span of a run; return what makes it current, for the log line to be filed under it."""
         from opentelemetry.trace import use_span
 

@@ -22,6 +22,7 @@ from weakref import WeakSet, WeakValueDictionary
 from attrs import evolve
 
 from ._aio.shield import run_shielded
+from ._api.address import is_loopback
 from ._api.flow import Keeper, perform
 from ._api.limiter import RateLimiter, rate_limit
 from ._api.retry import Retry, Schedule, is_schedule
@@ -31,13 +32,22 @@ from ._following.stream import FRESH_SECONDS, OnCancel, Options, RunStream, Stre
 from ._keeping.keys import Keys, Unfinished
 from ._polling.poller import Poller
 from ._polling.stats import Stats
-from ._telemetry import Telemetry
+from ._telemetry import DEFAULT_ROLES, Telemetry
 from ._values import check, codec
 from ._values.commands import Flow
 from ._values.exchange import RateLimit, Request, Response
 from ._values.run import Action, Origins, Run, RunRef, RunStatus, ToolOutput
 from .dialects import load
-from .dialects.protocol import Cancels, ChecksToken, Dialect, FindsAnsweringRun, Lists, Resumes, StreamsEvents
+from .dialects.protocol import (
+    Cancels,
+    ChecksToken,
+    Dialect,
+    FindsAnsweringRun,
+    Lists,
+    NamesTraceRoles,
+    Resumes,
+    StreamsEvents,
+)
 from .dialects.wire import retry_after
 from .errors import ConfigurationError, ConflictError, TransportError, UnsupportedError, api_error
 from .tools import Tools, ToolsLike
@@ -144,7 +154,8 @@ class Client:
         self._keys = None if journal is None else Keys(journal, dialect, self)
         self._thread = 0
         self._budget = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
-        self._telemetry = Telemetry(dialect.NAME)
+        roles = dialect.TRACE_ROLES if isinstance(dialect, NamesTraceRoles) else DEFAULT_ROLES
+        self._telemetry = Telemetry(dialect.NAME, roles)
         self._poller = Poller(
             dialect,
             transport,
@@ -213,7 +224,7 @@ class Client:
         """
         self._check_origin(origin)
         run = await self.begin(origin)
-        self._telemetry.dropped(run.ref)  # whoever follows it begins anew
+        self._telemetry.on_unwatched(run.ref)  # whoever follows it begins anew
         return run
 
     async def fetch(self, run: Run | RunRef, **params: str) -> Run:
@@ -316,8 +327,8 @@ class Client:
         resumed = await self.answer(run, outputs)
         if self._keys is not None:
             await self._keys.moved(run, resumed)
-        self._telemetry.dropped(run.ref)
-        self._telemetry.dropped(resumed.ref)
+        self._telemetry.on_unwatched(run.ref)
+        self._telemetry.on_unwatched(resumed.ref)
         return resumed
 
     async def cancel(self, run: Run | RunRef) -> Run | None:
@@ -457,7 +468,7 @@ class Client:
             del self._started[ref]
         self._started[run.ref] = now
         goes_on = paused is not None and paused.ref == run.ref
-        self._telemetry.saw(run, paused if goes_on else None, kind=self._poller.kind(run), started=not goes_on)
+        self._telemetry.on_state(run, paused if goes_on else None, kind=self._poller.kind(run), started=not goes_on)
         return run
 
     async def _call(self, request: Request) -> Response:
@@ -590,20 +601,9 @@ def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
             f"base_url is not one that requests can hang on; it must look like {dialect.BASE_URL}: http or https, a "
             "host, a path if need be, and no user, query or fragment"
         )
-    if parts.scheme == "http" and not insecure and not _is_loopback(host):
+    if parts.scheme == "http" and not insecure and not is_loopback(host):
         raise ConfigurationError(
             f"base_url {url!r} would send the token unencrypted to {host}; use https, or pass `insecure=True` if you "
             "accept that"
         )
     return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

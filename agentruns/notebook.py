@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
+from agentruns import _extras as extras
+
 from ._following.stream import RunStream
 from ._values import html
 from ._values.run import Run
@@ -29,12 +31,8 @@ async def show(stream: RunStream) -> Run:
     Return the last state; what the stream raises is shown and raised. Where IPython has no cell, nothing is shown.
     Raise `ConfigurationError` if the extra `notebook` is not installed.
     """
-    try:
+    with extras.require("notebook", "a live view needs"):
         display: Any = import_module("IPython.display").display  # which has no types
-    except ImportError as error:
-        raise ConfigurationError(
-            f"a live view needs more than the core ({error}): run `pip install 'agentruns[notebook]'`"
-        ) from error
 
     loop = asyncio.get_running_loop()
     began = loop.time()

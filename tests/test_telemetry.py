@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import copy_context
+from importlib import import_module
 from typing import Any, get_args
 
 import pytest
@@ -103,8 +104,17 @@ def live(_telemetry: Telemetry, *statuses: RunStatus, run_id: str = "9a4e", kind
     before = None
     for status in statuses:
         run = state(status, run_id)
-        _telemetry.saw(run, before, kind=kind)
+        _telemetry.on_state(run, before, kind=kind)
         before = run
+
+
+def telemetry_of(vendor: str) -> Telemetry:
+    """Return what a client of this vendor tells; "someone" is a vendor that names no roles."""
+    return (
+        Telemetry(vendor)
+        if vendor == "someone"
+        else Telemetry(vendor, import_module(f"agentruns.dialects.{vendor}").TRACE_ROLES)
+    )
 
 
 class Ledger(SpanProcessor):
@@ -126,12 +136,12 @@ class Ledger(SpanProcessor):
 
 @pytest.mark.usefixtures("bare")
 def test_every_state_is_one_line_that_a_human_can_read(told: pytest.LogCaptureFixture) -> None:
-    _telemetry = Telemetry("narrative")
-    _telemetry.saw(state(PENDING), None, started=True)
-    _telemetry.saw(state(RUNNING), state(PENDING))
-    _telemetry.saw(evolve(state(RUNNING), output="more"), state(RUNNING))
-    _telemetry.saw(state(FAILED, failure=Failure("MaxIterations", "7")), state(RUNNING))
-    _telemetry.saw(state(COMPLETED, "d37a"), None)
+    _telemetry = telemetry_of("narrative")
+    _telemetry.on_state(state(PENDING), None, started=True)
+    _telemetry.on_state(state(RUNNING), state(PENDING))
+    _telemetry.on_state(evolve(state(RUNNING), output="more"), state(RUNNING))
+    _telemetry.on_state(state(FAILED, failure=Failure("MaxIterations", "7")), state(RUNNING))
+    _telemetry.on_state(state(COMPLETED, "d37a"), None)
 
     assert told.messages == [
         "run 9a4e of narrative: started, pending",
@@ -149,9 +159,9 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("bare")
 def test_a_line_carries_flat_fields_for_machines(told: pytest.LogCaptureFixture) -> None:
-    _telemetry = Telemetry("narrative")
-    _telemetry.saw(state(RUNNING), None, kind="opus")
-    _telemetry.saw(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
+    _telemetry = telemetry_of("narrative")
+    _telemetry.on_state(state(RUNNING), None, kind="opus")
+    _telemetry.on_state(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
     first, last = map(fields, told.records)
 
     assert first == {
@@ -178,7 +188,7 @@ def test_a_line_carries_flat_fields_for_machines(told: pytest.LogCaptureFixture)
 
 @pytest.mark.usefixtures("bare")
 def test_a_format_string_may_name_the_fields_of_every_line(told: pytest.LogCaptureFixture) -> None:
-    live(Telemetry("narrative"), PENDING, FAILED)
+    live(telemetry_of("narrative"), PENDING, FAILED)
     form = logging.Formatter(
         "%(agentruns_run_id)s %(agentruns_previous)s>%(agentruns_status)s %(agentruns_error_type)s"
     )
@@ -189,7 +199,7 @@ def test_a_format_string_may_name_the_fields_of_every_line(told: pytest.LogCaptu
 @pytest.mark.usefixtures("bare")
 def test_a_log_that_wants_no_info_gets_none(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "agentruns")
-    live(Telemetry("narrative"), PENDING, COMPLETED)
+    live(telemetry_of("narrative"), PENDING, COMPLETED)
 
     assert caplog.records == []
 
@@ -199,7 +209,7 @@ def test_a_line_is_filed_under_the_span_of_its_run_and_not_under_the_callers(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(told.handler, "emit", lambda record: seen.append(get_current_span().get_span_context().span_id))
-    _telemetry = Telemetry("narrative")
+    _telemetry = telemetry_of("narrative")
     with otel.provider.get_tracer("app").start_as_current_span("someone else's request") as request:
         live(_telemetry, PENDING, COMPLETED)
         assert get_current_span() is request
@@ -213,11 +223,11 @@ def test_a_line_is_filed_under_the_span_of_its_run_and_not_under_the_callers(
 
 
 def test_a_run_is_one_client_span_with_an_event_for_each_state(otel: Watched) -> None:
-    _telemetry = Telemetry("narrative")
-    _telemetry.saw(state(PENDING), None, kind="opus", started=True)
-    _telemetry.saw(state(RUNNING), state(PENDING), kind="opus")
+    _telemetry = telemetry_of("narrative")
+    _telemetry.on_state(state(PENDING), None, kind="opus", started=True)
+    _telemetry.on_state(state(RUNNING), state(PENDING), kind="opus")
     assert otel.spans == ()
-    _telemetry.saw(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
+    _telemetry.on_state(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
 
     assert otel.span.name == "invoke_agent"
     assert otel.span.kind is SpanKind.CLIENT
@@ -270,7 +280,7 @@ def test_a_run_is_one_client_span_with_an_event_for_each_state(otel: Watched) ->
 def test_parent_and_kind_are_named_as_the_vendor_means_them(
     otel: Watched, vendor: str, name: str, expected: dict[str, str]
 ) -> None:
-    Telemetry(vendor).saw(state(COMPLETED, parent="parent"), None, kind="kind")
+    telemetry_of(vendor).on_state(state(COMPLETED, parent="parent"), None, kind="kind")
 
     assert otel.span.name == name
     assert attributes(otel.span)["gen_ai.provider.name"] == vendor
@@ -278,7 +288,7 @@ def test_parent_and_kind_are_named_as_the_vendor_means_them(
 
 
 def test_conduits_runs_are_of_an_agent(otel: Watched) -> None:
-    Telemetry("conduit").saw(state(COMPLETED, parent="ag1"), None, kind="ag1")
+    telemetry_of("conduit").on_state(state(COMPLETED, parent="ag1"), None, kind="ag1")
 
     assert [key for key, value in attributes(otel.span).items() if value == "ag1"] == ["gen_ai.agent.id"]
 
@@ -291,7 +301,7 @@ def test_what_samplers_decide_by_is_there_when_the_span_begins(otel: Watched) ->
             begun.append(dict(span.attributes or {}))
 
     otel.provider.add_span_processor(Look())
-    live(Telemetry("middesk"), PENDING, kind="tin_resolution")
+    live(telemetry_of("middesk"), PENDING, kind="tin_resolution")
 
     assert begun == [
         {
@@ -306,16 +316,16 @@ def test_what_samplers_decide_by_is_there_when_the_span_begins(otel: Watched) ->
 
 
 def test_a_parent_or_kind_that_is_not_known_is_left_out(otel: Watched) -> None:
-    Telemetry("middesk").saw(state(COMPLETED, parent=""), None)
+    telemetry_of("middesk").on_state(state(COMPLETED, parent=""), None)
 
     assert otel.span.name == "invoke_agent"
     assert not {"gen_ai.conversation.id", "gen_ai.agent.name"} & attributes(otel.span).keys()
 
 
 def test_a_kind_that_comes_to_be_known_names_the_span(otel: Watched) -> None:
-    _telemetry = Telemetry("middesk")
-    _telemetry.saw(state(PENDING), None)
-    _telemetry.saw(state(COMPLETED), state(PENDING), kind="tin_resolution")
+    _telemetry = telemetry_of("middesk")
+    _telemetry.on_state(state(PENDING), None)
+    _telemetry.on_state(state(COMPLETED), state(PENDING), kind="tin_resolution")
 
     assert otel.span.name == "invoke_agent tin_resolution"
     assert attributes(otel.span)["gen_ai.agent.name"] == "tin_resolution"
@@ -326,9 +336,9 @@ def test_a_kind_that_comes_to_be_known_names_the_span(otel: Watched) -> None:
     [(Failure("MaxIterations", "7"), "MaxIterations"), (Failure(""), "_OTHER"), (None, "_OTHER")],
 )
 def test_a_failed_run_is_an_error_of_its_type(otel: Watched, failure: Failure | None, error_type: str) -> None:
-    _telemetry = Telemetry("narrative")
-    _telemetry.saw(state(RUNNING), None)
-    _telemetry.saw(state(FAILED, failure=failure), state(RUNNING))
+    _telemetry = telemetry_of("narrative")
+    _telemetry.on_state(state(RUNNING), None)
+    _telemetry.on_state(state(FAILED, failure=failure), state(RUNNING))
 
     assert otel.span.status.status_code is StatusCode.ERROR
     assert otel.span.status.description is None
@@ -336,23 +346,23 @@ def test_a_failed_run_is_an_error_of_its_type(otel: Watched, failure: Failure | 
 
 
 def test_a_run_that_requires_action_keeps_its_span(otel: Watched) -> None:
-    _telemetry = Telemetry("middesk")
+    _telemetry = telemetry_of("middesk")
     live(_telemetry, RUNNING, ASKING)
     assert otel.spans == ()
-    _telemetry.saw(state(RUNNING), state(ASKING))
-    _telemetry.saw(state(COMPLETED), state(RUNNING))
+    _telemetry.on_state(state(RUNNING), state(ASKING))
+    _telemetry.on_state(state(COMPLETED), state(RUNNING))
 
     statuses = [(event.attributes or {})["agentruns.run.status"] for event in otel.span.events]
     assert statuses == ["running", "requires_action", "running", "completed"]
 
 
 def test_a_run_that_nobody_watches_any_more_ends_its_span_without_an_error(otel: Watched) -> None:
-    _telemetry = Telemetry("narrative")
+    _telemetry = telemetry_of("narrative")
     live(_telemetry, RUNNING, run_id="1")
     live(_telemetry, RUNNING, run_id="2")
-    _telemetry.dropped(RunRef("1", "5e0c"))
-    _telemetry.dropped(RunRef("1", "5e0c"))
-    _telemetry.dropped(RunRef("unheard of"))
+    _telemetry.on_unwatched(RunRef("1", "5e0c"))
+    _telemetry.on_unwatched(RunRef("1", "5e0c"))
+    _telemetry.on_unwatched(RunRef("unheard of"))
 
     assert attributes(otel.span)["agentruns.run.id"] == "1"
     assert attributes(otel.span)["agentruns.run.status"] == "running"
@@ -361,18 +371,18 @@ def test_a_run_that_nobody_watches_any_more_ends_its_span_without_an_error(otel:
 
 
 def test_a_run_that_is_watched_again_gets_another_span(otel: Watched) -> None:
-    _telemetry = Telemetry("narrative")
+    _telemetry = telemetry_of("narrative")
     live(_telemetry, RUNNING)
-    _telemetry.dropped(RunRef("9a4e", "5e0c"))
-    _telemetry.saw(state(COMPLETED), state(RUNNING))
+    _telemetry.on_unwatched(RunRef("9a4e", "5e0c"))
+    _telemetry.on_state(state(COMPLETED), state(RUNNING))
 
     assert [attributes(span)["agentruns.run.status"] for span in otel.spans] == ["running", "completed"]
 
 
 def test_a_run_that_changes_after_its_end_gets_no_second_span(otel: Watched, told: pytest.LogCaptureFixture) -> None:
-    _telemetry = Telemetry("narrative")
+    _telemetry = telemetry_of("narrative")
     live(_telemetry, RUNNING, COMPLETED)
-    _telemetry.saw(evolve(state(COMPLETED), output="late"), state(COMPLETED))
+    _telemetry.on_state(evolve(state(COMPLETED), output="late"), state(COMPLETED))
 
     assert len(otel.spans) == 1
     assert len(told.records) == 3
@@ -383,7 +393,7 @@ def test_the_end_of_the_client_ends_every_span_and_begins_no_more(
 ) -> None:
     ledger = Ledger()
     otel.provider.add_span_processor(ledger)
-    _telemetry = Telemetry("narrative")
+    _telemetry = telemetry_of("narrative")
     live(_telemetry, RUNNING, run_id="1")
     live(_telemetry, ASKING, run_id="2")
     _telemetry.close()
@@ -397,21 +407,21 @@ def test_the_end_of_the_client_ends_every_span_and_begins_no_more(
 
 
 def test_a_span_belongs_to_whoever_saw_the_run_first(otel: Watched) -> None:
-    _telemetry, app = Telemetry("narrative"), otel.provider.get_tracer("app")
+    _telemetry, app = telemetry_of("narrative"), otel.provider.get_tracer("app")
     with app.start_as_current_span("request") as request:
         context = copy_context()  # what a poller of its own, that many requests share, must carry over
-    context.run(_telemetry.saw, state(PENDING), None)
+    context.run(_telemetry.on_state, state(PENDING), None)
     with app.start_as_current_span("other request"):
-        _telemetry.saw(state(COMPLETED), state(PENDING))
+        _telemetry.on_state(state(COMPLETED), state(PENDING))
 
     ours = next(span for span in otel.spans if span.name == "invoke_agent")
     assert ours.parent == request.get_span_context()
 
 
 def test_runs_of_the_same_id_and_another_parent_are_others(otel: Watched) -> None:
-    _telemetry = Telemetry("origami")
-    _telemetry.saw(state(RUNNING, parent="a"), None)
-    _telemetry.saw(state(COMPLETED, parent="b"), None)
+    _telemetry = telemetry_of("origami")
+    _telemetry.on_state(state(RUNNING, parent="a"), None)
+    _telemetry.on_state(state(COMPLETED, parent="b"), None)
 
     assert attributes(otel.span)["gen_ai.agent.id"] == "b"
 
@@ -426,13 +436,13 @@ def test_whatever_happens_no_span_outlives_its_run(steps: list[tuple[str, RunSta
     last: dict[str, Run] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace, "get_tracer", provider.get_tracer)
-        _telemetry = Telemetry("middesk")
+        _telemetry = telemetry_of("middesk")
         for run_id, status in steps:  # None: nobody watches it any more
             if status is None:
-                _telemetry.dropped(RunRef(run_id, "5e0c"))
+                _telemetry.on_unwatched(RunRef(run_id, "5e0c"))
                 last.pop(run_id, None)
             else:
-                _telemetry.saw(state(status, run_id), last.get(run_id))
+                _telemetry.on_state(state(status, run_id), last.get(run_id))
                 last[run_id] = state(status, run_id)
 
     going = {run_id for run_id, run in last.items() if run.status in {PENDING, RUNNING, ASKING}}
@@ -450,7 +460,7 @@ def test_whatever_happens_no_span_outlives_its_run(steps: list[tuple[str, RunSta
 def test_nothing_that_an_agent_reads_or_writes_gets_out(
     otel: Watched, told: pytest.LogCaptureFixture, vendor: str
 ) -> None:
-    _telemetry = Telemetry(vendor)
+    _telemetry = telemetry_of(vendor)
     for end in (COMPLETED, FAILED):
         before = None
         for status in (PENDING, RUNNING, ASKING, end, end):
@@ -466,7 +476,7 @@ def test_nothing_that_an_agent_reads_or_writes_gets_out(
                 detail={"said": SECRET},
                 raw={"said": SECRET},
             )
-            _telemetry.saw(run, before, kind="opus")
+            _telemetry.on_state(run, before, kind="opus")
             before = run
         _telemetry.finished(0.1, 2.0, error_type="ToolFailed")
     _telemetry.close()
@@ -483,7 +493,7 @@ def test_nothing_that_an_agent_reads_or_writes_gets_out(
 
 
 def test_polls_are_counted_by_what_came_of_them(otel: Watched) -> None:
-    _telemetry = Telemetry("origami")
+    _telemetry = telemetry_of("origami")
     for times, outcome in enumerate(get_args(PollOutcome), 1):
         for _ in range(times):
             _telemetry.polled(outcome)
@@ -501,7 +511,7 @@ def histograms(otel: Watched, name: str) -> list[HistogramDataPoint]:
 
 
 def test_lists_are_counted_with_the_runs_in_them(otel: Watched) -> None:
-    _telemetry = Telemetry("conduit")
+    _telemetry = telemetry_of("conduit")
     _telemetry.listed(20)
     _telemetry.listed(0)
     (point,) = histograms(otel, "agentruns.list.runs")
@@ -510,7 +520,7 @@ def test_lists_are_counted_with_the_runs_in_them(otel: Watched) -> None:
 
 
 def test_ends_are_recorded_with_how_late_they_were_seen_and_how_long_the_run_took(otel: Watched) -> None:
-    _telemetry = Telemetry("middesk")
+    _telemetry = telemetry_of("middesk")
     _telemetry.finished(0.25, 40.0)
     _telemetry.finished(0.75, None)
     _telemetry.finished(0.0, 1.0, error_type="aborted")
@@ -528,7 +538,7 @@ def test_ends_are_recorded_with_how_late_they_were_seen_and_how_long_the_run_too
 
 
 def test_the_bounds_of_durations_begin_as_in_the_conventions_and_go_on_to_hours(otel: Watched) -> None:
-    Telemetry("middesk").finished(0.1, 5000.0)
+    telemetry_of("middesk").finished(0.1, 5000.0)
     (point,) = histograms(otel, "gen_ai.client.operation.duration")
     documented = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 
@@ -544,7 +554,7 @@ def exercise(_telemetry: Telemetry) -> None:
     live(_telemetry, PENDING, RUNNING, FAILED, run_id="1")
     live(_telemetry, RUNNING, run_id="2")
     live(_telemetry, RUNNING, run_id="3")
-    _telemetry.dropped(RunRef("2", "5e0c"))
+    _telemetry.on_unwatched(RunRef("2", "5e0c"))
     _telemetry.polled("changed")
     _telemetry.listed(3)
     _telemetry.finished(0.1, 1.0)
@@ -553,14 +563,14 @@ def exercise(_telemetry: Telemetry) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_without_opentelemetry_there_are_only_lines(told: pytest.LogCaptureFixture) -> None:
-    exercise(Telemetry("narrative"))
+    exercise(telemetry_of("narrative"))
 
     assert len(told.records) == 5
     assert {record.levelname for record in told.records} == {"INFO"}
 
 
 def test_without_an_sdk_there_are_only_lines(told: pytest.LogCaptureFixture) -> None:
-    exercise(Telemetry("narrative"))
+    exercise(telemetry_of("narrative"))
 
     assert len(told.records) == 5
     assert {record.levelname for record in told.records} == {"INFO"}
@@ -593,7 +603,7 @@ def test_an_sdk_that_is_broken_breaks_nothing_and_is_complained_of_once(
 ) -> None:
     monkeypatch.setattr(trace, "get_tracer", provider)
     monkeypatch.setattr(metrics, "get_meter", provider)
-    exercise(Telemetry("narrative"))
+    exercise(telemetry_of("narrative"))
 
     complaints = [record for record in told.records if record.levelno == logging.WARNING]
     assert [record.getMessage() for record in complaints] == [
@@ -609,14 +619,14 @@ def test_an_sdk_that_is_broken_breaks_nothing_and_is_complained_of_once(
 
 
 def test_an_outcome_that_is_not_known_breaks_nothing(otel: Watched, told: pytest.LogCaptureFixture) -> None:
-    Telemetry("narrative").polled("nonsense")  # type: ignore[arg-type]
+    telemetry_of("narrative").polled("nonsense")  # type: ignore[arg-type]
 
     assert "nonsense" in told.text
 
 
 def test_a_span_that_takes_no_events_is_ended_all_the_same(otel: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Span, "add_event", broken)
-    live(Telemetry("narrative"), RUNNING, COMPLETED)
+    live(telemetry_of("narrative"), RUNNING, COMPLETED)
 
     assert otel.span.end_time is not None
 
@@ -631,7 +641,7 @@ def test_a_log_that_is_broken_breaks_nothing(
         raise RuntimeError("out of order")
 
     monkeypatch.setattr(logging.getLogger("agentruns"), "filters", [refuse])
-    exercise(Telemetry("narrative"))
+    exercise(telemetry_of("narrative"))
 
     assert [line.split(" of ")[0] for line in asked if line.startswith("run")] == ["run 1"] * 3 + ["run 2", "run 3"]
     assert len(otel.spans) == 3
@@ -650,7 +660,7 @@ def _version_unread() -> Iterator[None]:
 @pytest.mark.usefixtures("_version_unread")
 def test_spans_say_which_version_made_them(otel: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: f"1.2 of {name}")
-    live(Telemetry("narrative"), COMPLETED)
+    live(telemetry_of("narrative"), COMPLETED)
 
     scope = otel.span.instrumentation_scope
     assert scope is not None
@@ -663,7 +673,7 @@ def test_a_source_tree_that_is_not_installed_has_no_version(otel: Watched, monke
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    live(Telemetry("narrative"), COMPLETED)
+    live(telemetry_of("narrative"), COMPLETED)
 
     assert otel.span.instrumentation_scope is not None
     assert not otel.span.instrumentation_scope.version
@@ -705,7 +715,7 @@ metrics.set_meter_provider(MeterProvider([reader]))
 """
 
 SHOW = """
-telemetry.saw(Run(RunRef("9a4e", "5e0c"), RunStatus.COMPLETED, "completed"), None)
+telemetry.on_state(Run(RunRef("9a4e", "5e0c"), RunStatus.COMPLETED, "completed"), None)
 telemetry.polled("changed")
 print([span.name for span in spans.get_finished_spans()])
 (scope,) = reader.get_metrics_data().resource_metrics[0].scope_metrics
@@ -724,7 +734,7 @@ import logging, sys
 sys.modules["opentelemetry"] = None
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 {RUN}
-telemetry.saw(Run(RunRef("9a4e"), RunStatus.COMPLETED, "completed"), None)
+telemetry.on_state(Run(RunRef("9a4e"), RunStatus.COMPLETED, "completed"), None)
 telemetry.polled("changed")
 """
 

@@ -179,7 +179,7 @@ class Poller:
         self._leave_clock(watch)
         if watch.worker is not None:
             watch.worker.cancel()
-        self._telemetry.dropped(watch.ref if watch.run is None else watch.run.ref)
+        self._telemetry.on_unwatched(watch.ref if watch.run is None else watch.run.ref)
 
     def listen(self, watch: Watch, listener: Listener) -> None:
         """
@@ -488,7 +488,7 @@ class Poller:
         if run is before:
             watch.quiet += 1
         elif watch.take(run):
-            saw = partial(self._telemetry.saw, run, before, kind=self.kind(run))
+            saw = partial(self._telemetry.on_state, run, before, kind=self.kind(run))
             _ = saw() if watch.context is None else watch.context.run(saw)
         run = watch.run or run
         if not watch.learns and watch.whole and not watch.dated and date:

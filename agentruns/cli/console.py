@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
+from agentruns._api.address import is_loopback
 from agentruns._api.retry import Backoff
 from agentruns._values import check, codec
 from agentruns.client import Client, connect
@@ -82,18 +83,6 @@ def _check(wanted: argparse.Namespace) -> None:
             f"agentruns: the console listens on {wanted.host}, unencrypted: whoever reads along can use it",
             file=sys.stderr,
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach *host*."""
-    import ipaddress
-
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
+from agentruns import _extras as extras
 from agentruns.errors import ConfigurationError
 
 from .batch.output import last_lines
@@ -127,16 +128,12 @@ def _item(line: dict[str, Any], path: Path) -> Item:
 
 def draw(items: Sequence[Item]) -> Figure:
     """Return the figures; raise `ConfigurationError` where the extra `report` is not installed."""
-    try:
+    with extras.require("report", "a report needs"):
         import matplotlib as mpl  # type: ignore[import-not-found,unused-ignore]
         from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
         from matplotlib.layout_engine import (  # type: ignore[import-not-found,unused-ignore]
             ConstrainedLayoutEngine,
         )
-    except ImportError as error:
-        raise ConfigurationError(
-            f"a report needs more than the core ({error}): run `pip install 'agentruns[report]'`"
-        ) from error
     run = [item for item in items if item.was_run]
     with_tokens = [item for item in run if item.tokens is not None]
     with_cost = [item for item in run if item.cost is not None]

@@ -11,6 +11,7 @@ from typing import Final, cast
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from agentruns import _extras as extras
 from agentruns._keeping.journal.book import PAGE, Entry, Which
 from agentruns.errors import AgentRunsError, ConfigurationError
 from agentruns.web import Event
@@ -278,12 +279,8 @@ def _html(text: str, *, status: int = 200) -> web.Response:
 
 
 def _look_for_extra() -> None:
-    try:
+    with extras.require("console", "the console needs"):
         import aiohttp_sse
         import jsonschema  # type: ignore[import-untyped,unused-ignore]
 
         _ = aiohttp_sse, jsonschema
-    except ImportError as error:
-        raise ConfigurationError(
-            f"the console needs more than the core ({error}): run `pip install 'agentruns[console]'`"
-        ) from error

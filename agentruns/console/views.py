@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
+from agentruns import _extras as extras
 from agentruns._keeping.journal.book import Counts, Entry, Which
-from agentruns.errors import ConfigurationError
 
 from .asks import Ask, Fact
 from .source import Job
@@ -125,12 +125,8 @@ class Views:
 
 
 def _environment() -> Environment:
-    try:
+    with extras.require("console", "the console needs"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise ConfigurationError(
-            f"the console needs more than the core ({error}): run `pip install 'agentruns[console]'`"
-        ) from error
     env = Environment(
         loader=PackageLoader("agentruns.console"),
         autoescape=True,

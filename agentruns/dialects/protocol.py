@@ -147,6 +147,16 @@ class GroupsRuns(Protocol):
 
 
 @runtime_checkable
+class NamesTraceRoles(Protocol):
+    """A vendor that says what the parent and the kind of its runs are called in traces."""
+
+    @property
+    def TRACE_ROLES(self) -> tuple[str, str]:  # noqa: N802
+        """Return the span attributes for the parent and the kind: names of the OpenTelemetry conventions."""
+        ...
+
+
+@runtime_checkable
 class ReportsTimes(Protocol):
     """A vendor whose runs say when they began and ended, by its own clock."""
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentruns import _extras as extras
 from agentruns._values.exchange import RateLimit
-from agentruns.errors import ConfigurationError
 
 from .shares import Shares
 
 
 def ray() -> Any:
     """Return the module `ray`; raise `ConfigurationError`, naming the extra, where it is not installed."""
-    try:
+    with extras.require("ray", "workers of Ray need"):
         import ray  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise ConfigurationError(
-            f"workers of Ray need more than the core ({error}): run `pip install 'agentruns[ray]'`"
-        ) from error
     return ray
 
 

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import anyio
 from aiohttp import web
 
-from agentruns.errors import ConfigurationError
+from agentruns import _extras as extras
 
 from .events import PING, Event
 from .feed import Watcher
@@ -40,12 +40,8 @@ async def sse_response(
     made with `handler_cancellation=True`. A client that has seen the end is answered 204. `end_watching` ends
     the responses when the application stops. Raise `ConfigurationError` if the extra `web` is not installed.
     """
-    try:
+    with extras.require("web", "events for aiohttp need"):
         from aiohttp_sse import EventSourceResponse
-    except ImportError as error:
-        raise ConfigurationError(
-            f"events for aiohttp need more than the core ({error}): run `pip install 'agentruns[web]'`"
-        ) from error
 
     if isinstance(events, Watcher) and events.is_done:
         return web.Response(status=204)

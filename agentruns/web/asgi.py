@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from agentruns.errors import ConfigurationError
+from agentruns import _extras as extras
 
 from .events import HEADERS, PING, Event, steps
 from .feed import Watcher
@@ -39,13 +39,9 @@ def sse_response(
     the client leaves, or the server stops, the events are closed. A client that has seen the end is answered 204.
     Raise `ConfigurationError` if the extra `web` is not installed.
     """
-    try:
+    with extras.require("web", "events for Starlette need"):
         from sse_starlette import EventSourceResponse
         from starlette.responses import Response
-    except ImportError as error:
-        raise ConfigurationError(
-            f"events for Starlette need more than the core ({error}): run `pip install 'agentruns[web]'`"
-        ) from error
 
     if isinstance(events, Watcher) and events.is_done:
         return Response(status_code=204, background=background)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar
 
 from attrs import evolve, frozen
 
+from agentruns import _extras as extras
 from agentruns._values import codec
 from agentruns._values.run import Run
 from agentruns.errors import ConfigurationError, JournalError
@@ -119,12 +120,8 @@ class Book:
         self._owners: Owners | None = None
 
     async def __aenter__(self) -> Self:
-        try:
+        with extras.require("journal", "a journal needs"):
             from .owners import Owners
-        except ImportError as error:
-            raise ConfigurationError(
-                f"a journal needs more than the core ({error}): run `pip install 'agentruns[journal]'`"
-            ) from error
         self._owners = Owners(str(self.path))
         await asyncio.to_thread(self._open)
         return self

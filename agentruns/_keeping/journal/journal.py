@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from agentruns import _extras as extras
 from agentruns._aio.shield import run_shielded
 from agentruns._values import check
 from agentruns.errors import ConfigurationError, JournalError
@@ -310,12 +311,8 @@ class Journal:
         return write
 
     async def _open(self) -> None:
-        try:
+        with extras.require("journal", "a journal needs"):
             from .opening import connect
-        except ImportError as error:
-            raise ConfigurationError(
-                f"a journal needs more than the core ({error}): run `pip install 'agentruns[journal]'`"
-            ) from error
         self._writer = await connect(self._path, self._vendor)
 
     async def _close_in_turn(self) -> None:

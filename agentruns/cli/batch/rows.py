@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import frozen
 
+from agentruns import _extras as extras
 from agentruns._values import codec
 from agentruns.errors import ConfigurationError
 
@@ -188,12 +189,8 @@ def _count_records(path: Path, delimiter: str, leave: threading.Event) -> int:
 
 
 def _parquet(path: Path) -> Rows:
-    try:
+    with extras.require("parquet", "Parquet needs"):
         from pyarrow import ArrowException, parquet  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError as error:
-        raise ConfigurationError(
-            f"Parquet needs more than the core ({error}): run `pip install 'agentruns[parquet]'`"
-        ) from error
 
     try:
         with parquet.ParquetFile(path) as file:

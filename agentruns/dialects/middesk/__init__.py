@@ -61,6 +61,7 @@ __all__ = [
     "SANDBOX_URL",
     "STATUS",
     "TOKEN_VARIABLE",
+    "TRACE_ROLES",
     "Agent",
     "AgentPage",
     "Artifact",
@@ -106,6 +107,7 @@ SANDBOX_URL: Final = "https://api-sandbox.middesk.com/v1"
 TOKEN_VARIABLE: Final = "MIDDESK_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "MIDDESK_BASE_URL"
 BUDGET: Final = RateLimit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
+TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.agent.name")
 Origin: Final = RunRequest
 
 

@@ -59,6 +59,7 @@ __all__ = [
     "STATUS",
     "TEXT_SCHEMA",
     "TOKEN_VARIABLE",
+    "TRACE_ROLES",
     "ClientTools",
     "Config",
     "ContentBlock",
@@ -98,4 +99,5 @@ BASE_URL: Final = "https://api.narrative.io"
 TOKEN_VARIABLE: Final = "NARRATIVE_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "NARRATIVE_BASE_URL"
 BUDGET: Final[RateLimit | None] = None  # the knowledge base says that no limit is enforced
+TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.request.model")
 Origin: Final = UserMessage

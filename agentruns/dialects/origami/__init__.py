@@ -49,6 +49,7 @@ __all__ = [
     "SLOT_SECONDS",
     "STATUS",
     "TOKEN_VARIABLE",
+    "TRACE_ROLES",
     "Account",
     "Agent",
     "AgentPage",
@@ -97,4 +98,5 @@ TOKEN_VARIABLE: Final = "ORIGAMI_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "ORIGAMI_BASE_URL"
 KEY_SECONDS: Final = 24 * 3600.0  # how long an Idempotency-Key is remembered (openapi-v2.yaml)
 BUDGET: Final = RateLimit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
+TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.request.model")
 Origin: Final = Prompt
