@@ -195,7 +195,9 @@ def test_a_failed_run_says_why() -> None:
     _, state = exchange(narrative.fetch(RunRef(RUN), {}), run("failed", usage={"prompt_tokens": 5}))
 
     assert state.failure == Failure("AgentLoopMaxIterationsExceeded", "max iterations exceeded after 2 iterations")
-    assert state.detail.error.docs_url.endswith("/max-iterations-exceeded")
+    fault = state.detail.error
+    assert fault is not None
+    assert (fault.docs_url or "").endswith("/max-iterations-exceeded")
     assert state.usage == Usage(5, 0)
 
 

@@ -393,7 +393,10 @@ def test_a_run_as_before_objects_were_stamped_is_understood() -> None:
 
     _, run = exchange(origami.fetch(REF, {}), Answer(unstamped(sample("completed"))))
 
-    assert run.detail.response.tables[0].columns[0].kind is None
+    seen = run.detail
+    assert isinstance(seen, origami.OrigamiRun)
+    assert seen.response is not None
+    assert seen.response.tables[0].columns[0].kind is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     OriginT = TypeVar("OriginT", default=Any)
     OriginT_co = TypeVar("OriginT_co", default=Any, covariant=True)
+    OriginT_contra = TypeVar("OriginT_contra", default=Any, contravariant=True)
     DetailT = TypeVar("DetailT", default=Any)
     DetailT_co = TypeVar("DetailT_co", default=Any, covariant=True)
 else:  # `typing` knows defaults from Python 3.13 on; nothing reads them at run time
@@ -16,6 +17,7 @@ else:  # `typing` knows defaults from Python 3.13 on; nothing reads them at run 
 
     OriginT = TypeVar("OriginT")
     OriginT_co = TypeVar("OriginT_co", covariant=True)
+    OriginT_contra = TypeVar("OriginT_contra", contravariant=True)
     DetailT = TypeVar("DetailT")
     DetailT_co = TypeVar("DetailT_co", covariant=True)
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.generic import DetailT, DetailT_co, Json, OriginT, OriginT_contra
 from agentruns._values.run import Action, Page, Run, RunRef, ToolOutput
 
 
-class Dialect(Protocol):
-    """One vendor."""
+class Dialect(Protocol[OriginT, DetailT_co]):
+    """One vendor: `OriginT` is the class of what starts a run, `DetailT_co` that of `Run.detail`."""
 
     @property
     def NAME(self) -> str:  # noqa: N802
@@ -45,15 +46,15 @@ class Dialect(Protocol):
         ...
 
     @property
-    def Origin(self) -> type[Any]:  # noqa: N802
+    def Origin(self) -> type[OriginT]:  # noqa: N802
         """Return the class of what starts a run."""
         ...
 
-    def start(self, origin: Any) -> Flow[Run]:
+    def start(self, origin: OriginT) -> Flow[Run[DetailT_co]]:
         """Start a run."""
         ...
 
-    def fetch(self, ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+    def fetch(self, ref: RunRef, params: Mapping[str, str]) -> Flow[Run[DetailT_co]]:
         """Read a run once: a flow that begins with its request, and says the same of the same answers."""
         ...
 
@@ -67,23 +68,23 @@ class Dialect(Protocol):
 
 
 @runtime_checkable
-class Resumes(Protocol):
+class Resumes(Protocol[DetailT]):
     """A vendor whose runs can be answered."""
 
-    def resume(self, run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
+    def resume(self, run: Run[DetailT], outputs: Sequence[ToolOutput]) -> Flow[Run[DetailT]]:
         """Answer a paused run."""
         ...
 
 
 @runtime_checkable
-class Recovers(Protocol):
+class Recovers(Protocol[OriginT_contra, DetailT_co]):
     """
     A vendor whose starts cannot simply be repeated: what became of one whose process died takes its note to find out.
 
     Of a vendor without this, starting the same origin again must give the run that the first start began.
     """
 
-    def recover(self, origin: Any, note: Mapping[str, Any]) -> Flow[Run]:
+    def recover(self, origin: OriginT_contra, note: Mapping[str, Json]) -> Flow[Run[DetailT_co]]:
         """
         Return the run that a start began which had got as far as *note*, or raise `OutcomeUnknownError`.
 
@@ -93,34 +94,34 @@ class Recovers(Protocol):
 
 
 @runtime_checkable
-class FindsAnsweringRun(Protocol):
+class FindsAnsweringRun(Protocol[DetailT]):
     """A vendor whose answers begin another run, which can be found; where answers may be repeated it need not be."""
 
-    def answered_by(self, run: Run) -> Flow[Run | None]:
+    def answered_by(self, run: Run[DetailT]) -> Flow[Run[DetailT] | None]:
         """Return the run that followed a paused one, None if there is none."""
         ...
 
 
 @runtime_checkable
-class Cancels(Protocol):
+class Cancels(Protocol[DetailT_co]):
     """A vendor whose runs can be cancelled."""
 
-    def cancel(self, ref: RunRef) -> Flow[Run | None]:
+    def cancel(self, ref: RunRef) -> Flow[Run[DetailT_co] | None]:
         """Cancel a run."""
         ...
 
 
 @runtime_checkable
-class Lists(Protocol):
+class Lists(Protocol[DetailT_co]):
     """A vendor that lists runs."""
 
-    def page(self, parent: str, cursor: str | None) -> Flow[Page]:
+    def page(self, parent: str, cursor: str | None) -> Flow[Page[DetailT_co]]:
         """Return one page of runs."""
         ...
 
 
 @runtime_checkable
-class ListsCurrentStates(Lists, Protocol):
+class ListsCurrentStates(Lists[DetailT_co], Protocol[DetailT_co]):
     """A vendor whose lists show each run as it is now, newest first: one request tells of many runs."""
 
     def list_parent(self, ref: RunRef, /) -> str:
@@ -129,10 +130,10 @@ class ListsCurrentStates(Lists, Protocol):
 
 
 @runtime_checkable
-class ParsesRun(Protocol):
+class ParsesRun(Protocol[DetailT_co]):
     """A vendor whose `fetch` is one request: most answers to it are read without a flow, at a fifth less cost."""
 
-    def parse_run(self, response: Response) -> Run:
+    def parse_run(self, response: Response) -> Run[DetailT_co]:
         """Return the run in an answer of 200 to the request of `fetch`."""
         ...
 

@@ -64,26 +64,26 @@ class AcmeJob:
     asks: tuple[Mapping[str, Any], ...] = ()
 
 
-def start(origin: Job) -> Flow[Run]:
+def start(origin: Job) -> Flow[Run[AcmeJob]]:
     body = {"text": origin.text, "key": origin.key}
     return _run((yield Request("POST", wire.path("projects", origin.project, "jobs"), json=body, idempotent=True)))
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[AcmeJob]]:
     return _run((yield Request("GET", wire.path("jobs", ref.id), params=params)))
 
 
-def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
+def resume(run: Run[AcmeJob], outputs: Sequence[ToolOutput]) -> Flow[Run[AcmeJob]]:
     answers = {output.action.id: output.output for output in outputs}
     # The answers name what they answer, so that giving them twice changes nothing.
     return _run((yield Request("POST", wire.path("jobs", run.id, "answers"), json=answers, idempotent=True)))
 
 
-def cancel(ref: RunRef) -> Flow[Run | None]:
+def cancel(ref: RunRef) -> Flow[Run[AcmeJob] | None]:
     return _run((yield Request("POST", wire.path("jobs", ref.id, "cancel"), idempotent=True)))
 
 
-def page(parent: str, cursor: str | None) -> Flow[Page]:
+def page(parent: str, cursor: str | None) -> Flow[Page[AcmeJob]]:
     params = {"after": cursor} if cursor else {}
     response = yield Request("GET", wire.path("projects", parent, "jobs"), params=params)
     listed = wire.read_object(response)
@@ -102,11 +102,11 @@ def handler_names(action: Action) -> Sequence[str]:
     return (action.name,)
 
 
-def _run(response: Response) -> Run:
+def _run(response: Response) -> Run[AcmeJob]:
     return _of(wire.read_object(response), response)
 
 
-def _of(raw: Mapping[str, Any], response: Response) -> Run:
+def _of(raw: Mapping[str, Any], response: Response) -> Run[AcmeJob]:
     seen = wire.structure(raw, AcmeJob, response.request.line)
     status = STATUS.get(seen.state, RunStatus.RUNNING)
     return Run(

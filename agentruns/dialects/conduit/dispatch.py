@@ -17,6 +17,7 @@ from agentruns.dialects import wire
 from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError, ProtocolError, RunError
 
 from .catalog import get_agent
+from .objects import ConduitRun
 from .reading import NAME, fetch, list_runs
 
 _LOOKS: Final = tuple(min(1.5**look, 10.0) for look in range(10))
@@ -45,7 +46,7 @@ class Dispatch:
     payload: Any = field(default=None, kw_only=True, converter=_json)
 
 
-def start(origin: Dispatch) -> Flow[Run]:
+def start(origin: Dispatch) -> Flow[Run[ConduitRun]]:
     """Fire a trigger (agents/run) and find the run that this started (agents/list-runs)."""
     agent_id = origin.agent_id
     trigger_id = origin.trigger_id or (yield from _only_trigger(agent_id))
@@ -71,7 +72,7 @@ def start(origin: Dispatch) -> Flow[Run]:
     return (yield from _find(request, agent_id, sought, "it was dispatched"))
 
 
-def recover(origin: Dispatch, note: Mapping[str, Any]) -> Flow[Run]:
+def recover(origin: Dispatch, note: Mapping[str, Any]) -> Flow[Run[ConduitRun]]:
     """
     Find the run of a dispatch whose process died before it heard the answer.
 
@@ -135,7 +136,7 @@ class _Sought:
     named: frozenset[str] = frozenset()
 
     @classmethod
-    def after(cls, before: Sequence[Run], trigger_id: str) -> _Sought:
+    def after(cls, before: Sequence[Run[ConduitRun]], trigger_id: str) -> _Sought:
         """Return what tells a run of the trigger from those that were there *before*."""
         since = max((run.detail.created_at for run in before), default=None)
         return cls(trigger_id, frozenset(run.id for run in before), since)
@@ -144,7 +145,7 @@ class _Sought:
         since = None if self.since is None else self.since.isoformat()
         return {"trigger_id": self.trigger_id, "known": sorted(self.known), "since": since}
 
-    def among(self, runs: Sequence[Run]) -> Sequence[Run]:
+    def among(self, runs: Sequence[Run[ConduitRun]]) -> Sequence[Run[ConduitRun]]:
         """Return the runs that may be the one; times are compared with each other, and never with our clock."""
         return [run for run in runs if self.named & {run.id, run.detail.run_id}] or [
             run
@@ -157,7 +158,7 @@ class _Sought:
 
 def _find(
     request: Request, agent_id: str, sought: _Sought, told: str, cause: AgentRunsError | None = None
-) -> Flow[Run]:
+) -> Flow[Run[ConduitRun]]:
     """
     Look for the run of a dispatch; unless there is exactly one, raise `OutcomeUnknownError` that begins with *told*.
 
@@ -198,9 +199,9 @@ def _find(
     ) from cause
 
 
-def _newest(agent_id: str, known: AbstractSet[str]) -> Flow[Sequence[Run]]:
+def _newest(agent_id: str, known: AbstractSet[str]) -> Flow[Sequence[Run[ConduitRun]]]:
     """Read the runs back to one that was *known*, nearly always one page; new runs may shift the pages."""
-    runs: dict[str, Run] = {}
+    runs: dict[str, Run[ConduitRun]] = {}
     cursor: str | None = None
     for _ in range(_PAGES):
         listed = yield from list_runs(agent_id, limit=100, cursor=cursor)
@@ -211,7 +212,7 @@ def _newest(agent_id: str, known: AbstractSet[str]) -> Flow[Sequence[Run]]:
     return tuple(runs.values())
 
 
-def _whole(run: Run) -> Flow[Run]:
+def _whole(run: Run[ConduitRun]) -> Flow[Run[ConduitRun]]:
     """
     Read what a list leaves out of a run that is over: its reply.
 

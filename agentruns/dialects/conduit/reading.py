@@ -32,7 +32,7 @@ STATUS: Final[Mapping[str, RunStatus]] = {
 }
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[ConduitRun]]:
     """Read a run with its reply and tool trace (agents/get-run)."""
     if ref.id.startswith(_OTHER_ID):  # the page's example of the path has the id
         raise ConfigurationError(
@@ -44,12 +44,12 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
     return parse_run((yield Request("GET", wire.path("agents", ref.parent, "runs", ref.id), params=params)))
 
 
-def parse_run(response: Response) -> Run:
+def parse_run(response: Response) -> Run[ConduitRun]:
     """Return the run in the answer to `fetch`."""
     return _run(JsonText(response.body, ("data",)), wire.read(response, ConduitRun, "data"))
 
 
-def page(parent: str, cursor: str | None) -> Flow[Page]:
+def page(parent: str, cursor: str | None) -> Flow[Page[ConduitRun]]:
     """Return a page of an agent's runs, newest first and without their replies (agents/list-runs)."""
     listed = yield from list_runs(parent, limit=100, cursor=cursor)
     return Page(listed.items, listed.cursor)
@@ -62,7 +62,7 @@ def list_runs(
     workspace_id: str | None = None,
     limit: int = 20,
     cursor: str | None = None,
-) -> Flow[Listing[Run]]:
+) -> Flow[Listing[Run[ConduitRun]]]:
     """
     List an agent's runs, newest first, or those of one *status* (agents/list-runs).
 
@@ -80,7 +80,7 @@ def detail(raw: Mapping[str, Any]) -> ConduitRun:
     return codec.structure(raw, ConduitRun)
 
 
-def _run(raw: Mapping[str, Any] | JsonText, seen: ConduitRun) -> Run:
+def _run(raw: Mapping[str, Any] | JsonText, seen: ConduitRun) -> Run[ConduitRun]:
     """Return a run; while it is in flight it has no output, so that a list and the run by itself say the same."""
     status = STATUS.get(seen.status) or _unknown_status(seen)
     if seen.id.startswith(_OTHER_ID):
@@ -111,7 +111,7 @@ def _why(error: Any) -> str:
     return codec.encode(error).decode()
 
 
-def timing_group(run: Run) -> str:
+def timing_group(run: Run[ConduitRun]) -> str:
     """Return the agent."""
     return run.ref.parent
 
@@ -121,7 +121,7 @@ def list_parent(ref: RunRef) -> str:
     return ref.parent
 
 
-def times(run: Run) -> tuple[datetime | None, datetime | None]:
+def times(run: Run[ConduitRun]) -> tuple[datetime | None, datetime | None]:
     """Return when a run was accepted and when it ended: what `duration_ms` counts."""
     return run.detail.created_at, run.detail.completed_at
 

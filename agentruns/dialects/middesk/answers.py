@@ -11,6 +11,7 @@ from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.dialects import wire
 from agentruns.errors import APIError, ConfigurationError, ConflictError, NotFoundError, OutcomeUnknownError
 
+from .objects import MiddeskRun
 from .reading import NAME, NO_ANSWER, fetch, parse_run
 
 _BRIEFLY: Final = 1.0
@@ -30,7 +31,7 @@ def _resume_body(output: ToolOutput) -> Mapping[str, Any]:
     return {"interrupt_id": output.action.id, "input": answer}
 
 
-def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
+def resume(run: Run[MiddeskRun], outputs: Sequence[ToolOutput]) -> Flow[Run[MiddeskRun]]:
     """
     Answer interrupts of a run, one by one, and return the run as it is then.
 
@@ -50,11 +51,11 @@ def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
     return latest
 
 
-def _lists(run: Run, output: ToolOutput) -> bool:
+def _lists(run: Run[MiddeskRun], output: ToolOutput) -> bool:
     return any(action.id == output.action.id for action in run.actions)
 
 
-def _answered(ref: RunRef, output: ToolOutput) -> Flow[Run]:
+def _answered(ref: RunRef, output: ToolOutput) -> Flow[Run[MiddeskRun]]:
     """
     Post an answer, once more if it seems not to have arrived, and return the run as it is then.
 
@@ -93,7 +94,7 @@ def _answered(ref: RunRef, output: ToolOutput) -> Flow[Run]:
     raise OutcomeUnknownError(request, f"{lost.reason}; it was sent twice, and the interrupt is still listed") from lost
 
 
-def _gone(ref: RunRef, output: ToolOutput, looks: int) -> Flow[Run | None]:
+def _gone(ref: RunRef, output: ToolOutput, looks: int) -> Flow[Run[MiddeskRun] | None]:
     """Return the run if it no longer waits for this answer, None if it still does."""
     for look in range(looks):
         if look:
@@ -104,7 +105,7 @@ def _gone(ref: RunRef, output: ToolOutput, looks: int) -> Flow[Run | None]:
     return None
 
 
-def _confirmed(ref: RunRef, response: Response) -> Flow[Run]:
+def _confirmed(ref: RunRef, response: Response) -> Flow[Run[MiddeskRun]]:
     """Read the run after an accepted answer; only if that fails, believe what was said when it was accepted."""
     try:
         return (yield from fetch(ref, {}))

@@ -36,12 +36,12 @@ NO_ANSWER: Final = (APIError, TransportError, ProtocolError)
 """What a read that told nothing ends in."""
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[MiddeskRun]]:
     """Read a run (get-agent-run); `include=steps` asks for its trace. The thread is not needed."""
     return parse_run((yield Request("GET", wire.path("runs", ref.id), params=params)))
 
 
-def page(parent: str, cursor: str | None) -> Flow[Page]:
+def page(parent: str, cursor: str | None) -> Flow[Page[MiddeskRun]]:
     """
     Return a page of the account's runs, those of the thread *parent* if one is named (list-agent-runs).
 
@@ -73,13 +73,15 @@ def detail(raw: Mapping[str, Any]) -> MiddeskRun:
     return codec.structure(raw, MiddeskRun)
 
 
-def parse_run(response: Response) -> Run:
+def parse_run(response: Response) -> Run[MiddeskRun]:
     """Return the run in the answer to a request."""
     raw = wire.read_object(response)
     return _state(wire.structure(raw, MiddeskRun, response), raw, response, JsonText(response.body))
 
 
-def _state(seen: MiddeskRun, raw: Mapping[str, Any], response: Response, text: JsonText | None = None) -> Run:
+def _state(
+    seen: MiddeskRun, raw: Mapping[str, Any], response: Response, text: JsonText | None = None
+) -> Run[MiddeskRun]:
     """Trust `status` alone: interrupts and output count only in the state that they belong to."""
     status = STATUS.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
     interrupts = seen.interrupts if status is RunStatus.REQUIRES_ACTION else ()
@@ -130,7 +132,7 @@ def _said(error: Mapping[str, Any]) -> str:
     return f"{message} (parameter: {parameter})" if message and parameter else message
 
 
-def timing_group(run: Run) -> str:
+def timing_group(run: Run[MiddeskRun]) -> str:
     """Return the type of the agent whose run it is."""
     return wire.first_text(run.raw, "agent") or ""
 
@@ -140,7 +142,7 @@ def list_parent(_ref: RunRef) -> str:
     return ""
 
 
-def times(run: Run) -> tuple[datetime | None, datetime | None]:
+def times(run: Run[MiddeskRun]) -> tuple[datetime | None, datetime | None]:
     """Return when a run was made; when it ended says little of a run that may have waited for a person."""
     return run.detail.created_at, None
 

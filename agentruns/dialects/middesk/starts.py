@@ -64,7 +64,7 @@ class _Sought:
         return ours and run.created_at >= self.since and run.id not in self.known
 
 
-def start(origin: RunRequest) -> Flow[Run]:
+def start(origin: RunRequest) -> Flow[Run[MiddeskRun]]:
     """
     Start a run (create-agent-run), on a thread of our own unless one is named.
 
@@ -97,7 +97,7 @@ def start(origin: RunRequest) -> Flow[Run]:
     return (yield from _settled(lost, sought))
 
 
-def recover(origin: RunRequest, note: Mapping[str, Any]) -> Flow[Run]:
+def recover(origin: RunRequest, note: Mapping[str, Any]) -> Flow[Run[MiddeskRun]]:
     """
     Find the run of a start whose process died before it heard the answer.
 
@@ -124,13 +124,13 @@ def _before(thread_id: str, agent: str) -> Flow[_Sought]:
     return _Sought(thread_id, agent, newest, frozenset(run.id for run in listed.runs))
 
 
-def _settled(lost: OutcomeUnknownError, sought: _Sought) -> Flow[Run]:
+def _settled(lost: OutcomeUnknownError, sought: _Sought) -> Flow[Run[MiddeskRun]]:
     """
     Return the run that a request of unknown outcome started; raise `OutcomeUnknownError` if that cannot be told.
 
     No other error leaves here: whoever sees one might start again.
     """
-    found: Mapping[str, Run] = {}
+    found: Mapping[str, Run[MiddeskRun]] = {}
     trouble = ""
     for seconds in _GRACE:
         yield Sleep(seconds)
@@ -158,9 +158,9 @@ def _settled(lost: OutcomeUnknownError, sought: _Sought) -> Flow[Run]:
     ) from lost
 
 
-def _look(sought: _Sought) -> Flow[Mapping[str, Run]]:
+def _look(sought: _Sought) -> Flow[Mapping[str, Run[MiddeskRun]]]:
     """Return the runs that may be ours, by id: new runs shift the pages, so one may be listed twice."""
-    found: dict[str, Run] = {}
+    found: dict[str, Run[MiddeskRun]] = {}
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
         listed = yield from page("", cursor)

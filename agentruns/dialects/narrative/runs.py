@@ -94,7 +94,7 @@ class UserMessage:
     client_op_id: str = field(factory=lambda: str(uuid4()), kw_only=True, validator=check.is_uuid)
 
 
-def start(origin: UserMessage) -> Flow[Run]:
+def start(origin: UserMessage) -> Flow[Run[NarrativeRun]]:
     """Start a run with a user's message (start-a-new-run-on-the-conversation)."""
     options = {
         "tool_choice": _as_sent("tool_choice", origin.tool_choice),
@@ -107,7 +107,7 @@ def start(origin: UserMessage) -> Flow[Run]:
     return (yield from _post_run(origin.conversation_id, origin.client_op_id, version, payload, options))
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[NarrativeRun]]:
     """Read a run (get-a-runs-current-state); the conversation is not needed."""
     return parse_run((yield Request("GET", wire.path("agents", "runs", ref.id), params=params)))
 
@@ -115,7 +115,7 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
 _RESUMES: Final = UUID("6d9d2c1e-5f5c-5f0e-9a55-0c7f4c1a1d3b")
 
 
-def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
+def resume(run: Run[NarrativeRun], outputs: Sequence[ToolOutput]) -> Flow[Run[NarrativeRun]]:
     """
     Answer a paused run by starting the next one on its conversation.
 
@@ -147,7 +147,7 @@ def _output_item(output: ToolOutput) -> Mapping[str, Any]:
     }
 
 
-def _answers_all(run: Run, outputs: Sequence[ToolOutput]) -> None:
+def _answers_all(run: Run[NarrativeRun], outputs: Sequence[ToolOutput]) -> None:
     given = [output.action.id for output in outputs]
     missing = [action.id for action in run.actions if action.id not in given]
     twice = sorted({each for each in given if given.count(each) > 1})
@@ -173,7 +173,7 @@ class _Head:
 
 def _post_run(
     conversation_id: str, op_id: str, version: int, payload: Mapping[str, Any], options: Mapping[str, Any]
-) -> Flow[Run]:
+) -> Flow[Run[NarrativeRun]]:
     """Post a run; a repeated `client_op_id` gives the first run back, so a lost answer is asked for again."""
     body = {"client_op_id": op_id, "expected_version": version, "payload": payload}
     body.update({key: value for key, value in options.items() if value})
@@ -186,7 +186,7 @@ def detail(raw: Mapping[str, Any]) -> NarrativeRun:
     return codec.structure(raw, NarrativeRun)
 
 
-def parse_run(response: Response) -> Run:
+def parse_run(response: Response) -> Run[NarrativeRun]:
     """Return the run in the answer to a request."""
     raw = wire.read_object(response)
     seen = wire.structure(raw, NarrativeRun, response)
@@ -214,12 +214,12 @@ def _failure(seen: NarrativeRun, error: RunFault | None) -> Failure:
     return Failure(error.type, error.message) if error else Failure(seen.status)
 
 
-def timing_group(run: Run) -> str:
+def timing_group(run: Run[NarrativeRun]) -> str:
     """Return the model: what a run takes depends on it more than on anything else that is known before."""
     return wire.first_text(wire.mapping(run.raw.get("effective_config")), "model") or ""
 
 
-def times(run: Run) -> tuple[datetime | None, datetime | None]:
+def times(run: Run[NarrativeRun]) -> tuple[datetime | None, datetime | None]:
     """Return when a run began and ended (get-a-runs-current-state)."""
     return run.detail.started_at, run.detail.completed_at
 

@@ -37,7 +37,7 @@ from agentruns.errors import (
 )
 
 from .catalog import get_agent, list_agents
-from .objects import Agent, RunSummary
+from .objects import Agent, RunDetail, RunSummary
 from .reading import current_run, parse_run
 from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key, turns
 
@@ -74,7 +74,7 @@ class Intent:
         return Request("POST", path, json=self.body, headers=headers, idempotent=False, again_after_429=False)
 
 
-def admit(intent: Intent, number: int = 0) -> Flow[Run]:
+def admit(intent: Intent, number: int = 0) -> Flow[Run[RunDetail]]:
     """Go from attempt to attempt, from that *number* on, until one is admitted, or refused for good."""
     slot_left, busy_left = SLOT_SECONDS, intent.busy_wait
     while True:
@@ -117,7 +117,7 @@ def _wait_for_agent(intent: Intent, refused: APIError, left: float) -> Flow[floa
     raise refused
 
 
-def readmit(intent: Intent, note: Mapping[str, Any]) -> Flow[Run]:
+def readmit(intent: Intent, note: Mapping[str, Any]) -> Flow[Run[RunDetail]]:
     """Go on with attempts that had got as far as *note* when their process died; no key before that is used again."""
     number = int(note["attempt"])
     if note.get("forgotten"):
@@ -129,7 +129,7 @@ def readmit(intent: Intent, note: Mapping[str, Any]) -> Flow[Run]:
     return (yield from admit(intent, number))
 
 
-def _attempt(intent: Intent, number: int) -> Flow[Run]:
+def _attempt(intent: Intent, number: int) -> Flow[Run[RunDetail]]:
     """Send one attempt until its outcome is clear, with one key all the while."""
     request = intent.attempt(number)
     lost, in_flight, limited = iter(_BACKOFF), iter(_BACKOFF), iter(_RATE_BACKOFF)
@@ -192,7 +192,7 @@ def _begun(response: Response) -> datetime | None:
     return None if answered is None else answered - _AROUND
 
 
-def _look(intent: Intent, unclear: OutcomeUnknownError, since: datetime | None) -> Flow[Run | None]:
+def _look(intent: Intent, unclear: OutcomeUnknownError, since: datetime | None) -> Flow[Run[RunDetail] | None]:
     """
     Return the run that an attempt without a clear answer has started, None if there is none.
 
@@ -212,7 +212,7 @@ def _look(intent: Intent, unclear: OutcomeUnknownError, since: datetime | None) 
     return None
 
 
-def _with_our_prompt(intent: Intent, since: datetime | None) -> Flow[Sequence[Run]]:
+def _with_our_prompt(intent: Intent, since: datetime | None) -> Flow[Sequence[Run[RunDetail]]]:
     """Return the runs that have the prompt of *intent*, and may be what it has started."""
     prompt = intent.body["prompt"].strip()
     agents = (yield from _every_agent()) if intent.agent_id is None else [(yield from get_agent(intent.agent_id))]

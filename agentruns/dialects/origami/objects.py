@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
@@ -292,6 +292,10 @@ class OrigamiRun(RunSummary):
     request: RunRequest
     response: RunResponse | None
     todo: RunTodo
+
+
+RunDetail: TypeAlias = OrigamiRun | RunSummary
+"""What `Run.detail` is: the whole run where it was read by itself, the summary where it stood in a list."""
 
 
 # Agents (reference/get-agent, list-agents, archive-agent) -------------------------------------------------------------

@@ -17,6 +17,7 @@ from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
 
 from .admission import Intent, admit, readmit
+from .objects import RunDetail
 from .reading import CONTINUE
 from .runs import agent_path
 
@@ -99,7 +100,7 @@ class Prompt:
             raise ConfigurationError("Prompt.name names a new agent; leave it out where agent_id says which one")
 
 
-def start(origin: Prompt) -> Flow[Run]:
+def start(origin: Prompt) -> Flow[Run[RunDetail]]:
     """
     Start a run: the first of a new agent, or the next of one that exists.
 
@@ -109,7 +110,7 @@ def start(origin: Prompt) -> Flow[Run]:
     return (yield from admit(_intent(origin)))
 
 
-def recover(origin: Prompt, note: Mapping[str, Any]) -> Flow[Run]:
+def recover(origin: Prompt, note: Mapping[str, Any]) -> Flow[Run[RunDetail]]:
     """Go through with a start whose process died, under the keys that it has not used up."""
     return (yield from readmit(_intent(origin), note))
 
@@ -128,7 +129,7 @@ def _intent(origin: Prompt) -> Intent:
 _RESUMES: Final = UUID("b7b7a7d2-1f0e-5a63-9e0c-3a4d5f6e7081")
 
 
-def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
+def resume(run: Run[RunDetail], outputs: Sequence[ToolOutput]) -> Flow[Run[RunDetail]]:
     """
     Answer a run by the next run of its agent, whose prompt is the answer.
 
@@ -145,7 +146,7 @@ def resume(run: Run, outputs: Sequence[ToolOutput]) -> Flow[Run]:
     return (yield from admit(Intent(body, str(uuid5(_RESUMES, run.id)), run.ref.parent, answers=run.id)))
 
 
-def _prompt(run: Run, outputs: Sequence[ToolOutput]) -> str:
+def _prompt(run: Run[RunDetail], outputs: Sequence[ToolOutput]) -> str:
     """Return one text that answers everything, the same whatever the order of *outputs*."""
     given = {output.action.id: output for output in outputs}
     missing = [action.id for action in run.actions if action.id not in given]

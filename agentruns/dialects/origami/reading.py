@@ -15,7 +15,7 @@ from agentruns._values.run import Action, Failure, JsonText, Progress, Run, RunR
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
 
-from .objects import OrigamiRun, PendingQuestion, RunSummary
+from .objects import OrigamiRun, PendingQuestion, RunDetail, RunSummary
 
 NAME: Final = "origami"
 
@@ -42,7 +42,7 @@ _WHY: Final[Mapping[str, str]] = {
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-def parse_run(response: Response) -> Run:
+def parse_run(response: Response) -> Run[RunDetail]:
     """
     Read the run in an answer: the body itself from get-run, `run` in the body elsewhere.
 
@@ -54,7 +54,7 @@ def parse_run(response: Response) -> Run:
     return as_run(seen, JsonText(response.body, path), wire.retry_after(response.headers))
 
 
-def as_run(seen: RunSummary, raw: Mapping[str, Any] | JsonText, wait: float | None = None) -> Run:
+def as_run(seen: RunSummary, raw: Mapping[str, Any] | JsonText, wait: float | None = None) -> Run[RunDetail]:
     """
     Return a run, or the summary of one, in common words.
 
@@ -78,7 +78,7 @@ def as_run(seen: RunSummary, raw: Mapping[str, Any] | JsonText, wait: float | No
     )
 
 
-def detail(raw: Mapping[str, Any]) -> OrigamiRun | RunSummary:
+def detail(raw: Mapping[str, Any]) -> RunDetail:
     """Return a run's JSON object as `OrigamiRun`, or as `RunSummary` if it stood in a list."""
     return codec.structure(raw, OrigamiRun if "request" in raw else RunSummary)
 
@@ -105,7 +105,7 @@ def _actions(seen: RunSummary, text: str | None) -> tuple[Action, ...]:
     )
 
 
-def timing_group(run: Run) -> str:
+def timing_group(run: Run[RunDetail]) -> str:
     """Return the model: most agents have too few runs to learn from."""
     return wire.first_text(run.raw, "model") or ""
 
@@ -115,7 +115,7 @@ def list_parent(ref: RunRef) -> str:
     return ref.parent
 
 
-def times(run: Run) -> tuple[datetime | None, datetime | None]:
+def times(run: Run[RunDetail]) -> tuple[datetime | None, datetime | None]:
     """Return when a run began and ended (run-object)."""
     return run.detail.started_at, run.detail.completed_at
 

@@ -15,7 +15,7 @@ from agentruns._values.run import Page, Run, RunRef
 from agentruns.dialects import wire
 from agentruns.errors import APIError, ConfigurationError, ConflictError, ProtocolError
 
-from .objects import RunSummary
+from .objects import RunDetail, RunSummary
 from .reading import Listed, as_run, paging, parse_run
 
 KEY: Final = "Idempotency-Key"
@@ -31,12 +31,12 @@ _CANCELS: Final = UUID("0d0d0f57-6f4b-5d0a-8a53-1b7e6c9f2d40")
 _ATTEMPTS: Final = UUID("5b1f2ed3-93c6-5c6e-b0f4-7e0a54d1c2b9")
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[RunDetail]]:
     """Read a run (reference/get-run); `include="stats,transcript"` asks for more of it."""
     return parse_run((yield Request("GET", agent_path(ref.parent, "runs", ref.id), params=params)))
 
 
-def page(parent: str, cursor: str | None) -> Flow[Page]:
+def page(parent: str, cursor: str | None) -> Flow[Page[RunDetail]]:
     """
     List an agent's runs (reference/list-runs), as summaries: no output, and no questions.
 
@@ -72,16 +72,16 @@ class _Runs(Listed):
     items: tuple[RunSummary, ...] | None = None
     runs: tuple[RunSummary, ...] | None = None
 
-    def of(self, response: Response) -> tuple[Run, ...]:
+    def of(self, response: Response) -> tuple[Run[RunDetail], ...]:
         key, seen = ("items", self.items) if self.items is not None else ("runs", self.runs)
         if seen is None:
             raise ProtocolError(f"the answer to {response.request.line} has no list @ $.items")
         return tuple(map(as_run, seen, wire.read_object(response)[key]))
 
 
-def turns(agent_id: str) -> Flow[Sequence[Run]]:
+def turns(agent_id: str) -> Flow[Sequence[Run[RunDetail]]]:
     """Return the runs of an agent as summaries, oldest first: no page says in which order they are listed."""
-    runs: dict[str, Run] = {}
+    runs: dict[str, Run[RunDetail]] = {}
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
         listed = yield from page(agent_id, cursor)
@@ -92,13 +92,13 @@ def turns(agent_id: str) -> Flow[Sequence[Run]]:
     raise ProtocolError(f"the list of runs of agent {agent_id} has no end: {_MOST_PAGES} pages were read")
 
 
-def answered_by(run: Run) -> Flow[Run | None]:
+def answered_by(run: Run[RunDetail]) -> Flow[Run[RunDetail] | None]:
     """Return the next run of the agent: any prompt answers a run (reference/send-run). None if there is none yet."""
     later = [each for each in (yield from turns(run.ref.parent)) if each.detail.started_at > run.detail.started_at]
     return (yield from fetch(later[0].ref, {})) if later else None
 
 
-def cancel(ref: RunRef) -> Flow[Run | None]:
+def cancel(ref: RunRef) -> Flow[Run[RunDetail] | None]:
     """
     Cancel a run (reference/cancel-run), which may go on for a while: read it until it is over.
 
@@ -124,7 +124,7 @@ def cancel(ref: RunRef) -> Flow[Run | None]:
             return (yield from _cancelled(meant, response))
 
 
-def _cancelled(meant: Run, response: Response) -> Flow[Run | None]:
+def _cancelled(meant: Run[RunDetail], response: Response) -> Flow[Run[RunDetail] | None]:
     """Check that the run that was meant is the one in the answer, which may be one of before."""
     body = wire.read_object(response)
     if body.get("run", body) is None:
