@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.conformance.matrix import pytest_terminal_summary
-from tests.kit import VirtualLoop
+from tests.scripted_wire import VirtualLoop
 
 __all__ = ["pytest_terminal_summary"]  # printed from here, where it is heard of whichever process ran the tests
 

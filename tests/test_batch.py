@@ -1,6 +1,7 @@
 """client.batch(): bounded, lazy, one failure never stops the others."""
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 
 from agentruns import AgentRunsError, ConfigurationError, Outcome, RunFailedError, RunStatus, narrative
 from agentruns._values.exchange import Request
-from tests.kit import CONVERSATION, Answer, Wire, client_of, conversation, run_body
+from tests.scripted_wire import CONVERSATION, HEAD, START, Answer, Wire, client_of, conversation, run, run_body
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
+MESSAGE = narrative.UserMessage(CONVERSATION, "Handle invoice RE-2026-118.")
 
 
 class Crowd(Wire):
@@ -279,7 +281,7 @@ async def test_a_wait_that_somebody_else_cancels_holds_up_nothing() -> None:
         waiting = asyncio.ensure_future(anext(batch))
         await asyncio.sleep(0.5)
         ours = {asyncio.current_task(), waiting}
-        first = min((task for task in asyncio.all_tasks() - ours if "Plan.run" in repr(task)), key=task_number)
+        first = min((task for task in asyncio.all_tasks() - ours if "ItemRunner.run" in repr(task)), key=task_number)
         first.cancel()
         assert (await waiting).index == 1
         assert [outcome.index async for outcome in batch] == [2]
@@ -294,3 +296,78 @@ async def test_what_is_no_iterable_of_origins_is_refused_at_once() -> None:
         with pytest.raises(ConfigurationError, match="origins is 3"):
             client.batch(3)  # type: ignore[arg-type]
         gc.collect()
+
+
+async def test_batch_yields_an_outcome_as_it_ends_while_a_slow_source_is_waited_for() -> None:
+    wire = Wire({HEAD: conversation(), START: run("completed")})
+    seen = asyncio.Event()
+
+    async def source() -> AsyncIterator[narrative.UserMessage]:
+        yield MESSAGE
+        await seen.wait()
+        yield MESSAGE
+
+    outcomes = 0
+    async with client_of(wire) as client:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1000):
+                async for _ in client.batch(source()):
+                    outcomes += 1
+                    seen.set()
+
+    assert outcomes == 2
+
+
+async def test_a_batch_step_that_times_out_loses_no_origins() -> None:
+    wire = Wire({HEAD: conversation(), START: run("completed")})
+
+    async def source() -> AsyncIterator[narrative.UserMessage]:
+        for _ in range(3):
+            await asyncio.sleep(10)
+            yield MESSAGE
+
+    got = []
+    async with client_of(wire) as client:
+        batch = client.batch(source())
+        while True:
+            try:
+                got.append((await asyncio.wait_for(anext(batch), 4)).index)
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                break
+
+    assert got == [0, 1, 2]
+
+
+async def test_another_task_can_close_a_batch_that_waits_for_its_source() -> None:
+    wire = Wire({HEAD: conversation(), START: run("completed")})
+
+    async def source() -> AsyncIterator[narrative.UserMessage]:
+        await asyncio.sleep(1000)
+        yield MESSAGE
+
+    async with client_of(wire) as client:
+        batch = client.batch(source())
+        waiting = asyncio.create_task(batch.__anext__())
+        await asyncio.sleep(1)
+        try:
+            await batch.aclose()
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_key_that_raises_is_the_outcome_of_its_origin() -> None:
+    wire = Wire({HEAD: conversation(), START: run("completed")})
+
+    def key(origin: narrative.UserMessage) -> str:
+        if origin.text == "bad":
+            raise KeyError("no invoice number")
+        return origin.text
+
+    origins = [narrative.UserMessage(CONVERSATION, text) for text in ("bad", "good")]
+    async with client_of(wire) as client:
+        outcomes = [outcome async for outcome in client.batch(origins, key=key)]
+
+    assert len(outcomes) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from agentruns import Backoff, Client, Retry, RunFailedError, narrative
 from agentruns._keeping.journal import Journal
-from tests.kit import CONVERSATION
+from tests.scripted_wire import CONVERSATION
 from tests.test_batch import Crowd, messages
 
 pytestmark = pytest.mark.asyncio

@@ -1,6 +1,7 @@
 """Checks: what passes, what does not, and that each refusal names the field, its value and the remedy."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -9,8 +10,10 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentruns import Action, RunRef, ToolOutput, Tools, narrative
 from agentruns._values import check
 from agentruns.errors import ConfigurationError
+from tests.scripted_wire import Wire, client_of, refuses
 
 NOT_NUMBERS: list[Any] = [None, True, False, "1", b"1", [1], math.nan, math.inf, -math.inf, 1j, 10**400, -(10**400)]
 
@@ -103,3 +106,41 @@ def test_a_field_that_is_refused_is_named_after_its_class(name: str, value: Any,
 )
 def test_the_least_that_fits_is_taken(fields: dict[str, Any]) -> None:
     _Sample(**fields)
+
+
+REF = RunRef("run", "parent")
+ACTION = Action("a-1", "book", {"day": "Monday"})
+
+
+def book(day: str) -> str:
+    """Book a day."""
+    return day
+
+
+# Flags, wherever users pass them --------------------------------------------------------------------------------------
+
+
+def flagged(name: str, value: Any) -> None:
+    client = client_of(Wire({}))
+    calls: dict[str, Callable[[], object]] = {
+        "progress": lambda: client.stream(REF, progress=value),
+        "events": lambda: client.stream(REF, events=value),
+        "ordered": lambda: client.batch([], ordered=value),
+        "repeatable": lambda: Tools().add(book, repeatable=value),
+        "ToolOutput.is_error": lambda: ToolOutput(ACTION, "x", is_error=value),
+        "Tool.strict": lambda: narrative.Tool("a", "", {}, strict=value),
+    }
+    calls[name]()
+
+
+@pytest.mark.parametrize("value", ["no", "", 0, 1, [], object])
+@pytest.mark.parametrize("name", ["progress", "events", "ordered", "repeatable", "ToolOutput.is_error", "Tool.strict"])
+def test_a_flag_is_true_or_false_and_nothing_else(name: str, value: Any) -> None:
+    with refuses(f"{name} is {value!r}; ", "it must be True or False"):
+        flagged(name, value)
+
+
+@pytest.mark.parametrize("name", ["progress", "ordered", "repeatable", "ToolOutput.is_error", "Tool.strict"])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_flag_that_is_true_or_false_is_taken(name: str, value: bool) -> None:
+    flagged(name, value)

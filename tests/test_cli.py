@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import pytest
 from agentruns import Run, RunStatus, connect, narrative
 from agentruns.cli import arguments, commands, demo, display
 from agentruns.dialects import NAMES
-from agentruns.emulator import Emulator, Fault, Narrative, Turn
-from tests.kit import run_body
+from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
+from tests.scripted_wire import run_body
 
 WORDS = ["--conversation-id", "--text"]
 
@@ -370,3 +371,98 @@ def test_remarks_do_not_disturb_json_lines(capsys: pytest.CaptureFixture[str]) -
 def test_the_module_runs_as_a_program() -> None:
     shown = subprocess.run([sys.executable, "-m", "agentruns", "--help"], capture_output=True, text=True, check=True)
     assert "exit codes:" in shown.stdout
+
+
+# Handlers that block or fail, and a port in use -----------------------------------------------------------------------
+
+
+HANDLERS = """
+import asyncio, time
+from agentruns import Tools
+
+blocking = Tools()
+
+@blocking.add(name="book")
+def book(slot: str) -> bool:
+    print("HANDLER", flush=True)
+    time.sleep(30)
+    return True
+
+failing = Tools()
+
+@failing.add(name="book")
+async def fails(slot: str) -> bool:
+    raise KeyError("bug")
+"""
+
+
+def shell(emulator: Any, conversation_id: str, place: Path, tools: str) -> subprocess.Popen[str]:
+    (place / "handlers.py").write_text(HANDLERS)
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "agentruns", "run", "narrative", "--conversation-id", conversation_id),
+            *("--text", "hi", "--tools", f"{place / 'handlers.py'}:{tools}"),
+        ],
+        env={"NARRATIVE_BASE_URL": emulator.base_url, "NARRATIVE_TOKEN": emulator.token, "PATH": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def served() -> Any:
+    return Emulator("narrative", script=[Turn(calls=[Call("book", {"slot": "9"})]), Turn("done")])
+
+
+async def new_conversation(emulator: Any) -> str:
+    def book(slot: str) -> bool:
+        return True
+
+    async with connect(narrative, token=emulator.token, base_url=emulator.base_url) as client:
+        return (await client.perform(narrative.create_conversation(config({"book": book})))).id
+
+
+def config(tools: Any) -> narrative.Config:
+    return narrative.Config(
+        model="anthropic.claude-opus-4.6",
+        data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+        max_iterations=8,
+        max_tokens=2048,
+        output_format_schema=narrative.TEXT_SCHEMA,
+        client_tools=[narrative.client_tools(tools, alias="user")],
+    )
+
+
+@pytest.mark.asyncio
+async def test_ctrl_c_does_not_wait_for_a_blocking_handler_and_says_how_to_go_on(tmp_path: Path) -> None:
+    with served() as emulator:
+        process = shell(emulator, await new_conversation(emulator), tmp_path, "blocking")
+        assert process.stdout is not None
+        for line in iter(process.stdout.readline, ""):
+            if "HANDLER" in line:
+                break
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, complaint = await asyncio.to_thread(process.communicate)
+        took = time.monotonic() - began
+
+    assert (took < 15, "agentruns watch" in complaint) == (True, True)
+
+
+@pytest.mark.asyncio
+async def test_a_handler_with_a_bug_does_not_exit_as_a_failed_run(tmp_path: Path) -> None:
+    with served() as emulator:
+        process = shell(emulator, await new_conversation(emulator), tmp_path, "failing")
+        await asyncio.to_thread(process.communicate)
+
+    assert process.returncode != 1
+
+
+@pytest.mark.asyncio
+async def test_a_port_in_use_is_told_without_a_traceback() -> None:
+    with served() as emulator:
+        port = emulator.base_url.rpartition(":")[2]
+        line = [sys.executable, "-m", "agentruns", "emulate", "narrative", "--port", port]
+        done = await asyncio.to_thread(subprocess.run, line, capture_output=True, text=True, timeout=30, check=False)
+
+    assert ("Traceback" in done.stderr, done.returncode == 1) == (False, False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentruns import Stats
 from agentruns._polling.clock import PollClock
 from agentruns.cli.batch import progress
-from tests.tiny import Server, client_of
+from tests.tiny_vendor import Server, client_of
 
 STATS = Stats(watched=0, polls=9, shared=0, lists=0, listed=0, ends=0, lag=None, budget=0.25, lost=0)
 

@@ -4,12 +4,35 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 
 import agentruns
-from agentruns import ActionRequiredError, ConfigurationError, RunFailedError, RunRef, RunStatus, connect, narrative
+from agentruns import (
+    ActionRequiredError,
+    ConfigurationError,
+    Retry,
+    RunFailedError,
+    RunRef,
+    RunStatus,
+    connect,
+    narrative,
+)
 from agentruns._values.run import Page, Run
-from tests.kit import CONVERSATION, HEAD, POLL, RUN, START, Answer, Wire, client_of, conversation, run
+from tests.scripted_wire import (
+    CONVERSATION,
+    HALF,
+    HEAD,
+    POLL,
+    RUN,
+    START,
+    Answer,
+    Wire,
+    client_of,
+    conversation,
+    refuses,
+    run,
+)
 
 MESSAGE = narrative.UserMessage(CONVERSATION, "Hello")
 
@@ -273,3 +296,95 @@ async def test_a_remote_cancel_that_never_answers_is_bounded_and_one_that_fails_
             assert asyncio.get_running_loop().time() - began <= 10.0
 
     assert "the remote run may go on" in caplog.text
+
+
+# Options of other types -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "begin", "remedy"),
+    [
+        ({"base_url": 3}, "base_url is 3; ", "must be a text, or None"),
+        ({"base_url": b"https://api.test"}, "base_url is b'https://api.test'; ", "must be a text, or None"),
+        (
+            {"base_url": f"https://{HALF}.test"},
+            "base_url is a text that UTF-8 cannot carry: it has '\\ud83d' at 8, ",
+            "errors='replace'",
+        ),
+        ({"retry": None}, "retry is None; ", "Retry(attempts=4)"),
+        ({"retry": 3}, "retry is 3; ", "Retry(attempts=4)"),
+        ({"retry": Retry}, f"retry is {Retry!r}; ", "Retry(attempts=4)"),
+        ({"session": 3}, "session is 3; ", "leave it out"),
+        ({"session": aiohttp.ClientSession}, f"session is {aiohttp.ClientSession!r}; ", "leave it out"),
+        ({"insecure": "no"}, "insecure is 'no'; ", "must be True or False"),
+        ({"insecure": None}, "insecure is None; ", "must be True or False"),
+        ({"insecure": 1}, "insecure is 1; ", "must be True or False"),
+    ],
+)
+def test_an_option_of_another_type_is_refused_when_the_client_is_made(
+    options: dict[str, Any], begin: str, remedy: str
+) -> None:
+    with refuses(begin, remedy):
+        connect(narrative, **({"token": "t"} | options))
+
+
+@pytest.mark.parametrize("token", [b"a-token-of-bytes", 8_127_365_412, ["a-token-of-bytes"], True])
+def test_a_token_that_is_no_text_is_refused_and_not_shown(token: Any) -> None:
+    with refuses(f"token is of the type {type(token).__name__}; ", "must be a text") as caught:
+        connect(narrative, token=token)
+
+    frames = [frame.frame.f_locals for frame in caught.traceback if frame.name == "connect"]
+    assert frames
+    assert all(value is not token and str(token) not in repr(value) for each in frames for value in each.values())
+    assert str(token) not in str(caught.value)
+
+
+def test_a_truthy_word_opens_no_plain_http_to_another_host() -> None:
+    with refuses("insecure is 'no'; ", "must be True or False"):
+        connect(narrative, token="t", base_url="http://elsewhere.test", insecure="no")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="would send the token unencrypted"):
+        connect(narrative, token="t", base_url="http://elsewhere.test")
+    connect(narrative, token="t", base_url="http://elsewhere.test", insecure=True)
+
+
+@pytest.mark.asyncio
+async def test_a_session_and_a_retry_of_the_users_own_are_taken() -> None:
+    class Own(Retry):
+        pass
+
+    async with aiohttp.ClientSession() as session:
+        connect(narrative, token="t", session=session, retry=Own(attempts=1))
+
+
+# Arguments of other types ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_flow_that_was_performed_already_is_refused() -> None:
+    wire = Wire({HEAD: conversation()})
+    async with client_of(wire) as client:
+        flow = narrative.get_conversation(CONVERSATION)
+        await client.perform(flow)
+        with pytest.raises(ConfigurationError):
+            await client.perform(flow)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("wrong", ["fetch-text", "fetch-origin", "resume-ref", "resume-dict", "perform-none", "batch"])
+async def test_what_is_wrong_before_any_request_is_a_configuration_error(wrong: str) -> None:
+    wire = Wire({HEAD: conversation(), START: run("requires_action")})
+    async with client_of(wire) as client:
+        waiting = await client.start(MESSAGE)
+        anything: Any = client
+        calls: dict[str, Any] = {
+            "fetch-text": lambda: anything.fetch(waiting.id),
+            "fetch-origin": lambda: anything.fetch(MESSAGE),
+            "resume-ref": lambda: anything.resume(waiting.ref, []),
+            "resume-dict": lambda: anything.resume(waiting, [{"confirmed": True}]),
+            "perform-none": lambda: anything.perform(narrative.get_conversation),
+            "batch": lambda: anything.batch(5).__anext__(),
+        }
+        with pytest.raises(ConfigurationError):
+            await calls[wrong]()

@@ -23,7 +23,7 @@ from agentruns._values import codec
 from agentruns._values.codec import CodecError
 from agentruns.dialects.narrative import ContentBlock, NarrativeRun
 from agentruns.errors import ConfigurationError
-from tests.kit import run_body
+from tests.scripted_wire import run_body
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()

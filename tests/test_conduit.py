@@ -37,7 +37,7 @@ from agentruns._values.commands import Command, Flow, Lock, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import conduit
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes
-from tests.kit import Answer, Lost, Scripted, Wire, client_of
+from tests.scripted_wire import Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples" / "conduit"

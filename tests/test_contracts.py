@@ -30,9 +30,9 @@ from agentruns.emulator import Call, Emulator, Exchange, Fault, Turn
 from agentruns.emulator.script import Prompt
 from tests.conformance.case import Case
 from tests.conformance.vendors import MiddeskCase, OrigamiCase
-from tests.emulator.middesk_kit import ASK as PROPOSAL
-from tests.emulator.middesk_kit import BUSINESS
-from tests.emulator.origami_kit import ASK, builds
+from tests.emulator.middesk_caller import ASK as PROPOSAL
+from tests.emulator.middesk_caller import BUSINESS
+from tests.emulator.origami_caller import ASK, builds
 
 jsonschema = pytest.importorskip("jsonschema")
 yaml = pytest.importorskip("yaml")

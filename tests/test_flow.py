@@ -26,7 +26,7 @@ from agentruns._api.retry import Backoff
 from agentruns._values.commands import Flow, Lock, Sleep, T
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import wire
-from tests.kit import STEADY, Answer, Lost, Scripted, Wire, problem
+from tests.scripted_wire import STEADY, Answer, Lost, Scripted, Wire, problem
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
 

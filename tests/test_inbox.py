@@ -31,8 +31,8 @@ from agentruns._values.run import ToolOutput
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox, NotPendingError, Parked
 from agentruns.tools import asking, current_key, current_run
-from tests.kit import CALL, HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, client_of, conversation, run
-from tests.test_keyed import QUICK, config, message
+from tests.scripted_wire import CALL, HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, client_of, conversation, run
+from tests.test_keys import QUICK, config, message
 
 pytestmark = pytest.mark.asyncio
 

@@ -31,9 +31,9 @@ from agentruns import (
 from agentruns._keeping.journal import Journal, schema
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox
-from tests.kit import CALL, HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, conversation, run
+from tests.scripted_wire import CALL, HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, conversation, run
 from tests.test_inbox import CALL_ID, first_parked, parked, paused
-from tests.test_keyed import KEY, QUICK, client_of, config, message
+from tests.test_keys import KEY, QUICK, client_of, config, message
 
 pytestmark = pytest.mark.asyncio
 

@@ -43,7 +43,7 @@ from agentruns._values.commands import Checkpoint, Command, Flow, Lock, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import middesk
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes, StreamsEvents
-from tests.kit import NOTHING, STEADY, Answer, Lost, Scripted, Wire, client_of
+from tests.scripted_wire import NOTHING, STEADY, Answer, Lost, Scripted, Wire, client_of, refuses
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples" / "middesk"
@@ -1212,3 +1212,15 @@ def test_an_event_names_a_run_only_if_it_is_about_one(about: dict[str, Any], ref
 
     seen = middesk.verify_webhook(*signed(event), SECRET)
     assert (seen.ref, seen.account_id, seen.created_at) == (ref, "acc", None)
+
+
+@pytest.mark.parametrize("body", ["{}", None, 3, {}])
+def test_a_webhook_that_is_not_the_bytes_that_came_is_refused(body: Any) -> None:
+    with refuses(f"body is of the type {type(body).__name__}; ", "the bytes that came"):
+        middesk.verify_webhook(body, "0" * 64, "secret")
+
+
+@pytest.mark.parametrize("signature", [3, b"0" * 64])
+def test_a_signature_that_is_no_text_is_refused(signature: Any) -> None:
+    with refuses(f"signature is {signature!r}; ", "must be a text, or None"):
+        middesk.verify_webhook(b"{}", signature, "secret")

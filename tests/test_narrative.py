@@ -1,8 +1,8 @@
-"""Narrative's rules, on scripted answers; the emulator has tests of its own, and test_story.py joins both."""
+"""Narrative's rules, on scripted answers; the emulator has tests of its own, and test_end_to_end.py joins both."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,10 @@ from agentruns import (
     narrative,
 )
 from agentruns._values.exchange import Request
-from tests.kit import (
+from tests.scripted_wire import (
     CALL,
     CONVERSATION,
+    HALF,
     HEAD,
     NEXT_RUN,
     POLL,
@@ -49,6 +50,7 @@ from tests.kit import (
     conversation,
     exchange,
     problem,
+    refuses,
     run,
     run_body,
 )
@@ -683,3 +685,185 @@ async def test_a_run_parked_as_json_is_answered_by_another_client() -> None:
         resumed = await client.resume(state, outputs_for(state))
 
     assert resumed.status is RunStatus.COMPLETED
+
+
+vendor: Any = narrative  # which is given what its types forbid
+TOOL = narrative.Tool("book", "", {"type": "object"})
+
+
+# A message of other types ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "begin", "remedy"),
+    [
+        ({"tool_choice": "auto"}, "UserMessage.tool_choice is 'auto'; ", "narrative.AUTO"),
+        ({"tool_choice": 3}, "UserMessage.tool_choice is 3; ", "narrative.specific_tool(name)"),
+        ({"tool_choice": narrative.ToolChoice}, "UserMessage.tool_choice is <class", "narrative.AUTO"),
+        ({"config_override": 3}, "UserMessage.config_override is 3; ", "must be a mapping, such as a dict"),
+        ({"config_override": "model"}, "UserMessage.config_override is 'model'; ", "must be a mapping"),
+        ({"config_override": {3: 1, "x": 2}}, "config_override has 3, x", "it may have model"),
+        (
+            {"text": f"cut {HALF}"},
+            "UserMessage.text is a text that UTF-8 cannot carry: it has '\\ud83d' at 4, ",
+            "errors='replace'",
+        ),
+        (
+            {"conversation_id": HALF},
+            "UserMessage.conversation_id is a text that UTF-8 cannot carry: it has '\\ud83d' at 0, ",
+            "errors='replace'",
+        ),
+    ],
+)
+def test_a_message_is_refused_when_it_is_made(fields: dict[str, Any], begin: str, remedy: str) -> None:
+    with refuses(begin, remedy):
+        narrative.UserMessage(**({"conversation_id": CONVERSATION, "text": "Hello"} | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"config_override": {"temperature": object()}}, "UserMessage.config_override"),
+        ({"config_override": {"model": HALF}}, "UserMessage.config_override"),
+        ({"tool_choice": {"kind": "specific_tool", "name": object()}}, "UserMessage.tool_choice"),
+        ({"tool_choice": {"kind": HALF}}, "UserMessage.tool_choice"),
+    ],
+)
+@pytest.mark.virtual
+@pytest.mark.asyncio
+async def test_a_message_that_json_cannot_carry_is_refused_before_any_request(
+    fields: Mapping[str, Any], named: str
+) -> None:
+    wire = Wire({HEAD: conversation(), START: run("pending")})
+    async with client_of(wire) as client:
+        with refuses(f"{named} is not something that JSON can carry", "Use dicts, lists"):
+            await client.start(narrative.UserMessage(CONVERSATION, "Hello", **fields))
+
+    assert wire.asked == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        (narrative.AUTO, {"kind": "auto"}),
+        (narrative.specific_tool("book"), {"kind": "specific_tool", "name": "book"}),
+        ({"kind": "specific_tool", "name": "book"}, {"kind": "specific_tool", "name": "book"}),
+    ],
+)
+@pytest.mark.virtual
+@pytest.mark.asyncio
+async def test_a_choice_is_sent_in_either_of_its_forms(choice: Any, sent: Any) -> None:
+    wire = Wire({HEAD: conversation(), START: run("pending")})
+    async with client_of(wire) as client:
+        await client.start(narrative.UserMessage(CONVERSATION, "Hello", tool_choice=choice))
+
+    assert wire.asked[-1][1].json["tool_choice"] == sent
+
+
+@pytest.mark.parametrize("name", [3, "", b"x"])
+def test_a_tool_is_chosen_by_a_name(name: Any) -> None:
+    with refuses(f"ToolChoice.name is {name!r}; ", "must be a text"):
+        narrative.specific_tool(name)
+
+
+# A conversation of other types ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [3, "x", b"x", True, {"alias": "u"}, frozenset([3]), iter([])])
+@pytest.mark.parametrize("name", ["client_tools", "tools", "mcp_servers"])
+def test_what_is_no_list_of_tools_is_refused(name: str, value: Any) -> None:
+    with refuses(f"Config.{name} is {value!r}; it must be a list of", "narrative."):
+        config(**{name: value})
+
+
+@pytest.mark.parametrize("value", [3, None, "x", {"alias": "u", "tools": []}, narrative.Config])
+@pytest.mark.parametrize("name", ["client_tools", "tools", "mcp_servers"])
+def test_a_list_of_something_else_is_refused_with_the_place(name: str, value: Any) -> None:
+    fitting = {
+        "client_tools": narrative.ClientTools("user", [TOOL]),
+        "tools": TOOL,
+        "mcp_servers": narrative.McpServer("docs", "https://docs.test"),
+    }[name]
+    config(**{name: [fitting]})
+    with refuses(f"Config.{name}[1] is {value!r}; it must be of the class {type(fitting).__name__}", "narrative."):
+        config(**{name: [fitting, value]})
+
+
+@pytest.mark.parametrize(
+    ("make", "begin"),
+    [
+        (lambda: config(output_format_schema=3), "Config.output_format_schema is 3"),
+        (lambda: config(output_format_schema=None), "Config.output_format_schema is None"),
+        (lambda: config(execution_cluster=3), "Config.execution_cluster is 3"),
+        (lambda: config(compute_pool_id=3), "Config.compute_pool_id is 3"),
+        (lambda: vendor.ClientTools("user", [3]), "ClientTools.tools[0] is 3"),
+        (lambda: vendor.ClientTools("user", 3), "ClientTools.tools is 3"),
+        (lambda: vendor.McpServer("docs", "https://docs.test", [3]), "McpServer.tools[0] is 3"),
+        (lambda: vendor.McpServer("docs", "https://docs.test", None, 3), "McpServer.description is 3"),
+        (lambda: vendor.Tool("book", 3, {}), "Tool.description is 3"),
+        (lambda: vendor.Tool("book", "", 3), "Tool.input_schema is 3"),
+    ],
+)
+def test_a_declaration_of_other_types_is_refused_when_it_is_made(make: Callable[[], object], begin: str) -> None:
+    with refuses(begin, "it must be"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("given", "begin", "remedy"),
+    [
+        ({"config": None}, "config is None; ", "narrative.Config("),
+        ({"config": {"model": "m"}}, "config is {'model': 'm'}; ", "narrative.Config("),
+        ({"name": 3}, "name is 3; ", "must be a text, or None"),
+        ({"system_prompt": b"x"}, "system_prompt is b'x'; ", "must be a text, or None"),
+        (
+            {"system_prompt": HALF},
+            "system_prompt is a text that UTF-8 cannot carry: it has '\\ud83d' at 0, ",
+            "errors='replace'",
+        ),
+    ],
+)
+@pytest.mark.virtual
+@pytest.mark.asyncio
+async def test_a_conversation_is_refused_before_any_request(given: dict[str, Any], begin: str, remedy: str) -> None:
+    wire = Wire({})
+    async with client_of(wire) as client:
+        with refuses(begin, remedy):
+            await client.perform(narrative.create_conversation(**({"config": config()} | given)))
+
+    assert wire.asked == []
+
+
+# Declaring tools ------------------------------------------------------------------------------------------------------
+
+
+def book(day: str) -> str:
+    """Book a day."""
+    return day
+
+
+async def anything(action: Action) -> str:
+    return action.name
+
+
+def only_default() -> Tools:
+    tools = Tools()
+    tools.default(anything)
+    return tools
+
+
+@pytest.mark.parametrize("tools", [anything, only_default()])
+def test_a_default_handler_alone_cannot_be_declared(tools: Any) -> None:
+    with refuses("there is only a default handler", "`tools.add(function)`"):
+        narrative.client_tools(tools, alias="user")
+    with refuses("there is only a default handler", "`tools.add(function)`"):
+        narrative.flat_tools(tools)
+
+
+def test_a_default_handler_beside_others_is_no_hindrance_and_no_tools_are_none() -> None:
+    both = only_default()
+    both.add(book)
+
+    assert [tool.name for tool in narrative.flat_tools(both)] == ["book"]
+    assert [tool.name for tool in narrative.client_tools(both, alias="user").tools] == ["book"]
+    assert narrative.flat_tools(Tools()) == ()

@@ -27,7 +27,7 @@ from agentruns import (
     narrative,
 )
 from agentruns.notebook import run_html, show
-from tests.kit import CONVERSATION, HEAD, POLL, RUN, START, Answer, Wire, client_of, conversation, run
+from tests.scripted_wire import CONVERSATION, HEAD, POLL, RUN, START, Answer, Wire, client_of, conversation, run
 
 MESSAGE = narrative.UserMessage(CONVERSATION, "Handle <b>invoice</b> RE-2026-118.")
 TAGS = {"table", "caption", "tbody", "tr", "th", "td", "p"}

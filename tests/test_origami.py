@@ -39,7 +39,7 @@ from agentruns._values.commands import Flow, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import origami
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes
-from tests.kit import Answer, Lost, Scripted, Wire, client_of
+from tests.scripted_wire import Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)

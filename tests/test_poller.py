@@ -10,8 +10,8 @@ import pytest
 
 from agentruns import Backoff, Client, DeadlineExceededError, RateLimitedError, Run, RunRef, RunStatus, ServerError
 from agentruns._values.exchange import RateLimit
-from tests.kit import STEADY
-from tests.tiny import Server, client_of
+from tests.scripted_wire import STEADY
+from tests.tiny_vendor import Server, client_of
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
 

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import math
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import anyio
 import pytest
 
 from agentruns import (
     Action,
+    ActionRequiredError,
     AgentRunsError,
     Client,
     ConfigurationError,
@@ -33,7 +36,7 @@ from agentruns import (
 from agentruns._api.retry import Backoff
 from agentruns._values.exchange import Request
 from agentruns.dialects.protocol import Dialect
-from tests.kit import (
+from tests.scripted_wire import (
     CONVERSATION,
     HEAD,
     NEXT_RUN,
@@ -728,3 +731,287 @@ async def test_events_of_a_vendor_that_has_none_are_refused_at_once() -> None:
     async with client_of(story(run("completed"))) as client:
         with pytest.raises(UnsupportedError, match="narrative has no way to announce events of runs"):
             client.stream(MESSAGE, events=True)
+
+
+# Trouble, deadlines and closing at awkward moments --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "trouble", [Answer({}, 503), Answer({}, 429, {"retry-after": "30"})], ids=["503", "429-retry-after"]
+)
+async def test_stall_must_not_turn_trouble_into_a_storm_of_polls(trouble: Answer) -> None:
+    wire = Wire({HEAD: conversation(), START: run("running"), POLL: [run("running"), trouble]})
+    async with client_of(wire) as client:
+
+        async def follow() -> None:
+            async for _ in client.stream(MESSAGE, stall=5, timeout=40):
+                pass
+
+        task = asyncio.create_task(follow())
+        await asyncio.sleep(4.9)
+        before = len(wire.asked)
+        while asyncio.get_running_loop().time() < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        for _ in range(2000):
+            await asyncio.sleep(0)
+        sent = len(wire.asked) - before
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    assert sent < 10  # today: some 1000 requests without a tick of the clock
+
+
+async def test_stall_must_not_shorten_a_retry_after() -> None:
+    wire = Wire({
+        HEAD: conversation(),
+        START: run("running"),
+        POLL: [Answer(run("running").body, headers={"retry-after": "30"}), run("completed")],
+    })
+    async with client_of(wire) as client:
+        with contextlib.suppress(AgentRunsError):
+            await client.result(MESSAGE, stall=5)
+
+    first, *others = wire.times(POLL)
+    assert all(later >= first + 30 for later in others)
+
+
+async def test_the_documented_heartbeat_loop_ends_after_the_deadline() -> None:
+    wire = Wire({HEAD: conversation(), START: run("running"), POLL: run("running")})
+    beats_after_deadline = 0
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE, timeout=60)
+        while beats_after_deadline < 100:
+            try:
+                await asyncio.wait_for(anext(stream), 15)
+            except TimeoutError:
+                if asyncio.get_running_loop().time() >= 60:
+                    beats_after_deadline += 1
+            except StopAsyncIteration:
+                break
+
+    assert beats_after_deadline <= 2  # the beat of that moment, and the deadline itself
+
+
+async def test_two_tasks_may_close_one_stream() -> None:
+    wire = Wire({HEAD: conversation(), START: run("running"), POLL: run("running")})
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE)
+
+        async def follow() -> None:
+            async for _ in stream:
+                pass
+
+        async def close(ticks: int) -> None:
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            await stream.aclose()
+
+        task = asyncio.create_task(follow())
+        await asyncio.sleep(3.5)
+        results = await asyncio.gather(*map(close, range(6)), return_exceptions=True)
+        await asyncio.gather(task, return_exceptions=True)
+
+    assert results == [None] * 6
+
+
+async def test_a_404_right_after_client_start_is_lost_contact_for_a_stream_of_that_run() -> None:
+    wire = Wire({
+        HEAD: conversation(),
+        START: run("pending"),
+        POLL: [problem(404, "agent-run-not-found", "Not yet."), run("completed")],
+    })
+    async with client_of(wire) as client:
+        last = await client.result(await client.start(MESSAGE))
+
+    assert last.status is RunStatus.COMPLETED
+
+
+async def test_a_deadline_before_any_state_gives_a_remedy_that_works() -> None:
+    wire = Wire({HEAD: Answer(conversation().body, after=100)})
+    async with client_of(wire) as client:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await client.result(MESSAGE, timeout=5)
+
+    assert "run.ref" not in str(caught.value)
+
+
+async def test_the_time_between_two_steps_does_not_use_up_patience() -> None:
+    wire = Wire({
+        HEAD: conversation(),
+        START: run("running"),
+        POLL: [Answer({}, 503), Answer({}, 503), run("completed")],
+    })
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE)
+        await anext(stream)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(anext(stream), 1.5)
+        await asyncio.sleep(300)
+
+        assert (await anext(stream)).status is RunStatus.COMPLETED
+
+
+# Handlers that fail, or take long to leave ----------------------------------------------------------------------------
+
+
+def answering(body: Any) -> dict[str, Any]:
+    async def approve_invoice(invoice_no: str, amount_eur: int) -> Any:
+        return await body()
+
+    return {"approve_invoice": approve_invoice}
+
+
+async def slow_to_leave() -> Any:
+    """A handler whose clean-up takes a while: closing a browser, rolling back a transaction."""
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        await asyncio.sleep(5)
+
+
+async def into_the_handler(stream: Any) -> None:
+    """Step, as a web handler with heartbeats does, until the handler of the pause is under way."""
+    with contextlib.suppress(TimeoutError):
+        while True:
+            await asyncio.wait_for(anext(stream), 15)
+
+
+async def test_the_client_can_be_left_while_a_stream_is_giving_up_at_its_deadline() -> None:
+    wire = paused()
+
+    async def follow(client: Any) -> None:
+        async for _ in client.stream(MESSAGE, tools=answering(slow_to_leave), timeout=10):
+            pass
+
+    client = client_of(wire)
+    task: asyncio.Task[None] | None = None
+    try:
+        async with client:
+            task = asyncio.create_task(follow(client))
+            await asyncio.sleep(12)  # between the deadline, 10, and the end of the handler's clean-up, 15
+    finally:
+        assert task is not None
+        await asyncio.gather(task, return_exceptions=True)
+
+    assert not wire.is_open
+
+
+async def test_leaving_the_client_under_an_anyio_scope_closes_the_transport() -> None:
+    wire, before = paused(), asyncio.all_tasks()
+    with anyio.move_on_after(20):
+        async with client_of(wire) as client:
+            async for _ in client.stream(MESSAGE, tools=answering(slow_to_leave)):
+                pass
+    left = asyncio.all_tasks() - before
+    await asyncio.gather(*left, return_exceptions=True)
+
+    assert (wire.is_open, len(left)) == (False, 0)
+
+
+async def test_a_second_cancel_while_the_client_is_left_still_closes_the_transport() -> None:
+    wire = paused()
+
+    async def app() -> None:
+        async with client_of(wire) as client:
+            async for _ in client.stream(MESSAGE, tools=answering(slow_to_leave)):
+                pass
+
+    task = asyncio.create_task(app())
+    await asyncio.sleep(20)
+    task.cancel()
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    is_open = wire.is_open
+    await asyncio.sleep(20)
+
+    assert not is_open
+
+
+async def test_leaving_the_client_waits_for_the_handler_of_a_stream_that_was_let_go_of() -> None:
+    before = asyncio.all_tasks()
+    async with client_of(paused()) as client:
+        stream = client.stream(MESSAGE, tools=answering(slow_to_leave))
+        await into_the_handler(stream)
+        del stream
+        gc.collect()
+    left = asyncio.all_tasks() - before
+    await asyncio.gather(*left, return_exceptions=True)
+
+    assert not left
+
+
+async def test_a_stop_async_iteration_of_a_handler_reaches_the_caller() -> None:
+
+    async def body() -> Any:
+        raise StopAsyncIteration
+
+    async with client_of(paused()) as client:
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            async for _ in client.stream(MESSAGE, tools=answering(body)):
+                pass
+        assert not isinstance(caught.value, StopAsyncIteration)
+
+
+async def test_result_does_not_blame_a_missing_handler_for_it() -> None:
+
+    async def body() -> Any:
+        raise StopAsyncIteration
+
+    async with client_of(paused()) as client:
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            await client.result(MESSAGE, tools=answering(body))
+
+    assert not isinstance(caught.value, ActionRequiredError)
+
+
+async def test_the_deadline_holds_whatever_a_handlers_clean_up_does() -> None:
+
+    async def body() -> Any:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(300)
+
+    async with client_of(paused()) as client:
+        with pytest.raises(DeadlineExceededError):
+            await client.result(MESSAGE, tools=answering(body), timeout=30)
+        raised = asyncio.get_running_loop().time()
+
+    assert raised < 60  # today: 330
+
+
+async def test_a_handler_that_fails_after_its_stream_was_let_go_of_makes_no_loop_error() -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+
+    async def body() -> Any:
+        await asyncio.sleep(20)
+        raise RuntimeError("boom")
+
+    async with client_of(paused()) as client:
+        stream = client.stream(MESSAGE, tools=answering(body))
+        await into_the_handler(stream)
+        await asyncio.sleep(30)
+        del stream
+        gc.collect()
+        await asyncio.sleep(0)
+
+    assert told == []
+
+
+async def test_and_one_that_failed_before_the_client_is_left_is_not_swallowed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+
+    async def body() -> Any:
+        await asyncio.sleep(20)
+        raise RuntimeError("boom")
+
+    with caplog.at_level(logging.WARNING, "agentruns"):
+        async with client_of(paused()) as client:
+            stream = client.stream(MESSAGE, tools=answering(body))
+            await into_the_handler(stream)
+            await asyncio.sleep(30)
+
+    assert "boom" in caplog.text

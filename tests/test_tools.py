@@ -7,9 +7,11 @@ import enum
 import functools
 import math
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -18,6 +20,7 @@ from attrs import field, frozen
 
 from agentruns import Action, AgentRunsError, ConfigurationError, ToolError, ToolOutput, Tools
 from agentruns.tools import Tool, ToolSchema, answer
+from tests.scripted_wire import refuses
 
 
 def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Any:
@@ -683,3 +686,94 @@ async def test_cancelling_the_wait_cancels_the_handlers_and_keeps_the_answers() 
 @in_virtual_time
 async def test_no_handlers_is_no_work() -> None:
     assert await answered({}) == {}
+
+
+@pytest.mark.asyncio
+async def test_waiting_for_a_worker_thread_does_not_use_up_the_tools_timeout() -> None:
+    tools = Tools()
+    gate = threading.Barrier(1)
+
+    @tools.default(timeout=0.5)
+    def look_up(action: Action) -> str:
+        gate.wait()
+        time.sleep(0.35)
+        return action.id
+
+    tool: Any = tools.find([])
+    outputs = await asyncio.gather(*(tool(Action(str(number), "look_up")) for number in range(64)))
+
+    assert [output for output in outputs if output.is_error] == []
+
+
+# Methods --------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Desk:
+    floor: int = 1
+
+    def book(self, day: str) -> str:
+        return f"{day} on {self.floor}"
+
+    async def decide(self, action: Action) -> str:
+        return action.name
+
+    @classmethod
+    def made(cls, day: str) -> str:
+        return day
+
+    @staticmethod
+    def free(day: str) -> str:
+        return day
+
+    def __call__(self, day: str) -> str:
+        return day
+
+
+@pytest.mark.parametrize("method", [Desk.book, Desk.decide, Desk.__call__, str.upper, partial(Desk.book, day="Monday")])
+def test_a_method_without_its_object_is_refused(method: Any) -> None:
+    with refuses(f"{method!r} is a method without its object", "`tools.add(thing.method)`"):
+        Tools().add(method, name="book")
+    with refuses(f"{method!r} is a method without its object", "`tools.add(thing.method)`"):
+        Tools().default(method)
+    with refuses(f"{method!r} is a method without its object", "`tools.add(thing.method)`"):
+        Tools.of({"book": method})
+
+
+def test_a_method_that_is_registered_in_the_body_of_its_class_is_refused() -> None:
+    tools = Tools()
+    with refuses("<function ", "In the body of a class, leave the decorator out"):
+
+        class Thing:
+            @tools.add
+            def turn(self, by: int) -> int:
+                return by
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        (Desk().book, ["day"]),
+        (Desk.made, ["day"]),
+        (Desk.free, ["day"]),
+        (Desk(), ["day"]),
+        (Desk, ["floor"]),
+        (partial(Desk.book, Desk()), ["day"]),
+        (partial(Desk.book, self=Desk()), ["day"]),
+    ],
+)
+def test_a_method_with_its_object_is_taken(method: Any, parameters: list[str]) -> None:
+    tools = Tools()
+    tools.add(method, name="book")
+
+    assert list(tools.schemas()[0].input_schema["properties"]) == parameters
+
+
+def test_a_function_may_call_a_parameter_self() -> None:
+    def pick(self: str) -> str:
+        return self
+
+    tools = Tools()
+    tools.add(pick)
+
+    assert list(tools.schemas()[0].input_schema["properties"]) == ["self"]

@@ -34,8 +34,8 @@ from agentruns._api.transport import Address, AiohttpTransport
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import wire
-from tests import kit
-from tests.sockets import Act, Server, drip, free_port, hang_up, raw, reply, reset, silence
+from tests import scripted_wire
+from tests.raw_server import Act, Server, drip, free_port, hang_up, raw, reply, reset, silence
 
 pytestmark = pytest.mark.asyncio
 
@@ -394,27 +394,27 @@ async def test_a_post_that_may_have_been_read_is_not_sent_again(act: Act) -> Non
 
 @pytest.mark.parametrize("act", [reset, hang_up, raw(b'HTTP/1.1 200 OK\r\n\r\n{"id"')])
 async def test_a_lost_start_of_narrative_is_sent_again_with_the_same_body(act: Act) -> None:
-    head = reply(kit.conversation().body)
-    started = reply(kit.run("pending").body)
+    head = reply(scripted_wire.conversation().body)
+    started = reply(scripted_wire.run("pending").body)
     async with (
         Server(head, act, started) as server,
         connect(narrative, token=TOKEN, base_url=server.url, retry=QUICK) as client,
     ):
-        run = await client.start(narrative.UserMessage(kit.CONVERSATION, "Handle it."))
+        run = await client.start(narrative.UserMessage(scripted_wire.CONVERSATION, "Handle it."))
 
-    assert run.id == kit.RUN
-    assert server.lines == [kit.HEAD, kit.START, kit.START]
+    assert run.id == scripted_wire.RUN
+    assert server.lines == [scripted_wire.HEAD, scripted_wire.START, scripted_wire.START]
     assert server.seen[1].body == server.seen[2].body
     assert "client_op_id" in json.loads(server.seen[1].body)
 
 
 async def test_a_kept_connection_that_closes_under_a_post_costs_exactly_one_more_post() -> None:
-    head = reply(kit.conversation().body)
+    head = reply(scripted_wire.conversation().body)
     async with (
-        Server(head, hang_up, reply(kit.run("pending").body)) as server,
+        Server(head, hang_up, reply(scripted_wire.run("pending").body)) as server,
         connect(narrative, token=TOKEN, base_url=server.url, retry=QUICK) as client,
     ):
-        await client.start(narrative.UserMessage(kit.CONVERSATION, "Handle it."))
+        await client.start(narrative.UserMessage(scripted_wire.CONVERSATION, "Handle it."))
 
     assert [seen.connection for seen in server.seen] == [1, 1, 2]
     assert [json.loads(seen.body)["client_op_id"] for seen in server.seen[1:]] == [

@@ -28,14 +28,14 @@ from agentruns import (
 from agentruns._api.retry import Backoff
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
-from tests import kit
-from tests.mocked import Mocked, MockResponse
+from tests import scripted_wire
+from tests.aioresponses_fix import Mocked, MockResponse
 
 pytestmark = pytest.mark.asyncio
 
 BASE = "https://api.narrative.test"
-RUN_URL = f"{BASE}/agents/runs/{kit.RUN}"
-CONVERSATION_URL = f"{BASE}/agents/conversations/{kit.CONVERSATION}"
+RUN_URL = f"{BASE}/agents/runs/{scripted_wire.RUN}"
+CONVERSATION_URL = f"{BASE}/agents/conversations/{scripted_wire.CONVERSATION}"
 START_URL = f"{CONVERSATION_URL}/runs"
 ONE_SHOT_URL = f"{BASE}/one-shot"
 QUICK = Retry(attempts=3, backoff=Backoff(initial=0.001, jitter=0.0))
@@ -61,18 +61,18 @@ def count(server: Mocked) -> int:
 
 
 async def test_a_run_is_read(server: Mocked) -> None:
-    server.get(RUN_URL, body=kit.run("running").body)
+    server.get(RUN_URL, body=scripted_wire.run("running").body)
     async with client() as opened:
-        run = await opened.fetch(RunRef(kit.RUN))
+        run = await opened.fetch(RunRef(scripted_wire.RUN))
 
-    assert (run.id, run.status) == (kit.RUN, RunStatus.RUNNING)
+    assert (run.id, run.status) == (scripted_wire.RUN, RunStatus.RUNNING)
 
 
 async def test_a_start_carries_the_version_that_was_read(server: Mocked) -> None:
-    server.get(CONVERSATION_URL, body=kit.conversation(7).body)
-    server.post(START_URL, body=kit.run("pending").body, status=201)
+    server.get(CONVERSATION_URL, body=scripted_wire.conversation(7).body)
+    server.post(START_URL, body=scripted_wire.run("pending").body, status=201)
     async with client() as opened:
-        run = await opened.start(narrative.UserMessage(kit.CONVERSATION, "Handle it."))
+        run = await opened.start(narrative.UserMessage(scripted_wire.CONVERSATION, "Handle it."))
 
     assert run.status is RunStatus.PENDING
     sent = [call.kwargs["data"] for (method, _), calls in server.requests.items() if method == "POST" for call in calls]
@@ -96,10 +96,10 @@ async def test_a_start_carries_the_version_that_was_read(server: Mocked) -> None
 async def test_a_refusal_is_told_at_once_by_its_kind_and_in_the_vendors_words(
     server: Mocked, status: int, kind: type[APIError]
 ) -> None:
-    server.get(RUN_URL, status=status, body=kit.problem(status, "not-this-way", "It cannot be done.").body)
+    server.get(RUN_URL, status=status, body=scripted_wire.problem(status, "not-this-way", "It cannot be done.").body)
     async with client() as opened:
         with pytest.raises(APIError, match=f"answered {status}: .*It cannot be done") as caught:
-            await opened.fetch(RunRef(kit.RUN))
+            await opened.fetch(RunRef(scripted_wire.RUN))
 
     assert type(caught.value) is kind
     assert count(server) == 1
@@ -108,9 +108,9 @@ async def test_a_refusal_is_told_at_once_by_its_kind_and_in_the_vendors_words(
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 async def test_a_trouble_that_may_pass_is_waited_out(server: Mocked, status: int) -> None:
     server.get(RUN_URL, status=status, body=b"<html>busy</html>")
-    server.get(RUN_URL, body=kit.run("completed").body)
+    server.get(RUN_URL, body=scripted_wire.run("completed").body)
     async with client() as opened:
-        run = await opened.fetch(RunRef(kit.RUN))
+        run = await opened.fetch(RunRef(scripted_wire.RUN))
 
     assert run.status is RunStatus.COMPLETED
     assert count(server) == 2
@@ -123,7 +123,7 @@ async def test_a_wish_for_more_patience_than_we_have_is_told_at_once(
     server.get(RUN_URL, status=status, headers={"Retry-After": "61"})
     async with client() as opened:
         with pytest.raises(kind, match="retry after 61 s") as caught:
-            await opened.fetch(RunRef(kit.RUN))
+            await opened.fetch(RunRef(scripted_wire.RUN))
 
     assert caught.value.retry_after == 61.0
     assert count(server) == 1
@@ -150,10 +150,10 @@ async def test_a_post_that_was_turned_away_is_repeated(server: Mocked) -> None:
 
 async def test_a_broken_connection_is_tried_again_for_a_get_and_not_for_a_post(server: Mocked) -> None:
     server.get(RUN_URL, exception=aiohttp.ServerDisconnectedError())
-    server.get(RUN_URL, body=kit.run("running").body)
+    server.get(RUN_URL, body=scripted_wire.run("running").body)
     server.post(ONE_SHOT_URL, exception=aiohttp.ServerDisconnectedError())
     async with client() as opened:
-        assert (await opened.fetch(RunRef(kit.RUN))).status is RunStatus.RUNNING
+        assert (await opened.fetch(RunRef(scripted_wire.RUN))).status is RunStatus.RUNNING
         with pytest.raises(OutcomeUnknownError, match="Server disconnected"):
             await opened.perform(one_shot())
 
@@ -164,14 +164,14 @@ async def test_an_error_without_a_text_is_called_by_its_name(server: Mocked) -> 
     server.get(RUN_URL, exception=aiohttp.ClientPayloadError(), repeat=True)
     async with client() as opened:
         with pytest.raises(TransportError, match="ClientPayloadError"):
-            await opened.fetch(RunRef(kit.RUN))
+            await opened.fetch(RunRef(scripted_wire.RUN))
 
 
 async def test_a_timeout_is_told_in_seconds(server: Mocked) -> None:
     server.get(RUN_URL, timeout=True, repeat=True)
     async with client() as opened:
         with pytest.raises(TransportError, match="no whole answer within 30 s"):
-            await opened.fetch(RunRef(kit.RUN))
+            await opened.fetch(RunRef(scripted_wire.RUN))
 
     assert count(server) == 3
 
@@ -181,7 +181,7 @@ async def test_an_answer_of_another_shape_is_told_with_where_it_differs(server: 
     server.get(RUN_URL, body=body)
     async with client() as opened:
         with pytest.raises(ProtocolError, match=r"@ \$"):
-            await opened.fetch(RunRef(kit.RUN))
+            await opened.fetch(RunRef(scripted_wire.RUN))
 
     assert count(server) == 1
 
@@ -190,7 +190,7 @@ async def test_a_redirect_is_not_followed_and_says_where_it_would_lead(server: M
     server.get(RUN_URL, status=302, headers={"Location": "https://login.test/"})
     async with client() as opened:
         with pytest.raises(ProtocolError, match=r"a redirect to 'https://login\.test/'"):
-            await opened.fetch(RunRef(kit.RUN))
+            await opened.fetch(RunRef(scripted_wire.RUN))
 
     assert count(server) == 1
 
@@ -200,11 +200,11 @@ async def test_a_request_has_the_token_and_neither_follows_nor_raises_by_itself(
 
     def note(_: object, **kwargs: object) -> CallbackResult:
         noted.append(kwargs)
-        return CallbackResult(body=kit.run("running").body, response_class=MockResponse)
+        return CallbackResult(body=scripted_wire.run("running").body, response_class=MockResponse)
 
     server.get(RUN_URL, callback=note)
     async with client() as opened:
-        await opened.fetch(RunRef(kit.RUN))
+        await opened.fetch(RunRef(scripted_wire.RUN))
 
     (kwargs,) = noted
     assert isinstance(kwargs, dict)

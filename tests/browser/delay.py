@@ -23,7 +23,7 @@ from agentruns._api import transport
 from agentruns._keeping.journal import Journal
 from agentruns.cli.console import emulated, over_journal, served
 from tests.browser.conftest import ARGUMENTS, chromium
-from tests.console.kit import ORIGIN, state
+from tests.console.plain_browser import ORIGIN, state
 
 OBSERVE = """() => {
   window.seen = {};

@@ -16,7 +16,7 @@ import pytest
 from agentruns.cli import arguments, commands
 from agentruns.cli import console as console_command
 from agentruns.emulator import Emulator
-from tests.console.kit import SECONDS, fill
+from tests.console.plain_browser import SECONDS, fill
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from agentruns._keeping.journal import Journal
 from agentruns.console import Book, Guard, Source
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox
-from tests.console.kit import ORIGIN, SECONDS, Browser, browsing, fill, state
-from tests.kit import CONVERSATION, RUN
+from tests.console.plain_browser import ORIGIN, SECONDS, Browser, browsing, fill, state
+from tests.scripted_wire import CONVERSATION, RUN
 
 from agentruns.cli.console import TRIALS, emulated, over_journal  # isort: skip
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from agentruns.cli.console import emulated, served
-from tests.console.kit import Browser, signed_in
+from tests.console.plain_browser import Browser, signed_in
 
 from agentruns.console import Guard  # isort: skip
 

@@ -14,7 +14,7 @@ from agentruns._keeping.journal import Journal
 from agentruns.cli.console import over_journal
 from agentruns.console import Book, Source
 from agentruns.emulator import Call, Emulator, Turn
-from tests.console.kit import ORIGIN, SECONDS, browsing, fill, state
+from tests.console.plain_browser import ORIGIN, SECONDS, browsing, fill, state
 
 from agentruns.console.live import Trails, work_events  # isort: skip
 from agentruns.console.trail import MOST_MOMENTS, Trail  # isort: skip

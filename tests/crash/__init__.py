@@ -17,6 +17,6 @@ Every day, each kind of work meets each kind of end, at some of its steps. `AGEN
 looks at all steps of all combinations, on a real disk, and tells at the end how many there were; it may take an hour
 on two busy cores.
 
-`kit.py` tells stories of processes that live and die, `worker.py` is one such life, `zygote.py` what lives are forked
-from; `steps.py` counts the steps of a loop, `frames.py` are the ways to be cut off.
+`killed_processes.py` tells stories of processes that live and die, `worker.py` is one such life, `fork_server.py` is
+what lives are forked from; `loop_steps.py` counts the steps of a loop, `ways_to_cancel.py` are the ways to be cut off.
 """

@@ -20,8 +20,8 @@ def _thawed() -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if sys.platform == "win32":
         return
-    from tests.crash.kit import EXHAUSTIVE, counted
-    from tests.crash.steps import cuts
+    from tests.crash.killed_processes import EXHAUSTIVE, counted
+    from tests.crash.loop_steps import cuts
 
     if EXHAUSTIVE:
         for name, number in [*sorted(counted.items()), *sorted((f"cut off: {what}", n) for what, n in cuts.items())]:

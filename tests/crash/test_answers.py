@@ -26,8 +26,8 @@ from agentruns import (
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import Request, Response
 from agentruns.emulator import Call, Emulator, Turn
-from tests.crash.kit import KEY, PLOTS
-from tests.crash.steps import Inside
+from tests.crash.killed_processes import KEY, PLOTS
+from tests.crash.loop_steps import Inside
 from tests.crash.worker import DIALECTS, HURRY, answer_to
 
 pytestmark = pytest.mark.asyncio

@@ -31,9 +31,9 @@ from agentruns import (
 from agentruns._following.batch import Batch
 from agentruns._keeping.journal import Journal
 from agentruns.emulator import Call, Emulator, Fault, Prompt, Turn
-from tests.crash.frames import FRAMES, by_task, cut_at
-from tests.crash.kit import EXHAUSTIVE, scratch
-from tests.crash.steps import HANGS, LOOPS, Inside, Stepper, alone, everywhere, run
+from tests.crash.killed_processes import EXHAUSTIVE, scratch
+from tests.crash.loop_steps import HANGS, LOOPS, Inside, Stepper, alone, everywhere, run
+from tests.crash.ways_to_cancel import FRAMES, by_task, cut_at
 
 pytestmark = pytest.mark.timeout(1200 if EXHAUSTIVE else 120)
 

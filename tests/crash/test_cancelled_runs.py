@@ -13,9 +13,9 @@ from agentruns import Action, Backoff, Client, Retry, RunStream, origami
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import Request, Response
 from agentruns.emulator import Call, Emulator, Turn
-from tests.crash.frames import by_task, cut_at
-from tests.crash.kit import EXHAUSTIVE, scratch
-from tests.crash.steps import LOOPS, Inside, Stepper, alone, everywhere
+from tests.crash.killed_processes import EXHAUSTIVE, scratch
+from tests.crash.loop_steps import LOOPS, Inside, Stepper, alone, everywhere
+from tests.crash.ways_to_cancel import by_task, cut_at
 
 pytestmark = pytest.mark.timeout(1200 if EXHAUSTIVE else 120)
 

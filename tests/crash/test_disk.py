@@ -27,8 +27,8 @@ from agentruns import (
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.ledger import Ledger
 from agentruns.errors import JournalError
-from tests.crash.kit import EXHAUSTIVE, KEY, PLOTS, UNSURE, Story, scratch, story
-from tests.crash.steps import Inside
+from tests.crash.killed_processes import EXHAUSTIVE, KEY, PLOTS, UNSURE, Story, scratch, story
+from tests.crash.loop_steps import Inside
 from tests.crash.worker import DIALECTS, HURRY, QUICK, Kill, answer_to
 
 pytestmark = pytest.mark.timeout(1200 if EXHAUSTIVE else 120)

@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 
 from agentruns.emulator import Fault
-from tests.crash.kit import (
+from tests.crash.killed_processes import (
     AT_ONCE,
     EXHAUSTIVE,
     PLOTS,

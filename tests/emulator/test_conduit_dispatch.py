@@ -9,7 +9,7 @@ import pytest
 
 from agentruns.emulator import Emulator, Fault, Turn
 from agentruns.emulator.conduit import Conduit
-from tests.emulator.conduit_kit import Http, served
+from tests.emulator.conduit_caller import Http, served
 
 pytestmark = pytest.mark.asyncio
 

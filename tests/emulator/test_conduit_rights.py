@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentruns.emulator import Fault, Turn
-from tests.emulator.conduit_kit import ESCALATED, served
+from tests.emulator.conduit_caller import ESCALATED, served
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentruns.emulator import Call, Fault, Prompt, Turn
-from tests.emulator.conduit_kit import ESCALATED, Http, served
+from tests.emulator.conduit_caller import ESCALATED, Http, served
 
 pytestmark = pytest.mark.asyncio
 

@@ -11,7 +11,7 @@ import pytest
 
 from agentruns.emulator import Emulator, Fault, Turn
 from agentruns.emulator.middesk.errors import PLANTS
-from tests.emulator.middesk_kit import BUSINESS, ELSEWHERE, START, Http, asking, served, yes
+from tests.emulator.middesk_caller import BUSINESS, ELSEWHERE, START, Http, asking, served, yes
 
 pytestmark = pytest.mark.asyncio
 

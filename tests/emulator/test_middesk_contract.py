@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentruns.emulator import Call, Turn
-from tests.emulator.middesk_kit import BUSINESS, PROPOSAL, START, Answer, Http, asking, served, yes
+from tests.emulator.middesk_caller import BUSINESS, PROPOSAL, START, Answer, Http, asking, served, yes
 
 jsonschema = pytest.importorskip("jsonschema")
 yaml = pytest.importorskip("yaml")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentruns.emulator import Call, Fault, Prompt, Turn
-from tests.emulator.middesk_kit import ASK, BUSINESS, PROPOSAL, START, asking, served, yes
+from tests.emulator.middesk_caller import ASK, BUSINESS, PROPOSAL, START, asking, served, yes
 
 pytestmark = pytest.mark.asyncio
 

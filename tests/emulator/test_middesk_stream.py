@@ -12,7 +12,7 @@ import pytest
 
 from agentruns.emulator import Call, Fault, Turn
 from agentruns.emulator.middesk.stream import history
-from tests.emulator.middesk_kit import ASK, Http, asking, parsed, served, yes
+from tests.emulator.middesk_caller import ASK, Http, asking, parsed, served, yes
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentruns.emulator import Turn
-from tests.emulator.middesk_kit import START, asking, served, yes
+from tests.emulator.middesk_caller import START, asking, served, yes
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
-from tests.emulator.kit import BOOKING, DOCS, PLANE, USER_TOOLS, defaults, output, outputs, say, served
+from tests.emulator.narrative_caller import BOOKING, DOCS, PLANE, USER_TOOLS, defaults, output, outputs, say, served
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,7 +9,18 @@ import math
 import pytest
 
 from agentruns.emulator import Call, Prompt, Turn
-from tests.emulator.kit import BOOKING, DOCS, SEARCH, TEXT, USER_TOOLS, defaults, output, outputs, say, served
+from tests.emulator.narrative_caller import (
+    BOOKING,
+    DOCS,
+    SEARCH,
+    TEXT,
+    USER_TOOLS,
+    defaults,
+    output,
+    outputs,
+    say,
+    served,
+)
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,7 +10,7 @@ import pytest
 
 from agentruns.emulator import Call, Fault, Turn
 from agentruns.emulator.origami import Origami
-from tests.emulator.origami_kit import ASK, NOWHERE, Answer, Http, builds, does, served
+from tests.emulator.origami_caller import ASK, NOWHERE, Answer, Http, builds, does, served
 
 jsonschema = pytest.importorskip("jsonschema")
 yaml = pytest.importorskip("yaml")

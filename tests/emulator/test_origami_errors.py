@@ -9,7 +9,7 @@ import pytest
 
 from agentruns.emulator import Emulator, Fault, Turn
 from agentruns.emulator.origami import Origami
-from tests.emulator.origami_kit import NOON, NOWHERE, PROMPT, Http, builds, served
+from tests.emulator.origami_caller import NOON, NOWHERE, PROMPT, Http, builds, served
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentruns.emulator import Call, Emulator, Fault, Prompt, Turn
-from tests.emulator.origami_kit import ASK, NOWHERE, PROMPT, Http, builds, does, served
+from tests.emulator.origami_caller import ASK, NOWHERE, PROMPT, Http, builds, does, served
 
 pytestmark = pytest.mark.asyncio
 

@@ -10,7 +10,7 @@ import pytest
 
 from agentruns.emulator import Turn
 from agentruns.emulator.origami import OrigamiTable
-from tests.emulator.origami_kit import Http, builds, does, served
+from tests.emulator.origami_caller import Http, builds, does, served
 
 pytestmark = pytest.mark.asyncio
 

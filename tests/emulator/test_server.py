@@ -23,7 +23,7 @@ import agentruns.emulator as package
 from agentruns.emulator import Emulator, Fault, ManualClock, Narrative, Turn, Vendor
 from agentruns.emulator.pytest_plugin import EmulatorFactory
 from agentruns.emulator.vendor import Reply, Request, Route, Stage, phrase
-from tests.emulator.kit import defaults, say, served
+from tests.emulator.narrative_caller import defaults, say, served
 
 START = "/agents/conversations/*/runs"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from tests.hostile.kit import HastyLoop
+from tests.hostile.hostile_servers import HastyLoop
 
 
 def pytest_configure(config: pytest.Config) -> None:

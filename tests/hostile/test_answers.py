@@ -27,7 +27,7 @@ from agentruns import (
     narrative,
     origami,
 )
-from tests.hostile.kit import (
+from tests.hostile.hostile_servers import (
     HOUSES,
     TOKEN,
     Trap,
@@ -39,8 +39,8 @@ from tests.hostile.kit import (
     sane,
     told,
 )
-from tests.hostile.twists import CORE, TWISTS, Hostile, of_waits, sends, whole
-from tests.sockets import Server, reply
+from tests.hostile.undocumented_answers import CORE, TWISTS, Hostile, of_waits, sends, whole
+from tests.raw_server import Server, reply
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.hasty]
 

@@ -26,7 +26,7 @@ from agentruns import (
     origami,
 )
 from agentruns.emulator import Call, Turn
-from tests.hostile.kit import (
+from tests.hostile.hostile_servers import (
     HOUSES,
     Front,
     House,
@@ -42,8 +42,8 @@ from tests.hostile.kit import (
     sane,
     told,
 )
-from tests.hostile.twists import breaks_after, falls_silent_after, hangs_up_after, head, sends, whole
-from tests.sockets import free_port
+from tests.hostile.undocumented_answers import breaks_after, falls_silent_after, hangs_up_after, head, sends, whole
+from tests.raw_server import free_port
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.hasty]
 

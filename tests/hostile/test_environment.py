@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from agentruns import Backoff, Retry, RunRef, TransportError
-from tests.hostile.kit import HOUSES, TOKEN, Front, Line, Trap, client_of, outcome
-from tests.hostile.twists import sends, whole
-from tests.sockets import Server, free_port, reply
+from tests.hostile.hostile_servers import HOUSES, TOKEN, Front, Line, Trap, client_of, outcome
+from tests.hostile.undocumented_answers import sends, whole
+from tests.raw_server import Server, free_port, reply
 
 pytestmark = pytest.mark.asyncio
 

@@ -26,12 +26,12 @@ from hypothesis import strategies as st
 from agentruns import AgentRunsError, ConfigurationError, OutcomeUnknownError, ProtocolError, Run, RunStatus, ToolOutput
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import middesk
-from tests.hostile.bodies import Answer, Operation, Playback, Spoil, operations, played
-from tests.hostile.kit import HOUSES, Front, Trap, client_of, outcome, sane
-from tests.hostile.spoil import Below, every_twist, put, spoilt, written
+from tests.hostile.corrupted_answers import Below, every_twist, put, spoilt, written
+from tests.hostile.hostile_servers import HOUSES, Front, Trap, client_of, outcome, sane
+from tests.hostile.recorded_answers import Answer, Operation, Playback, Spoil, operations, played
 from tests.hostile.test_answers import LONGEST_TEXT
-from tests.hostile.twists import whole
-from tests.kit import VirtualLoop
+from tests.hostile.undocumented_answers import whole
+from tests.scripted_wire import VirtualLoop
 
 SCALE = float(os.environ.get("AGENTRUNS_FUZZ", "1"))
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from tests import kit
-from tests.hostile import memory_child
-from tests.hostile.twists import CHUNKED, bomb, chunk, head, whole
-from tests.sockets import Server
+from tests import scripted_wire
+from tests.hostile import memory_process
+from tests.hostile.undocumented_answers import CHUNKED, bomb, chunk, head, whole
+from tests.raw_server import Server
 
 pytestmark = [
     pytest.mark.asyncio,
@@ -52,10 +52,10 @@ class Flood:
     pause: float = 0.0
 
 
-RUN = kit.run("running").body
+RUN = scripted_wire.run("running").body
 MIDDESK_RUN = json.dumps({
     "object": "run",
-    "id": memory_child.NOBODY,
+    "id": memory_process.NOBODY,
     "status": "running",
     **dict.fromkeys(("created_at", "updated_at"), "2026-01-15T12:00:00Z"),
 }).encode()
@@ -105,7 +105,7 @@ NEAR = 31 * 2**20
 LARGE: Mapping[str, bytes] = {
     "large-text": whole(RUN[:-1] + b',"novelty":"' + b"x" * NEAR + b'"}'),
     "large-blanks": whole(RUN + b" " * NEAR),
-    "large-output": whole(kit.run("completed", final_text="x" * NEAR).body),
+    "large-output": whole(scripted_wire.run("completed", final_text="x" * NEAR).body),
     "large-refusal": whole(b'{"detail":"' + b"x" * NEAR + b'"}', status="401 No"),
     "large-html": whole(b"<html>" + b"x" * NEAR, status="502 No"),
 }
@@ -148,7 +148,7 @@ def costs() -> Mapping[str, Mapping[str, Any]]:
         told: list[bytes] = []
         while names:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", memory_child.__name__, url, *names),
+                *(sys.executable, "-m", memory_process.__name__, url, *names),
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1"},
                 stdout=asyncio.subprocess.PIPE,
             )

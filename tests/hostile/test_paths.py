@@ -33,9 +33,9 @@ from agentruns import (
     narrative,
     origami,
 )
-from tests.hostile.kit import HOUSES, TOKEN, Front, HastyLoop, Trap, client_of, outcome
-from tests.hostile.twists import sends, whole
-from tests.sockets import Server, reply
+from tests.hostile.hostile_servers import HOUSES, TOKEN, Front, HastyLoop, Trap, client_of, outcome
+from tests.hostile.undocumented_answers import sends, whole
+from tests.raw_server import Server, reply
 
 SCALE = float(os.environ.get("AGENTRUNS_FUZZ", "1"))
 

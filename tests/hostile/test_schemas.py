@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from agentruns import AgentRunsError, RunRef
 from agentruns._values.commands import Flow
 from agentruns.dialects import middesk, origami
-from tests.hostile.bodies import Answer, Operation, Spoil
-from tests.hostile.spoil import JUNK, Below, spoilt, written
+from tests.hostile.corrupted_answers import JUNK, Below, spoilt, written
+from tests.hostile.recorded_answers import Answer, Operation, Spoil
 from tests.hostile.test_fuzz import SCALE, Drive
 
 yaml = pytest.importorskip("yaml")

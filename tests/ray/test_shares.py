@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentruns._values.exchange import RateLimit
 from agentruns.ray.shares import LEASE_SECONDS, SILENCE_SECONDS, Share, Shares
-from tests.kit import VirtualLoop
+from tests.scripted_wire import VirtualLoop
 
 virtual = pytest.mark.virtual
 

@@ -6,7 +6,7 @@ refused, lost on either way, cut, garbled, late, denied, held back, or told the 
 (`callers.ACTS`), and when a process is left or killed. Processes are clients in one loop, on one journal; time jumps
 to the next timer. At the end a last process goes through with all work that has a key.
 
-The laws (`laws`) are looked at as it happens, and after each seed:
+The laws (`invariants`) are looked at as it happens, and after each seed:
 
 - each intent is started once at most, and each pause answered by one run at most;
 - each handler is run once at most for an action, unless it may be repeated or has raised; none is said to be of
@@ -21,6 +21,6 @@ The laws (`laws`) are looked at as it happens, and after each seed:
 `python -m tests.simulation --seeds 4000` plays many seeds, and prints for each that broke a law the line that plays it
 again: `python -m tests.simulation --seed 4711 --vendor middesk`. The same seed has the same history in every process.
 `--mutations` breaks the package on purpose (`mutations`), and shows which law notices: most within 300 seeds, all that
-a law can notice within 2500. What is known and not mended yet stands in `known`; what was found so far is told step by
-step in `test_found.py`.
+a law can notice within 2500. What is known and not mended yet stands in `known_defects`; what was found so far is told
+step by step in `test_found.py`.
 """

@@ -16,11 +16,11 @@ from itertools import islice
 
 from attrs import evolve
 
-from .known import KNOWN
+from .known_defects import KNOWN
 from .mutations import BY_NAME
-from .playing import Outcome, play
-from .stands import STANDS
-from .world import Options
+from .play_seed import Outcome, play
+from .simulated_vendors import STANDS
+from .simulated_world import Options
 
 _BATCH = 50
 

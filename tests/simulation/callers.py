@@ -24,13 +24,13 @@ from agentruns import (
 )
 from agentruns._following.stream import RunStream
 
-from .laws import Flaw
+from .invariants import Flaw
 from .loop import PROCESS
 
 if TYPE_CHECKING:
     from .process import Process
-    from .stands import Intent
-    from .world import World
+    from .simulated_vendors import Intent
+    from .simulated_world import World
 
 CALLER: Final[ContextVar[Caller | None]] = ContextVar("CALLER", default=None)
 

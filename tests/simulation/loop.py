@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.kit import VirtualLoop
+from tests.scripted_wire import VirtualLoop
 
 if TYPE_CHECKING:
     from .process import Process

@@ -32,7 +32,7 @@ from agentruns.dialects.origami import admission, runs
 from agentruns.errors import APIError
 
 from . import disk
-from .stands import STANDS
+from .simulated_vendors import STANDS
 
 Patch = tuple[Any, str, Any]
 ALL: Final = tuple(STANDS)

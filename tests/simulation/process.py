@@ -15,17 +15,17 @@ from agentruns._api.retry import Schedule
 from agentruns._api.transport import Address, AiohttpTransport
 from agentruns._values.exchange import RateLimit
 
-from .laws import collect
+from .invariants import collect
 from .loop import PROCESS, SimTask
 from .network import Session
-from .stands import TOKEN
+from .simulated_vendors import TOKEN
 
 if TYPE_CHECKING:
     import aiohttp
 
     from .callers import Caller
     from .disk import SimulatedJournal
-    from .world import World
+    from .simulated_world import World
 
 LINGER: Final = 90.0
 """Seconds after a client was left in which whoever called it must have ended."""

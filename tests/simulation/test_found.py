@@ -1,6 +1,6 @@
 """
 What the simulation has found, each as a story of its own: the few steps that matter, in fine weather but for the faults
-that are planned. What is not mended yet stands in `known`, and is expected to fail.
+that are planned. What is not mended yet stands in `known_defects`, and is expected to fail.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from agentruns import (
 )
 
 from .callers import CALLER, Caller
-from .known import KNOWN
-from .laws import Flaw
-from .playing import rehearse
+from .invariants import Flaw
+from .known_defects import KNOWN
+from .play_seed import rehearse
 from .process import Process, Setup
-from .stands import Intent, Pause
-from .world import NIGHT, World
+from .simulated_vendors import Intent, Pause
+from .simulated_world import NIGHT, World
 
 T = TypeVar("T")
 Story = Callable[[World], Awaitable[None]]
@@ -42,7 +42,7 @@ MARKED: set[str] = set()
 
 
 def known(name: str) -> pytest.MarkDecorator:
-    """Expect a story to fail whose defect stands in `known`; raise for one that does not."""
+    """Expect a story to fail whose defect stands in `known_defects`; raise for one that does not."""
     reason = KNOWN[name]
     MARKED.add(name)
     raises = (AssertionError, AgentRunsError, pytest.fail.Exception)

@@ -14,9 +14,9 @@ import pytest
 
 from .__main__ import caught, outcomes
 from .mutations import BY_NAME
-from .playing import Outcome, play
-from .stands import STANDS
-from .world import Options
+from .play_seed import Outcome, play
+from .simulated_vendors import STANDS
+from .simulated_world import Options
 
 SCALE = float(os.environ.get("AGENTRUNS_SIMULATION", "1"))
 BLOCK = 15
@@ -92,7 +92,7 @@ def test_the_seeds_have_faults_kills_handlers_and_errors_of_all_kinds() -> None:
 
 def test_a_seed_has_the_same_history_in_every_process() -> None:
     wanted = [(vendor, seed) for vendor in STANDS for seed in range(2)]
-    script = f"from tests.simulation.playing import play\nfor each in {wanted}:\n    print(play(*each).digest)\n"
+    script = f"from tests.simulation.play_seed import play\nfor each in {wanted}:\n    print(play(*each).digest)\n"
     said = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONHASHSEED": "1"},

@@ -22,7 +22,7 @@ from agentruns import Backoff, Run, RunRef, connect, narrative, origami
 from agentruns.emulator import Emulator, Turn
 from agentruns.web import Event, Feeds, asgi, events
 from agentruns.web import aiohttp as for_aiohttp
-from tests.web.kit import decoded
+from tests.web.scripted_runs import decoded
 
 CONFIG = narrative.Config(
     model="m",

@@ -16,8 +16,8 @@ from agentruns._values.run import Action
 from agentruns.errors import ConfigurationError, JournalError, NotFoundError, TransportError
 from agentruns.web import Event, chunks, encode, events, public
 from agentruns.web.events import told
-from tests.kit import CONVERSATION, RUN, Answer, Lost, Wire, client_of, run
-from tests.web.kit import CANCEL, MESSAGE, REF, cancelling, decoded, said, story
+from tests.scripted_wire import CONVERSATION, RUN, Answer, Lost, Wire, client_of, run
+from tests.web.scripted_runs import CANCEL, MESSAGE, REF, cancelling, decoded, said, story
 
 
 async def told_of(wire: Wire, **options: Any) -> list[tuple[str, Any]]:

@@ -17,8 +17,9 @@ from agentruns import (
     UnsupportedError,
 )
 from agentruns.web import Event, Feeds, Watcher, feed
-from tests.kit import (
+from tests.scripted_wire import (
     CONVERSATION,
+    HALF,
     HEAD,
     NEXT_RUN,
     POLL,
@@ -30,9 +31,10 @@ from tests.kit import (
     Wire,
     client_of,
     conversation,
+    refuses,
     run,
 )
-from tests.web.kit import CANCEL, MESSAGE, REF, cancelling, said, story
+from tests.web.scripted_runs import CANCEL, MESSAGE, REF, cancelling, said, story
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
 
@@ -509,3 +511,13 @@ async def test_what_cannot_work_is_said_at_once() -> None:
             Feeds(client, history=2)
         assert feeds.get(REF) is None
     assert wire.asked == []
+
+
+async def test_the_id_of_the_last_event_is_a_text_or_none() -> None:
+    async with client_of(Wire({})) as client, Feeds(client) as feeds:
+        wrong: list[Any] = [3, b"x", []]
+        for value in wrong:
+            with refuses(f"last_event_id is {value!r}; ", "must be a text, or None"):
+                feeds.watch(REF, value)
+        for text in (None, "", "x", HALF):  # a browser may say anything
+            feeds.watch(REF, text)

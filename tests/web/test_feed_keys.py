@@ -8,8 +8,8 @@ from agentruns import Backoff, Client, Retry, RunStatus
 from agentruns._keeping.journal import Journal
 from agentruns.dialects import load
 from agentruns.web import Feeds
-from tests.kit import START, run
-from tests.web.kit import MESSAGE, story
+from tests.scripted_wire import START, run
+from tests.web.scripted_runs import MESSAGE, story
 
 QUICK = Backoff(initial=0.01, factor=1.0, jitter=0.0)
 

@@ -10,7 +10,7 @@ from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
 from agentruns.dialects.protocol import Dialect
 from agentruns.web import Event
-from tests.kit import CONVERSATION, HEAD, POLL, RUN, START, Scripted, Wire, conversation, run
+from tests.scripted_wire import CONVERSATION, HEAD, POLL, RUN, START, Scripted, Wire, conversation, run
 
 REF = RunRef(RUN, CONVERSATION)
 MESSAGE = narrative.UserMessage(CONVERSATION, "Approve invoice RE-2026-118.")

@@ -3,10 +3,13 @@
 import asyncio
 import gc
 import warnings
+from typing import Any
 
+import anyio
 import pytest
 
 from agentruns import (
+    AgentRunsError,
     APIError,
     Backoff,
     Client,
@@ -15,12 +18,15 @@ from agentruns import (
     Retry,
     Run,
     RunFailedError,
+    RunRef,
     RunStatus,
     Tools,
     connect,
     narrative,
+    origami,
 )
 from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
+from tests.scripted_wire import RUN
 
 pytestmark = pytest.mark.asyncio
 
@@ -231,3 +237,58 @@ async def test_200_concurrent_streams_all_end_rightly_and_leave_nothing_behind(g
     assert len(given) == 200
     assert emulator.state.runs_started == 400
     assert asyncio.all_tasks() == before
+
+
+# Leaving, and cutting off ---------------------------------------------------------------------------------------------
+
+
+async def test_on_real_sockets_the_session_is_closed_under_an_anyio_scope() -> None:
+
+    async def book(slot: str) -> bool:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.1)
+        return True
+
+    async with Emulator("narrative", script=[Turn(calls=[Call("book", {"slot": "9"})])]) as emulator:
+        client = connect(narrative, token=emulator.token, base_url=emulator.base_url, schedule=Backoff(initial=0.01))
+        with anyio.move_on_after(1):
+            async with client:
+                made = await client.perform(narrative.create_conversation(config(Tools.of({"book": book}))))
+                async for _ in client.stream(narrative.UserMessage(made.id, "x"), tools={"book": book}):
+                    pass
+        session: Any = client._transport._session  # type: ignore[attr-defined]
+        closed = session.closed
+        await session.close()
+        await asyncio.sleep(0.2)
+
+    assert closed
+
+
+async def test_cancelling_the_first_read_of_a_known_run_cancels_the_remote_run() -> None:
+    async with (
+        Emulator("origami", script=[Turn("x", running=50)]) as emulator,
+        connect(origami, token=emulator.token, base_url=emulator.base_url, budget=100) as client,
+    ):
+        started = await client.start(origami.Prompt("hi"))
+        emulator.fail(Fault.delay(1, method="GET"))
+        step = asyncio.create_task(client.stream(started.ref, on_cancel="confirm").__anext__())
+        await asyncio.sleep(0.3)
+        step.cancel()
+        await asyncio.gather(step, return_exceptions=True)
+        await asyncio.sleep(1)
+
+        assert (await client.fetch(started)).vendor_status == "cancelled"
+
+
+async def test_a_client_that_was_left_is_not_said_to_have_been_lent_a_session() -> None:
+    async with Emulator("narrative") as emulator:
+        client = connect(narrative, token=emulator.token, base_url=emulator.base_url)
+        async with client:
+            transport: Any = client._transport
+            await transport._session.close()
+            with pytest.raises(AgentRunsError) as caught:
+                await client.fetch(RunRef(RUN))
+
+    assert "passed in" not in str(caught.value)

@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from agentruns._values.exchange import Request, Response
 from agentruns.emulator import Emulator
 from agentruns.emulator.vendor import Request as Asked
-from tests.crash.kit import EXHAUSTIVE
+from tests.crash.killed_processes import EXHAUSTIVE
 
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

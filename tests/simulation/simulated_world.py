@@ -13,13 +13,13 @@ from agentruns import RunRef
 
 from .callers import CALLER, Caller
 from .disk import Disk, MemoryDisk, RealDisk
-from .finisher import Finisher
-from .known import KNOWN
-from .laws import Laws
+from .invariants import Laws
+from .known_defects import KNOWN
+from .last_process import Finisher
 from .loop import SimLoop
 from .network import Weather
 from .process import Process, Setup
-from .stands import STANDS, Intent, Pause, Stand
+from .simulated_vendors import STANDS, Intent, Pause, Stand
 
 NIGHT: Final = 25 * 3600.0
 """Longer than Origami remembers what it was asked."""

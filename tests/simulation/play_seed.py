@@ -26,7 +26,7 @@ from agentruns._polling.watch import Watch
 
 from .loop import SimLoop, SimTask, StuckError
 from .mutations import mutated
-from .world import Options, World
+from .simulated_world import Options, World
 
 logger = logging.getLogger("agentruns")
 

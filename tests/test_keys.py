@@ -33,7 +33,7 @@ from agentruns import (
     origami,
 )
 from agentruns.emulator import Call, Emulator, Fault, Turn
-from tests.kit import (
+from tests.scripted_wire import (
     CONVERSATION,
     HEAD,
     NEXT_RUN,

@@ -14,7 +14,7 @@ from agentruns import (
 )
 
 from .callers import CALLER, Caller, Sight, run_of
-from .laws import Flaw
+from .invariants import Flaw
 from .process import Process
 
 

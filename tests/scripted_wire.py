@@ -1,17 +1,19 @@
 """What several test modules share: virtual time, a scripted wire, and answers as Narrative's pages show them."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 
 from agentruns import Backoff, Client, Retry
 from agentruns._values.commands import Checkpoint, Command, Flow
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
-from agentruns.errors import TransportError
+from agentruns.errors import ConfigurationError, TransportError
 
 T = TypeVar("T")
 
@@ -211,3 +213,12 @@ def problem(status: int, slug: str, detail: str, **fields: Any) -> Answer:
     log_id = "f2c41d7b-63a8-4e95-8b0d-5a9e7c1f2d38"
     body = {"type": page, "title": title, "status": status, "detail": detail, "instance": "/agents", "log_id": log_id}
     return Answer(body | fields, status, headers)
+
+
+HALF = "\ud83d"
+"""Half of a character, as a cut in the middle of UTF-16 leaves it."""
+
+
+def refuses(begin: str, remedy: str) -> Any:
+    """Return what expects an error that begins with a field and its value, and goes on to a remedy."""
+    return pytest.raises(ConfigurationError, match=f"(?s)^{re.escape(begin)}.*{re.escape(remedy)}")

@@ -29,8 +29,8 @@ from agentruns import (
 from agentruns._values.commands import Sleep
 from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.run import Page
-from tests.kit import CALL, CONVERSATION, RUN, run_body
-from tests.kit import run as answer_of
+from tests.scripted_wire import CALL, CONVERSATION, RUN, refuses, run_body
+from tests.scripted_wire import run as answer_of
 
 ACTION = Action("call-1", "approve", {"amount": 940, "lines": [{"no": 1}]})
 FULL = Run(
@@ -310,3 +310,80 @@ def test_the_id_of_a_run_is_that_of_its_reference() -> None:
     assert FULL.id == "run-1"
     assert RunRef("run-1") == RunRef("run-1", "")
     assert len({RunRef("run-1"), RunRef("run-1"), RunRef("run-1", "parent")}) == 2
+
+
+def test_a_parked_run_whose_raw_is_not_the_details_shape_is_read_back() -> None:
+    made = Run(RunRef("a"), RunStatus.REQUIRES_ACTION, "requires_action", vendor="narrative")
+    assert Run.from_json(made.to_json()) == made
+
+
+PAUSED = Run(RunRef("run", CONVERSATION), RunStatus.REQUIRES_ACTION, "requires_action", (ACTION,), vendor="narrative")
+
+
+# Values of other types ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["a-1", None, Action, PAUSED])
+def test_an_answer_is_to_an_action(action: Any) -> None:
+    with refuses(f"ToolOutput.action is {action!r}; it must be of the class Action", "one of `run.actions`"):
+        ToolOutput(action, 1)
+
+
+@pytest.mark.parametrize("text", [3, None, 0, [], {}, PAUSED])
+def test_a_run_is_read_from_text_alone(text: Any) -> None:
+    with refuses(f"{text!r} is not the text of a run", "pass what `Run.to_json` returned"):
+        Run.from_json(text)
+
+
+def test_a_run_is_read_from_text_and_from_bytes() -> None:
+    assert Run.from_json(PAUSED.to_json()) == PAUSED
+    assert Run.from_json(PAUSED.to_json().encode()) == PAUSED
+
+
+# Values that can be kept in sets --------------------------------------------------------------------------------------
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-2, 2).map(round) | st.sampled_from(["", "x"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+ACTIONS = st.builds(
+    Action, st.sampled_from("12"), st.sampled_from("xy"), st.dictionaries(st.just("a"), JSON, max_size=1)
+)
+
+
+ANSWERS = st.builds(ToolOutput, ACTIONS, JSON, st.booleans())
+
+
+RUNS = st.builds(
+    Run,
+    st.builds(RunRef, st.sampled_from("12")),
+    st.sampled_from([RunStatus.COMPLETED, RunStatus.REQUIRES_ACTION]),
+    st.just("word"),
+    st.lists(ACTIONS, max_size=2).map(tuple),
+    JSON,
+    st.none() | st.just(Failure("f")),
+)
+
+
+@given(ACTIONS | ANSWERS | RUNS, st.data())
+def test_whatever_a_value_holds_it_has_a_hash_that_equal_values_share(one: Any, data: st.DataObject) -> None:
+    other = data.draw({Action: ACTIONS, ToolOutput: ANSWERS, Run: RUNS}[type(one)])
+
+    hash(one)
+    assert one in {one, other}
+    if one == other:
+        assert hash(one) == hash(other)
+    assert hash(one) == hash(evolve(one))
+
+
+def test_what_tells_values_apart_is_what_told_them_apart_before() -> None:
+    assert evolve(ACTION, arguments={"day": "Friday"}) != ACTION
+    assert ToolOutput(ACTION, [1]) != ToolOutput(ACTION, [2])
+    assert evolve(PAUSED, output={"a": 1}) != evolve(PAUSED, output={"a": 2})
+    assert len({PAUSED, evolve(PAUSED, output={"a": 1}), evolve(PAUSED, output={"a": 1})}) == 2
+    assert Action("1", "x", {"n": 1}) == Action("1", "x", {"n": 1.0})
+    assert hash(Action("1", "x", {"n": 1})) == hash(Action("1", "x", {"n": 1.0}))

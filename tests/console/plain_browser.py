@@ -16,7 +16,7 @@ from agentruns import Run
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects.narrative.runs import parse_run
-from tests.kit import CONVERSATION, RUN, run_body
+from tests.scripted_wire import CONVERSATION, RUN, run_body
 
 pytest.importorskip("jinja2")
 pytest.importorskip("aiohttp_sse")

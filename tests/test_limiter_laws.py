@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agentruns._api.limiter import RateLimiter
 from agentruns._values.exchange import RateLimit
-from tests.kit import VirtualLoop
+from tests.scripted_wire import VirtualLoop
 
 traffic = st.lists(
     st.tuples(st.sampled_from(["call", "poll"]), st.floats(0, 0.4), st.floats(0, 1), st.floats(0, 0.9)),

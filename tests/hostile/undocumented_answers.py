@@ -16,7 +16,7 @@ from typing import Final
 from attrs import frozen
 
 from agentruns import APIError, ProtocolError, Run, ServerError, TransportError
-from tests.hostile.kit import TOKEN, Twist
+from tests.hostile.hostile_servers import TOKEN, Twist
 
 
 @frozen

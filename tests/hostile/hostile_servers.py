@@ -22,7 +22,7 @@ from agentruns.emulator import Emulator, Turn, Vendor
 from agentruns.emulator.script import Script
 from agentruns.emulator.vendor import Reply
 from agentruns.emulator.vendor import Request as Incoming
-from tests.sockets import Seen, Server
+from tests.raw_server import Seen, Server
 
 # Time -----------------------------------------------------------------------------------------------------------------
 

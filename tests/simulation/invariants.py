@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .callers import Sight
     from .network import Exchange
     from .process import Process
-    from .world import World
+    from .simulated_world import World
 
 _RANK: Final = {RunStatus.PENDING: 0, RunStatus.RUNNING: 1}
 _OVER: Final = {RunStatus.COMPLETED, RunStatus.FAILED}

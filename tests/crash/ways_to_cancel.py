@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 
-from tests.crash.steps import HANGS, Stepper
+from tests.crash.loop_steps import HANGS, Stepper
 
 
 class BrokenError(Exception):

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import evolve
 
-from tests.hostile.bodies import Answer
+from tests.hostile.recorded_answers import Answer
 
 Below: TypeAlias = Callable[[int], int]
 """Chooses a whole number from 0 on, below the one that is given."""

@@ -46,7 +46,7 @@ KEY = "invoice-17"
 
 _processes = threading.Lock()  # one thread that starts a process may take the exit code that another waits for
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["pytest", "tests.crash.zygote"])
+_forks.set_forkserver_preload(["pytest", "tests.crash.fork_server"])
 
 
 # What is there to be done ---------------------------------------------------------------------------------------------

@@ -18,12 +18,12 @@ from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import conduit, middesk, narrative, origami
 from agentruns.emulator import Call, Turn
-from tests.emulator.conduit_kit import ESCALATED
-from tests.emulator.middesk_kit import ASK as PROPOSAL
-from tests.emulator.middesk_kit import BUSINESS
-from tests.emulator.origami_kit import ASK, builds
-from tests.hostile.kit import HOUSES, TOKEN, House, answered
-from tests.kit import VirtualLoop
+from tests.emulator.conduit_caller import ESCALATED
+from tests.emulator.middesk_caller import ASK as PROPOSAL
+from tests.emulator.middesk_caller import BUSINESS
+from tests.emulator.origami_caller import ASK, builds
+from tests.hostile.hostile_servers import HOUSES, TOKEN, House, answered
+from tests.scripted_wire import VirtualLoop
 
 ONCE: Final = Retry(attempts=1)
 LOST: Final = "the connection was reset"

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 
-from tests.crash.kit import PLOTS, story
+from tests.crash.killed_processes import PLOTS, story
 from tests.crash.worker import work
 
 for _plot in PLOTS.values():

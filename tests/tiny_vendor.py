@@ -14,7 +14,7 @@ from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.run import Action, JsonText, Page, Run, RunStatus
 from agentruns.dialects.protocol import Dialect
-from tests.kit import STEADY
+from tests.scripted_wire import STEADY
 
 WORDS = {
     "queued": RunStatus.PENDING,
