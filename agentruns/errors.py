@@ -29,11 +29,11 @@ from ._values.exchange import Problem, Request, Response
 from ._values.run import Run
 
 
-class UnsupportedError(AgentRunsError):
+class UnsupportedError(AgentRunsError, public=True):
     """Report an operation that this vendor's API does not have."""
 
 
-class TransportError(AgentRunsError):
+class TransportError(AgentRunsError, public=True):
     """
     Report that no answer came: refused, reset, timed out, or cut off.
 
@@ -52,7 +52,7 @@ class TransportError(AgentRunsError):
         return f"no answer to {self.request.line}: {self.reason}"
 
 
-class OutcomeUnknownError(AgentRunsError):
+class OutcomeUnknownError(AgentRunsError, public=True):
     """
     Report a request that must not be repeated and never got a clear answer.
 
@@ -89,11 +89,11 @@ class JournalError(AgentRunsError):
         return f"{text}. {self.standing}" if self.standing else text
 
 
-class ProtocolError(AgentRunsError):
+class ProtocolError(AgentRunsError, public=True):
     """Report an answer that is not what the vendor documents; the text names the JSON path."""
 
 
-class APIError(AgentRunsError):
+class APIError(AgentRunsError, public=True):
     """
     Report that the vendor said no.
 
@@ -132,43 +132,43 @@ class APIError(AgentRunsError):
         return f"{text.removesuffix('.')}. {self.hint}" if self.hint else text
 
 
-class AuthenticationError(APIError):
+class AuthenticationError(APIError, public=True):
     """Report 401 or 403: the token is wrong, or may not do this."""
 
     hint = "Check the token, its permissions, and that it belongs to this base URL"
 
 
-class NotFoundError(APIError):
+class NotFoundError(APIError, public=True):
     """Report 404: no such thing, or not yours."""
 
     hint = "Check the id, and that the token's owner may see it"
 
 
-class ConflictError(APIError):
+class ConflictError(APIError, public=True):
     """Report 409: the vendor's state is not the one that the request was made for."""
 
     hint = "Read the current state, then decide whether the request still makes sense"
 
 
-class InvalidRequestError(APIError):
+class InvalidRequestError(APIError, public=True):
     """Report 400 or 422: the vendor cannot accept this request."""
 
 
-class RateLimitedError(APIError):
+class RateLimitedError(APIError, public=True):
     """Report 429: too many requests, or no free slot."""
 
     hint = "Send less (`connect(..., budget=...)`), or wait as long as the answer asks"
 
 
-class QuotaError(APIError):
+class QuotaError(APIError, public=True):
     """Report 402: credits, budget or plan do not allow it."""
 
 
-class ServerError(APIError):
+class ServerError(APIError, public=True):
     """Report a 5xx: the vendor failed."""
 
 
-class RunError(AgentRunsError):
+class RunError(AgentRunsError, public=True):
     """Report a run that did not end as needed; `run` is its last state, None if none was ever seen."""
 
     hint: ClassVar[str] = ""
@@ -188,35 +188,35 @@ class RunError(AgentRunsError):
         return f"{self.reason}; {where}" + (f". {self.hint}" if self.hint else "")
 
 
-class RunFailedError(RunError):
+class RunFailedError(RunError, public=True):
     """Report a run that ended as failed; `run.failure` says why."""
 
 
-class ActionRequiredError(RunError):
+class ActionRequiredError(RunError, public=True):
     """Report a run that waits for an answer that no handler gives."""
 
     hint = "Pass `tools=` with a handler for each action, or answer with `client.resume(run, outputs)`"
 
 
-class TooManyResumesError(RunError):
+class TooManyResumesError(RunError, public=True):
     """Report a run that asked for more answers than `max_resumes` allows."""
 
     hint = "Raise `max_resumes`, or go on with `client.stream(run, tools=...)`"
 
 
-class StalledError(RunError):
+class StalledError(RunError, public=True):
     """Report a run in which nothing observable changed for `stall` seconds."""
 
     hint = "It may still be going on at the vendor: watch it again with `client.stream(run.ref)`"
 
 
-class ToolOutcomeUnknownError(RunError):
+class ToolOutcomeUnknownError(RunError, public=True):
     """Report an action whose handler was running when the process died."""
 
     hint = "Find out what the handler did, then answer with `client.resume(run, outputs)`"
 
 
-class DeadlineExceededError(RunError, TimeoutError):
+class DeadlineExceededError(RunError, TimeoutError, public=True):
     """Report that `timeout` seconds passed before the run was over; the run itself goes on at the vendor."""
 
     hint = "The run goes on at the vendor: watch it again with `client.stream(run.ref)`, or allow more `timeout`"

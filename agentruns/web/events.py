@@ -76,16 +76,16 @@ def public(run: Run) -> dict[str, Any]:
 
 def told(error: Exception) -> dict[str, str]:
     """
-    Return what a watcher is told of an error: the class and the text of those that this library documents.
+    Return what a watcher is told of an error: the class and the text where both are public.
 
-    Any other may tell of the application's insides, and the text of `JournalError` names a file of the server.
+    Any other error may tell of the application's insides. Of `JournalError` only the class is told: its text names a
+    file of the server.
     """
-    kind = type(error)
-    if kind.__module__ != errors.__name__ or not isinstance(error, errors.AgentRunsError):
-        return {"type": "Error", "message": _UNTOLD}
     if isinstance(error, errors.JournalError):
-        return {"type": kind.__name__, "message": _UNTOLD}
-    return {"type": kind.__name__, "message": str(error)}
+        return {"type": errors.JournalError.__name__, "message": _UNTOLD}
+    if isinstance(error, errors.AgentRunsError) and error.public:
+        return {"type": type(error).__name__, "message": str(error)}
+    return {"type": "Error", "message": _UNTOLD}
 
 
 def events(stream: RunStream, *, shown: Shown = public) -> Events:

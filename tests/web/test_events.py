@@ -76,7 +76,16 @@ def test_what_the_application_raises_is_told_by_no_word() -> None:
     class OursError(errors.AgentRunsError):
         pass
 
-    for error in (OursError("secret"), KeyError("secret"), errors.ToolError("secret"), OSError(2, "secret")):
+    class OurConflictError(errors.UnsupportedError):
+        pass
+
+    for error in (
+        OursError("secret"),
+        OurConflictError("secret"),
+        KeyError("secret"),
+        errors.ToolError("secret"),
+        OSError(2, "secret"),
+    ):
         assert told(error)["type"] == "Error"
         assert "secret" not in str(told(error))
     journal = told(JournalError("/srv/secret.db", "disk full"))
