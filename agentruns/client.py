@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
-import math
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import ExitStack
-from contextvars import Context
-from functools import partial
-from itertools import islice
-from threading import get_ident
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
-from urllib.parse import urlsplit
-from weakref import WeakSet, WeakValueDictionary
-
-from attrs import evolve
+from weakref import WeakSet
 
 from ._aio.shield import run_shielded
-from ._api.address import is_loopback
-from ._api.flow import Keeper, perform
+from ._aio.tasks import Tasks
+from ._api.address import address_of
+from ._api.api import Api
 from ._api.limiter import RateLimiter, rate_limit
+from ._api.operations import Operations, plain_output
 from ._api.retry import Retry, Schedule, is_schedule
-from ._api.transport import MAX_BODY, Address, AiohttpTransport, Secret, Transport
+from ._api.transport import MAX_BODY, AiohttpTransport, Secret, Transport
 from ._following.batch import Batch, ItemRunner, raise_unless_completed
-from ._following.stream import FRESH_SECONDS, OnCancel, Options, RunStream, StreamOptions
+from ._following.stream import OnCancel, Options, RunStream, StreamOptions
 from ._keeping.keys import Keys, Unfinished
 from ._polling.poller import Poller
 from ._polling.stats import Stats
 from ._telemetry import DEFAULT_ROLES, Telemetry
-from ._values import check, codec
+from ._values import check
 from ._values.commands import Flow
-from ._values.exchange import RateLimit, Request, Response
-from ._values.run import Action, Origins, Run, RunRef, RunStatus, ToolOutput
+from ._values.exchange import RateLimit
+from ._values.run import Origins, Run, RunRef, RunStatus, ToolOutput
 from .dialects import load
-from .dialects.protocol import (
-    Cancels,
-    ChecksToken,
-    Dialect,
-    FindsAnsweringRun,
-    Lists,
-    NamesTraceRoles,
-    Resumes,
-    StreamsEvents,
-)
-from .dialects.wire import retry_after
-from .errors import ConfigurationError, ConflictError, TransportError, UnsupportedError, api_error
+from .dialects.protocol import Cancels, Dialect, NamesTraceRoles, Resumes, StreamsEvents
+from .errors import ConfigurationError
 from .tools import Tools, ToolsLike
 
 if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays light
@@ -57,12 +37,7 @@ if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays
 
     from ._keeping.journal import Journal
 
-logger = logging.getLogger("agentruns")
-
 T = TypeVar("T")
-
-EXIT_SECONDS = 30.0
-"""How long handlers may take to clean up after they were cancelled before the client is left without them."""
 
 
 def connect(
@@ -110,9 +85,7 @@ def connect(
         is_schedule("schedule", schedule)
     if budget is not None and not isinstance(budget, RateLimiter):
         check.number("budget", budget)
-    address = Address(_base_url(known, base_url, insecure=insecure), _token(known, token))
-    if isinstance(known, ChecksToken):
-        known.check_token(address.base_url, address.token)
+    address = address_of(known, base_url, token, insecure=insecure)
     transport = AiohttpTransport(
         address,
         session=session,
@@ -145,70 +118,57 @@ class Client:
     ) -> None:
         self._dialect = dialect
         self._transport = transport
-        self._retry = retry
+        limiter = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
         self._streams: WeakSet[RunStream] = WeakSet()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._work: set[asyncio.Task[Any]] = set()
-        self._started: dict[RunRef, float] = {}
-        self._open = False
-        self._keys = None if journal is None else Keys(journal, dialect, self)
-        self._thread = 0
-        self._budget = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
+        self._tasks = Tasks()
         roles = dialect.TRACE_ROLES if isinstance(dialect, NamesTraceRoles) else DEFAULT_ROLES
         self._telemetry = Telemetry(dialect.NAME, roles)
+        self._api = Api(transport, limiter, dialect.problem, retry)
+        self._operations = Operations(self._api, dialect, self._telemetry)
+        self._keys = None if journal is None else Keys(journal, self._operations, self._tasks)
         self._poller = Poller(
-            dialect,
-            transport,
-            self._call,
-            self._heed,
-            self._budget,
-            self._telemetry,
-            self.spawn,
-            self._locks,
+            dialect=dialect,
+            api=self._api,
+            tasks=self._tasks,
+            telemetry=self._telemetry,
             schedule=schedule,
-            backoff=retry.backoff,
             at_once=max(connections - connections // 8, 1),  # a start finds a connection whatever is polled
         )
 
     def __repr__(self) -> str:
-        return f"<Client of {self._dialect.NAME} over {self._transport!r}, {'open' if self._open else 'not open'}>"
+        state = "open" if self._api.is_open else "not open"
+        return f"<Client of {self._dialect.NAME} over {self._transport!r}, {state}>"
 
     async def __aenter__(self) -> Self:
         if self._keys is not None:
             await self._keys.journal.open()
         try:
-            await self._transport.open(partial(self._budget.rested, self._retry.longest))
+            await self._api.open()
         except BaseException:
             if self._keys is not None:
                 await self._keys.journal.close()
             raise
-        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
-        self._poller.open(self._loop)
-        self._open = True
+        loop = asyncio.get_running_loop()
+        self._tasks.open(loop)
+        self._poller.open(loop)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._open = False
         self._poller.close()
-        self._budget.close()
+        self._api.close()
         for stream in tuple(self._streams):
             stream.end("the client was closed while this stream was waited for")
-        work = set(self._work)
-        for task in work:
-            task.cancel()
-        await run_shielded(self._close(work))
+        self._tasks.close()
+        await run_shielded(self._wait_closed())
 
-    async def _close(self, work: AbstractSet[asyncio.Task[Any]]) -> None:
-        """Wait for the *work* that was cancelled, and leave nothing open."""
+    async def _wait_closed(self) -> None:
+        """Wait for the tasks that were cancelled, and leave nothing open."""
         try:
-            if work:
-                _done, left = await asyncio.wait(work, timeout=EXIT_SECONDS)
-                for task in left:
-                    logger.warning("a handler does not end although it was cancelled: %r", task)
+            await self._tasks.wait_closed()
         finally:
             self._telemetry.close()
             try:
-                await self._transport.close()
+                await self._api.wait_closed()
             finally:
                 if self._keys is not None:
                     await self._keys.journal.close()
@@ -223,13 +183,13 @@ class Client:
         moved, other `APIError`s where it refuses.
         """
         self._check_origin(origin)
-        run = await self.begin(origin)
+        run = await self._operations.start(origin)
         self._telemetry.on_unwatched(run.ref)  # whoever follows it begins anew
         return run
 
     async def fetch(self, run: Run | RunRef, **params: str) -> Run:
         """Read a run once; *params* go to the vendor as query parameters."""
-        return await self.perform(self._dialect.fetch(self._ref(run), params))
+        return await self._operations.fetch(self._ref(run), params)
 
     def stream(
         self,
@@ -279,11 +239,12 @@ class Client:
         else:
             self._check_origin(origin)
         if on_cancel != "leave":
-            self._capable(Cancels, "cancel")
+            self._operations.require(Cancels, "cancel")
         if events:
-            self._capable(StreamsEvents, "announce events of")
+            self._operations.require(StreamsEvents, "announce events of")
         keyed = self._keys.work(key) if self._keys is not None and key is not None else None
-        stream = RunStream(self, self._poller, origin, None if tools is None else Tools.of(tools), options, keyed)
+        handlers = None if tools is None else Tools.of(tools)
+        stream = RunStream(self._operations, self._tasks, self._poller, origin, handlers, options, keyed)
         self._streams.add(stream)
         return stream
 
@@ -305,7 +266,7 @@ class Client:
         Raise `ConfigurationError`, before any request, for a run that does not wait, for an answer to something that is
         not pending, and for an output that JSON cannot carry.
         """
-        self._capable(Resumes, "resume")
+        self._operations.require(Resumes, "resume")
         if not isinstance(run, Run):
             raise ConfigurationError(f"{run!r} cannot be answered; pass a Run: `await client.fetch(ref)` reads one")
         self._ref(run)
@@ -323,8 +284,8 @@ class Client:
                 "it again with `client.fetch(run)` if it may have moved"
             )
         if self._keys is not None:
-            await self._keys.decided(run, [evolve(each, output=_plain(each)) for each in outputs])
-        resumed = await self.answer(run, outputs)
+            await self._keys.decided(run, [plain_output(each) for each in outputs])
+        resumed = await self._operations.answer(run, outputs)
         if self._keys is not None:
             await self._keys.moved(run, resumed)
         self._telemetry.on_unwatched(run.ref)
@@ -333,11 +294,12 @@ class Client:
 
     async def cancel(self, run: Run | RunRef) -> Run | None:
         """Cancel a run and return what the vendor says of it; raise `UnsupportedError` where there is no cancel."""
-        return await self.perform(self._capable(Cancels, "cancel").cancel(self._ref(run)))
+        self._operations.require(Cancels, "cancel")
+        return await self._operations.cancel(self._ref(run))
 
     def runs(self, parent: str | None = None) -> AsyncGenerator[Run, None]:
         """Iterate over the runs of *parent*, page by page; raise `UnsupportedError` where the vendor has no list."""
-        return self._pages(self._capable(Lists, "list"), parent or "")
+        return self._operations.runs(parent or "")
 
     def batch(
         self,
@@ -371,22 +333,12 @@ class Client:
         def follow(origin: Any, key: str | None) -> RunStream:
             return self.stream(origin, tools=common, timeout=timeout, key=key)
 
-        return Batch(ItemRunner(follow, key, prepare, self._keys), origins, limit, ordered=ordered)
+        known = None if self._keys is None else self._keys.origin_of
+        return Batch(ItemRunner(follow, key, prepare, known), origins, limit, ordered=ordered)
 
     async def perform(self, flow: Flow[T]) -> T:
         """Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result."""
-        given: Any = flow
-        if not isinstance(given, Generator) or inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
-            raise ConfigurationError(
-                f"{flow!r} cannot be performed: pass a new flow each time, such as narrative.get_conversation(id)"
-            )
-        return await self._perform(flow, None)
-
-    async def _perform(self, flow: Flow[T], keeper: Keeper | None) -> T:
-        if not self._open:
-            flow.close()
-            raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
-        return await perform(flow, self._call, self._dialect.problem, self._retry, self._locks, keeper)
+        return await self._api.perform(flow)
 
     def unfinished(self) -> AsyncIterator[Unfinished]:
         """
@@ -394,135 +346,19 @@ class Client:
 
         `client.stream(work.origin, key=work.key)` goes on with it. Raise `ConfigurationError` if there is no journal.
         """
-        if self._keys is None:
-            raise ConfigurationError("this client has no journal: pass `connect(..., journal=path)`")
-        return self._keys.unfinished()
+        return self._journaled().unfinished()
+
+    async def work(self, key: str) -> Unfinished | None:
+        """
+        Return the work that *key* names in the journal, done or not, as `unfinished` does; None if there is none.
+
+        Raise `ConfigurationError` if there is no journal.
+        """
+        return await self._journaled().find(key)
 
     def stats(self) -> Stats:
         """Return what this client watches and sends, in numbers."""
         return self._poller.stats()
-
-    # What a stream needs ----------------------------------------------------------------------------------------------
-
-    @property
-    def keys(self) -> Keys | None:
-        """Return what is known under keys, if there is a journal."""
-        return self._keys
-
-    async def begin(self, origin: Any, keeper: Keeper | None = None) -> Run:
-        """Start a run that a stream follows; *keeper* keeps what the start finds out on its way."""
-        return self._fresh(await self._looking_again(lambda: self._dialect.start(origin), keeper), None)
-
-    async def settle(self, flow: Flow[Run], keeper: Keeper | None = None) -> Run:
-        """Find out what became of a start, or go through with it."""
-        return await self._perform(flow, keeper)
-
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
-        """Answer a run that a stream follows; *again*, if that was tried before and its outcome is not clear."""
-        dialect = self._capable(Resumes, "resume")
-        found = await self.answered_by(run) if again else None
-        if found is not None:
-            return self._fresh(found, run)
-        fit = [evolve(each, output=_plain(each)) for each in outputs]
-        return self._fresh(await self._looking_again(lambda: dialect.resume(run, fit)), run)
-
-    async def answered_by(self, run: Run) -> Run | None:
-        """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""
-        if not isinstance(self._dialect, FindsAnsweringRun):
-            return None
-        return await self._perform(self._dialect.answered_by(run), None)
-
-    def spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
-        """
-        Begin work that outlives a step, but not this client; what it raises is for its stream to tell.
-
-        It sees the context variables of the caller, or those of *context*.
-        """
-        task = asyncio.create_task(work, context=context)
-        self._work.add(task)
-        task.add_done_callback(self._settle)
-        return task
-
-    def _settle(self, task: asyncio.Task[Any]) -> None:
-        self._work.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.debug("work of a stream ended with %r", task.exception())
-
-    def started(self, ref: RunRef) -> float:
-        """Return the time of the loop at which this client started the run, if that is not long ago."""
-        return self._started.get(ref, -math.inf)
-
-    def let_go(self, leave: Callable[[], None]) -> None:
-        """Call *leave* for a stream that nobody holds any more, in whichever thread the collector found it."""
-        if not self._open or self._loop.is_closed():
-            return
-        if get_ident() == self._thread:  # not at once: the collector may have come in the middle of the poller's work
-            self._loop.call_soon(leave)
-        else:
-            self._loop.call_soon_threadsafe(leave)
-
-    def _fresh(self, run: Run, paused: Run | None) -> Run:
-        """Note that a run was started, or, if it is the one that was *paused*, that it goes on."""
-        now = asyncio.get_running_loop().time()
-        for ref in [ref for ref, began in islice(self._started.items(), 8) if began + FRESH_SECONDS < now]:
-            del self._started[ref]
-        self._started[run.ref] = now
-        goes_on = paused is not None and paused.ref == run.ref
-        self._telemetry.on_state(run, paused if goes_on else None, kind=self._poller.kind(run), started=not goes_on)
-        return run
-
-    async def _call(self, request: Request) -> Response:
-        """Send a request that somebody waits for: before any poll, within the budget."""
-        await self._budget.enter(self._retry.longest)
-        try:
-            response = await self._transport(request)
-        finally:
-            self._budget.leave()
-        self._heed(response)
-        return response
-
-    def _heed(self, response: Response) -> None:
-        """Give the vendor the rest that it asks for."""
-        if response.status in {429, 503} and response.request.again_after_429:
-            asked = retry_after(response.headers)
-            if asked:
-                self._budget.rest(asked, api_error(response, self._dialect.problem(response), asked))
-
-    async def listen(self, ref: RunRef) -> None:
-        """Return when the vendor ends the stream of events of *ref*: a reason to read it, not yet news."""
-        request = self._capable(StreamsEvents, "announce events of").events(ref)
-        await self._budget.enter(self._retry.longest)
-        with ExitStack() as place:  # taken until the stream is open, or will not be
-            place.callback(self._budget.leave)
-            refusal = await self._transport.listen(request, place.close)
-        if refusal is not None:
-            self._heed(refusal)
-            raise TransportError(request, f"the stream of events was answered {refusal.status}")
-
-    def handler_names(self, action: Action) -> Sequence[str]:
-        """Return the names under which a handler for *action* may be registered, best first."""
-        return self._dialect.handler_names(action)
-
-    async def _looking_again(self, make: Callable[[], Flow[Run]], keeper: Keeper | None = None) -> Run:
-        """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""
-        for _ in range(int(self._retry.conflicts)):
-            try:
-                return await self._perform(make(), keeper)
-            except ConflictError as error:
-                logger.debug("looking again: %s", error)
-        return await self._perform(make(), keeper)
-
-    async def _pages(self, dialect: Lists, parent: str) -> AsyncGenerator[Run, None]:
-        cursor: str | None = None
-        last: set[RunRef] = set()
-        while True:
-            page = await self.perform(dialect.page(parent, cursor))
-            for run in page.runs:
-                if run.ref not in last:  # new runs shift the pages of a vendor that numbers them
-                    yield run
-            if page.cursor is None:
-                return
-            cursor, last = page.cursor, {run.ref for run in page.runs}
 
     def _ref(self, run: Any) -> RunRef:
         if not isinstance(run, Run | RunRef):
@@ -540,14 +376,10 @@ class Client:
                 f"{type(origin).__name__}; to go on with one that exists, pass its Run or RunRef to `client.stream`"
             )
 
-    def _capable(self, capability: type[T], operation: str) -> T:
-        if not isinstance(self._dialect, capability):
-            raise UnsupportedError(f"{self._dialect.NAME} has no way to {operation} runs")
-        return self._dialect
-
-
-def _plain(output: ToolOutput) -> Any:
-    return codec.to_jsonable(output.output, f"the output for {output.action.name!r}")
+    def _journaled(self) -> Keys:
+        if self._keys is None:
+            raise ConfigurationError("this client has no journal: pass `connect(..., journal=path)`")
+        return self._keys
 
 
 def _journal(path: str | os.PathLike[str], dialect: Dialect) -> Journal:
@@ -573,37 +405,3 @@ def _check_session(session: object) -> None:
     import aiohttp  # which whoever has a session has imported before
 
     check.instance("session", session, aiohttp.ClientSession, "leave it out, and the client opens one of its own")
-
-
-def _token(dialect: Dialect, token: str | None) -> str:
-    found = Secret((os.environ.get(dialect.TOKEN_VARIABLE, "") if token is None else token).strip())
-    if not found:
-        raise ConfigurationError(
-            f"there is no token for {dialect.NAME}; pass `token=`, or set the environment variable "
-            f"{dialect.TOKEN_VARIABLE}"
-        )
-    if not found.isascii() or not found.isprintable() or " " in found:
-        raise ConfigurationError(f"the token for {dialect.NAME} has characters that a header cannot carry")
-    return found
-
-
-def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
-    check.text_or_none("base_url", base_url)
-    url = base_url or os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL
-    check.utf8("base_url", url)
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"base_url is {url!r}, which is not a URL: {error}") from error
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ConfigurationError(
-            f"base_url is not one that requests can hang on; it must look like {dialect.BASE_URL}: http or https, a "
-            "host, a path if need be, and no user, query or fragment"
-        )
-    if parts.scheme == "http" and not insecure and not is_loopback(host):
-        raise ConfigurationError(
-            f"base_url {url!r} would send the token unencrypted to {host}; use https, or pass `insecure=True` if you "
-            "accept that"
-        )
-    return url.rstrip("/")

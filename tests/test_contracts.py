@@ -291,7 +291,7 @@ async def tour_middesk(client: Client, emulator: Emulator[Any]) -> None:
     await do(middesk.list_threads(page=2, per_page=1, business_id=BUSINESS))
 
     done = await client.result(middesk.RunRequest("cip_orchestrator", business_id=BUSINESS), events=True)
-    await client.listen(done.ref)
+    await client._operations.listen(done.ref)
     await client.fetch(done, include="steps")
     await client.start(middesk.RunRequest("cip_orchestrator", context_type="business", context_id=BUSINESS))
     await client.start(middesk.RunRequest("cip_orchestrator", thread_id=thread.id))

@@ -1,10 +1,66 @@
-"""Where requests go, and who can read them on the way."""
+"""Where to send and with which token: from what is passed or the environment, checked before anything is sent."""
 
 from __future__ import annotations
 
+import os
+from urllib.parse import urlsplit
+
+from agentruns._values import check
+from agentruns.dialects.protocol import ChecksToken, Dialect
+from agentruns.errors import ConfigurationError
+
+from .transport import Address, Secret
+
+
+def address_of(dialect: Dialect, base_url: str | None, token: Secret | None, *, insecure: bool) -> Address:
+    """
+    Return the address of a vendor; what is None is read from the vendor's environment variables.
+
+    Raise `ConfigurationError` for no token, a URL that is none, and a token over plain http to another host unless
+    *insecure*.
+    """
+    address = Address(_base_url(dialect, base_url, insecure=insecure), _token(dialect, token))
+    if isinstance(dialect, ChecksToken):
+        dialect.check_token(address.base_url, address.token)
+    return address
+
+
+def _token(dialect: Dialect, token: str | None) -> str:
+    found = Secret((os.environ.get(dialect.TOKEN_VARIABLE, "") if token is None else token).strip())
+    if not found:
+        raise ConfigurationError(
+            f"there is no token for {dialect.NAME}; pass `token=`, or set the environment variable "
+            f"{dialect.TOKEN_VARIABLE}"
+        )
+    if not found.isascii() or not found.isprintable() or " " in found:
+        raise ConfigurationError(f"the token for {dialect.NAME} has characters that a header cannot carry")
+    return found
+
+
+def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
+    check.text_or_none("base_url", base_url)
+    url = base_url or os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL
+    check.utf8("base_url", url)
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"base_url is {url!r}, which is not a URL: {error}") from error
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigurationError(
+            f"base_url is not one that requests can hang on; it must look like {dialect.BASE_URL}: http or https, a "
+            "host, a path if need be, and no user, query or fragment"
+        )
+    if parts.scheme == "http" and not insecure and not is_loopback(host):
+        raise ConfigurationError(
+            f"base_url {url!r} would send the token unencrypted to {host}; use https, or pass `insecure=True` if you "
+            "accept that"
+        )
+    return url.rstrip("/")
+
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host*, a name or an IP address, is reached without leaving this machine."""
+    """Tell whether a host name or IP address is that of this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     import ipaddress

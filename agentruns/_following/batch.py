@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter, deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from attrs import frozen
 
 from agentruns._aio.generator import AsyncGeneratorBase
-from agentruns._keeping.keys import Keys
 from agentruns._values import check
 from agentruns._values.run import Origins, Outcome, Run, RunStatus
 from agentruns.errors import ActionRequiredError, AgentRunsError, ConfigurationError, RunError, RunFailedError
@@ -31,13 +30,14 @@ class ItemRunner:
     What is done with each item of a batch.
 
     *follow* opens the stream of an origin, under a key or none. *key* names an item. *prepare* makes its origin, unless
-    *keys*, the journal's, know the item from before; without it the item is the origin.
+    *known_origin* returns the one that was made under its key before; without *prepare* the item is the origin.
+    *known_origin* returns None for a key that is new, and is itself None where there is no journal.
     """
 
     follow: Callable[[Any, str | None], RunStream]
     key: Callable[[Any], str] | None = None
     prepare: Callable[[Any], Any] | None = None
-    keys: Keys | None = None
+    known_origin: Callable[[str], Awaitable[Any]] | None = None
 
     def __attrs_post_init__(self) -> None:
         for name, given in (("key", self.key), ("prepare", self.prepare)):
@@ -48,10 +48,10 @@ class ItemRunner:
         """Return what starts the run of an item: what started it before, if anything did."""
         if self.prepare is None:
             return item
-        if self.keys is not None and key is not None:
-            work = await self.keys.journal.get(key)
-            if work is not None:
-                return self.keys.restored(work)
+        if self.known_origin is not None and key is not None:
+            known = await self.known_origin(key)
+            if known is not None:
+                return known
         made = self.prepare(item)
         return await made if inspect.isawaitable(made) else made
 
@@ -62,7 +62,7 @@ class ItemRunner:
         try:
             key = None if self.key is None else self.key(item)
             origin = await self.origin(item, key)
-            stream = open_streams[index] = self.follow(origin, key if self.keys is not None else None)
+            stream = open_streams[index] = self.follow(origin, key if self.known_origin is not None else None)
             async with stream:
                 async for _ in stream:
                     pass

@@ -16,13 +16,15 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
 import anyio
 from attrs import field, frozen
 
 from agentruns._aio.generator import AsyncGeneratorBase
+from agentruns._aio.tasks import Tasks
 from agentruns._api.flow import Tries, tries
+from agentruns._api.operations import FRESH_SECONDS, Operations
 from agentruns._keeping.keys import KeyedWork
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
@@ -58,50 +60,7 @@ CONFIRM_SECONDS = 10.0
 CONFIRM_GAP = 0.5
 """Seconds between two looks whether a cancelled run is over."""
 
-FRESH_SECONDS = 10.0
-"""A 404 this soon after our own start is taken for a read that came before the write was visible."""
-
 _NONE: Final[dict[str, ToolOutput]] = {}
-
-
-class Engine(Protocol):
-    """What a stream needs of its client."""
-
-    async def begin(self, origin: Any) -> Run:
-        """Start the run that the stream follows."""
-        ...
-
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
-        """Answer a run that the stream follows; *again*, if that was tried before and its outcome is not clear."""
-        ...
-
-    async def fetch(self, run: RunRef) -> Run:
-        """Read a run once."""
-        ...
-
-    def started(self, ref: RunRef) -> float:
-        """Return the time of the loop at which the client started the run, minus infinity if it did not lately."""
-        ...
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin work that outlives a step, but not the client."""
-        ...
-
-    def let_go(self, leave: Callable[[], None]) -> None:
-        """Call *leave* soon, for a stream that nobody holds any more; the collector asks, in whichever thread."""
-        ...
-
-    async def cancel(self, run: Run | RunRef) -> Run | None:
-        """Cancel a run."""
-        ...
-
-    async def listen(self, ref: RunRef) -> None:
-        """Return when the vendor ends its stream of events."""
-        ...
-
-    def handler_names(self, action: Action) -> Sequence[str]:
-        """Return the names under which a handler may be registered."""
-        ...
 
 
 def _some_time(_: object, attribute: Any, value: float | None) -> None:
@@ -165,18 +124,19 @@ class RunStream(AsyncGeneratorBase[Run]):
         "_began",
         "_changed",
         "_closed",
-        "_engine",
         "_failure",
         "_guard",
         "_handled",
         "_keyed",
         "_news",
+        "_operations",
         "_options",
         "_origin",
         "_over",
         "_poller",
         "_resumes",
         "_taken",
+        "_tasks",
         "_tools",
         "_tries",
         "_trusts_events",
@@ -190,14 +150,16 @@ class RunStream(AsyncGeneratorBase[Run]):
 
     def __init__(
         self,
-        engine: Engine,
+        operations: Operations,
+        tasks: Tasks,
         poller: Poller,
         origin: Any,
         tools: Tools | None,
         options: Options,
         keyed: KeyedWork | None = None,
     ) -> None:
-        self._engine = engine
+        self._operations = operations
+        self._tasks = tasks
         self._poller = poller
         self._keyed = keyed
         self._origin = origin
@@ -292,9 +254,9 @@ class RunStream(AsyncGeneratorBase[Run]):
     def __del__(self) -> None:
         self._forsake()
         if self._watch is not None:
-            self._engine.let_go(partial(self._poller.drop, self._watch))
+            self._tasks.call_soon(partial(self._poller.drop, self._watch))
         if self._keyed is not None:
-            self._engine.let_go(self._keyed.leave)
+            self._tasks.call_soon(self._keyed.leave)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -378,7 +340,7 @@ class RunStream(AsyncGeneratorBase[Run]):
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
         if self._keyed is None and isinstance(self._origin, Run):
             return self._begin_segment(self._origin, loop)
-        begin = self._engine.begin if self._keyed is None else self._keyed.begin
+        begin = self._operations.start if self._keyed is None else self._keyed.begin
         return self._begin_segment(await self._once(lambda: begin(self._origin), final=OutcomeUnknownError), loop)
 
     def _begin_segment(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
@@ -386,7 +348,7 @@ class RunStream(AsyncGeneratorBase[Run]):
         news = self._accept(run, loop.time())
         watch = self._follow(run.ref)
         if watch.run is None or watch.run.status is RunStatus.REQUIRES_ACTION:
-            started = self._engine.started(run.ref) > -math.inf
+            started = self._operations.started_at(run.ref) > -math.inf
             self._poller.began(watch, run, later=self._resumes > 0, learns=started)
             self._taken = run
         return news
@@ -437,7 +399,7 @@ class RunStream(AsyncGeneratorBase[Run]):
         try:
             now = asyncio.get_running_loop().time()
             async with asyncio.timeout_at(min(now + LISTEN_SECONDS, self._deadline)) as self._guard:
-                await self._engine.listen(watch.ref)
+                await self._operations.listen(watch.ref)
         except (TransportError, APIError, TimeoutError) as error:
             logger.debug("the events of run %s cannot be heard: %s", watch.ref.id, error)
         else:
@@ -488,7 +450,7 @@ class RunStream(AsyncGeneratorBase[Run]):
         if watch is None or watch.ref.id != ref.id:
             self._unfollow()
             watch = self._watch = self._poller.follow(ref)
-            watch.fresh_until = max(watch.fresh_until, self._engine.started(ref) + FRESH_SECONDS)
+            watch.fresh_until = max(watch.fresh_until, self._operations.started_at(ref) + FRESH_SECONDS)
             self._taken = None
         return watch
 
@@ -515,7 +477,7 @@ class RunStream(AsyncGeneratorBase[Run]):
             await self._once(lambda: asking(run, key, partial(handle, handlers, answers)), final=BaseException)
             self._handled = True
         outputs = tuple(answers[action.id] for action in run.actions)
-        post = self._engine.answer if self._keyed is None else self._keyed.answer
+        post = self._operations.answer if self._keyed is None else self._keyed.answer
         try:
             resumed = await self._once(lambda: post(run, outputs, again=self._unclear))
         except Exception:
@@ -537,7 +499,7 @@ class RunStream(AsyncGeneratorBase[Run]):
         """Return a handler for every action of *run*, or None: half an answer is none."""
         if self._tools is None:
             return None
-        found = [(action, self._tools.find(self._engine.handler_names(action))) for action in run.actions]
+        found = [(action, self._tools.find(self._operations.handler_names(action))) for action in run.actions]
         covered = [(action, tool) for action, tool in found if tool is not None]
         return covered if covered and len(covered) == len(found) else None
 
@@ -591,7 +553,7 @@ class RunStream(AsyncGeneratorBase[Run]):
         if self._work is None:
             self._tries = Tries()
             before = tries.set(self._tries)
-            self._work = self._engine.spawn(make())
+            self._work = self._tasks.spawn(make())
             tries.reset(before)
         done: T = await self._under_way(final)
         return done
@@ -627,13 +589,13 @@ class RunStream(AsyncGeneratorBase[Run]):
                     if paused is not None and self.run is not None:
                         self._went_on(paused, self.run)
                 if self.run is None and isinstance(self._origin, RunRef):
-                    self.run = await self._engine.fetch(self._origin)
+                    self.run = await self._operations.fetch(self._origin)
                 if self.run is None or not self.run.status.in_flight:
                     return
-                cancelled = await self._engine.cancel(self.run)
+                cancelled = await self._operations.cancel(self.run.ref)
                 self.run = cancelled or self.run
                 while self._options.on_cancel == "confirm" and self.run.status.in_flight:
                     await asyncio.sleep(max(CONFIRM_GAP, self.run.poll_after or 0.0))
-                    self.run = await self._engine.fetch(self.run.ref)
+                    self.run = await self._operations.fetch(self.run.ref)
             except AgentRunsError as error:
                 logger.warning("the wait was cancelled, but the remote run may go on: %s", error)

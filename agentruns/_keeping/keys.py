@@ -14,21 +14,22 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 import attrs
 from attrs import frozen
 
 from agentruns._aio.shield import run_shielded
-from agentruns._api.flow import Keeper
+from agentruns._aio.tasks import Tasks
+from agentruns._api.operations import Operations
 from agentruns._values import codec
 from agentruns._values.commands import Checkpoint, Flow, Ownership
 from agentruns._values.exchange import Request
 from agentruns._values.run import Action, Run, RunRef, RunStatus, ToolOutput
-from agentruns.dialects.protocol import Dialect, Recovers
+from agentruns.dialects.protocol import Recovers
 from agentruns.errors import (
     APIError,
     ConfigurationError,
@@ -43,8 +44,6 @@ from agentruns.tools import Tool, answer
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
     from .journal import Handling, Journal, Work
-
-T = TypeVar("T")
 
 _LOOK_SECONDS: Final = 0.5
 """Seconds between two looks whether a handler that somebody else runs has answered."""
@@ -77,41 +76,14 @@ class Unfinished:
     updated: float
 
 
-class Sender(Protocol):
-    """What keyed work needs of its client."""
-
-    async def begin(self, origin: Any, keeper: Keeper | None = None) -> Run:
-        """Start a run."""
-        ...
-
-    async def settle(self, flow: Flow[Run], keeper: Keeper | None = None) -> Run:
-        """Find out what became of a start, or go through with it."""
-        ...
-
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
-        """Answer a run; *again*, if that was tried before and its outcome is not clear."""
-        ...
-
-    async def answered_by(self, run: Run) -> Run | None:
-        """Return the run that followed a paused one, if the vendor tells."""
-        ...
-
-    async def fetch(self, run: RunRef) -> Run:
-        """Read a run once."""
-        ...
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> object:
-        """Begin work that nobody waits for."""
-        ...
-
-
 class Keys:
     """The journal of one client, and the keys that its streams follow."""
 
-    def __init__(self, journal: Journal, dialect: Dialect, sender: Sender) -> None:
+    def __init__(self, journal: Journal, operations: Operations, tasks: Tasks) -> None:
         self.journal = journal
-        self.dialect = dialect
-        self.sender = sender
+        self.dialect = operations.dialect
+        self.operations = operations
+        self._tasks = tasks
         self._followed: Counter[str] = Counter()
         self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
 
@@ -137,7 +109,7 @@ class Keys:
         self._followed[key] -= 1
         if self._followed[key] <= 0:
             del self._followed[key]
-            self.sender.spawn(self.journal.release(key))
+            self._tasks.spawn(self.journal.release(key))
 
     async def decided(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
         """Enter answers given by hand, before they are posted, in whatever work *run* is the last state of."""
@@ -153,8 +125,21 @@ class Keys:
     async def unfinished(self) -> AsyncIterator[Unfinished]:
         """Iterate over the work that is not done, oldest first."""
         async for work in self.journal.unfinished():
-            run = None if work.run is None else Run.from_json(work.run)
-            yield Unfinished(work.key, self.restored(work), run, work.alive, work.created, work.updated)
+            yield self._read(work)
+
+    async def find(self, key: str) -> Unfinished | None:
+        """Return the work named *key*, done or not; None if there is none."""
+        work = await self.journal.get(key)
+        return None if work is None else self._read(work)
+
+    async def origin_of(self, key: str) -> Any:
+        """Return what started the work named *key*; None if there is none."""
+        work = await self.journal.get(key)
+        return None if work is None else self.restored(work)
+
+    def _read(self, work: Work) -> Unfinished:
+        run = None if work.run is None else Run.from_json(work.run)
+        return Unfinished(work.key, self.restored(work), run, work.alive, work.created, work.updated)
 
     def restored(self, work: Work) -> Any:
         """Return what started the work, as it was given."""
@@ -195,7 +180,7 @@ class KeyedWork:
         while True:
             work = await self._journal.begin(self.key, text)
             if work.fresh:
-                return await self._start(partial(self._keys.sender.begin, origin, self))
+                return await self._start(partial(self._keys.operations.start, origin, self))
             self._check(work, origin)
             if work.run is not None:
                 return await self._present(Run.from_json(work.run))
@@ -204,7 +189,7 @@ class KeyedWork:
             await self._journal.wait(self.key, work.updated)  # somebody else is starting it
 
     async def _attach_to(self, origin: Run | RunRef) -> Run:
-        run = origin if isinstance(origin, Run) else await self._keys.sender.fetch(origin)
+        run = origin if isinstance(origin, Run) else await self._keys.operations.fetch(origin)
         work = await self._journal.attach(self.key, kept(run.ref), run.to_json())
         if work.fresh:
             return run
@@ -225,7 +210,7 @@ class KeyedWork:
         """Return the run as it is now, if it waited when it was last seen: it may have been answered since."""
         if run.status is not RunStatus.REQUIRES_ACTION:
             return run
-        now = await self._keys.sender.fetch(run.ref)
+        now = await self._keys.operations.fetch(run.ref)
         if now != run:
             await run_shielded(self.saw(now))
         return now
@@ -250,7 +235,7 @@ class KeyedWork:
                     "it was begun longer ago than the vendor remembers what it was asked",
                 )
             )
-        begin = partial(self._keys.sender.begin, origin, self)
+        begin = partial(self._keys.operations.start, origin, self)
         # Without a note it died before the first request that must not be repeated.
         if not isinstance(dialect, Recovers) or work.note is None:
             return await self._start(begin, again=True)
@@ -261,7 +246,7 @@ class KeyedWork:
                 await self._enter_note({**note, "recovers": True})
             if "known" in note:
                 note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
-            return await self._keys.sender.settle(dialect.recover(origin, note), self)
+            return await self._keys.operations.recover(origin, note, self)
 
         return await self._start(settle, again=True)
 
@@ -387,7 +372,7 @@ class KeyedWork:
             if all(handled.get(action.id) == "posted" for action in run.actions):
                 moved = None if work is None or work.run is None else Run.from_json(work.run)
                 if moved is None or moved.id == run.id:
-                    moved = await self._keys.sender.fetch(run.ref)
+                    moved = await self._keys.operations.fetch(run.ref)
                 if moved.id != run.id or moved.status is not RunStatus.REQUIRES_ACTION:
                     return moved
             posting = {} if work is None or work.note is None else codec.decode(work.note)
@@ -406,10 +391,10 @@ class KeyedWork:
         """Answer what of a pause nobody else has answered, in these words or others, and return what follows."""
         while True:
             try:
-                return await self._keys.sender.answer(run, outputs, again=again)
+                return await self._keys.operations.answer(run, outputs, again=again)
             except ConflictError:
-                followed = await self._keys.sender.answered_by(run)
-                resumed = followed or await self._keys.sender.fetch(run.ref)
+                followed = await self._keys.operations.answered_by(run)
+                resumed = followed or await self._keys.operations.fetch(run.ref)
                 waits = {action.id for action in resumed.actions} if resumed.id == run.id else set()
                 left = [output for output in outputs if output.action.id in waits]
                 if len(left) == len(outputs):

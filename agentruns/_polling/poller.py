@@ -15,28 +15,29 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from contextvars import Context, copy_context
+from collections.abc import Sequence
+from contextvars import copy_context
 from copy import copy
 from functools import partial
 from typing import Any, Final
 
 from attrs import evolve
 
+from agentruns._aio.tasks import Tasks
 from agentruns._aio.timers import Entry, TimerQueue
-from agentruns._api.flow import Locks, perform, undecodable
-from agentruns._api.limiter import RateLimiter
-from agentruns._api.retry import Backoff, Retry, Schedule
+from agentruns._api.api import Api
+from agentruns._api.flow import undecodable
+from agentruns._api.operations import timing_group
+from agentruns._api.retry import Schedule
 from agentruns._telemetry import Telemetry
 from agentruns._values import check
 from agentruns._values.exchange import Request, Response, Send
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects import wire
-from agentruns.dialects.protocol import Dialect, GroupsRuns, ListsCurrentStates, ParsesRun, ReportsTimes
+from agentruns.dialects.protocol import Dialect, ListsCurrentStates, ParsesRun, ReportsTimes
 from agentruns.errors import (
     AgentRunsError,
     APIError,
-    ConfigurationError,
     NotFoundError,
     RateLimitedError,
     ServerError,
@@ -50,7 +51,6 @@ from .watch import Listener, Watch
 
 logger = logging.getLogger("agentruns")
 
-ONCE: Final = Retry(attempts=1)
 SOON: Final = 0.5
 """Seconds: polls due within them count when it is weighed whether a list is cheaper, and runs are ranked as often."""
 
@@ -65,33 +65,25 @@ _OFFSET: Final = random.random()  # noqa: S311 - once per process, so that proce
 
 
 class Poller:
-    """Read runs for those who listen, through *send*, as often as *budget* and *schedule* say."""
+    """Read runs for those who listen, as often as the rate limit and the schedule, or what was learnt, say."""
 
     def __init__(
         self,
-        dialect: Dialect,
-        send: Send,
-        call: Send,
-        heed: Callable[[Response], None],
-        budget: RateLimiter,
-        telemetry: Telemetry,
-        spawn: Callable[[Coroutine[Any, Any, None], Context], asyncio.Task[None]],
-        locks: Locks,
         *,
+        dialect: Dialect,
+        api: Api,
+        tasks: Tasks,
+        telemetry: Telemetry,
         schedule: Schedule | None,
-        backoff: Backoff,
         at_once: int,
     ) -> None:
         self._dialect = dialect
-        self._send = send  # sends at once: the place in the budget was taken before
-        self._call = call  # waits for a place of its own
-        self._heed = heed  # an answer that may ask for rest
-        self._budget = budget
+        self._api = api
+        self._tasks = tasks
         self._telemetry = telemetry
-        self._spawn = spawn
-        self._locks = locks
+        self._budget = api.limiter
         self._schedule = schedule
-        self._backoff = backoff
+        self._backoff = api.retry.backoff
         self._at_once = at_once
         self._clocks = Clocks()
         self._running: Counter[PollClock] = Counter()  # segments by clock
@@ -109,7 +101,7 @@ class Poller:
         self._context = copy_context()  # of nobody in particular: a worker serves many
         self._polls = self._shared = self._lists_read = self._listed = self._ends = 0
         self._lag = 0.0
-        budget.on_change = self._pump
+        self._budget.on_change = self._pump
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Live in *loop*."""
@@ -187,8 +179,7 @@ class Poller:
 
         Raise `ConfigurationError` outside the life of the client.
         """
-        if self._closed:
-            raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
+        self._api.check_open()
         now = self._now()
         if not watch.listeners:
             if watch.lost_since is not None:  # time in which nobody waited is no lost contact
@@ -250,7 +241,7 @@ class Poller:
         """Return the clock of a segment, the same one from its begin to its end."""
         clock = watch.clock
         if clock is None:
-            clock = watch.clock = self._clocks[self.kind(watch.run), watch.later]
+            clock = watch.clock = self._clocks[timing_group(self._dialect, watch.run), watch.later]
             self._running[clock] += 1
         return clock
 
@@ -268,12 +259,6 @@ class Poller:
             self._running[clock] -= 1
             if not self._running[clock]:
                 del self._running[clock]
-
-    def kind(self, run: Run | None) -> str:
-        """Return what groups a run with others that take about as long."""
-        if run is None or not isinstance(self._dialect, GroupsRuns):
-            return ""
-        return self._dialect.timing_group(evolve(run))  # of a copy: what is parsed to answer is not kept with the run
 
     def _plan(self, watch: Watch, now: float, *, arm: bool = True) -> None:
         """
@@ -332,7 +317,7 @@ class Poller:
             if job is None:
                 return
             self._workers += 1
-            self._spawn(self._work(job), self._context)
+            self._tasks.spawn(self._work(job), self._context)
 
     async def _work(self, job: Watch | Listing | None) -> None:
         """Do one job after the other for as long as there are any."""
@@ -441,7 +426,7 @@ class Poller:
                 if request is None:
                     request = watch.request = self._first_request(watch.ref)
                 self._polls += 1
-                response = await self._send(request)
+                response = await self._api.send(request)
             finally:
                 self._budget.leave()
             date = response.headers.get("date")
@@ -454,11 +439,9 @@ class Poller:
                 watch.body = response.body
                 self._answered(watch, run, sent, run.poll_after or 0.0, date)
             else:
-                self._heed(response)
-                replay = _Replay(response, self._call)
-                run = await perform(
-                    self._dialect.fetch(watch.ref, {}), replay, self._dialect.problem, ONCE, self._locks
-                )
+                self._api.honor_retry_after(response)
+                replay = _Replay(response, self._api.call)
+                run = await self._api.perform_once(self._dialect.fetch(watch.ref, {}), replay)
                 watch.body = response.body if replay.asked == 1 else None  # unless it took further questions
                 self._answered(watch, run, sent, run.poll_after or 0.0, date)
         except Exception as error:
@@ -488,7 +471,7 @@ class Poller:
         if run is before:
             watch.quiet += 1
         elif watch.take(run):
-            saw = partial(self._telemetry.on_state, run, before, kind=self.kind(run))
+            saw = partial(self._telemetry.on_state, run, before, kind=timing_group(self._dialect, run))
             _ = saw() if watch.context is None else watch.context.run(saw)
         run = watch.run or run
         if not watch.learns and watch.whole and not watch.dated and date:
@@ -578,8 +561,8 @@ class Poller:
             listener.failed(copy(error) if place else error)  # each raises its own
 
     async def _send_and_heed(self, request: Request) -> Response:
-        response = await self._send(request)
-        self._heed(response)
+        response = await self._api.send(request)
+        self._api.honor_retry_after(response)
         self._date_of_list = response.headers.get("date")
         return response
 
@@ -593,7 +576,7 @@ class Poller:
         self._lists_read += 1
         found = 0
         try:
-            page = await perform(listing.flow(), self._send_and_heed, self._dialect.problem, ONCE, self._locks)
+            page = await self._api.perform_once(listing.flow(), self._send_and_heed)
         except Exception as error:  # those on it are read one by one, and tell what is wrong
             logger.debug("a list of runs cannot be read: %s", error)
             listing.fail(self._now() + self._backoff.delay(listing.failures, noise=random.random()))  # noqa: S311

@@ -180,7 +180,11 @@ class Engine:
         def follow(origin: Any, key: str | None) -> RunStream:
             return cast("RunStream", _Afar(self, origin, key))
 
-        return Batch(ItemRunner(follow, key, prepare, client.keys), items, self._crew.limit)
+        async def known(key: str) -> Any:
+            work = await client.work(key)
+            return None if work is None else work.origin
+
+        return Batch(ItemRunner(follow, key, prepare, known if self.journal else None), items, self._crew.limit)
 
     async def follow(self, origin: Any, key: str | None) -> tuple[Run | None, Exception | None]:
         """Have a worker follow a run to its end, as `Worker.follow` says."""

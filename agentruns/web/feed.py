@@ -17,10 +17,11 @@ from typing import Any, Final, Self, Unpack
 
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.shield import run_shielded
+from agentruns._aio.tasks import EXIT_SECONDS
 from agentruns._following.stream import RunStream, StreamOptions
 from agentruns._values import check
 from agentruns._values.run import Run, RunRef
-from agentruns.client import EXIT_SECONDS, Client
+from agentruns.client import Client
 from agentruns.errors import ConfigurationError
 
 from .events import Event, Events, Shown, public

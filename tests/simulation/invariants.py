@@ -292,7 +292,8 @@ class Laws:
         client = process.client
         stats = client.stats()
         self.check(stats.watched == 0, f"leaks: {process} watches {stats.watched} runs that nobody follows")
-        self.check(not client._work, f"leaks: {process} has work that nobody waits for: {client._work}")
+        tasks = client._tasks._running
+        self.check(not tasks, f"leaks: {process} has tasks that nobody waits for: {tasks}")
         self._no_waiters(process)
         desk = process.journal
         if desk is not None and not self.world.disk.failed:  # what could not be released is free when the process ends
@@ -313,7 +314,7 @@ class Laws:
         self._no_waiters(process)
 
     def _no_waiters(self, process: Process) -> None:
-        budget, transport = process.client._budget, process.transport
+        budget, transport = process.client._api.limiter, process.transport
         waiting = [turn for turn in budget._line if not turn.done()]
         self.check(not waiting, f"leaks: the budget of {process} has {len(waiting)} waiters")
         gate, cutter = transport._gate, transport._cutter

@@ -16,8 +16,7 @@ from unittest import mock
 
 from attrs import evolve, frozen
 
-from agentruns import client
-from agentruns._api import flow
+from agentruns._api import api, flow
 from agentruns._api.limiter import RateLimiter
 from agentruns._following import stream
 from agentruns._following.stream import RunStream
@@ -55,7 +54,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 def _minted(starts: bool) -> Sequence[Patch]:
     """Mint the ids of starts, or of answers, anew for each attempt."""
-    call = client.Client._call
+    call = api.Api.call
 
     async def minted(self: Any, request: Request) -> Any:
         body, new = request.json, str(uuid.UUID(int=random.getrandbits(128), version=4))
@@ -66,7 +65,7 @@ def _minted(starts: bool) -> Sequence[Patch]:
                 request = evolve(request, headers={"Idempotency-Key": new})
         return await call(self, request)
 
-    return [(client.Client, "_call", minted)]
+    return [(api.Api, "call", minted)]
 
 
 def _repeated() -> Sequence[Patch]:
@@ -152,7 +151,7 @@ def _no_locks() -> Sequence[Patch]:
     async def alone(wanted: Any, send: Any, problem: Any, retry: Any, _locks: Any = None, note: Any = None) -> Any:
         return await perform(wanted, send, problem, retry, None, note)
 
-    return [(client, "perform", alone)]
+    return [(api, "perform", alone)]
 
 
 def _cut() -> Sequence[Patch]:
@@ -201,7 +200,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("the journal keeps claims that nobody heard of", _kept_claims, ("narrative", "middesk", "origami")),
     Mutation(
         "writes are not waited for to the end",
-        lambda: [(keys, "to_the_end", _unguarded)],
+        lambda: [(keys, "run_shielded", _unguarded)],
         why="a write that was asked for is done, whatever happens to its caller: only the order may differ",
     ),
     Mutation("owners live for ever", lambda: [(disk.Locks, "alive", lambda self, owner: owner != "")]),

@@ -179,7 +179,7 @@ class Process:
                 break
         world.laws.check(not self._left(), f"the simulation: {self} cannot be killed, there are {self._left()}")
         client: Any = self.client
-        client._open = False
+        client._tasks.close()
         for timer in world.loop.timers:
             if timer._context.get(PROCESS) is self:  # type: ignore[attr-defined]
                 timer.cancel()

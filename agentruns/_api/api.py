@@ -1,0 +1,124 @@
+"""The requests of one client: each within the rate limit, and repeated only where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
+
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, Request, Response, Send
+from agentruns.dialects.wire import retry_after
+from agentruns.errors import ConfigurationError, TransportError, api_error
+
+from .flow import Keeper, perform
+from .limiter import RateLimiter
+from .retry import Retry
+from .transport import Transport
+
+T = TypeVar("T")
+
+_ONCE: Final = Retry(attempts=1)
+
+
+class Api:
+    """
+    Send the requests of one client.
+
+    `send` sends at once: the caller has taken a permit of `limiter` before, gives it back after, and passes what was
+    answered to `honor_retry_after`. `call` does all of that by itself.
+    """
+
+    def __init__(
+        self, transport: Transport, limiter: RateLimiter, problem: Callable[[Response], Problem], retry: Retry
+    ) -> None:
+        self.send: Final[Send] = transport
+        self.limiter: Final = limiter
+        self.retry: Final = retry
+        self._transport = transport
+        self._problem = problem
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._is_open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether flows may be performed."""
+        return self._is_open
+
+    async def open(self) -> None:
+        """Open the transport."""
+        await self._transport.open(self._rested)
+        self._is_open = True
+
+    def close(self) -> None:
+        """Perform no more flows, and let nothing through that waits for a permit."""
+        self._is_open = False
+        self.limiter.close()
+
+    async def wait_closed(self) -> None:
+        """Close the transport."""
+        await self._transport.close()
+
+    def check_open(self) -> None:
+        """Raise `ConfigurationError` outside the life of the client."""
+        if not self._is_open:
+            raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
+
+    async def perform(self, flow: Flow[T], keeper: Keeper | None = None) -> T:
+        """
+        Run *flow* to its result; *keeper* keeps the checkpoints of a start.
+
+        Raise `ConfigurationError` for what is no flow, or one that has begun, and if this is not open.
+        """
+        given: Any = flow
+        if not isinstance(given, Generator) or inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
+            raise ConfigurationError(
+                f"{flow!r} cannot be performed: pass a new flow each time, such as narrative.get_conversation(id)"
+            )
+        try:
+            self.check_open()
+        except ConfigurationError:
+            flow.close()
+            raise
+        return await perform(flow, self.call, self._problem, self.retry, self._locks, keeper)
+
+    async def perform_once(self, flow: Flow[T], send: Send) -> T:
+        """Run *flow* to its result with each request sent once, through *send*."""
+        return await perform(flow, send, self._problem, _ONCE, self._locks)
+
+    async def call(self, request: Request) -> Response:
+        """Send a request that somebody waits for, once, when a permit is free: calls go before polls."""
+        await self.limiter.enter(self.retry.longest)
+        try:
+            response = await self._transport(request)
+        finally:
+            self.limiter.leave()
+        self.honor_retry_after(response)
+        return response
+
+    async def listen(self, request: Request) -> None:
+        """
+        Return when the vendor ends the stream of events that *request* opens.
+
+        Raise `TransportError` if it refuses, or the connection is lost.
+        """
+        await self.limiter.enter(self.retry.longest)
+        with ExitStack() as permit:  # held until the stream is open, or will not be
+            permit.callback(self.limiter.leave)
+            refusal = await self._transport.listen(request, permit.close)
+        if refusal is not None:
+            self.honor_retry_after(refusal)
+            raise TransportError(request, f"the stream of events was answered {refusal.status}")
+
+    def honor_retry_after(self, response: Response) -> None:
+        """Hold back all requests for as long as the vendor asks by `Retry-After`."""
+        if response.status in {429, 503} and response.request.again_after_429:
+            asked = retry_after(response.headers)
+            if asked:
+                self.limiter.rest(asked, api_error(response, self._problem(response), asked))
+
+    async def _rested(self) -> None:
+        await self.limiter.rested(self.retry.longest)
