@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from . import codec
 from .generic import Json
@@ -27,12 +27,8 @@ class Request:
     params: Mapping[str, str] = field(factory=dict)
     json: Json = field(default=None, repr=False)
     headers: Mapping[str, str] = field(factory=dict)
-    idempotent: bool = field()
+    idempotent: bool = Factory(lambda self: self.method == "GET", takes_self=True)
     again_after_429: bool = True
-
-    @idempotent.default
-    def _reads_only(self) -> bool:
-        return self.method == "GET"
 
     @property
     def line(self) -> str:

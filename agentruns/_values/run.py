@@ -129,8 +129,8 @@ class Run(Generic[DetailT_co]):
     progress: Progress | None = field(default=None, eq=False)
     poll_after: float | None = field(default=None, eq=False)
     vendor: str = field(default="", eq=False, kw_only=True)
-    _detail: DetailT_co | None = field(default=None, eq=False, repr=False, kw_only=True)
-    _raw: Mapping[str, Json] | JsonText = field(factory=dict, eq=False, repr=False, kw_only=True)
+    _detail: DetailT_co | None = field(default=None, alias="detail", eq=False, repr=False, kw_only=True)
+    _raw: Mapping[str, Json] | JsonText = field(factory=dict, alias="raw", eq=False, repr=False, kw_only=True)
 
     @property
     def id(self) -> str:
