@@ -7,10 +7,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from . import dialects as _dialects
-from ._api.retry import Backoff, Retry
-from ._following.stream import RunStream
+from ._api.limiter import RateLimiter
+from ._api.retry import Backoff, Retry, Schedule
+from ._following.batch import Batch
+from ._following.stream import OnCancel, RunStream, StreamOptions
 from ._keeping.keys import Unfinished
 from ._polling.stats import Stats
+from ._values.exchange import RateLimit
+from ._values.generic import Json
 from ._values.run import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
 from .client import Client, connect
 from .dialects.protocol import Dialect
@@ -39,7 +43,8 @@ from .errors import (
     TransportError,
     UnsupportedError,
 )
-from .tools import Tools
+from .inbox import Inbox, NotPendingError, Parked
+from .tools import Tools, ToolSchema, ToolsLike
 
 if TYPE_CHECKING:
     from .dialects import conduit as conduit
@@ -64,12 +69,23 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "Failure",
     "Usage",
     "Progress",
+    "StreamOptions",
+    "OnCancel",
     "Outcome",
+    "Batch",
     "Tools",
+    "ToolsLike",
+    "ToolSchema",
+    "Inbox",
+    "Parked",
     "Retry",
     "Backoff",
+    "Schedule",
+    "RateLimit",
+    "RateLimiter",
     "Stats",
     "Unfinished",
+    "Json",
     "AgentRunsError",
     "ConfigurationError",
     "UnsupportedError",
@@ -92,6 +108,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "StalledError",
     "ToolOutcomeUnknownError",
     "DeadlineExceededError",
+    "NotPendingError",
     "ToolError",
 ]
 
