@@ -517,7 +517,7 @@ async def test_looks_that_all_fail_leave_the_outcome_unknown_for_good(trouble: A
     vendor = Vendor(looks=iter([trouble] * 1000))
     async with client_of(vendor.wire, conduit) as client:
         stream = client.stream(dispatch())
-        with pytest.raises(OutcomeUnknownError, match=r"61 s \(a look failed: ") as caught:
+        with pytest.raises(OutcomeUnknownError, match=r"61 s \(the last look failed: ") as caught:
             await anext(stream)
         with pytest.raises(OutcomeUnknownError):
             await anext(stream)

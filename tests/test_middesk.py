@@ -247,7 +247,7 @@ async def test_a_run_that_is_not_found_has_an_unknown_outcome_and_is_not_posted_
 ) -> None:
     wire, client = over({OPEN_THREAD: thread(), START: answer, LIST: listed(body("error"))})
     async with client:
-        with pytest.raises(OutcomeUnknownError, match=f"{AGENT} on thread {THREAD} .* found: none") as caught:
+        with pytest.raises(OutcomeUnknownError, match=f"no new run of {AGENT} on thread {THREAD} ") as caught:
             await client.start(origin)
 
     assert caught.value.request.line == START
@@ -328,7 +328,7 @@ async def test_what_is_not_certainly_ours_is_not_taken_for_it(others: list[dict[
     before = listed(body(id="newest", created_at="2026-09-14T09:05:10Z"))
     wire, client = over({START: Lost(), LIST: [before, listed(*others)]})
     async with client:
-        with pytest.raises(OutcomeUnknownError, match="found: none"):
+        with pytest.raises(OutcomeUnknownError, match=r"no new run of .* for 15 s"):
             await client.start(ON_THREAD)
 
     assert len(wire.bodies(START)) == 1
@@ -348,7 +348,7 @@ async def test_a_run_that_names_no_agent_is_known_by_its_thread() -> None:
 async def test_two_new_runs_on_the_thread_are_not_chosen_between() -> None:
     wire, client = over({START: Lost(), LIST: [listed(), listed(body(), body(id=OLD_RUN))]})
     async with client:
-        with pytest.raises(OutcomeUnknownError, match=f"found: {RUN} or {OLD_RUN}"):
+        with pytest.raises(OutcomeUnknownError, match=f"2 new runs .* ambiguous: {RUN}, {OLD_RUN}"):
             await client.start(ON_THREAD)
 
     assert len(wire.bodies(START)) == 1

@@ -285,15 +285,15 @@ class KeyedWork:
 
     async def note(self, note: Checkpoint) -> Ownership:
         """Keep what a start found out; wait first for a start elsewhere that could not be told from it."""
-        if not note.among:
+        if not note.group:
             await self._enter_note(note.data)
             return Ownership.MINE
-        text = _json({**note.data, "among": note.among, "at": time.time(), "shown": note.shown})
-        if await self._journal.reserve(self.key, text, note.among):
+        text = _json({**note.data, "among": note.group, "at": time.time(), "shown": note.visible_after})
+        if await self._journal.reserve(self.key, text, note.group):
             return Ownership.MINE
         for pause in _looks():
             await asyncio.sleep(pause)
-            if await self._journal.reserve(self.key, text, note.among):
+            if await self._journal.reserve(self.key, text, note.group):
                 break
         return Ownership.OTHERS
 

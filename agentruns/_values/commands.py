@@ -33,15 +33,15 @@ class Checkpoint:
     """
     Ask, within the flow of a start, that *data* is kept before the next request is sent.
 
-    *data* is made of plain JSON types: what it takes to find out, after a crash, what became of that request. *among*
-    names the starts from which this one could not be told. While another of them is under way, or has died less than
-    *shown* seconds ago, so that its run may yet come to light, nothing is kept. When that is over, the verdict is
-    "others": look again, then, at what has to be known before the request.
+    *data* is made of plain JSON types: what it takes to find out, after a crash, what became of that request. *group*
+    names the starts from which this one could not be told. While another of them is under way, or has died so lately
+    that its run may not be visible yet (*visible_after* seconds), nothing is kept. When that is over, the answer is
+    `Ownership.OTHERS`: look again, then, at what has to be known before the request.
     """
 
     data: Mapping[str, Json]
-    among: str = ""
-    shown: float = 0.0
+    group: str = ""
+    visible_after: float = 0.0
 
 
 @frozen
@@ -52,7 +52,12 @@ class ClaimRun:
 
 
 class Ownership(enum.IntEnum):
-    """Whose a run is, as far as is known: the answer to `Checkpoint` and `ClaimRun`, as the status of a response."""
+    """
+    Whose a run is, as far as is known: the answer to `Checkpoint` and `ClaimRun`.
+
+    A flow is sent responses and nothing else, so it travels as the status of one that no vendor gave. Only two helpers
+    know that: `wire.checkpoint` and `wire.claim_run`.
+    """
 
     MINE = 204
     UNCLEAR = 300
@@ -61,4 +66,10 @@ class Ownership(enum.IntEnum):
 
 Command: TypeAlias = Request | Sleep | Lock | Checkpoint | ClaimRun
 Flow: TypeAlias = Generator[Command, Response, T]
-"""A vendor operation: yields what it wants sent, receives the answers, returns a value."""
+"""
+A vendor operation: yields what it wants sent, receives the answers, returns a value.
+
+A request is answered by the vendor's response, of a status below 400: else the error is raised at the `yield`. `Sleep`
+and `Lock` are answered when the seconds have passed and when the lock is held. For `Checkpoint` and `ClaimRun` use
+`yield from wire.checkpoint(...)` and `yield from wire.claim_run(...)`, which return what was decided.
+"""

@@ -147,12 +147,17 @@ def body_excerpt(response: Response) -> str:
     return response.body[:200].decode("utf-8", "replace").strip()
 
 
-def checkpoint(data: Mapping[str, Any], among: str, shown: float) -> Flow[bool]:
-    """Have *data* kept, as `model.Note` has it; False if another start was waited for: look again then."""
-    return (yield Checkpoint(data, among, shown)).status != Ownership.OTHERS
+def checkpoint(data: Mapping[str, Any], group: str = "", visible_after: float = 0.0) -> Flow[bool]:
+    """
+    Have *data* kept before the next request is sent, as `Checkpoint` tells; return whether it is.
+
+    It is not where another start of the *group* had to be waited for: look again, then, at what was there before, and
+    ask again. Without a group it always is.
+    """
+    return (yield Checkpoint(data, group, visible_after)).status != Ownership.OTHERS
 
 
 def claim_run(run_id: str) -> Flow[Ownership]:
-    """Ask whose run that is."""
+    """Return whose run that is: ours from now on, that of another start, or perhaps that of one which has died."""
     answer = yield ClaimRun(run_id)
     return Ownership(answer.status) if answer.status in {Ownership.UNCLEAR, Ownership.OTHERS} else Ownership.MINE

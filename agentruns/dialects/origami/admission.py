@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from agentruns._values.commands import Checkpoint, Flow, Sleep
+from agentruns._values.commands import Flow, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects import wire
@@ -86,7 +86,7 @@ def admit(intent: Intent, number: int = 0) -> Flow[Run[RunDetail]]:
             raise refused
         if is_replay(refused.response):  # an old refusal, which says nothing of today
             number += 1
-            yield Checkpoint({"attempt": number})
+            yield from wire.checkpoint({"attempt": number})
         elif refused.code == _NO_SLOT:
             wait = _SLOT_WAIT if refused.retry_after is None else max(refused.retry_after, _LEAST_WAIT)
             if wait > slot_left:
@@ -148,7 +148,7 @@ def _attempt(intent: Intent, number: int) -> Flow[Run[RunDetail]]:
         code = reason.code if isinstance(reason, APIError) else None
         if isinstance(error, OutcomeUnknownError) and isinstance(reason, ServerError) and code:
             forgotten, since = error, _begun(reason.response)
-            yield Checkpoint({"attempt": number, "forgotten": True, "since": since and since.isoformat()})
+            yield from wire.checkpoint({"attempt": number, "forgotten": True, "since": since and since.isoformat()})
         if forgotten is not None and (error is forgotten or (code == _BUSY and fresh)):
             started = yield from _look(intent, forgotten, since)
             if started is not None:

@@ -1,0 +1,200 @@
+"""
+Finding the run of a start that named none: the recipe for vendors without idempotency keys.
+
+Such a start must never be sent twice, and its answer may be lost, or may not name the run. So a dialect looks at the
+list before it sends (`look_before`), sends once, and then looks for the one run that was not there (`find_started`).
+None, or several, is `OutcomeUnknownError`: a person has to decide. The order of the commands is the safety:
+
+1. a lock, so that no two starts of one client that nobody could tell apart overlap;
+2. a look at the list, which says what is *not* the new run;
+3. a checkpoint with that, so that the search can go on after a crash (`recover` of the dialect reads it);
+4. the request, once;
+5. looks at the list; a run that is found is claimed, so that two processes never take the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from typing import Any, Final, Generic
+
+from attrs import evolve, field, frozen
+
+from agentruns._values.commands import Flow, Lock, Ownership, Sleep
+from agentruns._values.exchange import Request
+from agentruns._values.generic import DetailT
+from agentruns._values.run import Page, Run
+from agentruns.dialects import wire
+from agentruns.errors import AgentRunsError, APIError, OutcomeUnknownError, ProtocolError, TransportError
+
+_MOST_PAGES: Final = 10
+"""How many pages one look reads, should that many runs have been started in the meantime."""
+
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+"""The `since` of a list that cannot tell new from old: no run is made later."""
+
+
+def _never(_: Run[Any]) -> bool:
+    return False
+
+
+@frozen(kw_only=True)
+class Search(Generic[DetailT]):
+    """How the run of one start is told from all others."""
+
+    page: Callable[[str | None], Flow[Page[DetailT]]]
+    """Read a page of the list that the run will stand in; it takes the cursor of the page before, None for the first"""
+    created_at: Callable[[Run[DetailT]], datetime]
+    """When a listed run was made, by the vendor's clock"""
+    fits: Callable[[Run[DetailT]], bool]
+    """Whether a run can be of this start, were it new: the same trigger, say, or the same thread"""
+    looks: Sequence[float]
+    """Seconds before each look"""
+    what: str
+    """What starts the run, for error texts: `trigger t1`"""
+    where: str
+    """What the list is, for error texts: `the list of agent a1`"""
+    group: str = ""
+    """The name of all starts whose runs could not be told from this one's; empty where there can be no other"""
+    marks: Mapping[str, Any] = field(factory=dict)
+    """What the checkpoint has besides `known` and `since`, so that `recover` can make this search again"""
+    is_named: Callable[[Run[DetailT]], bool] = _never
+    """Whether the answer to the start names this run, which settles it"""
+    order_is_a_guess: bool = False
+    """That the list has the newest run first is not documented: look whether it does"""
+
+
+@frozen
+class Before:
+    """
+    What was there before a start: the ids of its runs, and when the newest was made, None if there were none.
+
+    A run is new if it is not *known*, and was made no earlier than *since*. Times are the vendor's: they are compared
+    with each other, and never with our clock.
+    """
+
+    known: frozenset[str] = frozenset()
+    since: datetime | None = None
+
+    @classmethod
+    def of_note(cls, note: Mapping[str, Any]) -> Before:
+        """Return what a checkpoint has kept: what `recover` of a dialect begins with."""
+        since = note["since"]
+        return cls(frozenset(note["known"]), None if since is None else datetime.fromisoformat(since))
+
+    def note(self, search: Search[Any]) -> Mapping[str, Any]:
+        """Return the data of a checkpoint: the marks of the search, and this."""
+        since = None if self.since is None else self.since.isoformat()
+        return {**search.marks, "since": since, "known": sorted(self.known)}
+
+    def lacks(self, run_id: str, created_at: datetime) -> bool:
+        """Tell whether that run is new."""
+        return run_id not in self.known and (self.since is None or created_at >= self.since)
+
+
+def look_before(search: Search[Any]) -> Flow[Before]:
+    """
+    Take the lock of the search's group, note what its list has, keep a checkpoint; the next command sends the start.
+
+    Where another start of the group has to be waited for, the list is read again afterwards. Raise what a read raises:
+    nothing has been sent.
+    """
+    yield Lock(search.group)
+    while True:
+        listed = yield from _first_with_runs(search)
+        before = _before(listed, search)
+        if (yield from wire.checkpoint(before.note(search), search.group, sum(search.looks))):
+            return before
+
+
+def _first_with_runs(search: Search[DetailT]) -> Flow[Page[DetailT]]:
+    """Return the first page that has a run; of a page whose rows cannot be read, nothing can be told."""
+    listed = yield from search.page(None)
+    while not listed.runs and listed.cursor is not None:
+        listed = yield from search.page(listed.cursor)
+    return listed
+
+
+def _before(listed: Page[DetailT], search: Search[DetailT]) -> Before:
+    """
+    Return what a page tells of the runs that are there.
+
+    Where the order is a guess, it is looked at: if a list of several pages is ordered otherwise, or its first page is
+    of one moment, then no run counts as new.
+    """
+    made = [search.created_at(run) for run in listed.runs]
+    since = max(made, default=None)
+    if search.order_is_a_guess and listed.cursor and (made != sorted(made, reverse=True) or since in made[-1:]):
+        since = _NEVER
+    return Before(frozenset(run.id for run in listed.runs), since)
+
+
+def find_started(
+    search: Search[DetailT], before: Before, request: Request, told: str, cause: AgentRunsError | None = None
+) -> Flow[Run[DetailT]]:
+    """
+    Return the one run that *request* started, as its list shows it.
+
+    Raise `OutcomeUnknownError`, which begins with *told* and is caused by *cause* or by the last look that failed,
+    unless there is exactly one. No other error leaves here: whoever sees one might start again. Runs that other starts
+    claim are passed over.
+    """
+    there, trouble, waited = before.known, "", 0.0
+    for seconds in search.looks:
+        yield Sleep(seconds)
+        waited += seconds
+        try:
+            found, trouble = (yield from _look(search, before, there)), ""
+        except AgentRunsError as error:
+            cause, trouble = error, f" (the last look failed: {error})"
+            if isinstance(error, APIError | TransportError | ProtocolError):
+                continue
+            break  # the client is closed, or cannot send
+        if not found:
+            continue
+        if len(found) > 1:
+            raise OutcomeUnknownError(
+                request,
+                f"{told}; {len(found)} new runs of {search.what} are there, which is ambiguous: "
+                f"{', '.join(run.id for run in found)}. `client.stream(RunRef(id, {found[0].ref.parent!r}))` follows "
+                "one of them",
+            ) from cause
+        (only,) = found
+        whose = yield from wire.claim_run(only.id)
+        if whose is Ownership.MINE:
+            return only
+        if whose is Ownership.UNCLEAR:
+            raise OutcomeUnknownError(
+                request,
+                f"{told}; run {only.id} of {search.what} is new, and may be that of another start which died before "
+                "it heard an answer",
+            ) from cause
+        before = evolve(before, known=before.known | {only.id})
+    unordered = ", whose order does not tell what is certainly new," if before.since == _NEVER else ""
+    raise OutcomeUnknownError(
+        request,
+        f"{told}; no new run of {search.what} was observed in {search.where}{unordered} for {waited:.0f} s{trouble}",
+    ) from cause
+
+
+def _look(search: Search[DetailT], before: Before, there: AbstractSet[str]) -> Flow[Sequence[Run[DetailT]]]:
+    """Return the runs that may be ours, read back to what was *there*; new runs shift the pages: each counts once."""
+    runs: dict[str, Run[DetailT]] = {}
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        listed = yield from search.page(cursor)
+        runs.update((run.id, run) for run in listed.runs)
+        cursor = listed.cursor
+        if cursor is None or not there.isdisjoint(runs) or _is_older(listed, search, before):
+            break
+    seen = runs.values()
+    return [run for run in seen if search.is_named(run)] or [
+        run for run in seen if search.fits(run) and before.lacks(run.id, search.created_at(run))
+    ]
+
+
+def _is_older(listed: Page[DetailT], search: Search[DetailT], before: Before) -> bool:
+    """Tell whether a page ends with a run that was made before the start."""
+    last = search.created_at(listed.runs[-1]) if listed.runs else None
+    return last is not None and before.since is not None and last < before.since
