@@ -150,6 +150,7 @@ def said_by(*names: str) -> set[str]:
 
 CORE = [
     "client.py",
+    "_api/address.py",
     "_api/transport.py",
     "_keeping/keys.py",
     "_api/flow.py",
@@ -162,6 +163,7 @@ DIALECTS = [
     "dialects/middesk/__init__.py",
     "dialects/origami/prompts.py",
     "dialects/origami/runs.py",
+    "dialects/search.py",
     "dialects/conduit/dispatch.py",
     "dialects/conduit/reading.py",
 ]
