@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from types import ModuleType, NoneType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from ._aio.shield import run_shielded
@@ -26,6 +26,7 @@ from ._telemetry import DEFAULT_ROLES, Telemetry
 from ._values import check
 from ._values.commands import Flow
 from ._values.exchange import RateLimit
+from ._values.generic import DetailT, OriginT
 from ._values.run import Origins, Run, RunRef, RunStatus, ToolOutput
 from .dialects import load
 from .dialects.protocol import Cancels, Dialect, NamesTraceRoles, Resumes, StreamsEvents
@@ -36,12 +37,50 @@ if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays
     import aiohttp
 
     from ._keeping.journal import Journal
+    from .dialects import conduit, middesk, narrative, origami
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
 
 
+class ConnectOptions(TypedDict, total=False):
+    """What `connect` takes beside the dialect, for those who pass it on."""
+
+    token: str | None
+    base_url: str | None
+    session: aiohttp.ClientSession | None
+    timeout: float
+    retry: Retry
+    schedule: Schedule | None
+    budget: float | RateLimiter | None
+    insecure: bool
+    journal: str | os.PathLike[str] | None
+    connections: int
+    max_body: int
+
+
+@overload
 def connect(
-    dialect: Dialect | ModuleType | str,
+    dialect: Literal["narrative"], **options: Unpack[ConnectOptions]
+) -> Client[narrative.UserMessage, narrative.NarrativeRun]: ...
+@overload
+def connect(
+    dialect: Literal["middesk"], **options: Unpack[ConnectOptions]
+) -> Client[middesk.RunRequest, middesk.MiddeskRun]: ...
+@overload
+def connect(
+    dialect: Literal["origami"], **options: Unpack[ConnectOptions]
+) -> Client[origami.Prompt, origami.RunDetail]: ...
+@overload
+def connect(
+    dialect: Literal["conduit"], **options: Unpack[ConnectOptions]
+) -> Client[conduit.Dispatch, conduit.ConduitRun]: ...
+@overload
+def connect(dialect: str, **options: Unpack[ConnectOptions]) -> Client: ...
+@overload
+def connect(dialect: Dialect[OriginT, DetailT], **options: Unpack[ConnectOptions]) -> Client[OriginT, DetailT]: ...
+def connect(
+    dialect: Dialect[OriginT, DetailT] | str,
     *,
     token: str | None = None,
     base_url: str | None = None,
@@ -54,7 +93,7 @@ def connect(
     journal: str | os.PathLike[str] | None = None,
     connections: int = 100,
     max_body: int = MAX_BODY,
-) -> Client:
+) -> Client[OriginT, DetailT]:
     """
     Return a client of one vendor, to be opened with `async with`.
 
@@ -98,7 +137,7 @@ def connect(
     return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
 
 
-class Client:
+class Client(Generic[OriginT, DetailT]):
     """
     Start, follow, answer and cancel runs of one vendor; made by `connect`.
 
@@ -107,7 +146,7 @@ class Client:
 
     def __init__(
         self,
-        dialect: Dialect,
+        dialect: Dialect[OriginT, DetailT],
         transport: Transport,
         *,
         retry: Retry,
@@ -119,7 +158,7 @@ class Client:
         self._dialect = dialect
         self._transport = transport
         limiter = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
-        self._streams: WeakSet[RunStream] = WeakSet()
+        self._streams: WeakSet[RunStream[DetailT]] = WeakSet()
         self._tasks = Tasks()
         roles = dialect.TRACE_ROLES if isinstance(dialect, NamesTraceRoles) else DEFAULT_ROLES
         self._telemetry = Telemetry(dialect.NAME, roles)
@@ -175,7 +214,7 @@ class Client:
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
-    async def start(self, origin: Any) -> Run:
+    async def start(self, origin: OriginT) -> Run[DetailT]:
         """
         Start a run and return its first state.
 
@@ -187,13 +226,13 @@ class Client:
         self._telemetry.on_unwatched(run.ref)  # whoever follows it begins anew
         return run
 
-    async def fetch(self, run: Run | RunRef, **params: str) -> Run:
+    async def fetch(self, run: Run[DetailT] | RunRef, **params: str) -> Run[DetailT]:
         """Read a run once; *params* go to the vendor as query parameters."""
         return await self._operations.fetch(self._ref(run), params)
 
     def stream(
         self,
-        origin: Any,
+        origin: OriginT | Run[DetailT] | RunRef,
         *,
         tools: ToolsLike | None = None,
         timeout: float | None = 600.0,
@@ -204,7 +243,7 @@ class Client:
         on_cancel: OnCancel = "leave",
         events: bool = False,
         key: str | None = None,
-    ) -> RunStream:
+    ) -> RunStream[DetailT]:
         """
         Return the states of a run as an async iterator: of a new run, if *origin* is what starts one.
 
@@ -244,11 +283,13 @@ class Client:
             self._operations.require(StreamsEvents, "announce events of")
         keyed = self._keys.work(key) if self._keys is not None and key is not None else None
         handlers = None if tools is None else Tools.of(tools)
-        stream = RunStream(self._operations, self._tasks, self._poller, origin, handlers, options, keyed)
+        stream: RunStream[DetailT] = RunStream(
+            self._operations, self._tasks, self._poller, origin, handlers, options, keyed
+        )
         self._streams.add(stream)
         return stream
 
-    async def result(self, origin: Any, **options: Unpack[StreamOptions]) -> Run:
+    async def result(self, origin: OriginT | Run[DetailT] | RunRef, **options: Unpack[StreamOptions]) -> Run[DetailT]:
         """
         Follow a run to its end and return its last state; the options are those of `stream`.
 
@@ -259,7 +300,7 @@ class Client:
                 pass
         return raise_unless_completed(stream.run)
 
-    async def resume(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
+    async def resume(self, run: Run[DetailT], outputs: Sequence[ToolOutput]) -> Run[DetailT]:
         """
         Answer a paused run and return the state that follows: of the same run or of another, as the vendor has it.
 
@@ -292,18 +333,54 @@ class Client:
         self._telemetry.on_unwatched(resumed.ref)
         return resumed
 
-    async def cancel(self, run: Run | RunRef) -> Run | None:
+    async def cancel(self, run: Run[DetailT] | RunRef) -> Run[DetailT] | None:
         """Cancel a run and return what the vendor says of it; raise `UnsupportedError` where there is no cancel."""
         self._operations.require(Cancels, "cancel")
         return await self._operations.cancel(self._ref(run))
 
-    def runs(self, parent: str | None = None) -> AsyncGenerator[Run, None]:
+    def runs(self, parent: str | None = None) -> AsyncGenerator[Run[DetailT], None]:
         """Iterate over the runs of *parent*, page by page; raise `UnsupportedError` where the vendor has no list."""
         return self._operations.runs(parent or "")
 
+    @overload
     def batch(
         self,
-        origins: Origins,
+        origins: Origins[OriginT],
+        *,
+        limit: int = 64,
+        tools: ToolsLike | None = None,
+        timeout: float | None = 600.0,
+        key: Callable[[OriginT], str] | None = None,
+        ordered: bool = False,
+        prepare: None = None,
+    ) -> Batch[OriginT, DetailT]: ...
+    @overload
+    def batch(
+        self,
+        origins: Origins[Run[DetailT] | RunRef],
+        *,
+        limit: int = 64,
+        tools: ToolsLike | None = None,
+        timeout: float | None = 600.0,
+        key: Callable[[Run[DetailT] | RunRef], str] | None = None,
+        ordered: bool = False,
+        prepare: None = None,
+    ) -> Batch[Run[DetailT] | RunRef, DetailT]: ...
+    @overload
+    def batch(
+        self,
+        origins: Origins[ItemT],
+        *,
+        limit: int = 64,
+        tools: ToolsLike | None = None,
+        timeout: float | None = 600.0,
+        key: Callable[[ItemT], str] | None = None,
+        ordered: bool = False,
+        prepare: Callable[[ItemT], OriginT | Awaitable[OriginT]],
+    ) -> Batch[OriginT | ItemT, DetailT]: ...
+    def batch(
+        self,
+        origins: Origins[Any],
         *,
         limit: int = 64,
         tools: ToolsLike | None = None,
@@ -311,7 +388,7 @@ class Client:
         key: Callable[[Any], str] | None = None,
         ordered: bool = False,
         prepare: Callable[[Any], Any] | None = None,
-    ) -> Batch:
+    ) -> Batch[Any, DetailT]:
         """
         Run many origins, never more than *limit* at once, and iterate over each `Outcome` as it ends.
 
@@ -340,7 +417,7 @@ class Client:
         """Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result."""
         return await self._api.perform(flow)
 
-    def unfinished(self) -> AsyncIterator[Unfinished]:
+    def unfinished(self) -> AsyncIterator[Unfinished[OriginT, DetailT]]:
         """
         Iterate over the work in the journal that is not done, oldest first.
 
@@ -348,7 +425,7 @@ class Client:
         """
         return self._journaled().unfinished()
 
-    async def work(self, key: str) -> Unfinished | None:
+    async def work(self, key: str) -> Unfinished[OriginT, DetailT] | None:
         """
         Return the work that *key* names in the journal, done or not, as `unfinished` does; None if there is none.
 

@@ -252,6 +252,7 @@ async def test_an_origin_is_prepared_in_the_turn_of_its_item() -> None:
         outcomes = {outcome.index: outcome async for outcome in batch}
 
     assert prepared == ["1 a", "oops", "1 c"]
+    assert isinstance(outcomes[0].origin, narrative.UserMessage)
     assert outcomes[0].origin.text == "1 a"
     assert isinstance(outcomes[1].error, OSError)
     assert outcomes[1].origin == "oops"
@@ -294,7 +295,7 @@ def task_number(task: "asyncio.Task[Any]") -> int:
 async def test_what_is_no_iterable_of_origins_is_refused_at_once() -> None:
     async with client_of(Crowd()) as client:
         with pytest.raises(ConfigurationError, match="origins is 3"):
-            client.batch(3)  # type: ignore[arg-type]
+            client.batch(3)  # type: ignore[call-overload]
         gc.collect()
 
 

@@ -51,7 +51,7 @@ async def test_an_origin_that_the_journal_knows_is_not_prepared_again(tmp_path: 
     for _ in range(2):
         async with journaled(crowd, tmp_path / "journal") as client:
             outcomes = [outcome async for outcome in client.batch(["0.1 a", "0.2 b"], prepare=prepare, key=str)]
-            assert [(outcome.origin.conversation_id, outcome.error) for outcome in outcomes] == [
+            assert [(getattr(outcome.origin, "conversation_id", None), outcome.error) for outcome in outcomes] == [
                 (CONVERSATION, None)
             ] * 2
     assert prepared == ["0.1 a", "0.2 b"]

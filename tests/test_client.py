@@ -341,7 +341,7 @@ def test_a_token_that_is_no_text_is_refused_and_not_shown(token: Any) -> None:
 
 def test_a_truthy_word_opens_no_plain_http_to_another_host() -> None:
     with refuses("insecure is 'no'; ", "must be True or False"):
-        connect(narrative, token="t", base_url="http://elsewhere.test", insecure="no")  # type: ignore[arg-type]
+        connect(narrative, token="t", base_url="http://elsewhere.test", insecure="no")  # type: ignore[call-overload]
     with pytest.raises(ConfigurationError, match="would send the token unencrypted"):
         connect(narrative, token="t", base_url="http://elsewhere.test")
     connect(narrative, token="t", base_url="http://elsewhere.test", insecure=True)

@@ -307,9 +307,9 @@ async def test_what_is_not_done_is_told(path: Path) -> None:
             await client.result(message("Another."), key="b")
         first, second = [each async for each in client.unfinished()]
 
-    assert (first.key, first.origin.text) == ("a", "Handle invoice RE-2026-118.")
+    assert (first.key, getattr(first.origin, "text", None)) == ("a", "Handle invoice RE-2026-118.")
     assert first.run is not None
-    assert (second.key, second.run, second.origin.text) == ("b", None, "Another.")
+    assert (second.key, second.run, getattr(second.origin, "text", None)) == ("b", None, "Another.")
     async with client_of(wire, path) as client:
         wire.script[POLL], wire.script[START] = [run("completed")], [run("completed")]
         for each in [each async for each in client.unfinished()]:

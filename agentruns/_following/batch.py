@@ -12,6 +12,7 @@ from attrs import frozen
 
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._values import check
+from agentruns._values.generic import DetailT_co, OriginT_co
 from agentruns._values.run import Origins, Outcome, Run, RunStatus
 from agentruns.errors import ActionRequiredError, AgentRunsError, ConfigurationError, RunError, RunFailedError
 
@@ -121,7 +122,7 @@ class _Shared:
         self.ready.extend(self.held.pop(index) for index in sorted(self.held))
 
 
-class Batch(AsyncGeneratorBase[Outcome]):
+class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co]]):
     """
     Iterate over the outcomes of many origins, as they end or in the order of the origins; made by `client.batch(...)`.
 
@@ -142,7 +143,7 @@ class Batch(AsyncGeneratorBase[Outcome]):
         self._count = 0
         self._source = _iterator(origins)
 
-    async def __anext__(self) -> Outcome:
+    async def __anext__(self) -> Outcome[OriginT_co, DetailT_co]:
         """Return the next outcome; raise only what *origins* itself raises."""
         board = self._board
         while True:

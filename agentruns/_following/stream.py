@@ -29,6 +29,7 @@ from agentruns._keeping.keys import KeyedWork
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
 from agentruns._values import check, html
+from agentruns._values.generic import DetailT_co
 from agentruns._values.news import actions_of, goes_back
 from agentruns._values.run import Action, Run, RunRef, RunStatus, ToolOutput
 from agentruns.errors import (
@@ -108,7 +109,7 @@ class StreamOptions(TypedDict, total=False):
     key: str | None
 
 
-class RunStream(AsyncGeneratorBase[Run]):
+class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     """
     Iterate over the states of one run; made by `client.stream(...)`.
 
@@ -165,7 +166,7 @@ class RunStream(AsyncGeneratorBase[Run]):
         self._origin = origin
         self._tools = tools
         self._options = options
-        self.run: Run | None = None
+        self.run: Run[DetailT_co] | None = None
         self._watch: Watch | None = None
         self._taken: Run | None = None  # of what the watch has read, the last that this stream has seen
         self._news: asyncio.Future[None] | None = None
@@ -200,7 +201,7 @@ class RunStream(AsyncGeneratorBase[Run]):
 
     # The protocol of an async generator -------------------------------------------------------------------------------
 
-    async def __anext__(self) -> Run:
+    async def __anext__(self) -> Run[DetailT_co]:
         """
         Return the next state.
 

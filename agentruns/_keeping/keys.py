@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic
 from weakref import WeakValueDictionary
 
 import attrs
@@ -28,6 +28,7 @@ from agentruns._api.operations import Operations
 from agentruns._values import codec
 from agentruns._values.commands import Checkpoint, Flow, Ownership
 from agentruns._values.exchange import Request
+from agentruns._values.generic import DetailT_co, OriginT_co
 from agentruns._values.run import Action, Run, RunRef, RunStatus, ToolOutput
 from agentruns.dialects.protocol import Recovers
 from agentruns.errors import (
@@ -60,7 +61,7 @@ _NOTHING_HAPPENED: Final = (ConfigurationError, UnsupportedError, RunError, APIE
 
 
 @frozen
-class Unfinished:
+class Unfinished(Generic[OriginT_co, DetailT_co]):
     """
     Work of a journal that is not done: what started it, its last state, None if it is not known to have started.
 
@@ -69,8 +70,8 @@ class Unfinished:
     """
 
     key: str
-    origin: Any
-    run: Run | None
+    origin: OriginT_co | RunRef
+    run: Run[DetailT_co] | None
     alive: bool
     created: float
     updated: float
