@@ -13,7 +13,7 @@ from ._aio.shield import run_shielded
 from ._aio.tasks import Tasks
 from ._api.address import address_of
 from ._api.api import Api
-from ._api.limiter import RateLimiter, rate_limit
+from ._api.limiter import Permits, RateLimiter, rate_limit
 from ._api.operations import Operations, plain_output
 from ._api.retry import Retry, Schedule, is_schedule
 from ._api.transport import MAX_BODY, AiohttpTransport, Secret, Transport
@@ -162,7 +162,7 @@ class Client(Generic[OriginT, DetailT]):
         self._tasks = Tasks()
         roles = dialect.TRACE_ROLES if isinstance(dialect, NamesTraceRoles) else DEFAULT_ROLES
         self._telemetry = Telemetry(dialect.NAME, roles)
-        self._api = Api(transport, limiter, dialect.problem, retry)
+        self._api = Api(transport, Permits(limiter, dialect.NAME), dialect.problem, retry)
         self._operations = Operations(self._api, dialect, self._telemetry)
         self._keys = None if journal is None else Keys(journal, self._operations, self._tasks)
         self._poller = Poller(

@@ -9,6 +9,7 @@ import msgspec
 from attrs import define
 
 from agentruns import Client, Retry, RunRef
+from agentruns._api.limiter import RateLimiter
 from agentruns._api.retry import Schedule
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
@@ -163,7 +164,7 @@ def client_of(
     server: Server,
     *,
     schedule: Schedule | None = None,
-    limit: RateLimit | None = None,
+    limit: RateLimit | RateLimiter | None = None,
     lists: bool = False,
     connections: int = 100,
 ) -> Client:

@@ -15,7 +15,7 @@ from agentruns.dialects.wire import retry_after
 from agentruns.errors import ConfigurationError, TransportError, api_error
 
 from .flow import Keeper, perform
-from .limiter import RateLimiter
+from .limiter import Permits
 from .retry import Retry
 from .transport import Transport
 
@@ -28,15 +28,15 @@ class Api:
     """
     Send the requests of one client.
 
-    `send` sends at once: the caller has taken a permit of `limiter` before, gives it back after, and passes what was
+    `send` sends at once: the caller has acquired one of `permits` before, releases it after, and passes what was
     answered to `honor_retry_after`. `call` does all of that by itself.
     """
 
     def __init__(
-        self, transport: Transport, limiter: RateLimiter, problem: Callable[[Response], Problem], retry: Retry
+        self, transport: Transport, permits: Permits, problem: Callable[[Response], Problem], retry: Retry
     ) -> None:
         self.send: Final[Send] = transport
-        self.limiter: Final = limiter
+        self.permits: Final = permits
         self.retry: Final = retry
         self._transport = transport
         self._problem = problem
@@ -50,13 +50,13 @@ class Api:
 
     async def open(self) -> None:
         """Open the transport."""
-        await self._transport.open(self._rested)
+        await self._transport.open(self._wait_resumed)
         self._is_open = True
 
     def close(self) -> None:
         """Perform no more flows, and let nothing through that waits for a permit."""
         self._is_open = False
-        self.limiter.close()
+        self.permits.close()
 
     async def wait_closed(self) -> None:
         """Close the transport."""
@@ -91,11 +91,11 @@ class Api:
 
     async def call(self, request: Request) -> Response:
         """Send a request that somebody waits for, once, when a permit is free: calls go before polls."""
-        await self.limiter.enter(self.retry.longest)
+        await self.permits.acquire(self.retry.longest)
         try:
             response = await self._transport(request)
         finally:
-            self.limiter.leave()
+            self.permits.release()
         self.honor_retry_after(response)
         return response
 
@@ -105,20 +105,20 @@ class Api:
 
         Raise `TransportError` if it refuses, or the connection is lost.
         """
-        await self.limiter.enter(self.retry.longest)
+        await self.permits.acquire(self.retry.longest)
         with ExitStack() as permit:  # held until the stream is open, or will not be
-            permit.callback(self.limiter.leave)
+            permit.callback(self.permits.release)
             refusal = await self._transport.listen(request, permit.close)
         if refusal is not None:
             self.honor_retry_after(refusal)
             raise TransportError(request, f"the stream of events was answered {refusal.status}")
 
     def honor_retry_after(self, response: Response) -> None:
-        """Hold back all requests for as long as the vendor asks by `Retry-After`."""
+        """Hold back all requests to the vendor for as long as the vendor asks by `Retry-After`."""
         if response.status in {429, 503} and response.request.again_after_429:
             asked = retry_after(response.headers)
             if asked:
-                self.limiter.rest(asked, api_error(response, self._problem(response), asked))
+                self.permits.pause(asked, api_error(response, self._problem(response), asked))
 
-    async def _rested(self) -> None:
-        await self.limiter.rested(self.retry.longest)
+    async def _wait_resumed(self) -> None:
+        await self.permits.wait_resumed(self.retry.longest)

@@ -1,13 +1,16 @@
 """
-A budget of requests: when the next one may be sent, whoever sends it.
+When the next request may be sent, whoever sends it.
 
-A limit of *count* requests within *seconds* holds in any window of that length, as the vendor's server sees it: a place
-is taken when a request is sent and comes free *seconds* after its answer. The server saw the request somewhere between
-the two, so no delay on the way can push two requests of one place into one window.
+A limit of *count* requests within *seconds* holds in any window of that length, as the vendor's server sees it: a
+permit is acquired when a request is sent and comes free *seconds* after its answer. The server saw the request
+somewhere between the two, so no delay on the way can push two requests of one permit into one window.
 
 Calls (starts, answers, reads that a user asked for) go before polls, in the order of asking, and may use up what there
-is. Polls take what is left, evenly spaced, so that no window holds a burst of them. While the vendor asks for rest
-(`Retry-After` on 429 or 503), nothing is sent.
+is. Polls take what is left, evenly spaced, so that no window holds a burst of them. While a vendor asks for a pause
+(`Retry-After` on 429 or 503), nothing is sent to it.
+
+Several clients can share one limiter, of one vendor or of several. Each has `Permits` of its own: closing them refuses
+what this client still waits for, and nothing else.
 """
 
 from __future__ import annotations
@@ -17,39 +20,48 @@ import math
 from collections import deque
 from collections.abc import Callable
 from copy import copy
-from typing import Final
+from fractions import Fraction
+from itertools import count as numbers
+from typing import Final, NamedTuple
 
 from agentruns._values.exchange import RateLimit
 from agentruns.errors import AgentRunsError
 
-LONGEST_REST: Final = 3600.0
+LONGEST_PAUSE: Final = 3600.0
+"""Seconds: a vendor that asks for more is asked again after this."""
+
+HEAD_START: Final = 1 / 64
+"""Seconds, at most: by so much a client that has waited for a poll comes before those that have not."""
 
 
 def rate_limit(rate: float) -> RateLimit:
     """Return the limit that *rate* requests per second are: whole requests in whole seconds where there are such."""
-    for seconds in range(1, 61):
-        count = round(rate * seconds)
-        if count and math.isclose(rate * seconds, count, rel_tol=1e-9):
-            return RateLimit(count, float(seconds))
-    seconds_ = max(60.0, 1 / rate)
-    return RateLimit(max(int(rate * seconds_), 1), seconds_)
+    exact = Fraction(rate).limit_denominator(60)
+    if exact and math.isclose(rate, exact, rel_tol=1e-9):
+        return RateLimit(exact.numerator, float(exact.denominator))
+    seconds = max(60.0, 1 / rate)
+    return RateLimit(max(int(rate * seconds), 1), seconds)
 
 
 class RateLimiter:
-    """Let requests through; `None` as *limit* lets all through that no rest holds back."""
+    """
+    Give out permits to send; `limit` is None where only the vendors' pauses hold requests back.
+
+    One event loop at a time. Clients acquire by `Permits`.
+    """
 
     def __init__(self, limit: RateLimit | None) -> None:
         self.limit = limit
-        self.on_change: Callable[[], None] = lambda: None
         self._free = limit.count if limit else 0
-        self._returning: deque[float] = deque()  # when the places of answered requests come free
+        self._returning: deque[float] = deque()  # when the permits of answered requests come free
         self._gap = limit.seconds / limit.count if limit and limit.count else 0.0
         self._next_poll = 0.0
-        self._rest_until = 0.0
-        self._rest_because: Exception | None = None
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._vendors: dict[str, _Vendor] = {}
+        self._numbers = numbers()
+        self._subscribers: dict[Permits, Callable[[], None]] = {}
+        self._overtaken: dict[Permits, None] = {}  # clients whose polls had to wait, the longest first
         self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._timer_at = 0.0
         self._until = math.inf
         self._owed = 0
 
@@ -61,90 +73,18 @@ class RateLimiter:
         self._collect(asyncio.get_running_loop().time())
         return 1 - self._free / self.limit.count if self.limit.count else 0.0
 
-    # Calls ------------------------------------------------------------------------------------------------------------
+    def subscribe(self, permits: Permits, on_change: Callable[[], None]) -> None:
+        """Call *on_change* when polls may go again for which `Permits.delay` could tell no time."""
+        self._subscribers[permits] = on_change
 
-    async def enter(self, longest: float = math.inf) -> None:
-        """
-        Wait until a call may be sent, and take its place; `leave` gives it back.
-
-        While the vendor asks for more than *longest* seconds of rest, raise what it answered last.
-        """
-        if self._closed:
-            raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if self._rest_because is not None and self._rest_until - now > longest:
-            raise copy(self._rest_because)  # one that is raised holds, by its traceback, whoever it is raised to
-        if not self._line and self._wait(now) <= 0:
-            self._take(now)
-            return
-        turn = loop.create_future()
-        self._line.append(turn)
-        self._arm(loop, now)
-        try:
-            await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled() and turn.exception() is None and self.limit is not None:
-                self._free += 1  # its turn came in the moment in which it was given up
-                self._go_on()
-            raise
-
-    async def rested(self, longest: float = math.inf) -> None:
-        """
-        Wait until the vendor has had the rest that it asked for after this request took its place.
-
-        Where that is more than *longest* seconds, raise what it answered last.
-        """
-        loop = asyncio.get_running_loop()
-        while self._rest_because is not None and (left := self._rest_until - loop.time()) > 0:
-            if left > longest:
-                raise copy(self._rest_because)
-            await asyncio.sleep(left)
-
-    def leave(self) -> None:
-        """Give back the place of a request that was answered, or never will be."""
-        if self.limit is not None:
-            self._returning.append(asyncio.get_running_loop().time() + self.limit.seconds)
-            if self._line and self._timer is None:
-                self._go_on()
-            elif not self._free and len(self._returning) == 1:
-                self.on_change()
-
-    def close(self) -> None:
-        """Let nothing through any more; who waits is told."""
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        for turn in self._line:
-            if not turn.done():
-                turn.set_exception(AgentRunsError("the client was closed while a request waited for its turn"))
-        self._line.clear()
-
-    # Polls ------------------------------------------------------------------------------------------------------------
-
-    def room(self, now: float) -> float:
-        """Return the seconds until a poll may be sent; infinite while that depends on an answer."""
-        if self._line:
-            return math.inf  # `on_change` tells when the last call has gone
-        return max(self._wait(now), self._next_poll - now, 0.0)
-
-    def take(self, now: float) -> None:
-        """Take the place of a poll, for which there is room; `leave` gives it back."""
-        self._take(now)
-
-    # The vendor's wish ------------------------------------------------------------------------------------------------
-
-    def rest(self, seconds: float, because: Exception) -> None:
-        """Send nothing for *seconds*, an hour at the most: whoever wishes for more is looked at again after it."""
-        until = asyncio.get_running_loop().time() + min(seconds, LONGEST_REST)
-        if until > self._rest_until:
-            self._rest_until, self._rest_because = until, because
-
-    # A limit that others share ----------------------------------------------------------------------------------------
+    def unsubscribe(self, permits: Permits) -> None:
+        """Call no more on behalf of *permits*."""
+        self._subscribers.pop(permits, None)
+        self._overtaken.pop(permits, None)
 
     def resize(self, change: int, until: float = math.inf) -> None:
         """
-        Have *change* places more, or fewer as they come free: then they may be used elsewhere. `limit` tells how many.
+        Have *change* permits more, or fewer as they come free: then they may be used elsewhere. `limit` says how many.
 
         Nothing is sent from the time *until* of the loop on, unless this is called again: by then others may have all.
         """
@@ -152,7 +92,7 @@ class RateLimiter:
         self._owed = max(-change, 0)
         self._add(max(change, 0))
         self._collect(asyncio.get_running_loop().time())
-        self._go_on()
+        self._advance()
 
     def _add(self, change: int) -> None:
         assert self.limit is not None
@@ -160,24 +100,16 @@ class RateLimiter:
         self.limit, self._free = RateLimit(count, seconds), self._free + change
         self._gap = seconds / count if count else 0.0
 
-    # Inside -----------------------------------------------------------------------------------------------------------
-
-    def _wait(self, now: float) -> float:
-        """Return the seconds until the next place is free; none are left if it is zero or less."""
-        return self._free_at(now) - now
-
     def _free_at(self, now: float) -> float:
-        """Return the time of the loop from which on a place is free."""
-        if self._rest_until <= now:
-            self._rest_because = None
+        """Return the time of the loop from which on a permit is free, whatever the vendors ask for."""
         if self.limit is None:
-            return self._rest_until
+            return -math.inf
         self._collect(now)
         if now >= self._until:
             return math.inf
         if self._free:
-            return self._rest_until
-        return max(self._rest_until, self._returning[0]) if self._returning else math.inf
+            return -math.inf
+        return self._returning[0] if self._returning else math.inf
 
     def _collect(self, now: float) -> None:
         while self._returning and self._returning[0] <= now:
@@ -193,25 +125,187 @@ class RateLimiter:
             self._free -= 1
             self._next_poll = max(self._next_poll, now) + self._gap
 
-    def _arm(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
-        at = self._free_at(now)  # not so many seconds from now: rounded down, they would have this come round for ever
-        if self._timer is None and at < math.inf:
-            self._timer = loop.call_at(at, self._go_on)
+    def _first_call(self, now: float) -> _Vendor | None:
+        """Return the vendor whose call waits longest, of those that ask for no pause; None if no call may go."""
+        first = None
+        for vendor in self._vendors.values():
+            line = vendor.line
+            while line and line[0].future.done():  # given up
+                line.popleft()
+            if line and vendor.paused_until <= now and (first is None or line[0].number < first.line[0].number):
+                first = vendor
+        return first
 
-    def _go_on(self) -> None:
-        """Let those through whose turn it is."""
+    def _advance(self) -> None:
+        """Let those calls through whose turn it is, and set the timer for the next."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        while self._line:
-            if self._line[0].done():  # given up
-                self._line.popleft()
-            elif self._wait(now) <= 0:
-                self._take(now)
-                self._line.popleft().set_result(None)
-            else:
-                self._arm(loop, now)
-                return
-        self.on_change()
+        vendor = self._first_call(now)
+        while vendor is not None and self._free_at(now) <= now:
+            self._take(now)
+            vendor.line.popleft().future.set_result(None)
+            vendor = self._first_call(now)
+        self._arm(loop, now)
+        if vendor is None:
+            self._notify()
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        waits = [vendor.paused_until for vendor in self._vendors.values() if vendor.line]
+        if waits:
+            at = max(
+                self._free_at(now), min(waits)
+            )  # a time, not seconds from now: rounded down, they would come early
+            if at < (math.inf if self._timer is None else self._timer_at):
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer_at = at
+                self._timer = loop.call_at(at, self._advance)
+
+    def _notify(self) -> None:
+        for on_change in tuple(self._subscribers.values()):
+            on_change()
+
+
+class Permits:
+    """
+    What one client may send under *limiter* to *vendor*.
+
+    Each permit that was acquired is to be released when its request was answered, or never will be.
+    """
+
+    def __init__(self, limiter: RateLimiter, vendor: str = "") -> None:
+        self.limiter = limiter
+        self._vendor = limiter._vendors.setdefault(vendor, _Vendor())
+        self._closed = False
+
+    def open(self, on_change: Callable[[], None]) -> None:
+        """Call *on_change* when polls may go again for which `delay` could tell no time."""
+        self.limiter.subscribe(self, on_change)
+
+    def close(self) -> None:
+        """Let no call of this client through any more; those that wait raise `AgentRunsError`."""
+        self._closed = True
+        self.limiter.unsubscribe(self)
+        line = self._vendor.line
+        self._vendor.line = deque(turn for turn in line if turn.permits is not self)
+        for turn in line:
+            if turn.permits is self and not turn.future.done():
+                turn.future.set_exception(AgentRunsError("the client was closed while a request waited for its turn"))
+        self.limiter._advance()
+
+    # Calls ------------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, longest: float = math.inf) -> None:
+        """
+        Wait until a call may be sent.
+
+        While the vendor asks for a pause of more than *longest* seconds, raise what it answered last.
+        """
+        if self._closed:
+            raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        limiter, vendor = self.limiter, self._vendor
+        vendor.check(now, longest)
+        others = limiter._first_call(now) is not None or vendor.line
+        if not others and vendor.paused_until <= now and limiter._free_at(now) <= now:
+            limiter._take(now)
+            return
+        turn = _Turn(next(limiter._numbers), loop.create_future(), self)
+        vendor.line.append(turn)
+        limiter._arm(loop, now)
+        try:
+            await turn.future
+        except BaseException:
+            granted = turn.future.done() and not turn.future.cancelled() and turn.future.exception() is None
+            if granted and limiter.limit is not None:
+                limiter._free += 1  # its turn came in the moment in which it was given up
+                limiter._advance()
+            raise
+
+    def release(self) -> None:
+        """Give back the permit of a request that was answered, or never will be."""
+        limiter = self.limiter
+        if limiter.limit is not None:
+            loop = asyncio.get_running_loop()
+            now = loop.time()
+            limiter._returning.append(now + limiter.limit.seconds)
+            limiter._arm(loop, now)
+            if not limiter._free and len(limiter._returning) == 1:
+                limiter._notify()
+
+    async def wait_resumed(self, longest: float = math.inf) -> None:
+        """
+        Wait until a pause is over for which the vendor asked after this request had its permit.
+
+        Where that is more than *longest* seconds, raise what it answered last.
+        """
+        loop = asyncio.get_running_loop()
+        while (left := self._vendor.paused_until - loop.time()) > 0:
+            self._vendor.check(loop.time(), longest)
+            await asyncio.sleep(left)
+
+    def pause(self, seconds: float, because: Exception) -> None:
+        """Send this vendor nothing for *seconds*, an hour at the most; *because* is its answer."""
+        self._vendor.pause(asyncio.get_running_loop().time() + min(seconds, LONGEST_PAUSE), because)
+
+    # Polls ------------------------------------------------------------------------------------------------------------
+
+    def delay(self, now: float) -> float:
+        """Return the seconds until a poll may be sent; infinite while that depends on an answer or on calls."""
+        limiter, vendor = self.limiter, self._vendor
+        if limiter._first_call(now) is not None or vendor.line:
+            return math.inf  # `on_change` is called when the last call has gone
+        at = max(limiter._free_at(now), limiter._next_poll, vendor.paused_until)
+        if limiter._overtaken and next(iter(limiter._overtaken)) is not self:
+            at += min(limiter._gap, HEAD_START)
+        if at <= now:
+            return 0.0
+        if len(limiter._subscribers) > 1:
+            limiter._overtaken.setdefault(self)
+        return at - now
+
+    def acquire_nowait(self, now: float) -> None:
+        """Acquire the permit of a poll, for which `delay` is zero."""
+        overtaken = self.limiter._overtaken
+        if overtaken:
+            del overtaken[next(iter(overtaken))]  # whether this is the first or comes before it: it had its chance
+            overtaken.pop(self, None)
+        self.limiter._take(now)
+
+
+class _Turn(NamedTuple):
+    """A call that waits."""
+
+    number: int
+    future: asyncio.Future[None]
+    permits: Permits
+
+
+class _Vendor:
+    """The calls that wait to be sent to one vendor, and the pause that it has asked for."""
+
+    __slots__ = ("because", "line", "paused_until")
+
+    def __init__(self) -> None:
+        self.line: deque[_Turn] = deque()
+        self.paused_until = -math.inf
+        self.because: Exception | None = None
+
+    def pause(self, until: float, because: Exception) -> None:
+        """Note the wish for a pause; a shorter one than the last changes nothing."""
+        if until > self.paused_until:
+            self.paused_until, self.because = until, because
+
+    def check(self, now: float, longest: float) -> None:
+        """Raise what asked for the pause if more than *longest* seconds of it are left."""
+        if self.because is None:
+            return
+        left = self.paused_until - now
+        if left <= 0:
+            self.because = None
+        elif left > longest:
+            raise copy(self.because)  # one that is raised holds, by its traceback, whatever it is raised to

@@ -81,7 +81,7 @@ class Poller:
         self._api = api
         self._tasks = tasks
         self._telemetry = telemetry
-        self._budget = api.limiter
+        self._permits = api.permits
         self._schedule = schedule
         self._backoff = api.retry.backoff
         self._at_once = at_once
@@ -96,23 +96,28 @@ class Poller:
         self._seen_over: dict[Watch, None] = {}  # a list has shown that they are over: what came of it is to be read
         self._ranked: list[Watch] = []
         self._workers = 0
+        self._beginning = 0  # of the workers, those that have a permit and have not begun
         self._closed = True
         self._date_of_list: str | None = None
         self._context = copy_context()  # of nobody in particular: a worker serves many
         self._polls = self._shared = self._lists_read = self._listed = self._ends = 0
         self._lag = 0.0
-        self._budget.on_change = self._pump
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Live in *loop*."""
         self._closed = False
         self._timetable.open(loop)
         self._now = loop.time
+        self._permits.open(self._pump)
 
     def close(self) -> None:
         """Ask about nothing any more; what is under way is for the client to end."""
         self._closed = True
         self._timetable.close()
+        for _ in range(self._beginning):  # else none would, for a worker that is cancelled before its first step
+            self._permits.release()
+        self._workers -= self._beginning
+        self._beginning = 0
 
     def stats(self) -> Stats:
         """Return what there is to count."""
@@ -124,7 +129,7 @@ class Poller:
             listed=self._listed,
             ends=self._ends,
             lag=self._lag / self._ends if self._ends else None,
-            budget=self._budget.used,
+            budget=self._permits.limiter.used,
             lost=sum(watch.lost_since is not None for watch in self._watches.values()),
             rest=self._rest(),
         )
@@ -317,10 +322,14 @@ class Poller:
             if job is None:
                 return
             self._workers += 1
+            self._beginning += 1
             self._tasks.spawn(self._work(job), self._context)
 
     async def _work(self, job: Watch | Listing | None) -> None:
         """Do one job after the other for as long as there are any."""
+        if not self._beginning:  # `close` has released the permit
+            return
+        self._beginning -= 1
         try:
             while job is not None:
                 if isinstance(job, Watch):
@@ -334,19 +343,19 @@ class Poller:
                 self._pump()
 
     def _job(self, now: float) -> Watch | Listing | None:
-        """Return what to read next, its place in the budget taken; None if nothing is due or there is no room."""
+        """Return what to read next, its permit acquired; None if nothing is due or there is no room."""
         self._come_due(now)
         if not self._due and not self._seen_over and not (self._lists and self._lists.under_way):
             self._timetable.arm(now)
             return None
-        wait = self._budget.room(now)
+        wait = self._permits.delay(now)
         if wait > 0:
             if wait > SOON:  # the vendor wants to be left alone; those who have no patience left hear so now
                 wait = min(wait, self._disappoint(now))
             self._timetable.arm(now, now + wait)
             return None
         job = self._choose(now)
-        self._budget.take(now)
+        self._permits.acquire_nowait(now)
         if isinstance(job, Watch):
             job.reading = True
         return job
@@ -384,7 +393,7 @@ class Poller:
                 for watch in listing.covered:
                     self._unplan(watch)
                 return listing
-        watch = next(iter(self._due)) if self._budget.limit is None else self._rank(now)
+        watch = next(iter(self._due)) if self._permits.limiter.limit is None else self._rank(now)
         del self._due[watch]
         return watch
 
@@ -396,7 +405,7 @@ class Poller:
                 return watch
         if len(self._due) == 1:
             return next(iter(self._due))
-        limit = self._budget.limit
+        limit = self._permits.limiter.limit
         assert limit is not None
         most = max(int(SOON * limit.count / limit.seconds), 1)
         self._ranked = sorted(
@@ -428,7 +437,7 @@ class Poller:
                 self._polls += 1
                 response = await self._api.send(request)
             finally:
-                self._budget.leave()
+                self._permits.release()
             date = response.headers.get("date")
             known = watch.run
             if response.status == 200 and known is not None and response.body == watch.body:
@@ -599,7 +608,7 @@ class Poller:
             listing.turn(page.cursor)
             lists.turned(listing)
         finally:
-            self._budget.leave()
+            self._permits.release()
             for watch in listing.released():
                 watch.reading = False
                 self._plan(watch, self._now())

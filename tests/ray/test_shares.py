@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentruns._api.limiter import Permits
 from agentruns._values.exchange import RateLimit
 from agentruns.ray.shares import LEASE_SECONDS, SILENCE_SECONDS, Share, Shares
 from tests.scripted_wire import VirtualLoop
@@ -39,20 +40,21 @@ class Process:
     def __init__(self, office: Office, name: str, seen: list[float], way: float = 0.05) -> None:
         assert office.shares._limit is not None
         self.share = Share(office.shares._limit.seconds, office.renew, name)
+        self._permits = Permits(self.share.budget)
         self._seen = seen
         self._way = way
         self.tasks = [asyncio.create_task(self.share.keep()), asyncio.create_task(self._send())]
 
     async def _send(self) -> None:
         while True:
-            await self.share.budget.enter()
+            await self._permits.acquire()
             self.tasks = [*self.tasks[:2], asyncio.create_task(self._request())]
 
     async def _request(self) -> None:
         await asyncio.sleep(self._way / 2)
         self._seen.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self._way / 2)
-        self.share.budget.leave()
+        self._permits.release()
 
     def held(self) -> int:
         assert self.share.budget.limit is not None

@@ -314,9 +314,9 @@ class Laws:
         self._no_waiters(process)
 
     def _no_waiters(self, process: Process) -> None:
-        budget, transport = process.client._api.limiter, process.transport
-        waiting = [turn for turn in budget._line if not turn.done()]
-        self.check(not waiting, f"leaks: the budget of {process} has {len(waiting)} waiters")
+        permits, transport = process.client._api.permits, process.transport
+        waiting = [turn for turn in permits._vendor.line if not turn.future.done()]
+        self.check(not waiting, f"leaks: {len(waiting)} requests of {process} wait for a permit")
         gate, cutter = transport._gate, transport._cutter
         self.check(not [turn for turn in gate._line if not turn.done()], f"leaks: the gate of {process} has waiters")
         self.check(

@@ -17,7 +17,7 @@ from unittest import mock
 from attrs import evolve, frozen
 
 from agentruns._api import api, flow
-from agentruns._api.limiter import RateLimiter
+from agentruns._api.limiter import Permits, RateLimiter
 from agentruns._following import stream
 from agentruns._following.stream import RunStream
 from agentruns._keeping import keys
@@ -117,11 +117,12 @@ def _no_answers_counted() -> Sequence[Patch]:
         if self.limit is not None:
             self._returning.append(now + self.limit.seconds)
 
-    def leaving(self: Any) -> None:
-        if self.limit is not None and self._line and self._timer is None:
-            self._go_on()
+    def releasing(self: Any) -> None:
+        limiter = self.limiter
+        if limiter.limit is not None and self._vendor.line:
+            limiter._advance()
 
-    return [(RateLimiter, "_take", counting), (RateLimiter, "leave", leaving)]
+    return [(RateLimiter, "_take", counting), (Permits, "release", releasing)]
 
 
 def _drop_goes_on() -> Sequence[Patch]:
@@ -217,8 +218,8 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("a stream that leaves goes on listening", _listens_on),
     Mutation("letting go of a run ends no read", _drop_goes_on),
     Mutation("the budget counts from when a request was sent", _no_answers_counted),
-    Mutation("the budget gives no rest", lambda: [(RateLimiter, "rest", _nothing)]),
-    Mutation("what waits for a connection gives no rest", lambda: [(RateLimiter, "rested", _at_once)]),
+    Mutation("the budget gives no rest", lambda: [(Permits, "pause", _nothing)]),
+    Mutation("what waits for a connection gives no rest", lambda: [(Permits, "wait_resumed", _at_once)]),
     Mutation(
         "a refusal after doubt is taken for clear",
         lambda: [(APIError, "after_doubt", property(_never, _nothing))],
