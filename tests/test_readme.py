@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, against the emulator."""
+"""The README and the guides: every Python block runs, against the emulators, and every link leads somewhere."""
 
 import os
 import re
@@ -6,35 +6,44 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import agentruns
 from agentruns.emulator import Call, Emulator, Turn
+from tests.guides import GUIDES, README, ROOT, anchors_of, blocks_of, links_of, name_of
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCKS = {
-    f"{heading.strip()} ({number})": block
-    for heading, section in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README.read_text(), re.MULTILINE | re.DOTALL)
-    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL), 1)
-}
-
+BLOCKS = {f"{name_of(guide)}: {name}": block for guide in GUIDES for name, block in blocks_of(guide).items()}
+ONE_SCREEN = "README.md: In one screen (1)"
 
 QUESTIONS = [Turn(calls=[Call("ask-questions", {"question": "Which?", "suggestedAnswers": ["This"]})]), Turn("Done.")]
 
 
 @pytest.fixture(autouse=True)
 def _emulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with Emulator("narrative") as one, Emulator("origami", script=QUESTIONS, retry_after=0) as other:
-        monkeypatch.setenv("NARRATIVE_BASE_URL", one.base_url)
-        monkeypatch.setenv("NARRATIVE_TOKEN", one.token)
-        monkeypatch.setenv("ORIGAMI_BASE_URL", other.base_url)
-        monkeypatch.setenv("ORIGAMI_API_KEY", other.token)
+    with (
+        Emulator("narrative") as narrative,
+        Emulator("middesk") as middesk,
+        Emulator("origami", script=QUESTIONS, retry_after=0) as origami,
+        Emulator("conduit") as conduit,
+    ):
+        by_variable: dict[str, Emulator[Any]] = {
+            "NARRATIVE_TOKEN": narrative,
+            "MIDDESK_API_KEY": middesk,
+            "ORIGAMI_API_KEY": origami,
+            "CONDUIT_API_TOKEN": conduit,
+        }
+        for variable, emulator in by_variable.items():
+            monkeypatch.setenv(variable, emulator.token)
+            monkeypatch.setenv(f"{variable.partition('_')[0]}_BASE_URL", emulator.base_url)
         yield
 
 
-def test_there_are_blocks() -> None:
-    assert len(BLOCKS) >= 5
-    assert "In one screen (1)" in BLOCKS
+def test_there_are_blocks_and_guides() -> None:
+    assert ONE_SCREEN in BLOCKS
+    assert len(BLOCKS) >= 15
+    assert {"agentruns/web/README.md", "agentruns/dialects/README.md"} <= set(map(name_of, GUIDES))
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -56,16 +65,61 @@ def test_a_block_runs_as_it_stands(name: str, tmp_path: Path) -> None:
 
 def test_the_one_screen_example_answers_its_tool_and_prints_the_answer() -> None:
     shown = subprocess.run(
-        [sys.executable, "-c", BLOCKS["In one screen (1)"]], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", BLOCKS[ONE_SCREEN]], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert "requires_action" in shown
     assert "confirm_booking" in shown.splitlines()[-1]
 
 
 def test_the_set_up_commands_are_one_line_each() -> None:
-    consoles = re.findall(r"^```console\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-    demo, gates = (block.strip() for block in consoles[:2])
+    demo, gates = (block.strip() for block in list(blocks_of(README, "console").values())[:2])
     assert "\n" not in demo + gates
     assert demo.endswith("agentruns demo")
     assert gates.endswith("tox")
-    assert os.access(README.parent / ".ci" / "run", os.X_OK) or "site-packages" in str(README)
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 200
+
+
+PAGES = [*GUIDES, ROOT / "tests" / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_link_is_relative_and_leads_to_what_is_there(page: Path) -> None:
+    for link in links_of(page):
+        place, _, anchor = link.partition("#")
+        target = page.parent / place if place else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_line_is_longer_than_a_screen_is_wide(page: Path) -> None:
+    assert [line for line in page.read_text().splitlines() if len(line) > 130] == []
+
+
+def test_every_guide_but_the_readme_has_a_line_in_it() -> None:
+    assert {name_of(guide) for guide in GUIDES[1:]} <= set(links_of(README))
+
+
+def test_the_guides_are_installed_with_the_package() -> None:
+    installed = Path(agentruns.__file__).parent
+    for guide in GUIDES[1:]:
+        assert (installed / guide.relative_to(ROOT / "agentruns")).read_text() == guide.read_text()
+
+
+def test_no_page_names_a_module_that_is_not_there() -> None:
+    for page in PAGES:
+        for path in re.findall(r"`((?:agentruns|tests|benchmarks)/[\w/]+(?:\.py|/))`", page.read_text()):
+            assert (ROOT / path).exists(), (name_of(page), path)
+
+
+def test_the_map_of_the_tests_names_every_kit_and_folder() -> None:
+    shown = (ROOT / "tests" / "README.md").read_text()
+    folders = [path.name + "/" for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name[0] not in "._"]
+    kits = [
+        path.name for path in (ROOT / "tests").glob("*.py") if not path.name.startswith(("test_", "__", "conftest"))
+    ]
+    assert [name for name in [*folders, *kits] if f"`{name}`" not in shown] == []

@@ -1,4 +1,4 @@
-"""The README's web handlers, each on the server that it is for: they show a run, and end promptly."""
+"""The web handlers of the guide, each on the server that it is for: they show a run, and end promptly."""
 
 import asyncio
 import json
@@ -20,12 +20,10 @@ import pytest
 from agentruns import Run, connect, narrative
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.script import Prompt
+from tests.guides import ROOT, blocks_of
 from tests.web.servers import CONFIG, Page, until
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
-SECTION = re.search(r"^## In a web handler\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
-assert SECTION is not None
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", SECTION[1], re.MULTILINE | re.DOTALL)
+BLOCKS = [block for name, block in blocks_of(ROOT / "agentruns/web/README.md").items() if "In a web handler" in name]
 
 AIOHTTP = "import sys; from aiohttp import web; import block; web.run_app(block.app, port=int(sys.argv[1]), print=None)"
 UVICORN = (
@@ -46,7 +44,7 @@ def agent(prompt: Prompt) -> Turn:
 
 
 class Server:
-    """A block of the README, run as a program of its own."""
+    """A block of the guide, run as a program of its own."""
 
     def __init__(self, mark: str, folder: Path) -> None:
         (block,) = [each for each in BLOCKS if re.search(rf"^from {re.escape(mark)}\b", each, re.MULTILINE)]
