@@ -1,17 +1,114 @@
-"""The vendors of this package, imported when they are first asked for."""
+"""
+The vendors of this package, and the kit of who writes another one.
+
+A dialect is a module with the names that `Dialect` lists; what else its vendor can do, it says by the functions of the
+capabilities (`Resumes`, `Cancels`, `Lists` ...). Its functions are flows: generators that yield requests, are sent the
+answers, and never wait. All that they need is importable from here:
+
+- one exchange: `Request`, `Response`, `Problem` (what an error body says), `RateLimit` (`Limit` for short);
+- a flow: `Flow`, and what it may yield besides requests, `Sleep` and `Lock`; `checkpoint(...)` keeps, within a start,
+  what is needed after a crash, and `claim_run(...)` asks whose a run is that was found by looking. Both are flows, for
+  `yield from`; they yield `Checkpoint` and `ClaimRun`, and the second returns an `Ownership`;
+- a run: `Run`, `RunRef`, `RunStatus`, `Action`, `ToolOutput`, `Failure`, `Usage`, `Progress`, `Page`, and `JsonText`,
+  the text of an answer as `Run(raw=...)` takes it with the least memory; `Json` is any JSON value;
+- `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
+  starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys;
+- the protocols: `Dialect`, `Resumes`, `Recovers`, `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`,
+  `ParsesRun`, `GroupsRuns`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
+
+`load(name)` imports the vendor of that name when it is first asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
-from agentruns._values.run import detail_readers
+from agentruns._values import check
+from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Lock, Ownership, Sleep
+from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.generic import Json
+from agentruns._values.run import (
+    Action,
+    Failure,
+    JsonText,
+    Page,
+    Progress,
+    Run,
+    RunRef,
+    RunStatus,
+    ToolOutput,
+    Usage,
+    detail_readers,
+)
 from agentruns.errors import ConfigurationError
 
-from .protocol import Dialect
+from . import search, wire
+from .protocol import (
+    Cancels,
+    ChecksToken,
+    Dialect,
+    FindsAnsweringRun,
+    GroupsRuns,
+    Lists,
+    ListsCurrentStates,
+    NamesTraceRoles,
+    ParsesRun,
+    Recovers,
+    ReportsTimes,
+    Resumes,
+    StreamsEvents,
+)
+from .wire import checkpoint, claim_run
 
+__all__ = [
+    "NAMES",
+    "Action",
+    "Cancels",
+    "Checkpoint",
+    "ChecksToken",
+    "ClaimRun",
+    "Dialect",
+    "Failure",
+    "FindsAnsweringRun",
+    "Flow",
+    "GroupsRuns",
+    "Json",
+    "JsonText",
+    "Limit",
+    "Lists",
+    "ListsCurrentStates",
+    "Lock",
+    "NamesTraceRoles",
+    "Ownership",
+    "Page",
+    "ParsesRun",
+    "Problem",
+    "Progress",
+    "RateLimit",
+    "Recovers",
+    "ReportsTimes",
+    "Request",
+    "Response",
+    "Resumes",
+    "Run",
+    "RunRef",
+    "RunStatus",
+    "Sleep",
+    "StreamsEvents",
+    "ToolOutput",
+    "Usage",
+    "check",
+    "checkpoint",
+    "claim_run",
+    "load",
+    "search",
+    "wire",
+]
+
+Limit: TypeAlias = RateLimit
 NAMES: Final = ("narrative", "middesk", "origami", "conduit")
 
 

@@ -13,13 +13,24 @@ from typing import Any, ClassVar, Final, Self
 import msgspec
 from attrs import evolve, field, frozen
 
-from agentruns import Action, Client, Failure, Run, RunRef, RunStatus, ToolOutput
-from agentruns._values import check, codec
-from agentruns._values.commands import Flow
-from agentruns._values.exchange import Problem, RateLimit, Request, Response
-from agentruns._values.run import Page
-from agentruns.dialects import wire
-from agentruns.dialects.protocol import Dialect
+from agentruns import Client
+from agentruns.dialects import (
+    Action,
+    Dialect,
+    Failure,
+    Flow,
+    Page,
+    Problem,
+    RateLimit,
+    Request,
+    Response,
+    Run,
+    RunRef,
+    RunStatus,
+    ToolOutput,
+    check,
+    wire,
+)
 from agentruns.emulator import Call, Emulator, Prompt, Turn, Vendor
 from agentruns.emulator import vendor as emulated
 from agentruns.emulator.clock import Clock
@@ -91,7 +102,7 @@ def page(parent: str, cursor: str | None) -> Flow[Page[AcmeJob]]:
 
 
 def detail(raw: Mapping[str, Any]) -> AcmeJob:
-    return codec.structure(raw, AcmeJob)
+    return wire.structure(raw, AcmeJob, "a job")
 
 
 def problem(response: Response) -> Problem:

@@ -1,4 +1,11 @@
-"""What stands around runs: agents, escalations, messages, members."""
+"""
+What stands around runs: agents, escalations, messages, members.
+
+Each function is a flow for `client.perform(...)`. A list gives one page, of 1 to 100 items (*limit*); while there is
+more, its `cursor` asks for the next. All raise `AuthenticationError` for a token that is wrong or may not do this,
+`NotFoundError` for an unknown id, `InvalidRequestError` for what the vendor refuses, `ProtocolError` for an answer that
+is not as documented, and `ConfigurationError`, before any request, for what the vendor cannot take.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +23,7 @@ ESCALATION_STATUS: Final = ("pending", "reviewed", "resolved", "dismissed")
 
 
 def list_agents(workspace_id: str, *, limit: int = 20, cursor: str | None = None) -> Flow[Listing[Agent]]:
-    """List the agents of a workspace with their triggers (agents/list)."""
+    """Return one page of the agents of a workspace, with their triggers (agents/list)."""
     return (
         yield from list_of(
             Agent, wire.path("agents"), limit, cursor, workspace_id=check.non_empty_str("workspace_id", workspace_id)
@@ -25,7 +32,7 @@ def list_agents(workspace_id: str, *, limit: int = 20, cursor: str | None = None
 
 
 def get_agent(id: str, *, workspace_id: str | None = None) -> Flow[Agent]:  # noqa: A002
-    """Read an agent with its triggers (agents/get)."""
+    """Return an agent with its triggers (agents/get)."""
     params = wire.drop_none({"workspace_id": workspace_id})
     return wire.read((yield Request("GET", wire.path("agents", id), params=params)), Agent, "data")
 
@@ -33,7 +40,11 @@ def get_agent(id: str, *, workspace_id: str | None = None) -> Flow[Agent]:  # no
 def list_escalations(
     workspace_id: str, *, status: str | None = None, limit: int = 20, cursor: str | None = None
 ) -> Flow[Listing[Escalation]]:
-    """List what waits or waited for a person (escalations/list); there is no filter by run or agent."""
+    """
+    Return one page of what waits or waited for a person, or of one *status* of `ESCALATION_STATUS` (escalations/list).
+
+    There is no filter by run or agent: compare `agent_run_id` and `agent_id`.
+    """
     filters = {
         "workspace_id": check.non_empty_str("workspace_id", workspace_id),
         "status": choice_of("status", status, ESCALATION_STATUS),
@@ -42,7 +53,11 @@ def list_escalations(
 
 
 def assign_escalation(id: str, *, assignee_id: str) -> Flow[Escalation]:  # noqa: A002
-    """Give an escalation to a member of its workspace (escalations/assign)."""
+    """
+    Give an escalation to a member of its workspace, and return it (escalations/assign).
+
+    *assignee_id* is the `id` of one of `list_users`. No field of the escalation names the member afterwards.
+    """
     body = {"assignee_id": check.non_empty_str("assignee_id", assignee_id)}
     # Assigning to the same member again changes nothing: safe to repeat.
     request = Request("POST", wire.path("escalations", id, "assign"), json=body, idempotent=True)
@@ -50,7 +65,11 @@ def assign_escalation(id: str, *, assignee_id: str) -> Flow[Escalation]:  # noqa
 
 
 def resolve_escalation(id: str, *, status: str | None = None) -> Flow[Escalation]:  # noqa: A002
-    """Settle an escalation as `resolved`, or as the *status* given (escalations/resolve)."""
+    """
+    Settle an escalation as `resolved`, or as the *status* given, and return it (escalations/resolve).
+
+    A status is one of `ESCALATION_STATUS` but the first. The run that raised it is not touched.
+    """
     body = wire.drop_none({"status": choice_of("status", status, ESCALATION_STATUS[1:])})
     # Settling in the same way again changes nothing: safe to repeat.
     request = Request("POST", wire.path("escalations", id, "resolve"), json=body, idempotent=True)
@@ -59,7 +78,7 @@ def resolve_escalation(id: str, *, status: str | None = None) -> Flow[Escalation
 
 def send_message(conversation_id: str, *, body: str) -> Flow[Message]:
     """
-    Reply in a conversation (conversations/send-message); the customer gets it, so it is never sent twice.
+    Reply in a conversation, and return the message; the customer gets it, so it is never sent twice.
 
     The path is a guess: the page could not be read, but tickets/send-message and conversations/messages agree on it.
     """
@@ -70,16 +89,16 @@ def send_message(conversation_id: str, *, body: str) -> Flow[Message]:
 def list_messages(
     conversation_id: str, *, order: str | None = None, limit: int = 20, cursor: str | None = None
 ) -> Flow[Listing[Message]]:
-    """List the messages of a conversation, *order* `asc` or `desc` (conversations/messages)."""
+    """Return one page of the messages of a conversation, in *order* `asc` or `desc` (conversations/messages)."""
     path = wire.path("conversations", conversation_id, "messages")
     return (yield from list_of(Message, path, limit, cursor, order=choice_of("order", order, ("asc", "desc"))))
 
 
 def list_users(workspace_id: str, *, limit: int = 20, cursor: str | None = None) -> Flow[Listing[User]]:
-    """List the members of a workspace (workspaces/list-users)."""
+    """Return one page of the members of a workspace (workspaces/list-users)."""
     return (yield from list_of(User, wire.path("workspaces", workspace_id, "users"), limit, cursor))
 
 
 def list_workspaces(*, limit: int = 20, cursor: str | None = None) -> Flow[Listing[Workspace]]:
-    """List the workspaces that the token reaches (introduction)."""
+    """Return one page of the workspaces that the token reaches (introduction)."""
     return (yield from list_of(Workspace, wire.path("workspaces"), limit, cursor))

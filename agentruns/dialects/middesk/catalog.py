@@ -1,4 +1,9 @@
-"""What stands around runs: agents, threads, feedback."""
+"""
+What stands around runs: agents, threads, feedback.
+
+Each function is a flow for `client.perform(...)`. All raise `AuthenticationError` for a wrong key, `ProtocolError` for
+an answer that is not as documented, and `ConfigurationError`, before any request, for what the vendor cannot take.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +25,12 @@ _LONGEST_COMMENT: Final = 5000  # submit-agent-run-feedback
 
 
 def list_agents() -> Flow[AgentPage]:
-    """List the agents that this account may use."""
+    """Return all agents that this account may use; this list has no pages."""
     return AgentPage(wire.read((yield Request("GET", wire.path("agents"))), _Agents).data)
 
 
 def get_agent(id: str) -> Flow[Agent]:  # noqa: A002
-    """Read an agent by its id, which is not its type."""
+    """Return an agent by its *id*, which is not its type; raise `NotFoundError` where there is none."""
     return wire.read((yield Request("GET", wire.path("agents", id))), Agent)
 
 
@@ -36,7 +41,12 @@ def create_thread(
     context_type: str | None = None,
     context_id: str | None = None,
 ) -> Flow[Thread]:
-    """Create an empty thread for runs of the agent *type*; nothing starts (create-agent-thread)."""
+    """
+    Create an empty thread for runs of the agent *type*, and return it; nothing starts (create-agent-thread).
+
+    It is about a business: give its *business_id*, or *context_type* together with *context_id*. Raise `NotFoundError`
+    for an unknown type.
+    """
     check.non_empty_str("type", type)
     body = {"type": type, **context_of(business_id, context_type, context_id)}
     # Creating twice leaves an empty thread behind, which runs nothing: safe to repeat.
@@ -44,12 +54,16 @@ def create_thread(
 
 
 def get_thread(id: str) -> Flow[Thread]:  # noqa: A002
-    """Read a thread (get-agent-thread)."""
+    """Return a thread; raise `NotFoundError` where there is none (get-agent-thread)."""
     return wire.read((yield Request("GET", wire.path("threads", id))), Thread)
 
 
 def list_threads(*, page: int = 1, per_page: int = MOST_PER_PAGE, business_id: str | None = None) -> Flow[ThreadPage]:
-    """List threads, those of a business if one is named; pages start at 1 (list-agent-threads)."""
+    """
+    Return one page of threads, those of a business if *business_id* names one (list-agent-threads).
+
+    Pages start at 1 and have at most 100 threads; while `has_more` is set, the next *page* has others.
+    """
     check.integer("page", page, 1)
     check.integer("per_page", per_page, 1)
     if per_page > MOST_PER_PAGE:
@@ -61,9 +75,11 @@ def list_threads(*, page: int = 1, per_page: int = MOST_PER_PAGE, business_id: s
 
 def give_feedback(run_id: str, *, rating: str, artifact_id: str, comment: str | None = None) -> Flow[Feedback]:
     """
-    Rate an artifact of a run as `POSITIVE` or `NEGATIVE` (submit-agent-run-feedback).
+    Rate an artifact of a run as `POSITIVE` or `NEGATIVE`, and return the feedback (submit-agent-run-feedback).
 
-    A later rating of the same artifact supersedes yours; so does one that was sent again because its answer was lost.
+    A *comment* has at most 5000 characters. A later rating of the same artifact supersedes yours; so does one that was
+    sent again because its answer was lost. Raise `NotFoundError` for an unknown run, `AuthenticationError` for an
+    account without the feature `operator_feedback`, `InvalidRequestError` for an artifact that the run does not have.
     """
     if rating not in {"POSITIVE", "NEGATIVE"}:
         raise ConfigurationError(f"rating is {rating!r}; it must be 'POSITIVE' or 'NEGATIVE'")
