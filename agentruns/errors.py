@@ -59,14 +59,15 @@ class OutcomeUnknownError(AgentRunsError, public=True):
     The vendor may or may not have acted on `request`. The cause (`__cause__`) says what happened.
     """
 
-    def __init__(self, request: Request, reason: str) -> None:
-        super().__init__(request, reason)
+    def __init__(self, request: Request, reason: str, *, remedy: str = "") -> None:
+        super().__init__(request, reason, remedy=remedy)
         self.request = request
         self.reason = reason
 
     def __str__(self) -> str:
+        reason = f"{self.reason}; {self.remedy}" if self.remedy else self.reason
         return (
-            f"the outcome of {self.request.line} is unknown: {self.reason}. It may have taken effect, and repeating it "
+            f"the outcome of {self.request.line} is unknown: {reason}. It may have taken effect, and repeating it "
             "may do it twice: look at what the vendor has before you decide to send it again"
         )
 
@@ -172,6 +173,9 @@ class RunError(AgentRunsError, public=True):
     """Report a run that did not end as needed; `run` is its last state, None if none was ever seen."""
 
     hint: ClassVar[str] = ""
+    unseen_hint: ClassVar[str] = (
+        "start the same origin again where the vendor has a key for it, else look at the vendor first"
+    )
 
     def __init__(self, run: Run | None, reason: str) -> None:
         super().__init__(run, reason)
@@ -182,7 +186,7 @@ class RunError(AgentRunsError, public=True):
         if self.run is None:
             return (
                 f"{self.reason}; no state of the run was seen. If a start was under way it may have taken effect: "
-                "start the same origin again where the vendor has a key for it, else look at the vendor first"
+                f"{self.unseen_hint}"
             )
         where = f"run {self.run.id} is {self.run.status.value} (vendor: {self.run.vendor_status})"
         return f"{self.reason}; {where}" + (f". {self.hint}" if self.hint else "")

@@ -223,7 +223,7 @@ def test_without_a_trigger_the_only_one_that_fits_is_chosen(triggers: list[dict[
     ],
 )
 def test_none_or_several_that_fit_are_refused_before_the_dispatch_and_listed(answer: Answer, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"{said}.*trigger_id="):
+    with pytest.raises(ConfigurationError, match=rf"{said}.*Pass the trigger_id of one"):
         exchange(conduit.start(dispatch(trigger_id=None)), answer)
 
 
@@ -256,7 +256,7 @@ def test_several_new_runs_are_ambiguous_and_named() -> None:
         exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, listed(NEW, summary("newer", 61), OLD))
 
     assert caught.value.request.line == POST
-    assert f"RunRef(id, '{AGENT}')" in str(caught.value)
+    assert f"Each can be followed, by its id and its parent '{AGENT}'" in str(caught.value)
 
 
 def test_a_run_that_never_shows_is_looked_for_a_minute_and_not_started_again() -> None:
@@ -1000,7 +1000,7 @@ def test_workspaces_and_their_members_are_listed() -> None:
         (conduit.send_message("cv1", body=None), "body is None"),  # type: ignore[arg-type]
         (conduit.list_messages("cv1", order="up"), "order is 'up'; choose one of asc, desc"),
         (conduit.list_users(""), "path"),
-        (conduit.list_runs(""), "the agent, the parent of its runs, is ''"),
+        (conduit.list_runs(""), "runs are listed by their agent; pass the id of the agent"),
         (conduit.list_runs(AGENT, status="accepted,running"), "status is 'accepted,running'; choose one of accepted"),
     ],
 )

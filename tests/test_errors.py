@@ -113,6 +113,10 @@ def samples() -> list[Exception]:
 
 SAMPLES = samples()
 names = [type(error).__name__ for error in SAMPLES]
+WITH_REMEDY = [
+    ConfigurationError("there is no token", field="token", remedy="pass `token=`"),
+    OutcomeUnknownError(REQUEST, "no answer", remedy="the same call looks again"),
+]
 
 
 # The tree -------------------------------------------------------------------------------------------------------------
@@ -289,7 +293,15 @@ def test_there_is_a_sample_of_every_error() -> None:
     assert {type(error) for error in SAMPLES} == set(TREE)
 
 
-@pytest.mark.parametrize("error", SAMPLES, ids=names)
+def test_a_remedy_ends_the_text_and_the_field_says_what_is_wrong() -> None:
+    wrong, unknown = WITH_REMEDY
+
+    assert (str(wrong), wrong.field) == ("there is no token; pass `token=`", "token")
+    assert wrong.args == ("there is no token",)
+    assert str(unknown).startswith("the outcome of POST /runs is unknown: no answer; the same call looks again. It may")
+
+
+@pytest.mark.parametrize("error", [*SAMPLES, *WITH_REMEDY])
 def test_every_error_pickles_and_copies_with_its_text_attributes_and_notes(error: Exception) -> None:
     error = copy.copy(error)
     error.add_note("a note")

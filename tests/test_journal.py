@@ -1767,7 +1767,7 @@ async def test_a_full_disk_is_told_and_the_journal_goes_on_when_there_is_room(jo
     assert outcomes[0] is None
     assert isinstance(outcomes[2], Work)
     assert str(outcomes[1]) == (
-        f"could not use the journal {path}: the disk is full; free some space, then go on with the same key "
+        f"could not use the journal {path}: the disk is full; free some space, then make the same call again "
         "(SQLITE_FULL: database or disk is full). Nothing was sent"
     )
     assert isinstance(outcomes[1], JournalError)

@@ -206,7 +206,7 @@ def test_several_new_runs_are_ambiguous_and_named_with_the_way_to_follow_one() -
     with pytest.raises(OutcomeUnknownError, match=r"2 new runs of trigger t .* ambiguous: a, b\.") as caught:
         found(Vendor([[[run("a", 1), run("b", 2)]]]), BEFORE)
 
-    assert "client.stream(RunRef(id, 'agent'))" in str(caught.value)
+    assert "Each can be followed, by its id and its parent 'agent'" in str(caught.value)
     assert caught.value.request is START
 
 

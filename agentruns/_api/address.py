@@ -29,8 +29,9 @@ def _token(dialect: Dialect, token: str | None) -> str:
     found = Secret((os.environ.get(dialect.TOKEN_VARIABLE, "") if token is None else token).strip())
     if not found:
         raise ConfigurationError(
-            f"there is no token for {dialect.NAME}; pass `token=`, or set the environment variable "
-            f"{dialect.TOKEN_VARIABLE}"
+            f"there is no token for {dialect.NAME}",
+            field="token",
+            remedy=f"pass `token=`, or set the environment variable {dialect.TOKEN_VARIABLE}",
         )
     if not found.isascii() or not found.isprintable() or " " in found:
         raise ConfigurationError(f"the token for {dialect.NAME} has characters that a header cannot carry")
@@ -45,16 +46,18 @@ def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigurationError(f"base_url is {url!r}, which is not a URL: {error}") from error
+        raise ConfigurationError(f"base_url is {url!r}, which is not a URL: {error}", field="base_url") from error
     if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigurationError(
             f"base_url is not one that requests can hang on; it must look like {dialect.BASE_URL}: http or https, a "
-            "host, a path if need be, and no user, query or fragment"
+            "host, a path if need be, and no user, query or fragment",
+            field="base_url",
         )
     if parts.scheme == "http" and not insecure and not is_loopback(host):
         raise ConfigurationError(
-            f"base_url {url!r} would send the token unencrypted to {host}; use https, or pass `insecure=True` if you "
-            "accept that"
+            f"the base URL {url!r} would send the token unencrypted to {host}",
+            field="insecure",
+            remedy="use https, or pass `insecure=True` if you accept that",
         )
     return url.rstrip("/")
 

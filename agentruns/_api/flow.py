@@ -152,7 +152,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
                     raise ProtocolError(f"{request.line} was answered {response.status}, which says nothing here")
                 raise ProtocolError(
                     f"{request.line} was answered {response.status} (a redirect to {place!r}), which is not followed "
-                    "because it could carry the token elsewhere. Check `base_url`"
+                    "because it could carry the token elsewhere. Check the base URL"
                 )
             else:
                 asked = wire.retry_after(response.headers)

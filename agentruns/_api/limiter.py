@@ -205,7 +205,7 @@ class Permits:
         While the vendor asks for a pause of more than *longest* seconds, raise what it answered last.
         """
         if self._closed:
-            raise AgentRunsError("this client is closed; open another with `async with connect(...)`")
+            raise AgentRunsError("this client is closed; open another one")
         loop = asyncio.get_running_loop()
         now = loop.time()
         limiter, vendor = self.limiter, self._vendor

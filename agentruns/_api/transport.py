@@ -40,7 +40,7 @@ _LARGE: Final = 2**20
 _LONGEST_REASON: Final = 500
 _QUOTED: Final = re.compile(r""":?\s*(?:bytearray\()?\bb['"]""")
 _CLOSED: Final = "the client was closed"
-_IS_CLOSED: Final = "this client is closed; open another with `async with connect(...)`"
+_IS_CLOSED: Final = "this client is closed; open another one"
 
 
 class Secret(str):
@@ -352,7 +352,7 @@ class AiohttpTransport:
         async for chunk in answer.content.iter_any():
             content += chunk
             if len(content) > self._max_body:
-                reason = f"the answer is longer than {self._max_body} bytes; allow more with `connect(..., max_body=)`"
+                reason = f"the answer is longer than {self._max_body} bytes; a larger `max_body` allows more"
                 raise TransportError(request, reason, final=True)
         answer.release()
         return bytes(content)

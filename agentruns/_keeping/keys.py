@@ -221,8 +221,9 @@ class KeyedWork:
         before = self._keys.restored(work)
         if type(before) is not type(origin) or _intent(before) != _intent(origin):
             raise ConfigurationError(
-                f"key {self.key!r} names other work in the journal {self._journal.path}: it began with {before!r}. "
-                "Use another key for this, or pass the same origin to go on with that"
+                f"key {self.key!r} names other work in the journal {self._journal.path}: it began with {before!r}",
+                field="key",
+                remedy="use another key for this, or pass the same origin to go on with that",
             )
 
     async def _start_again(self, work: Work) -> Run:
@@ -279,7 +280,8 @@ class KeyedWork:
         """Return the error with what can be done about it under this key."""
         return OutcomeUnknownError(
             error.request,
-            f"{error.reason}. Under key {self.key!r} the journal keeps it as begun: the same call looks again; "
+            f"{error.reason}. Under key {self.key!r} the journal keeps it as begun",
+            remedy="the same call looks again; "
             f"`client.stream(RunRef(id, parent), key={self.key!r})` goes on with a run that you know to be its own; "
             "if there is none, start it under another key",
         )

@@ -6,12 +6,27 @@ from typing import ClassVar
 
 
 class AgentRunsError(Exception):
-    """The base of every error that this library raises to its caller."""
+    """
+    The base of every error that this library raises to its caller.
+
+    `field` is the argument or attribute that is wrong, such as `base_url` or `UserMessage.text`; empty where it is no
+    single one. `remedy`, where there is one, ends the text with what helps a caller in Python. A surface that is
+    not Python, such as the command line, has remedies of its own by the field.
+    """
 
     __module__ = "agentruns.errors"  # where users find it, and what pickles name
 
     public: ClassVar[bool] = False
     """Whether people who watch a run over the web may read the text; each class says so for itself, not for others."""
+
+    def __init__(self, *args: object, field: str = "", remedy: str = "") -> None:
+        super().__init__(*args)
+        self.field = field
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}; {self.remedy}" if self.remedy else text
 
     def __init_subclass__(cls, *, public: bool = False) -> None:
         super().__init_subclass__()

@@ -17,7 +17,7 @@ def number(name: str, value: Any, *, zero: bool = False) -> None:
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     if not numeric or not _finite(value) or value < 0 or (value == 0 and not zero):
         least = "zero or above" if zero else "above zero"
-        raise ConfigurationError(f"{name} is {value!r}; it must be a finite number {least}")
+        raise ConfigurationError(f"{name} is {value!r}; it must be a finite number {least}", field=name)
 
 
 def _finite(value: float) -> bool:
@@ -30,13 +30,13 @@ def _finite(value: float) -> bool:
 def integer(name: str, value: Any, least: int) -> None:
     """Refuse anything but a whole number of *least* and above."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number, {least} or more")
+        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number, {least} or more", field=name)
 
 
 def non_empty_str(name: str, value: Any) -> str:
     """Return *value*, and refuse anything but a text with something in it that UTF-8 can carry."""
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{name} is {value!r}; it must be a text that is not empty")
+        raise ConfigurationError(f"{name} is {value!r}; it must be a text that is not empty", field=name)
     utf8(name, value)
     return value
 
@@ -44,7 +44,7 @@ def non_empty_str(name: str, value: Any) -> str:
 def text_or_none(name: str, value: Any) -> None:
     """Refuse anything but a text, which may be empty, and None."""
     if value is not None and not isinstance(value, str):
-        raise ConfigurationError(f"{name} is {value!r}; it must be a text, or None")
+        raise ConfigurationError(f"{name} is {value!r}; it must be a text, or None", field=name)
 
 
 def utf8(name: str, value: str) -> None:
@@ -54,20 +54,22 @@ def utf8(name: str, value: str) -> None:
     except UnicodeEncodeError as error:
         raise ConfigurationError(
             f"{name} is a text that UTF-8 cannot carry: it has {value[error.start]!r} at {error.start}, half of a "
-            "character. Mend it with `text.encode(errors='replace').decode()`"
+            "character",
+            field=name,
+            remedy="`text.encode(errors='replace').decode()` mends it",
         ) from None
 
 
 def boolean(name: str, value: Any) -> None:
     """Refuse anything but True and False: a text such as "no" would count as true."""
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is {value!r}; it must be True or False")
+        raise ConfigurationError(f"{name} is {value!r}; it must be True or False", field=name)
 
 
 def instance(name: str, value: Any, kind: type, remedy: str) -> None:
     """Refuse anything but a *kind*; *remedy* says how to come by one."""
     if not isinstance(value, kind):
-        raise ConfigurationError(f"{name} is {value!r}; it must be of the class {kind.__name__}: {remedy}")
+        raise ConfigurationError(f"{name} is {value!r}; it must be of the class {kind.__name__}: {remedy}", field=name)
 
 
 def _name(owner: object, attribute: Attribute[Any]) -> str:
@@ -110,7 +112,8 @@ def is_boolean(owner: object, attribute: Attribute[Any], value: Any) -> None:
 def is_object(owner: object, attribute: Attribute[Any], value: Any) -> None:
     """Refuse anything but a mapping."""
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{_name(owner, attribute)} is {value!r}; it must be a mapping, such as a dict")
+        name = _name(owner, attribute)
+        raise ConfigurationError(f"{name} is {value!r}; it must be a mapping, such as a dict", field=name)
 
 
 def sequence_of(kind: type, remedy: str) -> Callable[[object, Attribute[Any], Any], None]:
@@ -119,7 +122,7 @@ def sequence_of(kind: type, remedy: str) -> Callable[[object, Attribute[Any], An
     def check(owner: object, attribute: Attribute[Any], value: Any) -> None:
         name = _name(owner, attribute)
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-            raise ConfigurationError(f"{name} is {value!r}; it must be a list of {kind.__name__}: {remedy}")
+            raise ConfigurationError(f"{name} is {value!r}; it must be a list of {kind.__name__}: {remedy}", field=name)
         for place, each in enumerate(value):
             instance(f"{name}[{place}]", each, kind, remedy)
 
@@ -131,6 +134,7 @@ def is_uuid(owner: object, attribute: Attribute[Any], value: Any) -> None:
     try:
         UUID(value)
     except (ValueError, AttributeError, TypeError):
+        name = _name(owner, attribute)
         raise ConfigurationError(
-            f"{_name(owner, attribute)} is {value!r}; it must be the text of a UUID, such as str(uuid.uuid4())"
+            f"{name} is {value!r}; it must be the text of a UUID", field=name, remedy="`str(uuid.uuid4())` makes one"
         ) from None

@@ -20,7 +20,7 @@ from agentruns.client import Client, connect
 from agentruns.dialects import NAMES, load
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
 
-from . import arguments, demo, words
+from . import arguments, demo, shell_text
 from .batch import batch
 from .display import Display, choose, warnings
 from .report import report
@@ -58,13 +58,13 @@ def _code(wanted: argparse.Namespace, seen: _Seen) -> int:
             os._exit(INTERRUPTED)
         return INTERRUPTED
     except (ConfigurationError, UnsupportedError) as error:
-        print(f"agentruns: {words.of(error, wanted)}", file=sys.stderr)
+        print(f"agentruns: {shell_text.translate(error, wanted)}", file=sys.stderr)
         return USAGE
     except DeadlineExceededError as error:
-        print(f"agentruns: {words.of(error, wanted)}\n{seen.how_to_go_on(wanted)}", file=sys.stderr)
+        print(f"agentruns: {shell_text.translate(error, wanted)}\n{seen.how_to_go_on(wanted)}", file=sys.stderr)
         return DEADLINE
     except AgentRunsError as error:
-        print(f"agentruns: {words.of(error, wanted)}", file=sys.stderr)
+        print(f"agentruns: {shell_text.translate(error, wanted)}", file=sys.stderr)
         if seen.stream is not None and seen.stream.run is not None:
             print(seen.how_to_go_on(wanted), file=sys.stderr)
         return TROUBLE

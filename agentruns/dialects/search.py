@@ -157,8 +157,8 @@ def find_started(
             raise OutcomeUnknownError(
                 request,
                 f"{told}; {len(found)} new runs of {search.what} are there, which is ambiguous: "
-                f"{', '.join(run.id for run in found)}. `client.stream(RunRef(id, {found[0].ref.parent!r}))` follows "
-                "one of them",
+                f"{', '.join(run.id for run in found)}. Each can be followed, by its id and its "
+                f"parent {found[0].ref.parent!r}",
             ) from cause
         (only,) = found
         whose = yield from wire.claim_run(only.id)

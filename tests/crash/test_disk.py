@@ -95,7 +95,7 @@ def replaced(ledger: Ledger, path: Path) -> Iterator[None]:
 
 
 SAID = {
-    "full": "look at the disk, then go on with the same key",
+    "full": "look at the disk, then make the same call again",
     "read_only": "give this user write permission",
     "deleted": "the file was deleted or replaced while it was in use; put it back",
     "replaced": "the file was deleted or replaced while it was in use; put it back",

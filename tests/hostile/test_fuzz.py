@@ -74,7 +74,7 @@ def check(end: Any) -> None:
     if isinstance(end, AgentRunsError):
         assert (type(again), str(again)) == (type(end), str(end))
         assert len(str(end)) < LONGEST_TEXT
-        assert not isinstance(end, ConfigurationError) or "Pass `Dispatch(..., trigger_id=...)`" in str(end), end
+        assert not isinstance(end, ConfigurationError) or "Pass the trigger_id" in str(end), end
     else:
         assert again == end
         assert repr(end)

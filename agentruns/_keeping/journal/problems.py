@@ -10,18 +10,18 @@ class UnfitError(Exception):
     """Say why a file cannot be a journal of ours; never leaves this package."""
 
 
-_FULL: Final = "the disk is full; free some space, then go on with the same key"
+_FULL: Final = "the disk is full; free some space, then make the same call again"
 _READ_ONLY: Final = "it cannot be written; give this user write permission for the file and its folder"
 _DAMAGED: Final = "it is damaged; restore it from a backup, or use another path"
 
 NO_LOCKS: Final = "its file system does not let several processes share it; use a path on a local disk"
 
 _OF_SQLITE: Final = {
-    "SQLITE_BUSY": "another program keeps it locked; end that program's transaction, then go on with the same key",
+    "SQLITE_BUSY": "another program keeps it locked; end that program's transaction, then make the same call again",
     "SQLITE_CANTOPEN": "it cannot be opened; look at the permissions of the file and its folder",
     "SQLITE_CORRUPT": _DAMAGED,
     "SQLITE_FULL": _FULL,
-    "SQLITE_IOERR": "the disk fails or has no room; look at the disk, then go on with the same key",
+    "SQLITE_IOERR": "the disk fails or has no room; look at the disk, then make the same call again",
     "SQLITE_NOTADB": "it is not an SQLite file; use another path",
     "SQLITE_READONLY": _READ_ONLY,
 }

@@ -24,7 +24,7 @@ from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Outcome, Run, RunRef
-from agentruns.cli import arguments, words
+from agentruns.cli import arguments, shell_text
 from agentruns.client import Client, connect
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
@@ -317,7 +317,7 @@ class _Job:
         error = self._other_work(turn, outcome) or outcome.error
         status, failure = record.status_of(error, outcome.run), record.failure_of(error, outcome.run)
         if failure is not None and failure["message"] == str(error) and error is not None:
-            failure["message"] = words.of(error, self._wanted)
+            failure["message"] = shell_text.translate(error, self._wanted)
         waited = turn.key in self._begun or turn.key in self._open  # else the journal knew its end
         self._begun.discard(turn.key)
         self._write(turn.item, status, turn.attempt, turn.began, outcome.run, failure, waited=waited)
@@ -326,10 +326,10 @@ class _Job:
             text = f"line {turn.item.line} ({turn.item.key}): {status}: {text}"
             self._tell(lambda: self._view.trouble(text))
         if not self._stopping and isinstance(error, APIError) and error.status in _HOPELESS:
-            said = words.of(error, self._wanted)
+            said = shell_text.translate(error, self._wanted)
             self._stop(f"the vendor answers {error.status}, as it would to every further row: {said}")
         if not self._stopping and isinstance(error, JournalError):
-            said = words.of(error, self._wanted)
+            said = shell_text.translate(error, self._wanted)
             self._codes.add(_TROUBLE)
             self._stop(f"{said} (without the journal nothing can be started safely)")
 

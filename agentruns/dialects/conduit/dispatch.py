@@ -107,8 +107,9 @@ def _only_trigger(agent_id: str) -> Flow[str]:
         have = [f"{each.id} ({each.type}{', disabled' if each.enabled is False else ''})" for each in triggers]
         raise ConfigurationError(
             f"agent {agent_id} has {len(fit) or 'no'} triggers that a dispatch without trigger_id could mean; it has "
-            f"{', '.join(have) or 'none at all'}. Pass `Dispatch(..., trigger_id=...)` with one that is enabled and "
-            "not of type message"
+            f"{', '.join(have) or 'none at all'}. Pass the trigger_id of one that is enabled and not of "
+            "type message",
+            field="Dispatch.trigger_id",
         )
     return fit[0].id
 

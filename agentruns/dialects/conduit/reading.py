@@ -37,10 +37,16 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[ConduitRun]]:
     if ref.id.startswith(_OTHER_ID):  # the page's example of the path has the id
         raise ConfigurationError(
             f"{ref.id} is the run_id of a run; its id is needed, which begins with `ar` and stands beside it in "
-            "`list_runs(agent_id)`: RunRef(id, agent_id)"
+            "the list of the agent's runs",
+            field="RunRef.id",
+            remedy="pass RunRef(id, agent_id)",
         )
     if not ref.parent:
-        raise ConfigurationError(f"run {ref.id} can only be read with its agent: RunRef({ref.id!r}, agent_id)")
+        raise ConfigurationError(
+            f"run {ref.id} can only be read with its agent",
+            field="RunRef.parent",
+            remedy=f"pass RunRef({ref.id!r}, agent_id)",
+        )
     return parse_run((yield Request("GET", wire.path("agents", ref.parent, "runs", ref.id), params=params)))
 
 
@@ -68,6 +74,8 @@ def list_runs(
 
     A run in a list has no `output`: read it with `client.fetch(run)` once it is over.
     """
+    if not agent_id:
+        raise ConfigurationError("runs are listed by their agent", field="parent", remedy="pass the id of the agent")
     path = wire.path("agents", check.non_empty_str("the agent, the parent of its runs,", agent_id), "runs")
     filters = {"status": choice_of("status", status, tuple(STATUS)), "workspace_id": workspace_id}
     response, seen = yield from page_of(ConduitRun, path, limit, cursor, **filters)

@@ -116,6 +116,7 @@ def check_token(base_url: str, token: str) -> None:
     for url, prefix, other in ((BASE_URL, "mk_test", SANDBOX_URL), (SANDBOX_URL, "mk_live", BASE_URL)):
         if base_url == url and token.startswith(prefix):
             raise ConfigurationError(
-                f"the token begins with {prefix}, and base_url is {url}: they belong to different environments. Use "
-                f"base_url={other!r}, or the other key"
+                f"the token begins with {prefix}, and the base URL is {url}: they belong to different environments. "
+                f"Use the base URL {other}, or the other key",
+                field="base_url",
             )

@@ -42,7 +42,7 @@ def attached_table(table_id: str) -> Mapping[str, str]:
 
 def _tuple(value: Sequence[Any]) -> tuple[Any, ...]:
     if isinstance(value, str | Mapping):
-        raise ConfigurationError(f"{value!r} stands where Prompt takes a list; put it into one")
+        raise ConfigurationError(f"{value!r} stands where a list is needed; put it into one")
     return tuple(value)
 
 
@@ -68,8 +68,9 @@ def _no_more_than(most: int) -> Any:
 def _key(_: object, __: object, value: Any) -> None:
     if not isinstance(value, str) or not _VALID_KEY.fullmatch(value):
         raise ConfigurationError(
-            f"Prompt.idempotency_key is {value!r}; it must be 1 to 255 printable ASCII characters without spaces, such "
-            "as str(uuid.uuid4())"
+            f"Prompt.idempotency_key is {value!r}; it must be 1 to 255 printable ASCII characters without spaces",
+            field="Prompt.idempotency_key",
+            remedy="`str(uuid.uuid4())` makes one",
         )
 
 
@@ -97,7 +98,9 @@ class Prompt:
 
     def __attrs_post_init__(self) -> None:
         if self.agent_id is not None and self.name is not None:
-            raise ConfigurationError("Prompt.name names a new agent; leave it out where agent_id says which one")
+            raise ConfigurationError(
+                "Prompt.name names a new agent; leave it out where agent_id says which one", field="Prompt.name"
+            )
 
 
 def start(origin: Prompt) -> Flow[Run[RunDetail]]:

@@ -154,5 +154,9 @@ def is_replay(response: Response) -> bool:
 def agent_path(agent_id: str, *parts: str) -> str:
     """Return a path below an agent; there is no other way to its runs."""
     if not agent_id:
-        raise ConfigurationError("Origami finds a run only by its agent; pass RunRef(id, agent_id), or the Run itself")
+        raise ConfigurationError(
+            "Origami finds a run only by its agent",
+            field="RunRef.parent",
+            remedy="pass RunRef(id, agent_id), or the Run itself",
+        )
     return wire.path("agents", agent_id, *parts)

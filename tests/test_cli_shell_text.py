@@ -12,7 +12,8 @@ import pytest
 
 import agentruns
 from agentruns import Run, RunRef, RunStatus, errors
-from agentruns.cli import commands, words
+from agentruns._values.exchange import Request
+from agentruns.cli import commands, shell_text
 from agentruns.cli.display import warnings
 from agentruns.emulator import Emulator, Turn
 
@@ -102,7 +103,7 @@ def paused() -> Run:
 )
 @pytest.mark.parametrize("run", [paused(), None])
 def test_no_hint_is_python(kind: type[errors.RunError], command: str, run: Run | None) -> None:
-    said = words.of(kind(run, "it did not end"), wanted(command))
+    said = shell_text.translate(kind(run, "it did not end"), wanted(command))
     assert said.startswith("it did not end; ")
     assert not PYTHON.search(said), said
     assert "origin" not in said
@@ -112,29 +113,35 @@ def test_a_hint_within_another_error_is_said_anew_too() -> None:
     inner = f"GET /x was answered 429: slow down. {errors.RateLimitedError.hint}"
     error = errors.DeadlineExceededError(paused(), f"5 s have passed, and the last request failed ({inner})")
     assert "connect(" in str(error)
-    assert "(GET /x was answered 429: slow down. Send less (--budget, --limit), or" in words.of(error, wanted("batch"))
-    assert not PYTHON.search(words.of(error, wanted("run")))
+    assert "(GET /x was answered 429: slow down. Send less (--budget, --limit), or" in shell_text.translate(
+        error, wanted("batch")
+    )
+    assert not PYTHON.search(shell_text.translate(error, wanted("run")))
 
 
 def test_what_others_say_stays_as_it_is() -> None:
     text = "there is no token; pass `token=`"
-    assert words.of(ValueError(text), wanted("run")) == text
-    assert words.of(errors.ProtocolError("agent_id is 3"), wanted("run", "origami")) == "agent_id is 3"
-    assert words.of(errors.ConfigurationError("agent_id is 'agent_id'"), wanted("run", "origami")) == (
+    assert shell_text.translate(ValueError(text), wanted("run")) == text
+    assert shell_text.translate(errors.ProtocolError("agent_id is 3"), wanted("run", "origami")) == "agent_id is 3"
+    assert shell_text.translate(errors.ConfigurationError("agent_id is 'agent_id'"), wanted("run", "origami")) == (
         "--agent-id is 'agent_id'"
     )
-    assert words.of(errors.ConfigurationError("agent_id"), wanted("demo", None)) == "agent_id"
+    assert shell_text.translate(errors.ConfigurationError("agent_id"), wanted("demo", None)) == "agent_id"
 
 
 def texts(node: ast.AST) -> Iterator[str]:
-    """Iterate over the texts in a module's source, without docstrings; what is filled in stands as x, or as 'x'."""
+    """
+    Iterate over the texts in a module's source, without docstrings and remedies.
+
+    What is filled in stands as x, or as 'x'.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.JoinedStr):
             yield "".join(filled(part) for part in child.values)
         elif isinstance(child, ast.Constant):
             if isinstance(child.value, str) and not isinstance(node, ast.Expr):
                 yield child.value
-        else:
+        elif not (isinstance(child, ast.keyword) and child.arg == "remedy"):
             yield from texts(child)
 
 
@@ -144,20 +151,31 @@ def filled(part: Any) -> str:
     return "'x'" if part.conversion == ord("r") else "x"
 
 
-def said_by(*names: str) -> set[str]:
-    return {text for name in names for text in texts(ast.parse((PACKAGE / name).read_text()))}
+def fields_with_remedy(tree: ast.AST) -> Iterator[str]:
+    """Iterate over the fields of the errors in a module's source that have a remedy; "" for a field that varies."""
+    for node in ast.walk(tree):
+        given = {each.arg: each.value for each in node.keywords} if isinstance(node, ast.Call) else {}
+        if "remedy" in given:
+            field = given.get("field")
+            yield str(field.value) if isinstance(field, ast.Constant) else ""
+
+
+def parsed(*names: str) -> Iterator[ast.AST]:
+    for name in names:
+        yield ast.parse((PACKAGE / name).read_text())
 
 
 CORE = [
     "client.py",
     "_api/address.py",
-    "_api/transport.py",
-    "_keeping/keys.py",
     "_api/flow.py",
-    "errors.py",
     "_api/limiter.py",
-    "_values/check.py",
+    "_api/transport.py",
+    "_api/operations.py",
     "_keeping/journal/problems.py",
+    "_keeping/keys.py",
+    "_values/check.py",
+    "errors.py",
 ]
 DIALECTS = [
     "dialects/middesk/__init__.py",
@@ -165,6 +183,7 @@ DIALECTS = [
     "dialects/origami/runs.py",
     "dialects/search.py",
     "dialects/conduit/dispatch.py",
+    "dialects/search.py",
     "dialects/conduit/reading.py",
 ]
 NOT_OF_A_COMMAND = (
@@ -182,19 +201,37 @@ NOT_OF_A_COMMAND = (
 """What no command can run into: it answers by handlers alone, and its client is open and has a journal for its keys."""
 
 
-def test_all_that_is_replaced_is_what_the_library_says() -> None:
-    filled_in = (r"\bRunRef\.id\b", r"\bRunRef\.parent\b", r"\bOptions\.timeout\b", "the agent, the parent of")
-    there = "\n".join(said_by(*CORE, *DIALECTS))
-    replaced = [said for said, _ in words.TABLE if not said.startswith(filled_in)]
-    assert len(replaced) > 12
-    assert [said for said in replaced if not re.search(said, there)] == []
+def test_every_remedy_of_a_shell_is_in_place_of_one_that_the_library_gives() -> None:
+    given = {field for tree in parsed(*CORE, *DIALECTS) for field in fields_with_remedy(tree)}
+    assert shell_text.REMEDIES.keys() <= given
+
+
+@pytest.mark.parametrize("field", ["", "base_url", "elsewhere", *shell_text.REMEDIES])
+@pytest.mark.parametrize("vendor", ["conduit", None])
+def test_a_remedy_in_python_is_never_shown(field: str, vendor: str | None) -> None:
+    python = "pass `token=`, or str(uuid.uuid4())"
+    said = shell_text.translate(
+        errors.ConfigurationError("it is wrong", field=field, remedy=python), wanted("batch", vendor)
+    )
+    assert said.startswith("it is wrong; " if field in shell_text.REMEDIES else "it is wrong")
+    assert not PYTHON.search(said), said
+
+
+def test_a_start_that_is_kept_is_looked_for_by_the_same_call() -> None:
+    error = errors.OutcomeUnknownError(
+        Request("POST", "/runs"), "no answer came", remedy="`client.stream(RunRef(id, parent), key='k')` goes on"
+    )
+    said = shell_text.translate(error, wanted("batch"))
+    assert "is unknown: no answer came; the same call looks again; " in said
+    assert not PYTHON.search(said), said
 
 
 def test_no_text_of_the_library_that_a_command_may_show_stays_python() -> None:
-    python = {text for text in said_by(*CORE, *DIALECTS) if "`" in text and PYTHON.search(text)}
+    found = {text for tree in parsed(*CORE, *DIALECTS) for text in texts(tree)}
+    python = {text for text in found if "`" in text and PYTHON.search(text)}
     shown = {text for text in python if not any(each in text for each in NOT_OF_A_COMMAND)}
-    assert len(shown) > 8
-    said = {words.of(errors.AgentRunsError(text), wanted("batch", "conduit")) for text in shown}
+    assert len(shown) > 4
+    said = {shell_text.translate(errors.AgentRunsError(text), wanted("batch", "conduit")) for text in shown}
     assert {each for each in said if PYTHON.search(each)} == set()
 
 
