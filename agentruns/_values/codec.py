@@ -231,7 +231,7 @@ def _items(value: Sequence[Any], structure: Callable[[Any, Any], Any], kind: Any
             if len(errors) > _MOST_TOLD:
                 break
     if errors:
-        raise IterableValidationError("some items do not fit", errors, list)
+        raise IterableValidationError("some items do not fit", errors, list)  # pyright: ignore[reportCallIssue]
     return items
 
 
