@@ -132,8 +132,8 @@ class Telemetry:
             "agentruns_error_type": _error_type(run) or "",
         }
         if run.usage:
-            fields["agentruns_input_tokens"] = run.usage.input_tokens
-            fields["agentruns_output_tokens"] = run.usage.output_tokens
+            counts = {"input": run.usage.input_tokens, "output": run.usage.output_tokens}
+            fields.update((f"agentruns_{which}_tokens", count) for which, count in counts.items() if count is not None)
         logger.info("run %s of %s: %s", run.id, self._vendor, _change(run, before, started), extra=fields)
 
 
@@ -215,8 +215,9 @@ class _Spans:
         if self._kind == _AGENT_NAME and kind:  # some vendors name it only after a while
             span.update_name(self._name(kind))
         if run.usage:
-            span.set_attribute("gen_ai.usage.input_tokens", run.usage.input_tokens)
-            span.set_attribute("gen_ai.usage.output_tokens", run.usage.output_tokens)
+            for which, count in (("input", run.usage.input_tokens), ("output", run.usage.output_tokens)):
+                if count is not None:
+                    span.set_attribute(f"gen_ai.usage.{which}_tokens", count)
         error_type = _error_type(run)
         if error_type:
             span.set_attribute(_ERROR_TYPE, error_type)

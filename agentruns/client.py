@@ -300,14 +300,18 @@ class Client(Generic[OriginT, DetailT]):
                 pass
         return raise_unless_completed(stream.run)
 
-    async def resume(self, run: Run[DetailT], outputs: Sequence[ToolOutput]) -> Run[DetailT]:
+    async def resume(self, run: Run[DetailT], outputs: Sequence[ToolOutput], *, again: bool = False) -> Run[DetailT]:
         """
         Answer a paused run and return the state that follows: of the same run or of another, as the vendor has it.
+
+        Where an answer begins another run, every call for the same pause leads to the same one. If that run has failed,
+        *again* starts a new one with these *outputs*.
 
         Raise `ConfigurationError`, before any request, for a run that does not wait, for an answer to something that is
         not pending, and for an output that JSON cannot carry.
         """
         self._operations.require(Resumes, "resume")
+        check.boolean("again", again)
         if not isinstance(run, Run):
             raise ConfigurationError(f"{run!r} cannot be answered; pass a Run: `await client.fetch(ref)` reads one")
         self._ref(run)
@@ -326,7 +330,8 @@ class Client(Generic[OriginT, DetailT]):
             )
         if self._keys is not None:
             await self._keys.decided(run, [plain_output(each) for each in outputs])
-        resumed = await self._operations.answer(run, outputs)
+        answer = self._operations.answer_again if again else self._operations.answer
+        resumed = await answer(run, outputs)
         if self._keys is not None:
             await self._keys.moved(run, resumed)
         self._telemetry.on_unwatched(run.ref)

@@ -7,7 +7,7 @@ AgentRunsError
 ├─ TransportError(request)            no answer came
 ├─ OutcomeUnknownError(request)       a request that must not be repeated never got a clear answer
 ├─ JournalError                       the journal could not be written or read
-├─ ProtocolError                      the answer is not what the vendor documents (JSON path in the text)
+├─ ProtocolError(response)            the answer is not what the vendor documents (JSON path in the text)
 ├─ APIError(response)                 the vendor said no
 │  └─ AuthenticationError  NotFoundError  ConflictError  InvalidRequestError
 │     RateLimitedError  QuotaError  ServerError
@@ -91,7 +91,19 @@ class JournalError(AgentRunsError):
 
 
 class ProtocolError(AgentRunsError, public=True):
-    """Report an answer that is not what the vendor documents; the text names the JSON path."""
+    """
+    Report an answer that is not what the vendor documents; the text names the JSON path.
+
+    `response` is the answer, None where there was none (a webhook, or `Run.detail`, whose `Run.raw` is at hand).
+    """
+
+    def __init__(self, reason: str, response: Response | None = None) -> None:
+        super().__init__(reason, response)
+        self.reason = reason
+        self.response = response
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class APIError(AgentRunsError, public=True):
@@ -106,6 +118,9 @@ class APIError(AgentRunsError, public=True):
 
     after_doubt = False
     """An earlier try of the same request got no clear answer, so the refusal of this one does not say all."""
+
+    guess = ""
+    """What is said of a request whose shape no page shows: what was sent, and how to send another."""
 
     def __init__(self, response: Response, problem: Problem | None = None, retry_after: float | None = None) -> None:
         super().__init__(response, problem, retry_after)
@@ -130,7 +145,8 @@ class APIError(AgentRunsError, public=True):
         named = f"{self.title}: " if self.title and self.title != said else ""
         text = f"{self.response.request.line} was answered {self.status}: {named}{said}"
         text += f" ({_cut('; '.join(about))})" if about else ""
-        return f"{text.removesuffix('.')}. {self.hint}" if self.hint else text
+        more = [each for each in (self.hint, self.guess) if each]
+        return ". ".join([text.removesuffix("."), *more]) if more else text
 
 
 class AuthenticationError(APIError, public=True):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from agentruns import Backoff, Client, Retry
-from agentruns._values.commands import Checkpoint, Command, Flow
+from agentruns._values.commands import Checkpoint, Command, Flow, SkippedRows
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
@@ -111,13 +111,15 @@ def exchange(flow: Flow[T], *answers: Answer) -> tuple[list[Request], T]:
     """Drive a flow by hand: what it asked for, and what it returned."""
     asked: list[Request] = []
     wanted: Command = next(flow)
+    while isinstance(wanted, Checkpoint | SkippedRows):
+        wanted = flow.send(NOTHING)
     for answer in answers:
-        while isinstance(wanted, Checkpoint):
-            wanted = flow.send(NOTHING)
         assert isinstance(wanted, Request)
         asked.append(wanted)
         try:
             wanted = flow.send(Response(answer.status, answer.headers, answer.body, wanted))
+            while isinstance(wanted, Checkpoint | SkippedRows):
+                wanted = flow.send(NOTHING)
         except StopIteration as end:
             return asked, end.value
     raise AssertionError(f"one more answer is needed, to {wanted}")

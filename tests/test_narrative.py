@@ -1,6 +1,7 @@
 """Narrative's rules, on scripted answers; the emulator has tests of its own, and test_end_to_end.py joins both."""
 
 import json
+import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -32,7 +33,9 @@ from agentruns import (
     Usage,
     narrative,
 )
+from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
+from agentruns.dialects.protocol import Cancels, Resumes, ResumesAgain
 from tests.scripted_wire import (
     CALL,
     CONVERSATION,
@@ -200,7 +203,7 @@ def test_a_failed_run_says_why() -> None:
     fault = state.detail.error
     assert fault is not None
     assert (fault.docs_url or "").endswith("/max-iterations-exceeded")
-    assert state.usage == Usage(5, 0)
+    assert state.usage == Usage(5, None)
 
 
 def test_a_failed_run_without_an_error_is_failed_all_the_same() -> None:
@@ -255,28 +258,111 @@ def test_unknown_fields_survive_in_raw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "path"),
+    ("status", "changes", "path"),
     [
-        ({"id": None}, r"expected string, got null @ \$\.id"),
-        ({"company_id": "77"}, r"expected integer, got string @ \$\.company_id"),
-        ({"company_id": True}, r"expected integer, got boolean @ \$\.company_id"),
-        ({"submitted_inference_job_ids": "abc"}, r"expected array, got string @ \$\.submitted_inference_job_ids"),
-        ({"pending_tool_calls": [{"tool_use_id": "a", "name": "b"}]}, r"@ \$\.pending_tool_calls\[0\]\.arguments"),
-        ({"started_at": "yesterday"}, r"expected date-time, got 'yesterday' @ \$\.started_at"),
-        ({"effective_config": []}, r"expected object, got array @ \$\.effective_config"),
+        ("running", {"id": None}, r"expected string, got null @ \$\.id"),
+        ("running", {"conversation_id": 3}, r"expected string, got integer @ \$\.conversation_id"),
+        ("running", {"started_at": "yesterday"}, r"expected date-time, got 'yesterday' @ \$\.started_at"),
+        ("completed", {"completed_at": 5}, r"expected date-time, got integer @ \$\.completed_at"),
+        ("completed", {"final_text": 5}, r"expected string, got integer @ \$\.final_text"),
+        ("failed", {"error": {"type": 7}}, r"expected string, got integer @ \$\.error\.type"),
+        ("requires_action", {"pending_tool_calls": "abc"}, r"expected array, got string @ \$\.pending_tool_calls"),
+        (
+            "requires_action",
+            {"pending_tool_calls": [{"tool_use_id": "a", "name": "b", "arguments": "x"}]},
+            r"expected object, got string @ \$\.pending_tool_calls\[0\]\.arguments",
+        ),
     ],
 )
-def test_a_wrong_body_names_the_path(changes: dict[str, Any], path: str) -> None:
-    with pytest.raises(ProtocolError, match=path):
-        exchange(narrative.fetch(RunRef(RUN), {}), run("running", **changes))
+def test_what_a_state_needs_names_its_path_where_it_does_not_fit(
+    status: str, changes: dict[str, Any], path: str
+) -> None:
+    with pytest.raises(ProtocolError, match=path) as caught:
+        exchange(narrative.fetch(RunRef(RUN), {}), run(status, **changes))
+
+    assert caught.value.response is not None
+    assert json.loads(caught.value.response.body)["status"] == status
 
 
-@pytest.mark.parametrize("field", ["id", "conversation_id", "status", "effective_config", "pending_tool_calls"])
-def test_a_missing_field_names_the_path(field: str) -> None:
+@pytest.mark.parametrize("field", ["id", "conversation_id", "status", "started_at"])
+def test_a_missing_field_that_a_state_needs_names_the_path(field: str) -> None:
     body = run_body()
     del body[field]
     with pytest.raises(ProtocolError, match=rf"required field missing @ \$\.{field}"):
         exchange(narrative.fetch(RunRef(RUN), {}), Answer(body))
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"company_id": "77"}, r"expected integer, got string @ \$\.company_id"),
+        ({"company_id": True}, r"expected integer, got boolean @ \$\.company_id"),
+        ({"submitted_inference_job_ids": "abc"}, r"expected array, got string @ \$\.submitted_inference_job_ids"),
+        ({"effective_config": []}, r"expected object, got array @ \$\.effective_config"),
+        ({"usage": {"prompt_tokens": "many"}}, r"expected integer, got string @ \$\.usage\.prompt_tokens"),
+    ],
+)
+def test_what_a_state_does_not_need_is_an_error_of_its_detail_alone(changes: dict[str, Any], path: str) -> None:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run("completed", **changes))
+
+    assert (state.status, state.output) == (RunStatus.COMPLETED, "Done.")
+    with pytest.raises(ProtocolError, match=path):
+        _ = state.detail
+    assert state.raw.items() >= changes.items()
+
+
+def test_a_run_that_has_just_begun_may_have_no_more_than_the_table_of_its_page_says() -> None:  # A4
+    table = ("id", "conversation_id", "client_op_id", "effective_config", "started_at", "status")
+    body = {name: value for name, value in run_body("pending").items() if name in table}
+
+    _, state = exchange(narrative.start(narrative.UserMessage(CONVERSATION, "Hi", expected_version=0)), Answer(body))
+
+    assert (state.status, state.actions, state.usage) == (RunStatus.PENDING, (), None)
+    assert state.progress == Progress(0, 6)
+    assert (state.detail.company_id, state.detail.pending_tool_calls) == (None, ())
+
+
+@pytest.mark.parametrize("word", ["pending", "running", "requires_action", "failed", "meditating"])
+def test_only_a_completed_run_has_an_output(word: str) -> None:  # A5
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), run(word, final_text="Half an ans"))
+
+    assert state.output is None
+    assert state.detail.final_text == "Half an ans"
+
+
+@pytest.mark.parametrize(
+    ("usage", "seen"),
+    [
+        (None, None),
+        ("many", None),
+        ({}, Usage(None, None)),
+        ({"prompt_tokens": None, "completion_tokens": 7.0}, Usage(None, 7)),
+        ({"prompt_tokens": "5", "completion_tokens": True}, Usage(None, None)),
+        ({"prompt_tokens": -1, "completion_tokens": 2.5}, Usage(None, None)),
+    ],
+)
+def test_a_count_that_is_not_known_is_none(usage: Any, seen: Usage | None) -> None:  # A8
+    assert exchange(narrative.fetch(RunRef(RUN), {}), run("completed", usage=usage))[1].usage == seen
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"submitted_inference_job_ids": 3}, None),
+        ({"effective_config": None}, Progress(1)),
+        ({"effective_config": {"max_iterations": "6"}}, Progress(1)),
+        ({"effective_config": {"max_iterations": 6.0}}, Progress(1, 6)),
+    ],
+)
+def test_progress_is_none_where_it_cannot_be_read(changes: dict[str, Any], seen: Progress | None) -> None:
+    assert exchange(narrative.fetch(RunRef(RUN), {}), run("running", **changes))[1].progress == seen
+
+
+@pytest.mark.parametrize("call", [{"arguments": None}, {}])
+def test_a_call_without_arguments_has_none(call: dict[str, Any]) -> None:
+    state = paused(pending_tool_calls=[{"tool_use_id": "a", "name": "b", **call}])
+
+    assert state.actions == (Action("a", "b", {}),)
 
 
 def test_a_retry_after_counts_only_while_the_run_is_in_flight() -> None:
@@ -329,6 +415,202 @@ def test_what_the_paused_run_had_overridden_stays_overridden() -> None:
     asked, _ = exchange(narrative.resume(state, outputs_for(state)), conversation(2), run("pending"))
 
     assert asked[1].json["config_override"] == {"model": "anthropic.claude-haiku-4.5"}
+
+
+def answer_posts(flow: Flow[Run[narrative.NarrativeRun]], *answers: Answer) -> tuple[list[Any], Run]:
+    """Drive an answer that looks at the conversation before each post: the posts, and what it ended in."""
+    asked, state = exchange(flow, *(each for answer in answers for each in (conversation(2), answer)))
+    return [request.json for request in asked if request.method == "POST"], state
+
+
+def failed(kind: str, status: int = 200, **changes: Any) -> Answer:
+    return Answer(run_body("failed", error={"type": kind, "message": "no"}, **changes), status=status)
+
+
+@pytest.mark.parametrize("kind", sorted(narrative.RETRYABLE))
+def test_an_answer_that_failed_for_a_retryable_reason_is_stepped_over_with_the_same_outputs(kind: str) -> None:  # A1
+    state = paused()
+    going_on = Answer(run_body("pending", id=NEXT_RUN), status=202)
+
+    posts, resumed = answer_posts(narrative.resume(state, outputs_for(state)), failed(kind), failed(kind), going_on)
+    again, _ = answer_posts(narrative.resume(state, outputs_for(state)), failed(kind), failed(kind), going_on)
+
+    assert (resumed.id, resumed.status) == (NEXT_RUN, RunStatus.PENDING)
+    assert len({post["client_op_id"] for post in posts}) == 3
+    assert len({json.dumps(post["payload"]) for post in posts}) == 1
+    assert posts == again  # another process takes the same steps: one run between the two
+
+
+@pytest.mark.parametrize("kind", ["AgentLoopMaxIterationsExceeded", "ToolValidation", "NewWord"])
+def test_an_answer_that_failed_for_good_is_given_back_until_somebody_decides_otherwise(kind: str) -> None:  # A1
+    state = paused()
+    first, dead = answer_posts(narrative.resume(state, outputs_for(state)), failed(kind))
+    posts, resumed = answer_posts(
+        narrative.resume_again(state, outputs_for(state)),
+        failed(kind),
+        Answer(run_body("pending", id=NEXT_RUN), status=202),
+    )
+
+    assert (dead.status, len(first)) == (RunStatus.FAILED, 1)
+    assert resumed.id == NEXT_RUN
+    assert posts[0] == first[0]
+    assert posts[1]["client_op_id"] != posts[0]["client_op_id"]
+
+
+def test_an_attempt_that_has_just_failed_is_not_followed_by_another_at_once() -> None:
+    state = paused()
+    posts, resumed = answer_posts(
+        narrative.resume(state, outputs_for(state)), failed("JobFailed"), failed("JobFailed", 202, id=NEXT_RUN)
+    )
+
+    assert (len(posts), resumed.id) == (2, NEXT_RUN)
+
+
+@pytest.mark.parametrize("word", ["pending", "running", "requires_action", "completed"])
+def test_an_answer_that_has_not_failed_stands(word: str) -> None:
+    state = paused()
+    posts, resumed = answer_posts(narrative.resume_again(state, outputs_for(state)), run(word, id=NEXT_RUN))
+
+    assert (len(posts), resumed.id) == (1, NEXT_RUN)
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        ({}, {"config_override": {"max_iterations": 9}}),
+        ({"config_override": None}, {}),
+        ({"config_override": {"max_tokens": 5}}, {"config_override": {"max_tokens": 5}}),
+        (
+            {"tool_choice": narrative.ANY_TOOL},
+            {"tool_choice": {"kind": "any"}, "config_override": {"max_iterations": 9}},
+        ),
+        (
+            {"tool_choice": narrative.SAME, "config_override": narrative.SAME},
+            {"tool_choice": {"kind": "specific_tool", "name": "a"}, "config_override": {"max_iterations": 9}},
+        ),
+    ],
+)
+@pytest.mark.parametrize("how", ["call", "variant"])
+def test_an_answer_carries_a_choice_and_an_override_or_not_as_asked(  # A6
+    options: dict[str, Any], sent: dict[str, Any], how: str
+) -> None:
+    state = paused(
+        tool_choice={"kind": "specific_tool", "name": "a"},
+        effective_config={"model": "anthropic.claude-opus-4.6", "max_iterations": 9},
+    )
+    other: Any = narrative.variant(**options)
+    flow = (
+        narrative.resume(state, outputs_for(state), **options)
+        if how == "call"
+        else other.resume(state, outputs_for(state))
+    )
+    posts, _ = answer_posts(flow, run("pending"))
+
+    assert {name: posts[0][name] for name in ("tool_choice", "config_override") if name in posts[0]} == sent
+
+
+# What no page says ----------------------------------------------------------------------------------------------------
+
+
+def as_result(output: ToolOutput) -> dict[str, Any]:
+    return {"tool_use_id": output.action.id, "result": output.output}
+
+
+def test_a_variant_sends_another_reading_of_a_guess_and_is_the_dialect_in_all_else() -> None:  # B1
+    variant: Any = pickle.loads(pickle.dumps(narrative.variant(tool_output=as_result)))
+    state = paused()
+    posts, _ = answer_posts(variant.resume(state, outputs_for(state, {"approved": True})), run("pending"))
+
+    assert posts[0]["payload"]["outputs"] == [{"tool_use_id": CALL["tool_use_id"], "result": {"approved": True}}]
+    assert repr(variant).startswith("narrative.variant(tool_output=as_result")
+    assert isinstance(variant, Resumes)
+    assert isinstance(variant, ResumesAgain)
+    assert not isinstance(variant, Cancels)
+    assert {name for name in narrative.__all__ if getattr(variant, name) is not getattr(narrative, name)} == {
+        "resume",
+        "resume_again",
+    }
+
+
+def test_two_variants_with_the_same_answer_start_one_run_between_them() -> None:
+    state = paused()
+    variant: Any = narrative.variant(tool_output=as_result)
+    ours, _ = answer_posts(narrative.resume(state, outputs_for(state)), run("pending"))
+    theirs, _ = answer_posts(variant.resume(state, outputs_for(state)), run("pending"))
+
+    assert ours[0]["client_op_id"] == theirs[0]["client_op_id"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"tool_output": "result"}, "tool_output is 'result'"),
+        ({"tool_choice": 3}, "tool_choice is 3"),
+        ({"config_override": 3}, "config_override is 3"),
+        ({"config_override": {"system_prompt": "x"}}, "system_prompt"),
+    ],
+)
+def test_a_variant_of_what_cannot_be_sent_is_refused_when_it_is_made(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        narrative.variant(**options)
+
+
+@pytest.mark.parametrize("gave", [None, "text", [1], {"x": object()}])
+def test_a_reading_that_gives_no_json_object_is_refused_before_any_request(gave: Any) -> None:
+    state = paused()
+    variant: Any = narrative.variant(tool_output=lambda output: gave)
+    with pytest.raises(ConfigurationError, match="tool_output"):
+        next(variant.resume(state, outputs_for(state)))
+
+
+@pytest.mark.virtual
+@pytest.mark.asyncio
+async def test_a_refusal_of_a_guessed_answer_says_so_shows_what_was_sent_and_names_the_switch() -> None:  # B2
+    state = paused()
+    unknown = Answer({"type": "about:blank", "detail": "outputs[0]: unknown field content_blocks"}, 400)
+    wire = Wire({HEAD: conversation(2), START: unknown})
+    async with client_of(wire) as client:
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.resume(state, outputs_for(state, "a secret of some length, " * 9))
+
+    text = str(pickle.loads(pickle.dumps(caught.value)))
+    assert "unknown field content_blocks" in text
+    assert "its shape is a guess" in text
+    assert '"content_blocks":[{"type":"text","text":"a secret of some length, a secret of som..."}]' in text
+    assert "`narrative.variant(tool_output=...)` sends it" in text
+
+
+@pytest.mark.virtual
+@pytest.mark.asyncio
+async def test_a_refusal_that_has_its_own_page_says_nothing_of_guesses() -> None:
+    state = paused()
+    wire = Wire({HEAD: conversation(2), START: problem(400, "incomplete-tool-outputs", "missing: x")})
+    async with client_of(wire) as client:
+        with pytest.raises(InvalidRequestError) as caught:
+            await client.resume(state, outputs_for(state))
+
+    assert "guess" not in str(caught.value)
+
+
+def test_a_run_that_failed_over_its_payload_names_the_switch() -> None:
+    _, state = exchange(narrative.fetch(RunRef(RUN), {}), failed("AgentLoopInvalidRequestPayload"))
+
+    assert state.failure is not None
+    assert "narrative.variant(tool_output=...)" in state.failure.message
+    assert "again=True" in state.failure.message
+
+
+@pytest.mark.virtual
+@pytest.mark.asyncio
+async def test_a_person_may_have_a_failed_answer_tried_again() -> None:  # A1
+    state = paused()
+    answers = [failed("ToolValidation"), failed("ToolValidation"), Answer(run_body("pending", id=NEXT_RUN), status=202)]
+    wire = Wire({HEAD: conversation(2), START: answers})
+    async with client_of(wire) as client:
+        dead = await client.resume(state, outputs_for(state))
+        living = await client.resume(state, outputs_for(state), again=True)
+
+    assert (dead.status, living.id) == (RunStatus.FAILED, NEXT_RUN)
 
 
 @pytest.mark.parametrize("answers", [0, 2])
@@ -460,6 +742,42 @@ def test_a_declaration_that_the_vendor_would_refuse_is_refused_here(make: Any, n
 
 def print_it(text: str) -> None:
     """Print a text."""
+
+
+@pytest.mark.parametrize("echoed", [None, []])
+def test_a_conversation_that_was_made_without_its_tools_says_so(echoed: Any, caplog: pytest.LogCaptureFixture) -> None:
+    declared = config(client_tools=[narrative.client_tools(handlers(), alias="ops")])
+    defaults = {"model": "m", "data_plane_id": "d", "execution_cluster": "shared", "max_iterations": 6}
+    rest = {"max_tokens": 1500, "temperature": 0, "output_format_schema": {"type": "object"}, "tools": []}
+    answer = conversation(defaults=defaults | rest | ({} if echoed is None else {"client_tools": echoed}))
+
+    _, created = exchange(narrative.create_conversation(declared), answer)
+
+    assert created.dropped == ("client_tools",)
+    assert "was created without client_tools" in caplog.text
+
+
+def test_who_we_are_is_read_in_either_of_its_forms() -> None:
+    nested = exchange(narrative.whoami(), Answer({"user_id": 7, "current_company_scope": {"company_id": 3}}))
+    flat = exchange(narrative.whoami(), Answer({"id": 7, "company_id": 3}))
+
+    assert [request.line for request in nested[0]] == ["GET /whoami"]
+    assert nested[1] == flat[1] == narrative.Identity(7, 3)
+    assert exchange(narrative.whoami(), Answer({}))[1] == narrative.Identity()
+
+
+def test_a_conversation_or_message_that_does_not_fit_is_skipped_and_no_other() -> None:
+    first, last = (json.loads(conversation(name=name).body) for name in ("first", "last"))
+    page = Answer({"records": [first, {"id": 3}, last], "total_records": "2"})
+    seen = exchange(narrative.list_conversations(), page)[1]
+    message = {"id": "m", "sequence_no": 1, "content_blocks": [{"type": "hologram", "depth": 3}]}
+    log = Answer({"current_version": 2.0, "messages": [message, "junk"]})
+
+    assert [each.name for each in seen.items] == ["first", "last"]
+    assert seen.total_records is None
+    assert [each.content_blocks[0].type for each in exchange(narrative.list_messages("c"), log)[1].items] == [
+        "hologram"
+    ]
 
 
 def test_conversations_are_read_and_listed() -> None:

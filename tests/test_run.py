@@ -19,6 +19,7 @@ from agentruns import (
     Failure,
     Outcome,
     Progress,
+    ProtocolError,
     Run,
     RunRef,
     RunStatus,
@@ -272,7 +273,8 @@ def test_a_parked_run_that_this_version_knows_otherwise_has_no_detail_but_all_th
     run = Run.from_json(parked)
 
     assert run == FULL
-    assert run.detail is None
+    with pytest.raises(ProtocolError, match=r"required field missing @ \$\.conversation_id"):
+        _ = run.detail
     assert run.raw == FULL.raw
 
 

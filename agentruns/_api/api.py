@@ -17,6 +17,7 @@ from agentruns.errors import ConfigurationError, TransportError, api_error
 from .flow import Keeper, perform
 from .limiter import Permits
 from .retry import Retry
+from .skipped import SkippedLog
 from .transport import Transport
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class Api:
         self.send: Final[Send] = transport
         self.permits: Final = permits
         self.retry: Final = retry
+        self.skipped: Final = SkippedLog()
         self._transport = transport
         self._problem = problem
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -83,11 +85,11 @@ class Api:
         except ConfigurationError:
             flow.close()
             raise
-        return await perform(flow, self.call, self._problem, self.retry, self._locks, keeper)
+        return await perform(flow, self.call, self._problem, self.retry, self._locks, keeper, self.skipped)
 
     async def perform_once(self, flow: Flow[T], send: Send) -> T:
         """Run *flow* to its result with each request sent once, through *send*."""
-        return await perform(flow, send, self._problem, _ONCE, self._locks)
+        return await perform(flow, send, self._problem, _ONCE, self._locks, skipped=self.skipped)
 
     async def call(self, request: Request) -> Response:
         """Send a request that somebody waits for, once, when a permit is free: calls go before polls."""

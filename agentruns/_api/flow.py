@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias
 from attrs import define, evolve
 
 from agentruns._values import codec
-from agentruns._values.commands import Checkpoint, Flow, Lock, Ownership, Sleep, T
+from agentruns._values.commands import Checkpoint, Flow, Lock, Ownership, SkippedRows, Sleep, T
 from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns.dialects import wire
 from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
@@ -70,6 +70,7 @@ async def perform(
     retry: Retry,
     locks: Locks | None = None,
     keeper: Keeper | None = None,
+    skipped: Callable[[SkippedRows], None] | None = None,
 ) -> T:
     """
     Run *flow* to its result.
@@ -77,6 +78,7 @@ async def perform(
     An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
     get, so a flow that knows better can catch it (and look for the run that a lost answer may have started). What a
     flow wants noted or claimed is the *keeper*'s to judge; without one nothing is kept, and everything is its own.
+    *skipped* is told of the rows of a list that did not fit.
     """
     held: list[asyncio.Lock] = []
     try:
@@ -92,6 +94,10 @@ async def perform(
                     answer = _NOTHING
                 elif isinstance(wanted, Sleep):
                     await sleep(wanted.seconds)
+                    answer = _NOTHING
+                elif isinstance(wanted, SkippedRows):
+                    if skipped is not None:
+                        skipped(wanted)
                     answer = _NOTHING
                 elif keeper is None:
                     answer = _NOTHING
@@ -149,10 +155,13 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
             elif response.status < 400:
                 place = response.headers.get("location")
                 if place is None:
-                    raise ProtocolError(f"{request.line} was answered {response.status}, which says nothing here")
+                    raise ProtocolError(
+                        f"{request.line} was answered {response.status}, which says nothing here", response
+                    )
                 raise ProtocolError(
                     f"{request.line} was answered {response.status} (a redirect to {place!r}), which is not followed "
-                    "because it could carry the token elsewhere. Check the base URL"
+                    "because it could carry the token elsewhere. Check the base URL",
+                    response,
                 )
             else:
                 asked = wire.retry_after(response.headers)

@@ -23,6 +23,7 @@ from agentruns.dialects.protocol import (
     Lists,
     Recovers,
     Resumes,
+    ResumesAgain,
     StreamsEvents,
 )
 from agentruns.errors import ConflictError, UnsupportedError
@@ -75,6 +76,13 @@ class Operations:
             return self._note(found, run)
         fit = [plain_output(each) for each in outputs]
         return self._note(await self._repeat_conflicts(lambda: dialect.resume(run, fit)), run)
+
+    async def answer_again(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
+        """Answer a paused run once more whose answering run failed; where a run goes on in place, just answer it."""
+        if not isinstance(self.dialect, ResumesAgain):
+            return await self.answer(run, outputs)
+        dialect, fit = self.dialect, [plain_output(each) for each in outputs]
+        return self._note(await self._repeat_conflicts(lambda: dialect.resume_again(run, fit)), run)
 
     async def answered_by(self, run: Run) -> Run | None:
         """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""

@@ -79,8 +79,8 @@ def _plain(value: Any) -> Any:
 
 def _cost(run: Run | None) -> float | None:
     """Return what the vendor says that the run has cost, in its own unit."""
-    cost = None if run is None else getattr(run.detail, "total_cost", None)
-    return cost if isinstance(cost, int | float) else None
+    cost = None if run is None else run.raw.get("total_cost")
+    return cost if isinstance(cost, int | float) and not isinstance(cost, bool) else None
 
 
 def _lasted(dialect: Dialect, run: Run | None) -> float | None:

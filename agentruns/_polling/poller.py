@@ -132,6 +132,7 @@ class Poller:
             budget=self._permits.limiter.used,
             lost=sum(watch.lost_since is not None for watch in self._watches.values()),
             rest=self._rest(),
+            rows_skipped=self._api.skipped.rows,
         )
 
     def _rest(self) -> float | None:

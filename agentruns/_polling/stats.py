@@ -16,7 +16,8 @@ class Stats:
     the poll that saw it, estimated as half the time since the poll before, None while nothing has ended.
     `budget`: which part of the requests that may be sent is used, from 0 to 1. `lost`: runs whose vendor does not
     answer at present. `rest`: the seconds after which the last of them is as likely over as not, by what was learned of
-    how long such runs take; None while nothing was.
+    how long such runs take; None while nothing was. `rows_skipped`: rows of lists that do not fit what the vendor
+    documents, and were left out; a list that is read again counts again.
     """
 
     watched: int
@@ -29,3 +30,4 @@ class Stats:
     budget: float
     lost: int
     rest: float | None = None
+    rows_skipped: int = 0

@@ -2,7 +2,8 @@
 JSON text and typed values, strictly.
 
 cattrs coerces by default (`str(None)` is "None", `bool("false")` is True). The converter here takes only what the
-type says; unknown fields are ignored, missing or wrong ones are reported with their JSON path.
+type says; unknown fields are ignored, missing or wrong ones are reported with their JSON path. Two things are alike:
+4213.0 and the integer 4213, and a null and a missing field where the class has a default that is not None.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def converter(*, detailed: bool = True) -> cattrs.Converter:
     made = cattrs.Converter(detailed_validation=detailed)
     _exactly(made, str, "string")
     _exactly(made, bool, "boolean")
-    _exactly(made, int, "integer")
+    made.register_structure_hook(int, lambda value, _: _integer(value))
     _exactly(made, float, "number", also=(int,))
     made.register_structure_hook(datetime, lambda value, _: _moment(value))
     made.register_unstructure_hook(datetime, lambda value: value.isoformat().replace("+00:00", "Z"))
@@ -161,6 +162,13 @@ def _exactly(made: cattrs.Converter, cls: type, what: str, also: tuple[type, ...
         raise TypeError(f"expected {what}, got {_name(value)}")
 
     made.register_structure_hook(cls, hook)
+
+
+def _integer(value: Any) -> int:
+    """Take a whole number however it is written: some encoders write 4213.0."""
+    if value.__class__ is int or (value.__class__ is float and value.is_integer()):
+        return int(value)
+    raise TypeError(f"expected integer, got {_name(value)}")
 
 
 def _moment(value: Any) -> datetime:
@@ -185,12 +193,33 @@ def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any],
     else:
         fields = make_dict_structure_fn(cls, made)
 
+    never_null = _never_null(cls)
+
     def hook(value: Any, kind: Any) -> Any:
         if not isinstance(value, Mapping):
             raise TypeError(f"expected object, got {_name(value)}")
+        for name in never_null:
+            if value.get(name, never_null) is None:
+                value = {key: each for key, each in value.items() if each is not None or key not in never_null}
+                break
         return fields(value, kind)
 
     return hook
+
+
+def _never_null(cls: type[Any]) -> Sequence[str]:
+    """Return the JSON names of the fields for whose null the default stands, as it does for a missing field."""
+    kind = get_origin(cls) or cls
+    spelled = _camel if issubclass(kind, CamelCase) else str
+    return [
+        spelled(each.name)
+        for each in attrs.fields(attrs.resolve_types(kind))
+        if each.default is not attrs.NOTHING and each.default is not None and not _takes_null(each.type)
+    ]
+
+
+def _takes_null(kind: Any) -> bool:
+    return kind is Any or kind is NoneType or any(map(_takes_null, get_args(kind) if _is_union(kind) else ()))
 
 
 def _camel(name: str) -> str:
@@ -235,8 +264,12 @@ def _items(value: Sequence[Any], structure: Callable[[Any, Any], Any], kind: Any
     return items
 
 
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in {Union, UnionType}
+
+
 def _is_optional(kind: Any) -> bool:
-    return get_origin(kind) in {Union, UnionType} and len(get_args(kind)) == 2 and NoneType in get_args(kind)
+    return _is_union(kind) and len(get_args(kind)) == 2 and NoneType in get_args(kind)
 
 
 def _optional_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:

@@ -1,4 +1,4 @@
-"""What a flow may ask for besides a request: to sleep, to hold a lock, to keep a checkpoint, to claim a run."""
+"""What a flow may ask for besides a request: to sleep, hold a lock, keep a checkpoint, claim a run, warn of rows."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ class ClaimRun:
     run_id: str
 
 
+@frozen
+class SkippedRows:
+    """Tell, within a flow, which rows of the list that *line* asked for were left out: for each, what does not fit."""
+
+    line: str
+    misfits: tuple[str, ...]
+
+
 class Ownership(enum.IntEnum):
     """
     Whose a run is, as far as is known: the answer to `Checkpoint` and `ClaimRun`.
@@ -64,7 +72,7 @@ class Ownership(enum.IntEnum):
     OTHERS = 409
 
 
-Command: TypeAlias = Request | Sleep | Lock | Checkpoint | ClaimRun
+Command: TypeAlias = Request | Sleep | Lock | Checkpoint | ClaimRun | SkippedRows
 Flow: TypeAlias = Generator[Command, Response, T]
 """
 A vendor operation: yields what it wants sent, receives the answers, returns a value.

@@ -94,10 +94,14 @@ class Failure:
 
 @frozen
 class Usage:
-    """Tokens that a run has used."""
+    """Tokens that a run has used; None is a count that is not known."""
 
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
+
+    def __str__(self) -> str:
+        known = [(self.input_tokens, "in"), (self.output_tokens, "out")]
+        return ", ".join(f"{'?' if count is None else count} {which}" for count, which in known)
 
 
 @frozen
@@ -159,7 +163,7 @@ class Run(Generic[DetailT_co]):
             most = f" of {self.progress.limit}" if self.progress.limit is not None else ""
             yield "Progress", f"{self.progress.done}{most}"
         if self.usage is not None:
-            yield "Tokens", f"{self.usage.input_tokens} in, {self.usage.output_tokens} out"
+            yield "Tokens", str(self.usage)
 
     @property
     def raw(self) -> Mapping[str, Json]:
@@ -171,7 +175,12 @@ class Run(Generic[DetailT_co]):
 
     @property
     def detail(self) -> DetailT_co:
-        """Return the vendor's own attrs class, every documented field; None if this version knows the vendor not."""
+        """
+        Return the vendor's own attrs class, every documented field; None if this version does not know the vendor.
+
+        It is read when it is first asked for. Raise `ProtocolError`, naming the JSON path, for what does not fit; that
+        stops nothing else, and `raw` has it all the same.
+        """
         if self._detail is None:
             object.__setattr__(self, "_detail", _read_detail(self.vendor, self.raw))
         return cast("DetailT_co", self._detail)
@@ -241,12 +250,9 @@ class _ParkedRun:
 
 
 def _read_detail(vendor: str, raw: Mapping[str, Any]) -> Any:
-    """Return the vendor's class for what was received; None for a parked run that another version knew otherwise."""
-    try:
-        read = detail_readers.get(vendor)
-        return read(raw) if read else None
-    except ValueError:
-        return None
+    """Return the vendor's class for what was received, None of a vendor that is not known."""
+    read = detail_readers.get(vendor)
+    return read(raw) if read else None
 
 
 detail_readers: Final[dict[str, Callable[[Mapping[str, Any]], Any]]] = {}

@@ -181,7 +181,7 @@ def brings(run: Run) -> list[str]:
     if run.output is not None:
         lines.append(f"answer: {_short(run.output)}")
     if run.usage is not None and not run.status.in_flight:
-        lines.append(f"tokens: {run.usage.input_tokens} in, {run.usage.output_tokens} out")
+        lines.append(f"tokens: {run.usage}")
     return lines
 
 

@@ -113,7 +113,7 @@ def _item(line: dict[str, Any], path: Path) -> Item:
             run=line["durations"]["run"],
             attempts=int(line["attempts"]),
             failure="" if failure is None else f"{failure['type']}: {failure['message']}",
-            tokens=None if usage is None else (int(usage["input_tokens"]), int(usage["output_tokens"])),
+            tokens=None if usage is None else (int(usage["input_tokens"] or 0), int(usage["output_tokens"] or 0)),
             cost=line["cost"],
             run_id="" if run is None else str(run["id"]),
         )

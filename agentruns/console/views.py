@@ -134,7 +134,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(iso=_iso, shown=_shown, cut=partial(_cut, longest=_LONGEST), number="{:,}".format)
+    env.filters.update(iso=_iso, shown=_shown, cut=partial(_cut, longest=_LONGEST), number=_number)
     env.globals.update(calls_of=calls_of, artifacts_in=artifacts_in, text_of=text_of)
     return env
 
@@ -146,6 +146,10 @@ def _label_of(entry: Entry, status: str | None = None) -> str:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _number(count: int | None) -> str:
+    return "?" if count is None else f"{count:,}"
 
 
 def _shown(seconds: float) -> str:

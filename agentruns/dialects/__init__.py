@@ -12,9 +12,10 @@ answers, and never wait. All that they need is importable from here:
 - a run: `Run`, `RunRef`, `RunStatus`, `Action`, `ToolOutput`, `Failure`, `Usage`, `Progress`, `Page`, and `JsonText`,
   the text of an answer as `Run(raw=...)` takes it with the least memory; `Json` is any JSON value;
 - `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
-  starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys;
-- the protocols: `Dialect`, `Resumes`, `Recovers`, `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`,
-  `ParsesRun`, `GroupsRuns`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
+  starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
+  counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
+- the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `Recovers`, `FindsAnsweringRun`, `Cancels`, `Lists`,
+  `ListsCurrentStates`, `ParsesRun`, `GroupsRuns`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -27,7 +28,8 @@ from importlib import import_module
 from typing import Any, Final, TypeAlias, cast
 
 from agentruns._values import check
-from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Lock, Ownership, Sleep
+from agentruns._values.codec import CodecError
+from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Lock, Ownership, SkippedRows, Sleep
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.generic import Json
 from agentruns._values.run import (
@@ -43,9 +45,9 @@ from agentruns._values.run import (
     Usage,
     detail_readers,
 )
-from agentruns.errors import ConfigurationError
+from agentruns.errors import ConfigurationError, ProtocolError
 
-from . import search, wire
+from . import guesses, reading, search, wire
 from .protocol import (
     Cancels,
     ChecksToken,
@@ -59,6 +61,7 @@ from .protocol import (
     Recovers,
     ReportsTimes,
     Resumes,
+    ResumesAgain,
     StreamsEvents,
 )
 from .wire import checkpoint, claim_run
@@ -93,9 +96,11 @@ __all__ = [
     "Request",
     "Response",
     "Resumes",
+    "ResumesAgain",
     "Run",
     "RunRef",
     "RunStatus",
+    "SkippedRows",
     "Sleep",
     "StreamsEvents",
     "ToolOutput",
@@ -103,7 +108,9 @@ __all__ = [
     "check",
     "checkpoint",
     "claim_run",
+    "guesses",
     "load",
+    "reading",
     "search",
     "wire",
 ]
@@ -120,7 +127,10 @@ def load(name: str) -> Dialect:
 
 
 def _read_detail(name: str, raw: Mapping[str, Any]) -> object:
-    detail: object = import_module(f"{__name__}.{name}").detail(raw)
+    try:
+        detail: object = import_module(f"{__name__}.{name}").detail(raw)
+    except CodecError as error:
+        raise ProtocolError(f"run {raw.get('id')} is not what {name} documents: {error}") from error
     return detail
 
 

@@ -77,6 +77,15 @@ class Resumes(Protocol[DetailT]):
 
 
 @runtime_checkable
+class ResumesAgain(Protocol[DetailT]):
+    """A vendor whose answers begin another run under a key: one that failed is tried again under another key."""
+
+    def resume_again(self, run: Run[DetailT], outputs: Sequence[ToolOutput]) -> Flow[Run[DetailT]]:
+        """Answer a paused run as `resume` does, and step over the answering runs that failed, for whatever reason."""
+        ...
+
+
+@runtime_checkable
 class Recovers(Protocol[OriginT_contra, DetailT_co]):
     """
     A vendor whose starts cannot simply be repeated: what became of one whose process died takes its note to find out.

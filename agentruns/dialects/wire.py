@@ -43,14 +43,16 @@ def is_name(text: str) -> bool:
     return text not in _NO_NAMES
 
 
-def ref(run_id: str, parent: str, *, owned: bool = False) -> RunRef:
+def ref(run_id: str, parent: str, *, owned: bool = False, response: Response | None = None) -> RunRef:
     """
     Return the name of a run as a vendor gave it; one that is *owned* is found by its parent only.
 
     Raise `ProtocolError` for one that no path can have.
     """
     if not is_name(run_id) or not is_name(parent or ("" if owned else "none")):
-        raise ProtocolError(f"the vendor names a run {run_id!r} of {parent!r}, which no request can ask for @ $.id")
+        raise ProtocolError(
+            f"the vendor names a run {run_id!r} of {parent!r}, which no request can ask for @ $.id", response
+        )
     return RunRef(run_id, parent)
 
 
@@ -59,13 +61,13 @@ def read_object(response: Response, *envelope: str) -> Mapping[str, Any]:
     try:
         value = response.value
     except codec.CodecError as error:
-        raise ProtocolError(f"the answer to {response.request.line} is not JSON: {error}") from error
+        raise ProtocolError(f"the answer to {response.request.line} is not JSON: {error}", response) from error
     where = "$"
     for key in envelope:
         value = value.get(key) if isinstance(value, Mapping) else None
         where += f".{key}"
     if not isinstance(value, Mapping):
-        raise ProtocolError(f"the answer to {response.request.line} has no object @ {where}")
+        raise ProtocolError(f"the answer to {response.request.line} has no object @ {where}", response)
     return value
 
 
@@ -76,14 +78,13 @@ def read(response: Response, cls: type[T], *envelope: str) -> T:
 
 
 def structure(value: Any, cls: type[T], source: Response | str, path: str = "$") -> T:
-    """Return *value* as *cls*; *source* is what the error names: an answer, or where else it came from."""
+    """Return *value* as *cls*; *source* is what the error names: an answer, or in words where else it came from."""
     try:
         return codec.structure(value, cls, path)
     except codec.CodecError as error:
-        source = source if isinstance(source, str) else source.request.line
-        raise ProtocolError(
-            f"the answer to {source} is not what the vendor documents for {cls.__name__}: {error}"
-        ) from error
+        response = None if isinstance(source, str) else source
+        told = source if response is None else f"the answer to {response.request.line}"
+        raise ProtocolError(f"{told} is not what the vendor documents for {cls.__name__}: {error}", response) from error
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -76,7 +76,7 @@ async def _(case: Case) -> None:
     async with case.emulator(PLAIN) as emulator, case.connect(emulator) as client:
         run = await client.start(await case.origin(client, emulator))
         assert run.id
-        assert run.vendor == case.name
+        assert run.vendor == case.dialect.NAME
         assert run.status.in_flight or run.status is RunStatus.COMPLETED
         assert emulator.state.runs_started == 1
         assert (await client.fetch(run)).ref == run.ref
@@ -229,7 +229,7 @@ async def _(case: Case) -> None:
         ref = RunRef("r1", "p1")
         lacking = {name for name in ("resume", "cancel", "page", "events") if not hasattr(case.dialect, name)}
         if "cancel" in lacking:
-            with pytest.raises(UnsupportedError, match=f"{case.name} has no way to cancel"):
+            with pytest.raises(UnsupportedError, match=f"{case.dialect.NAME} has no way to cancel"):
                 await client.cancel(ref)
             with pytest.raises(UnsupportedError):
                 client.stream(ref, on_cancel="cancel")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agentruns import Client, conduit, middesk, narrative, origami
+from agentruns import Client, ToolOutput, conduit, middesk, narrative, origami
 from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.clock import Clock
@@ -46,6 +46,33 @@ class NarrativeCase(Case):
         )
         conversation = await client.perform(narrative.create_conversation(config))
         return narrative.UserMessage(conversation.id, "Do it.")
+
+
+def _as_result(output: ToolOutput) -> dict[str, Any]:
+    return {"tool_use_id": output.action.id, "is_error": output.is_error, "result": output.output}
+
+
+class NarrativeOtherwiseCase(NarrativeCase):
+    """The other reading of everything that no page settles, on both sides."""
+
+    name = "narrative_other"
+
+    @property
+    def dialect(self) -> Dialect:
+        return narrative.variant(tool_output=_as_result)
+
+    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
+        return Emulator(
+            "narrative",
+            script=script,
+            clock=clock,
+            output_field="result",
+            populated="table",
+            absent="omit",
+            log_id_field="logId",
+            fractional_seconds=False,
+            auth_errors="oauth",
+        )
 
 
 class MiddeskCase(Case):
@@ -122,4 +149,4 @@ class ConduitCase(Case):
         return conduit.Dispatch(emulator.state.agent_id, trigger_id=emulator.state.trigger_id, payload={"unit": "12B"})
 
 
-CASES: list[Case] = [NarrativeCase(), MiddeskCase(), OrigamiCase(), ConduitCase(), AcmeCase()]
+CASES: list[Case] = [NarrativeCase(), NarrativeOtherwiseCase(), MiddeskCase(), OrigamiCase(), ConduitCase(), AcmeCase()]

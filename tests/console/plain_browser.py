@@ -15,7 +15,7 @@ from attrs import define, field
 from agentruns import Run
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import Request, Response
-from agentruns.dialects.narrative.runs import parse_run
+from agentruns.dialects.narrative import parse_run
 from tests.scripted_wire import CONVERSATION, RUN, run_body
 
 pytest.importorskip("jinja2")

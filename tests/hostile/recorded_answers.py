@@ -210,6 +210,7 @@ async def narrative_tour() -> Recorder:
     following = await do("resume", lambda: narrative.resume(paused, outputs))
     await asyncio.sleep(60.0)
     await do("fetch completed", lambda: narrative.fetch(following.ref, {}))
+    await do("resume again", lambda: narrative.resume_again(paused, outputs))
     failing = await do("start again", lambda: narrative.start(narrative.UserMessage(made.id, "Once more.")))
     await asyncio.sleep(60.0)
     await do("fetch failed", lambda: narrative.fetch(failing.ref, {}))
@@ -217,6 +218,7 @@ async def narrative_tour() -> Recorder:
     await do("conversation", lambda: narrative.get_conversation(made.id))
     await do("conversations", lambda: narrative.list_conversations())
     await do("messages", lambda: narrative.list_messages(made.id))
+    await do("whoami", lambda: narrative.whoami())
     return recorder
 
 

@@ -7,6 +7,7 @@ how many: it is 1 by default, which is a few seconds, and with 100 the bodies go
 """
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -68,7 +69,8 @@ def check(end: Any) -> None:
     """Check that what a flow ended in can be used: shown, kept, sent to another process."""
     if isinstance(end, Run):
         sane(end)
-        assert repr(end.detail)
+        with contextlib.suppress(ProtocolError):  # its detail is asked for, and may not fit; nothing else may fail
+            assert repr(end.detail)
         return
     again = pickle.loads(pickle.dumps(end))
     if isinstance(end, AgentRunsError):
@@ -222,7 +224,8 @@ def _parked(body: bytes) -> None:
     except ConfigurationError:
         return
     sane(run)
-    assert repr(run.detail)
+    with contextlib.suppress(ProtocolError):
+        assert repr(run.detail)
     dialect: Any = DIALECTS.get(run.vendor)
     if run.status is RunStatus.REQUIRES_ACTION and hasattr(dialect, "resume"):
         flow = dialect.resume(run, [ToolOutput(action, "yes") for action in run.actions])
@@ -248,14 +251,15 @@ def test_a_long_list_that_does_not_fit_is_refused_as_fast_as_one_that_does(drive
             return evolve(answer, body=written({**tree, "submitted_inference_job_ids": [item] * count}))
 
         began = time.process_time()
-        end, _ = drive.play(operation, spoil)
+        end, _ = drive.play(operation, spoil)  # which asks for its detail, too
         return end, time.process_time() - began
 
     fitting, normal = refusing("x")
     unfitting, took = refusing(0)
 
-    assert isinstance(fitting, Run)
-    assert isinstance(unfitting, ProtocolError)
+    assert repr(fitting.detail)
+    with pytest.raises(ProtocolError, match="submitted_inference_job_ids"):
+        _ = unfitting.detail
     assert took < 3 * normal + 0.1
 
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from agentruns._values.exchange import RateLimit
 
+from .answers import GUESSES, RETRYABLE, SAME, resume, resume_again, tool_output_item, variant
 from .config import (
     ANY_TOOL,
     AUTO,
@@ -46,8 +47,10 @@ from .objects import (
     RunFault,
     TokenUsage,
 )
+from .platform import Identity, whoami
 from .problems import problem
-from .runs import NAME, STATUS, UserMessage, detail, fetch, handler_names, parse_run, resume, start, times, timing_group
+from .runs import UserMessage, fetch, start
+from .states import NAME, STATUS, detail, handler_names, parse_run, times, timing_group
 
 __all__ = [
     "ANY_TOOL",
@@ -55,7 +58,10 @@ __all__ = [
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
+    "GUESSES",
     "NAME",
+    "RETRYABLE",
+    "SAME",
     "STATUS",
     "TEXT_SCHEMA",
     "TOKEN_VARIABLE",
@@ -66,6 +72,7 @@ __all__ = [
     "Conversation",
     "ConversationPage",
     "EffectiveConfig",
+    "Identity",
     "McpServer",
     "Message",
     "MessagePage",
@@ -89,10 +96,14 @@ __all__ = [
     "parse_run",
     "problem",
     "resume",
+    "resume_again",
     "specific_tool",
     "start",
     "times",
     "timing_group",
+    "tool_output_item",
+    "variant",
+    "whoami",
 ]
 
 BASE_URL: Final = "https://api.narrative.io"

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import evolve, frozen
 
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
-from agentruns.dialects import wire
+from agentruns.dialects import reading, wire
 
 from .config import Config, given
 from .objects import Conversation, ConversationPage, Message, MessagePage
+
+logger = logging.getLogger("agentruns")
+
+_NOTHING: Final[tuple[Any, ...]] = (None, [], {})
+"""Absent, null and empty are alike."""
 
 
 def create_conversation(
     config: Config, *, name: str | None = None, system_prompt: str | None = None
 ) -> Flow[Conversation]:
-    """Create an empty conversation; nothing starts (create-an-agent-conversation)."""
+    """
+    Create an empty conversation; nothing starts (create-an-agent-conversation).
+
+    The answer echoes the configuration. What was sent and is not in it, the account does not know: tools that were
+    declared as the other revision has them, say. That is logged, and stands in `Conversation.dropped`.
+    """
     check.instance("config", config, Config, "narrative.Config(model=..., data_plane_id=..., ...)")
     for field, value in (("name", name), ("system_prompt", system_prompt)):
         check.text_or_none(field, value)
@@ -25,7 +39,26 @@ def create_conversation(
     body = {"name": name, "system_prompt": system_prompt, "defaults": defaults}
     # Creating twice leaves an empty conversation behind, which starts and costs nothing: safe to repeat.
     request = Request("POST", wire.path("agents", "conversations"), json=given(body), idempotent=True)
-    return wire.read((yield request), Conversation)
+    response = yield request
+    made = wire.read(response, Conversation)
+    dropped = _dropped(defaults, wire.mapping(wire.read_object(response).get("defaults")))
+    if dropped:
+        logger.warning(
+            "conversation %s was created without %s, which the vendor did not take: its runs go without. Tools are "
+            "`client_tools` for accounts of revision A, and `tools` for those of revision B",
+            made.id,
+            ", ".join(dropped),
+        )
+    return evolve(made, dropped=dropped)
+
+
+def _dropped(sent: Mapping[str, Any], echoed: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what was sent and does not come back; an answer that echoes nothing says nothing."""
+    return (
+        tuple(name for name, value in sent.items() if value not in _NOTHING and echoed.get(name) in _NOTHING)
+        if echoed
+        else ()
+    )
 
 
 def get_conversation(id: str) -> Flow[Conversation]:  # noqa: A002
@@ -36,30 +69,22 @@ def get_conversation(id: str) -> Flow[Conversation]:  # noqa: A002
 def list_conversations(*, page: int = 1, per_page: int = 50) -> Flow[ConversationPage]:
     """List the caller's conversations, newest first; pages start at 1 (list-the-calling-users-agent-conversations)."""
     params = {"page": str(page), "per_page": str(per_page)}
-    seen = wire.read((yield Request("GET", wire.path("agents", "conversations"), params=params)), _Conversations)
-    return ConversationPage(
-        seen.records, seen.current_page, seen.next_page, seen.prev_page, seen.total_records, seen.total_pages
-    )
+    response = yield Request("GET", wire.path("agents", "conversations"), params=params)
+    raw = wire.read_object(response)
+    items = yield from reading.rows_of(response, raw.get("records"), "$.records", Conversation)
+    numbers = ("current_page", "next_page", "prev_page", "total_records", "total_pages")
+    return ConversationPage(items, **{name: reading.count(raw.get(name)) for name in numbers})
 
 
 def list_messages(conversation_id: str, *, since: int = 0) -> Flow[MessagePage]:
     """Read the messages with a `sequence_no` above *since*, a version (list-conversation-messages-delta-...)."""
     path = wire.path("agents", "conversations", conversation_id, "messages")
-    seen = wire.read((yield Request("GET", path, params={"since": str(since)})), _Messages)
-    return MessagePage(seen.messages, seen.current_version)
+    response = yield Request("GET", path, params={"since": str(since)})
+    version = wire.read(response, _Head).current_version
+    raw = wire.read_object(response)
+    return MessagePage((yield from reading.rows_of(response, raw.get("messages"), "$.messages", Message)), version)
 
 
 @frozen
-class _Conversations:
-    records: tuple[Conversation, ...]
-    current_page: int | None = None
-    next_page: int | None = None
-    prev_page: int | None = None
-    total_records: int | None = None
-    total_pages: int | None = None
-
-
-@frozen
-class _Messages:
-    messages: tuple[Message, ...]
+class _Head:
     current_version: int

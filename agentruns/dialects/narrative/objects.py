@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
@@ -32,7 +32,7 @@ class PendingToolCall:
 
     tool_use_id: str
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(factory=dict)
 
 
 @frozen
@@ -48,7 +48,7 @@ class TokenUsage:
 class RunFault:
     """Why a run failed; `title` and `docs_url` are missing for types that the platform does not know."""
 
-    type: str
+    type: str = ""
     message: str = ""
     title: str | None = None
     docs_url: str | None = None
@@ -56,18 +56,23 @@ class RunFault:
 
 @frozen
 class NarrativeRun:
-    """A run, field for field as the get-run page shows it."""
+    """
+    A run, field for field as the get-run page shows it.
+
+    The table of that page has fewer fields for a run that has just begun than its schema requires (get-a-runs-current-
+    state), so only what every state has is required here.
+    """
 
     id: str
     conversation_id: str
-    company_id: int
-    user_id: int
-    client_op_id: str
     status: str
-    effective_config: EffectiveConfig
-    submitted_inference_job_ids: tuple[str, ...]
-    pending_tool_calls: tuple[PendingToolCall, ...]
     started_at: datetime
+    company_id: int | None = None
+    user_id: int | None = None
+    client_op_id: str | None = None
+    effective_config: EffectiveConfig = field(factory=EffectiveConfig)
+    submitted_inference_job_ids: tuple[str, ...] = ()
+    pending_tool_calls: tuple[PendingToolCall, ...] = ()
     tool_choice: Mapping[str, Any] | None = None
     iterations_used: int | None = None
     usage: TokenUsage | None = None
@@ -79,17 +84,22 @@ class NarrativeRun:
 
 @frozen
 class Conversation:
-    """A conversation; `version` is also the cursor of its messages."""
+    """
+    A conversation; `version` is also the cursor of its messages.
+
+    `dropped`, which is no field of the vendor's, names what `create_conversation` sent and the answer does not echo.
+    """
 
     id: str
-    company_id: int
-    user_id: int
-    defaults: EffectiveConfig
     version: int
-    created_at: datetime
-    updated_at: datetime
+    company_id: int | None = None
+    user_id: int | None = None
+    defaults: EffectiveConfig = field(factory=EffectiveConfig)
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
     name: str | None = None
     system_prompt: str | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @frozen
@@ -111,9 +121,9 @@ class Message:
 
     id: str
     sequence_no: int
-    content_blocks: tuple[ContentBlock, ...]
-    run_id: str
-    created_at: datetime
+    content_blocks: tuple[ContentBlock, ...] = ()
+    run_id: str | None = None
+    created_at: datetime | None = None
     role: str = ""
 
 

@@ -12,9 +12,9 @@ from attrs import field, frozen, validators
 
 from agentruns.emulator.vendor import Reply, Request, Route, Stage, Vendor, make_options
 
-from .bodies import CreateBody, StartBody, decode
+from .bodies import CreateBody, StartBody, decode, outputs_under
 from .errors import PROBLEMS, ProblemError, bad_request, planted
-from .rows import NULLABLE, Absent, Caller, Conversation, Message, Object, Run
+from .rows import NULLABLE, POPULATED, Absent, Caller, Conversation, Message, Object, Run
 from .state import Rules, State
 
 _bool = validators.instance_of(bool)
@@ -30,6 +30,11 @@ class NarrativeOptions(Rules):
       the revision decides which empty list is filled in, where aliases have to be unique, and whether answers may be
       in `final_structured_output`.
     * `strict`: refuse unknown fields, and results of tools under any name but `content_blocks`.
+    * `output_field`: the one name under which results of tools are taken, in place of `content_blocks` and `content`:
+      no page settles it.
+    * `drops_tools`: the list of tools that belongs to the other revision is dropped without a word.
+    * `populated`: runs have the fields of the "schema" of get-a-runs-current-state in every state, or those of its
+      "table", which has fewer for a run that is pending or running.
     * `keep_failed`: failed runs leave their turns, where the pages say so.
     * `message_while_pending`: a user message is taken while tool calls wait.
     * `unreachable_mcp`: URLs of MCP servers that do not answer.
@@ -51,6 +56,8 @@ class NarrativeOptions(Rules):
     absent: Absent = field(default="null", validator=validators.in_(("null", "omit", "random")))
     fractional_seconds: bool = field(default=True, validator=_bool)
     max_per_page: int = field(default=1000, validator=validators.ge(1))
+    output_field: str = field(default="", validator=validators.instance_of(str))
+    populated: Literal["schema", "table"] = field(default="schema", validator=validators.in_(("schema", "table")))
 
 
 class Narrative(Vendor):
@@ -202,7 +209,10 @@ class Narrative(Vendor):
 
     def _start(self, request: Request) -> Reply:
         key = _id(request)
-        body = decode(StartBody, request.content, strict=self.options.strict)
+        content = request.content
+        if self.options.output_field:
+            content = outputs_under(self.options.output_field, content)
+        body = decode(StartBody, content, strict=self.options.strict)
         run, new = self._state.start(key, self._caller(request), body, stillborn=request.planted == _HELD)
         return Reply.of(HTTPStatus.ACCEPTED if new else HTTPStatus.OK, self._run_json(run))
 
@@ -215,7 +225,10 @@ class Narrative(Vendor):
         return self._callers[request.bearer or ""]
 
     def _run_json(self, run: Run) -> Object:
-        return self._written(run.json(self._stamp, structured=self.options.revision == "B"))
+        row = run.json(self._stamp, structured=self.options.revision == "B")
+        if self.options.populated == "table":
+            row = {name: value for name, value in row.items() if name in POPULATED.get(run.status, row)}
+        return self._written(row)
 
     def _written(self, row: Object) -> Object:
         """Leave out or keep the fields that are null, as the options say."""

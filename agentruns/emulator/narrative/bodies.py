@@ -159,6 +159,19 @@ def result_blocks(output: OutputBody, *, strict: bool) -> list[JSON]:
     return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
 
 
+def outputs_under(field: str, content: bytes) -> bytes:
+    """Read the results of tools from *field* alone: under any other name they are unknown, and none are there."""
+    try:
+        body = msgspec.json.decode(content)
+        outputs = body["payload"]["outputs"]
+        for item in outputs:
+            item["content"] = item.pop(field, None)
+            item.pop("content_blocks", None)
+    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+        return content  # which is refused for what it is
+    return msgspec.json.encode(body)
+
+
 def _refuse_pinned(given: JSON) -> None:
     """Refuse what the pages say cannot be set.
 

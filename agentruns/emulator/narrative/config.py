@@ -64,6 +64,11 @@ def complete(config: Config, revision: Revision) -> Config:
     return msgspec.structs.replace(config, **{name: v for name, v in filled.items() if given[name] is None})
 
 
+def without_other_tools(config: Config, revision: Revision) -> Config:
+    """Drop the list of tools that this revision of the API does not know, as it drops any unknown field."""
+    return msgspec.structs.replace(config, **{"tools" if revision == "A" else "client_tools": None})
+
+
 def merged(defaults: Config, override: Config | None) -> Config:
     """Replace every field the override sets, lists as a whole (start-a-new-run-on-the-conversation)."""
     if override is None:

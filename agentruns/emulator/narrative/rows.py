@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 import attrs
@@ -206,3 +206,11 @@ NULLABLE = frozenset({
     "error",
     "completed_at",
 })
+
+_PENDING = frozenset({"id", "conversation_id", "client_op_id", "effective_config", "started_at", "status"})
+
+POPULATED: Mapping[str, frozenset[str]] = {
+    "pending": _PENDING,
+    "running": _PENDING | {"submitted_inference_job_ids"},
+}
+"""The fields of a run that is not over, by the table of get-a-runs-current-state; one that is over has them all."""

@@ -13,7 +13,7 @@ from agentruns.emulator.script import Output, Prompt
 from agentruns.emulator.vendor import Stage
 
 from .bodies import Config, CreateBody, StartBody, ToolOutputs, UserMessage, result_blocks
-from .config import Revision, check, check_choice, check_discovery, complete, for_prompt, merged
+from .config import Revision, check, check_choice, check_discovery, complete, for_prompt, merged, without_other_tools
 from .errors import bad_request, problem, run_error
 from .loop import Blocks, Draft, Loop, Outcome
 from .rows import Caller, Conversation, Message, Run
@@ -26,6 +26,7 @@ class Rules:
     revision: Revision = field(default="A", validator=validators.in_(("A", "B")))
     strict: bool = field(default=False, validator=validators.instance_of(bool))
     keep_failed: bool = field(default=True, validator=validators.instance_of(bool))
+    drops_tools: bool = field(default=False, validator=validators.instance_of(bool))
     message_while_pending: bool = field(default=True, validator=validators.instance_of(bool))
     unreachable_mcp: frozenset[str] = field(default=frozenset(), converter=frozenset)
 
@@ -85,7 +86,10 @@ class State:
 
     def create(self, body: CreateBody, caller: Caller) -> Conversation:
         """Create an empty conversation, which starts nothing (create-an-agent-conversation)."""
-        defaults = complete(body.defaults, self.rules.revision)
+        given = body.defaults
+        if self.rules.drops_tools:
+            given = without_other_tools(given, self.rules.revision)
+        defaults = complete(given, self.rules.revision)
         check(defaults, self.rules.revision)
         now = self.stage.now()
         row = Conversation(

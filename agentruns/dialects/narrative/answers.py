@@ -1,0 +1,210 @@
+"""Answering a paused run by the next run of its conversation: again if that failed, in another shape if need be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from uuid import UUID, uuid5
+
+from agentruns._values import codec
+from agentruns._values.commands import Flow
+from agentruns._values.run import Run, RunStatus, ToolOutput
+from agentruns.dialects import guesses, wire
+from agentruns.dialects.guesses import Guess, Variant
+from agentruns.errors import ConfigurationError, InvalidRequestError
+
+from .config import ToolChoice
+from .objects import NarrativeRun
+from .runs import OVERRIDABLE, UserMessage, as_sent, check_choice, check_override, post_run, read_head
+from .states import parse_run
+
+if TYPE_CHECKING:
+    from agentruns.dialects.protocol import Dialect
+
+SAME: Final = "same"
+"""What stands for "as the paused run had it" in the options of an answer."""
+
+RETRYABLE: Final = frozenset({
+    "AgentLoopConcurrentConversationAppend",
+    "AgentLoopFinalizeInvariantViolated",
+    "AgentLoopInvalidEffectiveConfig",
+    "JobFailed",
+    "McpServerError",
+})
+"""
+How an answering run may fail so that the same outputs, under a new id, may do (errors/concurrent-conversation-append,
+invariant-violated, invalid-effective-config, inference-job-failed, mcp-server-error).
+"""
+
+_MOST_ATTEMPTS: Final = 50
+"""How many failed answers to one pause are stepped over."""
+
+_OTHERWISE_REFUSED: Final = frozenset({
+    "incomplete-tool-outputs",
+    "no-assistant-turn",
+    "not-a-client-tool-call",
+    "unknown-tool-choice-mcp-alias",
+    "unknown-tool-choice-name",
+    "unknown-tool-use-id",
+})
+"""Refusals that have nothing to do with the shape of an answer."""
+
+GUESSES: Final = (
+    Guess(
+        "tool_output",
+        'an item of `outputs` is {"tool_use_id", "content_blocks": [{"type": "text", "text"}], "is_error"}',
+        "no readable page names the field of the result; the stored block nests it as `content_blocks` "
+        "(list-conversation-messages)",
+    ),
+)
+
+ToolOutputItem: TypeAlias = Callable[[ToolOutput], Mapping[str, Any]]
+Choice: TypeAlias = ToolChoice | Mapping[str, Any] | Literal["same"] | None
+Override: TypeAlias = Mapping[str, Any] | Literal["same"] | None
+
+
+def tool_output_item(output: ToolOutput) -> Mapping[str, Any]:
+    """Return one answer as the wire has it: a guess, which `variant(tool_output=...)` replaces."""
+    text = output.output if isinstance(output.output, str) else codec.encode(output.output).decode()
+    return {
+        "tool_use_id": output.action.id,
+        "content_blocks": [{"type": "text", "text": text}],
+        "is_error": output.is_error,
+    }
+
+
+def resume(
+    run: Run[NarrativeRun],
+    outputs: Sequence[ToolOutput],
+    *,
+    tool_choice: Choice = None,
+    config_override: Override = SAME,
+    tool_output: ToolOutputItem = tool_output_item,
+) -> Flow[Run[NarrativeRun]]:
+    """
+    Answer a paused run by starting the next one on its conversation.
+
+    Every pending call is answered exactly once (errors/incomplete-tool-outputs). The id of the new run's intent derives
+    from the paused run and the number of the attempt, so two processes that answer the same pause start one run between
+    them. An attempt that failed for a reason that the pages call retryable is stepped over: the next one has a new id
+    and the same outputs.
+
+    A run starts from the conversation's defaults again: with `SAME`, what the paused run had overridden stays so, else
+    *config_override* is what is sent, None for nothing. *tool_choice* is for the first iteration of the answering run,
+    `SAME` for the paused run's own.
+    """
+    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, RETRYABLE))
+
+
+def resume_again(
+    run: Run[NarrativeRun],
+    outputs: Sequence[ToolOutput],
+    *,
+    tool_choice: Choice = None,
+    config_override: Override = SAME,
+    tool_output: ToolOutputItem = tool_output_item,
+) -> Flow[Run[NarrativeRun]]:
+    """Answer a paused run as `resume` does, and step over every attempt that failed, for whatever reason."""
+    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, None))
+
+
+def variant(
+    *,
+    tool_output: ToolOutputItem | None = None,
+    tool_choice: Choice = None,
+    config_override: Override = SAME,
+) -> Dialect[UserMessage, NarrativeRun]:
+    """
+    Return this dialect with another reading of what no page says, for `connect(narrative.variant(...))`.
+
+    *tool_output* gives the item of `outputs` for an answer. *tool_choice* and *config_override* are those of every
+    answer that handlers give, as in `resume`. Raise `ConfigurationError` for what cannot be sent.
+    """
+    switches: Mapping[str, Any] = {
+        "tool_output": guesses.function("tool_output", tool_output, tool_output_item),
+        "tool_choice": _checked_choice(tool_choice),
+        "config_override": _checked_override(config_override),
+    }
+    replaced = {"resume": partial(resume, **switches), "resume_again": partial(resume_again, **switches)}
+    given = {"tool_output": tool_output, "tool_choice": tool_choice, "config_override": config_override}
+    return cast("Dialect[UserMessage, NarrativeRun]", Variant(__package__, replaced, given))
+
+
+def _checked_choice(choice: Choice) -> Choice:
+    if choice != SAME:
+        check_choice("tool_choice", choice)
+    return choice
+
+
+def _checked_override(override: Override) -> Override:
+    if override != SAME:
+        check_override("config_override", override)
+    return override
+
+
+_RESUMES: Final = UUID("6d9d2c1e-5f5c-5f0e-9a55-0c7f4c1a1d3b")
+
+
+def _op_id(run_id: str, attempt: int) -> str:
+    return str(uuid5(_RESUMES, run_id if attempt == 0 else f"{run_id} {attempt}"))
+
+
+def _answer(
+    run: Run[NarrativeRun],
+    outputs: Sequence[ToolOutput],
+    choice: Choice,
+    override: Override,
+    item: ToolOutputItem,
+    retryable: frozenset[str] | None,
+) -> Flow[Run[NarrativeRun]]:
+    """Go from attempt to attempt until one has not failed; *retryable* are the failures to step over, None for all."""
+    _answers_all(run, outputs)
+    items = [guesses.mapping_of("tool_output", item(output)) for output in outputs]
+    payload = {"kind": "tool_outputs", "outputs": items}
+    attempt = 0
+    while True:
+        version, defaults = yield from read_head(run.ref.parent)
+        chosen = wire.mapping(run.raw.get("tool_choice")) if choice == SAME else choice
+        overridden = _overridden(run, defaults) if override == SAME else override
+        options = {
+            "tool_choice": as_sent("tool_choice", chosen),
+            "config_override": as_sent("config_override", overridden),
+        }
+        try:
+            response = yield from post_run(run.ref.parent, _op_id(run.id, attempt), version, payload, options)
+        except InvalidRequestError as error:
+            if error.code not in _OTHERWISE_REFUSED:
+                guesses.refused(error, "an item of `tool_outputs`", items, "`narrative.variant(tool_output=...)`")
+            raise
+        answering = parse_run(response)
+        if not _is_over(answering, retryable) or attempt == _MOST_ATTEMPTS:
+            return answering
+        if attempt and response.status == 202:
+            return answering  # nobody's replay: this attempt has begun just now, and failed at once
+        attempt += 1
+
+
+def _is_over(answering: Run, retryable: frozenset[str] | None) -> bool:
+    """Tell whether an attempt has failed, so that another may do: a run that has just begun is pending."""
+    if answering.status is not RunStatus.FAILED:
+        return False
+    return retryable is None or (answering.failure is not None and answering.failure.type in retryable)
+
+
+def _overridden(run: Run[NarrativeRun], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a run had otherwise than its conversation has it."""
+    used = wire.mapping(run.raw.get("effective_config"))
+    return {key: used[key] for key in OVERRIDABLE if defaults and used.get(key) not in (None, defaults.get(key))}
+
+
+def _answers_all(run: Run[NarrativeRun], outputs: Sequence[ToolOutput]) -> None:
+    given = [output.action.id for output in outputs]
+    missing = [action.id for action in run.actions if action.id not in given]
+    twice = sorted({each for each in given if given.count(each) > 1})
+    if missing or twice:
+        raise ConfigurationError(
+            f"run {run.id} needs exactly one answer to each of its actions; missing: {', '.join(missing) or 'none'}; "
+            f"given twice: {', '.join(twice) or 'none'}. What cannot be answered is sent as "
+            "ToolOutput(action, 'why not', is_error=True)"
+        )

@@ -1,0 +1,145 @@
+"""Reading runs: a state takes what it needs, and no more; `detail` is everything, read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from attrs import frozen
+
+from agentruns._values.exchange import Response
+from agentruns._values.run import Action, Failure, JsonText, Run, RunStatus
+from agentruns.dialects import reading, wire
+from agentruns.errors import ProtocolError
+
+from .objects import NarrativeRun, PendingToolCall
+
+NAME: Final = "narrative"
+
+STATUS: Final[Mapping[str, RunStatus]] = {
+    "pending": RunStatus.PENDING,
+    "running": RunStatus.RUNNING,
+    "requires_action": RunStatus.REQUIRES_ACTION,
+    "completed": RunStatus.COMPLETED,
+    "failed": RunStatus.FAILED,
+}
+
+_HINTS: Final[Mapping[str, str]] = {
+    "AgentLoopInvalidRequestPayload": " (of a run that answers another, the shape of the answers is a guess: "
+    "`narrative.variant(tool_output=...)` sends another, and `client.resume(run, outputs, again=True)` tries again)",
+}
+"""What is added to the vendor's word for why a run failed (errors/invalid-request-payload)."""
+
+
+@frozen
+class RunState:
+    """What every state needs."""
+
+    id: str
+    conversation_id: str
+    status: str
+    started_at: datetime
+    completed_at: datetime | None = None
+
+
+@frozen
+class PausedRun:
+    """What is asked."""
+
+    pending_tool_calls: tuple[PendingToolCall, ...] = ()
+
+
+@frozen
+class CompletedRun:
+    """What came of it: one of the two (get-a-runs-current-state)."""
+
+    final_text: str | None = None
+    final_structured_output: Any = None
+
+
+@frozen
+class Fault:
+    """Why a run failed, as far as a state tells it."""
+
+    type: str = ""
+    message: str = ""
+
+
+@frozen
+class FailedRun:
+    """Why it failed, if the vendor says so."""
+
+    error: Fault | None = None
+
+
+def parse_run(response: Response) -> Run[NarrativeRun]:
+    """
+    Return the run in the answer to a request.
+
+    Actions, output and failure count only in the state that they belong to: `final_text` is "populated only on status
+    completed" (start-a-new-run-on-the-conversation), and the half text of a run that failed stands in `detail`.
+    """
+    raw = wire.read_object(response)
+    seen = wire.structure(raw, RunState, response)
+    status = STATUS.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
+    config = wire.mapping(raw.get("effective_config"))
+    return Run(
+        wire.ref(seen.id, seen.conversation_id, response=response),
+        status,
+        seen.status,
+        actions=_actions(raw, response) if status is RunStatus.REQUIRES_ACTION else (),
+        output=_output(raw, response) if status is RunStatus.COMPLETED else None,
+        failure=_failure(raw, seen.status, response) if status is RunStatus.FAILED else None,
+        usage=reading.usage(raw.get("usage"), "prompt_tokens", "completion_tokens"),
+        progress=reading.progress(_iterations(raw.get("submitted_inference_job_ids")), config.get("max_iterations")),
+        poll_after=wire.retry_after(response.headers) if status.in_flight else None,
+        vendor=NAME,
+        raw=JsonText(response.body),
+    )
+
+
+def _actions(raw: Mapping[str, Any], response: Response) -> tuple[Action, ...]:
+    calls = wire.structure(raw, PausedRun, response).pending_tool_calls
+    if not calls:
+        raise ProtocolError(f"run {raw['id']} requires action but names none @ $.pending_tool_calls", response)
+    return tuple(Action(call.tool_use_id, call.name, call.arguments) for call in calls)
+
+
+def _output(raw: Mapping[str, Any], response: Response) -> Any:
+    seen = wire.structure(raw, CompletedRun, response)
+    return seen.final_structured_output if seen.final_text is None else seen.final_text
+
+
+def _failure(raw: Mapping[str, Any], word: str, response: Response) -> Failure:
+    error = wire.structure(raw, FailedRun, response).error
+    if error is None:
+        return Failure(word)
+    return Failure(error.type or word, error.message + _HINTS.get(error.type, ""))
+
+
+def _iterations(jobs: Any) -> int | None:
+    """Count the jobs of a run, one for each iteration: none before the first, and unknown where there is no list."""
+    return 0 if jobs is None else len(jobs) if isinstance(jobs, list) else None
+
+
+def detail(raw: Mapping[str, Any]) -> NarrativeRun:
+    """Return a run's JSON object as `NarrativeRun`; raise `ProtocolError` for what does not fit."""
+    return wire.structure(raw, NarrativeRun, f"run {raw.get('id')}")
+
+
+def timing_group(run: Run[NarrativeRun]) -> str:
+    """Return the model: what a run takes depends on it more than on anything else that is known before."""
+    return wire.first_text(wire.mapping(run.raw.get("effective_config")), "model") or ""
+
+
+def times(run: Run[NarrativeRun]) -> tuple[datetime | None, datetime | None]:
+    """Return when a run began and ended (get-a-runs-current-state)."""
+    seen = wire.structure(run.raw, RunState, f"run {run.id}")
+    return seen.started_at, seen.completed_at
+
+
+def handler_names(action: Action) -> Sequence[str]:
+    """Return the wire name, and the part after its first dash (errors/unknown-tool-alias)."""
+    _, dash, name = action.name.partition("-")
+    return (action.name, name) if dash else (action.name,)
