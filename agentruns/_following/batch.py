@@ -6,7 +6,8 @@ import asyncio
 import inspect
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from contextlib import aclosing
+from typing import Any, Final, Protocol
 
 from attrs import frozen
 
@@ -16,13 +17,28 @@ from agentruns._values.generic import DetailT_co, OriginT_co
 from agentruns._values.run import Origins, Outcome, Run, RunStatus
 from agentruns.errors import ActionRequiredError, AgentRunsError, ConfigurationError, RunError, RunFailedError
 
-from .stream import RunStream
-
 _END: Final = object()
 _LATER: Final = object()
 
 _AHEAD: Final = 8
 """How many limits of outcomes are held, at most, for one that comes before them in order."""
+
+
+class Followed(Protocol):
+    """A run that is followed to its end: by a `RunStream`, or by another process."""
+
+    @property
+    def run(self) -> Run | None:
+        """Return the last state that was seen, None before the first."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Run]:
+        """Iterate over the states."""
+        ...
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        ...
 
 
 @frozen
@@ -35,7 +51,7 @@ class ItemRunner:
     *known_origin* returns None for a key that is new, and is itself None where there is no journal.
     """
 
-    follow: Callable[[Any, str | None], RunStream]
+    follow: Callable[[Any, str | None], Followed]
     key: Callable[[Any], str] | None = None
     prepare: Callable[[Any], Any] | None = None
     known_origin: Callable[[str], Awaitable[Any]] | None = None
@@ -56,7 +72,7 @@ class ItemRunner:
         made = self.prepare(item)
         return await made if inspect.isawaitable(made) else made
 
-    async def run(self, index: int, item: Any, open_streams: dict[int, RunStream | None]) -> Outcome:
+    async def run(self, index: int, item: Any, open_streams: dict[int, Followed | None]) -> Outcome:
         """Run one item to its end, and say how it ended."""
         key: str | None = None
         origin, stream = item, None
@@ -64,7 +80,7 @@ class ItemRunner:
             key = None if self.key is None else self.key(item)
             origin = await self.origin(item, key)
             stream = open_streams[index] = self.follow(origin, key if self.known_origin is not None else None)
-            async with stream:
+            async with aclosing(stream):
                 async for _ in stream:
                     pass
             return Outcome(index, key, origin, raise_unless_completed(stream.run))
@@ -86,7 +102,7 @@ class _Shared:
 
     def __init__(self, *, ordered: bool) -> None:
         self.tasks: set[asyncio.Task[Outcome]] = set()
-        self.streams: dict[int, RunStream | None] = {}
+        self.streams: dict[int, Followed | None] = {}
         self.ready: deque[Outcome] = deque()
         self.held: dict[int, Outcome] = {}
         self.news = asyncio.Event()

@@ -7,7 +7,7 @@ Needs the extra `ray`. `map_batches` is a step of Ray Data; `agentruns batch --e
 from __future__ import annotations
 
 from .data import RunAgents, map_batches
-from .extra import office
-from .intents import intent
+from .extra import rate_limit_actor
+from .stable_ids import stable_id
 
-__all__ = ["RunAgents", "intent", "map_batches", "office"]
+__all__ = ["RunAgents", "map_batches", "rate_limit_actor", "stable_id"]

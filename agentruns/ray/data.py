@@ -16,9 +16,9 @@ from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 from agentruns.tools import ToolsLike
 
-from .extra import office, ray
-from .intents import intent
-from .worker import Terms, Worker
+from .extra import rate_limit_actor, ray
+from .stable_ids import stable_id
+from .worker import ClientOptions, Worker
 
 _INVALID: Final = "invalid"
 
@@ -72,7 +72,7 @@ def map_batches(
         "origin": origin,
         "batch": batch,
         "key": key,
-        "office": None if limit is None else office(limit, workers),
+        "rate_limit_actor": None if limit is None else rate_limit_actor(limit, workers),
         "limit": limit,
         "tools": tools,
         "timeout": timeout,
@@ -91,8 +91,8 @@ class RunAgents:
     What `map_batches` has each worker do: run the rows of a batch at once, and return how they ended, in their order.
 
     For `dataset.map_batches(RunAgents, fn_constructor_kwargs=..., concurrency=4)`, where more is to be said there than
-    `agentruns.ray.map_batches` takes. *office*, from `agentruns.ray.office(limit, workers)`, divides *limit*, and may
-    be None where there is none. The other parameters are those of `map_batches`.
+    `agentruns.ray.map_batches` takes. *rate_limit_actor*, from `agentruns.ray.rate_limit_actor(limit, workers)`,
+    divides *limit*, and may be None where there is no limit. The other parameters are those of `map_batches`.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class RunAgents:
         *,
         batch: str,
         key: str,
-        office: Any = None,
+        rate_limit_actor: Any = None,
         limit: RateLimit | None = None,
         tools: ToolsLike | None = None,
         timeout: float | None = 600.0,
@@ -111,19 +111,20 @@ class RunAgents:
         journal: str | None = None,
     ) -> None:
         self._dialect = load(vendor) if isinstance(vendor, str) else vendor
-        if office is None and (limit or self._dialect.BUDGET) is not None:
+        if rate_limit_actor is None and (limit or self._dialect.BUDGET) is not None:
             raise ConfigurationError(
                 "workers that know nothing of each other would break the limit of the vendor together; pass "
-                "office=agentruns.ray.office(limit, workers), and the same limit"
+                "rate_limit_actor=agentruns.ray.rate_limit_actor(limit, workers), and the same limit"
             )
-        terms = Terms(
+        options = ClientOptions(
             vendor=vendor, base_url=base_url, insecure=insecure, timeout=timeout, journal=journal, limit=limit
         )
         self._origin = origin
         self._batch = batch
         self._key = key
         self._keeps = journal is not None
-        self._worker = Worker(terms, lambda: tools, office, name=ray().get_runtime_context().get_actor_id() or "")
+        name = ray().get_runtime_context().get_actor_id() or ""
+        self._worker = Worker(options, lambda: tools, rate_limit_actor, name=name)
 
     async def __call__(self, rows: Any) -> Any:
         """Run every row of a batch, a table or columns by name, and return the table of how they ended."""
@@ -144,7 +145,7 @@ class RunAgents:
         try:
             if row.get(self._key) is None:
                 raise ConfigurationError(f"it has no column {self._key!r} that names it")
-            origin = intent(self._origin(dict(row)), self._batch, key)
+            origin = stable_id(self._origin(dict(row)), self._batch, key)
         except Exception as error:
             failure = {"type": type(error).__name__, "message": str(error)}
             return record.line(self._dialect, key, _INVALID, None, failure, began=began, ended=time.time())

@@ -1,8 +1,8 @@
 """
-A batch whose runs are followed by workers of Ray's, on one machine or many.
+A batch whose runs are followed by workers of Ray, on one machine or many.
 
-Items are taken, bounded and answered for here, as in any batch. Each is one call of an actor: where it runs, that it is
-run again when its process dies, and where its result is kept meanwhile is for Ray.
+This process takes the items and bounds how many are in flight, as in any batch. Each item is one call of an actor. Ray
+decides where the call runs, repeats it when its process dies, and keeps its result meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 from uuid import uuid4
 
 from attrs import frozen
@@ -20,7 +20,6 @@ from attrs import frozen
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._api.limiter import RateLimiter
 from agentruns._following.batch import Batch, ItemRunner
-from agentruns._following.stream import RunStream
 from agentruns._keeping.keys import first_request
 from agentruns._polling.stats import Stats
 from agentruns._values.run import Origins, Run, RunRef
@@ -29,10 +28,10 @@ from agentruns.dialects.protocol import Dialect
 from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError
 from agentruns.tools import ToolsLike
 
-from .extra import here, office, ray
-from .intents import intent, minted
-from .shares import Share
-from .worker import Terms, Worker
+from .budget_server import Lease
+from .extra import node_affinity, rate_limit_actor, ray
+from .stable_ids import id_field, stable_id
+from .worker import ClientOptions, Worker
 
 logger = logging.getLogger("agentruns")
 
@@ -56,43 +55,46 @@ def cluster() -> Iterator[int]:
 
 
 @frozen(kw_only=True)
-class Crew:
+class WorkerPool:
     """
-    How many workers there are to be, and what they are told.
+    How many workers follow runs, and how.
 
-    *limit* bounds the runs in flight of all of them. *tools* makes the handlers, in each of them. The ids of origins
-    derive from the name *batch*, unless there is none. With *beside*, this process takes part in the budget, too.
-    With *here*, workers stay on this machine: the journal is.
+    *options* are for the client of each worker. *limit* bounds the runs in flight of all workers together. *tools*
+    makes the handlers, in each worker. The ids of origins derive from the name *batch*, unless it is None. With
+    *own_requests*, this process sends requests too, and takes part in the budget. With *same_node*, the workers stay on
+    this machine, where the journal is.
     """
 
     dialect: Dialect
-    terms: Terms
+    options: ClientOptions
     workers: int
     limit: int
     tools: Callable[[], ToolsLike | None] | None = None
     batch: str | None = None
-    beside: bool = False
-    here: bool = False
+    own_requests: bool = False
+    same_node: bool = False
 
 
 class Engine:
     """
-    The workers, from their beginning to their end: an async context manager.
+    Start the workers on entry and end them on exit: an async context manager.
 
-    A worker whose process dies is begun anew by Ray, with the calls that it had not answered, if a start that is
-    repeated gives the run that exists: by the id of its origin, or by a journal. Else such a call is not repeated, and
-    its outcome is unknown. Raise `ConfigurationError` where a worker cannot work.
+    When the process of a worker dies, Ray starts it again. `can_repeat` says whether Ray then also repeats the calls
+    that it had not answered: only if a start that is repeated gives the run that exists, by the id of its origin or by
+    a journal. Otherwise the outcome of such a call is unknown. Raise `ConfigurationError` where a worker cannot work.
     """
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self.again = crew.terms.journal is not None or minted(crew.dialect.Origin) is not None
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+        self.can_repeat = pool.options.journal is not None or id_field(pool.dialect.Origin) is not None
         self._workers: Sequence[Any] = ()
-        self._name = f"agentruns {uuid4().hex}"  # by which workers find the office: a handle would not be kept for them
-        self._office: Any = None
-        limit = crew.terms.limit
-        self._share = Share(limit.seconds, self._renew, "beside") if crew.beside and limit is not None else None
-        self._flying: Counter[int] = Counter()
+        self._name = f"agentruns {uuid4().hex}"  # workers find the actor by it; a handle would not keep it
+        self._rate_limit_actor: Any = None
+        limit = pool.options.limit
+        self._lease: Lease | None = None
+        if pool.own_requests and limit is not None:
+            self._lease = Lease(limit.seconds, self._renew, "this process")
+        self._in_flight: Counter[int] = Counter()
         self._seen: Mapping[int, tuple[Mapping[str, int], Stats | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._gone: set[int] = set()
@@ -100,31 +102,32 @@ class Engine:
 
     @property
     def journal(self) -> str | None:
-        """Return the path of the journal that the workers share, if they do."""
-        return self._crew.terms.journal
+        """Return the path of the journal that the workers share, None without one."""
+        return self._pool.options.journal
 
     @property
     def budget(self) -> RateLimiter | None:
-        """Return the part of the budget that this process has, if it takes part in it."""
-        return None if self._share is None else self._share.budget
+        """Return this process's part of the budget, None if it sends no requests of its own."""
+        return None if self._lease is None else self._lease.budget
 
-    def named(self, origin: Any, key: str) -> Any:
-        """Return the origin of the item *key* under the id that it has in this batch."""
-        return origin if self._crew.batch is None else intent(origin, self._crew.batch, key)
+    def with_stable_id(self, origin: Any, key: str) -> Any:
+        """Return the origin of the item *key* with the id that it has in this batch."""
+        return origin if self._pool.batch is None else stable_id(origin, self._pool.batch, key)
 
     async def __aenter__(self) -> Self:
-        crew, terms = self._crew, self._crew.terms
-        if terms.limit is not None:
-            self._office = office(terms.limit, crew.workers + crew.beside, name=self._name)
+        pool, options = self._pool, self._pool.options
+        if options.limit is not None:
+            self._rate_limit_actor = rate_limit_actor(options.limit, pool.workers + pool.own_requests, name=self._name)
         kind = ray().remote(_Worker)
-        options = {
+        actor_options = {
             "num_cpus": 0,  # it waits, nearly all of the time
             "max_restarts": -1,
-            "max_task_retries": -1 if self.again else 0,
-            "max_concurrency": crew.limit + 16,
-            "scheduling_strategy": here() if crew.here else "SPREAD",
+            "max_task_retries": -1 if self.can_repeat else 0,
+            "max_concurrency": pool.limit + 16,
+            "scheduling_strategy": node_affinity() if pool.same_node else "SPREAD",
         }
-        self._workers = [kind.options(**options).remote(terms, crew.tools, self._name) for _ in range(crew.workers)]
+        actor = kind.options(**actor_options)
+        self._workers = [actor.remote(options, pool.tools, self._name) for _ in range(pool.workers)]
         try:
             asked = [self._ask(worker.ready.remote()) for worker in self._workers]
             found = await asyncio.gather(*asked, return_exceptions=True)
@@ -137,12 +140,12 @@ class Engine:
         if len(set(found)) > 1:
             self._end()
             raise ConfigurationError(
-                f"the journal {terms.journal} is not the same file for all workers: they run on several machines. Run "
-                "without one, or put it on a disk that all of them share"
+                f"the journal {options.journal} is not the same file for all workers: they run on several machines. "
+                "Run without one, or put it on a disk that all of them share"
             )
         self._tasks = {asyncio.create_task(self._look())}
-        if self._share is not None:
-            self._tasks.add(asyncio.create_task(self._share.keep()))
+        if self._lease is not None:
+            self._tasks.add(asyncio.create_task(self._lease.keep()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -159,9 +162,9 @@ class Engine:
 
     def _end(self) -> None:
         """End the processes; the runs in flight go on at the vendor."""
-        for actor in (*self._workers, *([self._office] if self._office is not None else [])):
+        for actor in (*self._workers, *([self._rate_limit_actor] if self._rate_limit_actor is not None else [])):
             ray().kill(actor)
-        self._workers, self._office = (), None
+        self._workers, self._rate_limit_actor = (), None
 
     def batch(
         self,
@@ -174,51 +177,51 @@ class Engine:
         """
         Iterate over the outcomes of *items* as `client.batch` does; *prepare* makes origins here, by *client*.
 
-        What it makes goes to the worker as it is, and goes there again if that must be repeated.
+        The worker gets each origin as it is, and gets it again if the call is repeated.
         """
 
-        def follow(origin: Any, key: str | None) -> RunStream:
-            return cast("RunStream", _Afar(self, origin, key))
+        def follow(origin: Any, key: str | None) -> _RemoteRun:
+            return _RemoteRun(self, origin, key)
 
         async def known(key: str) -> Any:
             work = await client.work(key)
             return None if work is None else work.origin
 
-        return Batch(ItemRunner(follow, key, prepare, known if self.journal else None), items, self._crew.limit)
+        return Batch(ItemRunner(follow, key, prepare, known if self.journal else None), items, self._pool.limit)
 
     async def follow(self, origin: Any, key: str | None) -> tuple[Run | None, Exception | None]:
         """Have a worker follow a run to its end, as `Worker.follow` says."""
-        while not (there := [place for place in range(len(self._workers)) if place not in self._gone]):
+        while not (there := [index for index in range(len(self._workers)) if index not in self._gone]):
             self._back.clear()
             await self._back.wait()
-        place = min(there, key=lambda each: self._flying[each])
-        self._flying[place] += 1
+        index = min(there, key=lambda each: self._in_flight[each])
+        self._in_flight[index] += 1
         try:
-            run, error = await self._workers[place].follow.remote(origin, key)
+            run, error = await self._workers[index].follow.remote(origin, key)
         except _trouble() as trouble:
-            self._miss(place)
+            self._miss(index)
             return None, self._lost(origin, trouble)
         else:
             return run, error
         finally:
-            self._flying[place] -= 1
+            self._in_flight[index] -= 1
 
-    def _miss(self, place: int) -> None:
-        """Give a worker that failed nothing to do until it is back: else it would lose that, too."""
-        if place not in self._gone:
-            self._gone.add(place)
-            task = asyncio.create_task(self._await(place))
+    def _miss(self, index: int) -> None:
+        """Give a worker that failed no calls until it is back, so that it loses no more of them."""
+        if index not in self._gone:
+            self._gone.add(index)
+            task = asyncio.create_task(self._await(index))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _await(self, place: int) -> None:
+    async def _await(self, index: int) -> None:
         while True:
             try:
-                await self._ask(self._workers[place].ready.remote())
+                await self._ask(self._workers[index].ready.remote())
                 break
             except AgentRunsError:
                 await asyncio.sleep(_BACK_SECONDS)
-        self._gone.discard(place)
+        self._gone.discard(index)
         self._back.set()
 
     def states(self) -> Mapping[str, int]:
@@ -227,7 +230,7 @@ class Engine:
 
     def stats(self) -> Stats:
         """Return the numbers of all clients together, of when they were last looked at."""
-        return together([stats for _, stats in self._seen.values() if stats is not None])
+        return merge_stats([stats for _, stats in self._seen.values() if stats is not None])
 
     async def _look(self) -> None:
         while True:
@@ -235,17 +238,17 @@ class Engine:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look_once(self) -> None:
-        for place, worker in enumerate(self._workers):
+        for index, worker in enumerate(self._workers):
             with contextlib.suppress(AgentRunsError, TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
-                    self._seen = {**self._seen, place: await self._ask(worker.look.remote())}
+                    self._seen = {**self._seen, index: await self._ask(worker.look.remote())}
 
     async def _renew(self, name: str, life: str, held: int) -> tuple[int, int]:
-        given, due = await self._ask(self._office.renew.remote(name, life, held))
+        given, due = await self._ask(self._rate_limit_actor.renew.remote(name, life, held))
         return given, due
 
     async def _ask(self, call: Any) -> Any:
-        """Return the answer of an actor; what it raised comes as it was raised."""
+        """Return the answer of an actor; raise what the actor raised."""
         try:
             return await call
         except _trouble() as trouble:
@@ -254,36 +257,36 @@ class Engine:
             raise AgentRunsError(f"a worker of Ray failed: {_words(trouble)}") from trouble
 
     def _lost(self, origin: Any, trouble: Exception) -> Exception:
-        """Return what is to be said of a call that Ray could not go through with."""
-        if self.again or isinstance(origin, Run | RunRef):
+        """Return the error for a call that Ray could not complete."""
+        if self.can_repeat or isinstance(origin, Run | RunRef):
             return AgentRunsError(f"its worker failed, and the run goes on if it was started: {_words(trouble)}")
         return OutcomeUnknownError(
-            first_request(self._crew.dialect.start(origin)), f"its worker died ({type(trouble).__name__})"
+            first_request(self._pool.dialect.start(origin)), f"its worker died ({type(trouble).__name__})"
         )
 
 
 class _Worker(Worker):
-    """A worker as an actor, which has the same id in each of its lives."""
+    """A worker as an actor; it keeps its id when its process is started again."""
 
-    def __init__(self, terms: Terms, tools: Callable[[], ToolsLike | None] | None, office: str) -> None:
-        found = None if terms.limit is None else ray().get_actor(office)
-        super().__init__(terms, tools, found, name=ray().get_runtime_context().get_actor_id())
+    def __init__(self, options: ClientOptions, tools: Callable[[], ToolsLike | None] | None, actor_name: str) -> None:
+        found = None if options.limit is None else ray().get_actor(actor_name)
+        super().__init__(options, tools, found, name=ray().get_runtime_context().get_actor_id())
 
 
-class _Afar(AsyncGeneratorBase[Run]):
-    """A stream of one state, the last, which a worker has seen."""
+class _RemoteRun(AsyncGeneratorBase[Run]):
+    """A run that a worker follows: a stream of one state, its last."""
 
     def __init__(self, engine: Engine, origin: Any, key: str | None) -> None:
         self._engine = engine
         self._origin = origin
         self._key = key
-        self._over = False
+        self._is_over = False
         self.run: Run | None = None
 
     async def __anext__(self) -> Run:
-        if self._over:
+        if self._is_over:
             raise StopAsyncIteration
-        self._over = True
+        self._is_over = True
         self.run, error = await self._engine.follow(self._origin, self._key)
         if error is not None:
             raise error
@@ -291,11 +294,11 @@ class _Afar(AsyncGeneratorBase[Run]):
         return self.run
 
     async def aclose(self) -> None:
-        self._over = True
+        self._is_over = True
 
 
-def together(stats: Sequence[Stats]) -> Stats:
-    """Return the numbers of several clients as those of one; the lag is the mean, the budget that of all shares."""
+def merge_stats(stats: Sequence[Stats]) -> Stats:
+    """Return the numbers of several clients as those of one: lag and budget are means, the others sums or maxima."""
     if not stats:
         return _NOTHING
     ends = sum(each.ends for each in stats)

@@ -1,4 +1,4 @@
-"""Ray itself, which is an extra, and the one actor that all workers of a batch talk to."""
+"""Ray itself, which is an extra, and the actor that divides the rate limit among the workers of a batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from agentruns import _extras as extras
 from agentruns._values.exchange import RateLimit
 
-from .shares import Shares
+from .budget_server import BudgetServer
 
 
 def ray() -> Any:
@@ -17,8 +17,8 @@ def ray() -> Any:
     return ray
 
 
-def here() -> Any:
-    """Return Ray's word for this machine and no other."""
+def node_affinity() -> Any:
+    """Return the scheduling strategy that keeps an actor on this machine."""
     ray()
     from ray.util.scheduling_strategies import (  # type: ignore[import-not-found,unused-ignore]
         NodeAffinitySchedulingStrategy,
@@ -27,10 +27,12 @@ def here() -> Any:
     return NodeAffinitySchedulingStrategy(node_id=ray().get_runtime_context().get_node_id(), soft=False)
 
 
-def office(limit: RateLimit, workers: int, *, name: str | None = None) -> Any:
+def rate_limit_actor(limit: RateLimit, workers: int, *, name: str | None = None) -> Any:
     """
-    Return the actor that divides *limit* among *workers*, on this machine; it ends when nobody holds it any more.
+    Start the actor that divides *limit* among *workers*, on this machine; return its handle.
 
-    Under a *name* the workers of this program find it.
+    The actor ends when its last handle is gone. With a *name*, the workers of this program can find it. Raise
+    `ConfigurationError` if the extra `ray` is not installed.
     """
-    return ray().remote(Shares).options(num_cpus=0, name=name, scheduling_strategy=here()).remote(limit, workers)
+    options = {"num_cpus": 0, "name": name, "scheduling_strategy": node_affinity()}
+    return ray().remote(BudgetServer).options(**options).remote(limit, workers)

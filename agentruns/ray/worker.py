@@ -1,4 +1,4 @@
-"""One client in one process of Ray's, and the runs that it follows to their ends."""
+"""One client in one process of Ray, and the runs that it follows to their ends."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from agentruns.dialects.protocol import Dialect
 from agentruns.errors import AgentRunsError, RunError
 from agentruns.tools import Tools, ToolsLike
 
-from .shares import Share
+from .budget_server import Lease
 
 logger = logging.getLogger("agentruns")
 
 
 @frozen(kw_only=True)
-class Terms:
+class ClientOptions:
     """
-    What every worker is told: where the vendor is, and how to wait for its runs.
+    What every worker makes its client with: where the vendor is, and how to wait for its runs.
 
-    There is no token among it: what Ray carries, it may log, keep or show. A worker reads the token from its own
-    environment, which on one machine is that of whoever called `ray.init()`. *timeout* is in seconds, for each run.
-    *journal* is a path on a disk that all workers share. *limit* is that of the requests of all workers together.
+    The token is not among them, since Ray may log, keep or show what it carries. A worker reads the token from its own
+    environment, which on one machine is that of the process that called `ray.init()`. *timeout* is in seconds, for each
+    run. *journal* is a path on a disk that all workers share. *limit* is for the requests of all workers together.
     """
 
     vendor: str | Dialect
@@ -47,12 +47,12 @@ class Terms:
     limit: RateLimit | None = None
 
 
-class Office(Protocol):
+class RateLimitActor(Protocol):
     """A handle of the actor that divides the limit."""
 
     @property
     def renew(self) -> Any:
-        """Return the method of `Shares`, to be called with `.remote(...)`."""
+        """Return the method of `BudgetServer`, to be called with `.remote(...)`."""
         ...
 
 
@@ -60,57 +60,57 @@ class Worker:
     """
     Follow runs in this process, by one client that is opened with the first of them.
 
-    *tools* makes the handlers, here. *office* divides the limit; *name* is the same for a process that takes the place
-    of one that died.
+    *tools* makes the handlers, in this process. *actor* divides the limit. *name* is the same for a process that
+    replaces one that died.
     """
 
     def __init__(
         self,
-        terms: Terms,
+        options: ClientOptions,
         tools: Callable[[], ToolsLike | None] | None = None,
-        office: Office | None = None,
+        actor: RateLimitActor | None = None,
         name: str = "",
     ) -> None:
-        self._terms = terms
+        self._options = options
         self._load = tools
         self._tools: Tools | None = None
         self._client: Client | None = None
         self._opening = asyncio.Lock()
-        self._share = None if office is None or terms.limit is None else _share(terms.limit, office, name)
+        self._lease = None if actor is None or options.limit is None else _lease(options.limit, actor, name)
         self._keeping: asyncio.Task[None] | None = None
         self._streams: set[RunStream] = set()
 
     async def open(self) -> Client:
-        """Return the client; raise `ConfigurationError` where it cannot work here, for want of a token for example."""
+        """Return the client; raise `ConfigurationError` where it cannot work, for example without a token."""
         async with self._opening:
             if self._client is None:
-                terms = self._terms
+                options = self._options
                 given = None if self._load is None else self._load()
                 self._tools = None if given is None else Tools.of(given)
-                budget = RateLimiter(terms.limit) if self._share is None else self._share.budget
-                vendor = load(terms.vendor) if isinstance(terms.vendor, str) else terms.vendor
+                budget = RateLimiter(options.limit) if self._lease is None else self._lease.budget
+                vendor = load(options.vendor) if isinstance(options.vendor, str) else options.vendor
                 client = connect(
-                    vendor, base_url=terms.base_url, insecure=terms.insecure, budget=budget, journal=terms.journal
+                    vendor, base_url=options.base_url, insecure=options.insecure, budget=budget, journal=options.journal
                 )
                 self._client = await client.__aenter__()
-                if self._share is not None:
-                    self._keeping = asyncio.create_task(self._share.keep())
+                if self._lease is not None:
+                    self._keeping = asyncio.create_task(self._lease.keep())
             return self._client
 
     async def ready(self) -> tuple[int, int] | None:
         """Open the client; return what identifies the file of its journal on this machine."""
         await self.open()
-        if self._terms.journal is None:
+        if self._options.journal is None:
             return None
-        found = await asyncio.to_thread(Path(self._terms.journal).stat)
+        found = await asyncio.to_thread(Path(self._options.journal).stat)
         return found.st_dev, found.st_ino
 
     async def follow(self, origin: Any, key: str | None) -> tuple[Run | None, Exception | None]:
-        """Follow a run to its end; return its last state, and what is in the way of its completion, if anything is."""
+        """Follow a run to its end; return its last state, and the error if it did not complete."""
         run: Run | None = None
         try:
             client = await self.open()
-            stream = client.stream(origin, tools=self._tools, timeout=self._terms.timeout, key=key)
+            stream = client.stream(origin, tools=self._tools, timeout=self._options.timeout, key=key)
             self._streams.add(stream)
             try:
                 async with stream:
@@ -123,7 +123,7 @@ class Worker:
         except Exception as error:
             if isinstance(error, RunError) and error.run is not None:
                 run = error.run
-            return run, portable(error)
+            return run, picklable(error)
 
     async def look(self) -> tuple[Mapping[str, int], Stats | None]:
         """Return how many runs are in which state here, and the numbers of the client."""
@@ -141,16 +141,16 @@ class Worker:
             await client.__aexit__(None, None, None)
 
 
-def _share(limit: RateLimit, office: Office, name: str) -> Share:
+def _lease(limit: RateLimit, actor: RateLimitActor, name: str) -> Lease:
     async def renew(name: str, life: str, held: int) -> tuple[int, int]:
-        given, due = await office.renew.remote(name, life, held)
+        given, due = await actor.renew.remote(name, life, held)
         return given, due
 
-    return Share(limit.seconds, renew, name)
+    return Lease(limit.seconds, renew, name)
 
 
-def portable(error: Exception) -> Exception:
-    """Return the error, or, if it is one that cannot be sent to another process, one that says the same."""
+def picklable(error: Exception) -> Exception:
+    """Return the error, or one with the same text if it cannot be sent to another process."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     except Exception:

@@ -116,7 +116,7 @@ def test_workers_cannot_be_more_than_the_requests_that_they_share() -> None:
 
 
 def test_workers_that_know_nothing_of_each_other_are_refused_where_there_is_a_limit(place: Any) -> None:
-    with pytest.raises(ConfigurationError, match="office="):
+    with pytest.raises(ConfigurationError, match="rate_limit_actor="):
         on_ray.RunAgents("origami", message, batch="b", key="id")
-    with pytest.raises(ConfigurationError, match="office="):
+    with pytest.raises(ConfigurationError, match="rate_limit_actor="):
         on_ray.RunAgents("narrative", message, batch="b", key="id", limit=RateLimit(5, 1.0))

@@ -17,8 +17,8 @@ from agentruns.cli import commands
 from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Emulator, Turn
 from agentruns.ray import data, engine, extra
-from agentruns.ray.engine import Crew, Engine, together
-from agentruns.ray.worker import Terms, Worker
+from agentruns.ray.engine import Engine, WorkerPool, merge_stats
+from agentruns.ray.worker import ClientOptions, Worker
 
 CONFIG = {"model": "m", "data_plane_id": "0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11", "max_iterations": 3, "max_tokens": 99}
 
@@ -129,7 +129,7 @@ def ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Ray]:
         monkeypatch.setattr(module, "ray", played)
     monkeypatch.setattr(engine, "_trouble", lambda: DeadError)
     for module in (engine, extra):
-        monkeypatch.setattr(module, "here", lambda: "here")
+        monkeypatch.setattr(module, "node_affinity", lambda: "this node")
     yield played
     left = [actor.inner for actor in played.actors if isinstance(actor.inner, Worker)]
     assert [worker for worker in left if worker._client is not None] == []
@@ -160,7 +160,7 @@ def test_a_batch_is_the_same_and_ends_what_it_began(
     assert (ray.begun, [actor.dead for actor in ray.actors]) == (False, [True] * 4)
     workers = ray.actors[1:]
     assert {(each.options["max_task_retries"], each.options["scheduling_strategy"]) for each in workers} == {
-        (-1, "here")
+        (-1, "this node")
     }
     assert all(json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert list(Path().glob("*.lock")) == []
@@ -198,10 +198,10 @@ def test_workers_with_different_journals_are_refused(
     assert "is not the same file for all workers" in capsys.readouterr().err
 
 
-def crew(dialect: Any, **changes: Any) -> Crew:
+def pool(dialect: Any, **changes: Any) -> WorkerPool:
     known: Dialect = dialect
-    terms = Terms(vendor=known.NAME, timeout=30.0, **changes)
-    return Crew(dialect=known, terms=terms, workers=2, limit=4)
+    options = ClientOptions(vendor=known.NAME, timeout=30.0, **changes)
+    return WorkerPool(dialect=known, options=options, workers=2, limit=4)
 
 
 @pytest.mark.asyncio
@@ -220,8 +220,8 @@ async def test_a_start_that_cannot_be_repeated_is_of_unknown_outcome_and_its_wor
 
     monkeypatch.setattr(Worker, "follow", follow)
     origin = middesk.RunRequest("agent", business_id="b")
-    async with connect("middesk") as client, Engine(crew(middesk)) as started:
-        assert not started.again
+    async with connect("middesk") as client, Engine(pool(middesk)) as started:
+        assert not started.can_repeat
         first, other = ray.actors
         async with started.batch(client, [origin, origin], key=str, prepare=lambda item: item) as batch:
             stepping = asyncio.ensure_future(anext(batch))
@@ -251,7 +251,7 @@ async def test_a_run_that_exists_is_not_unknown_for_its_worker_failed(
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(Worker, "follow", follow)
-    async with Engine(crew(narrative)) as started:
+    async with Engine(pool(narrative)) as started:
         run, error = await started.follow(narrative.UserMessage("c", "Hi"), None)
         assert run is None
         assert type(error) is AgentRunsError
@@ -260,7 +260,7 @@ async def test_a_run_that_exists_is_not_unknown_for_its_worker_failed(
 
 @pytest.mark.asyncio
 async def test_the_numbers_of_all_workers_are_told_as_one(ours: Emulator[Any], ray: Ray) -> None:
-    async with Engine(crew(narrative, limit=RateLimit(100, 1.0))) as started:
+    async with Engine(pool(narrative, limit=RateLimit(100, 1.0))) as started:
         await started._look_once()
         assert started.states() == {}
         assert started.stats().watched == 0
@@ -270,11 +270,11 @@ async def test_the_numbers_of_all_workers_are_told_as_one(ours: Emulator[Any], r
 def test_stats_of_several_clients_add_up() -> None:
     one = Stats(watched=1, polls=2, shared=3, lists=4, listed=5, ends=2, lag=1.0, budget=0.2, lost=1, rest=7.0)
     none = Stats(watched=0, polls=0, shared=0, lists=0, listed=0, ends=0, lag=None, budget=0.0, lost=0)
-    both = together([one, one, none])
+    both = merge_stats([one, one, none])
     assert (both.watched, both.polls, both.shared, both.lists, both.listed) == (2, 4, 6, 8, 10)
     assert (both.ends, both.lag, both.lost, both.rest) == (4, 1.0, 2, 7.0)
     assert both.budget == pytest.approx(0.4 / 3)
-    assert together([]).ends == 0
+    assert merge_stats([]).ends == 0
 
 
 @pytest.mark.asyncio
@@ -288,7 +288,7 @@ async def test_rows_of_arrays_run_without_a_cluster(ours: Emulator[Any], ray: Ra
         lambda row: narrative.UserMessage(row["conversation"], "Hi"),
         batch="b",
         key="id",
-        office=extra.office(RateLimit(50, 1.0), 1),
+        rate_limit_actor=extra.rate_limit_actor(RateLimit(50, 1.0), 1),
         limit=RateLimit(50, 1.0),
     )
     table = await runs({"id": [7], "conversation": [made.id]})

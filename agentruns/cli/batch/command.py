@@ -31,7 +31,7 @@ from agentruns.dialects.protocol import Dialect
 from agentruns.errors import APIError, ConfigurationError, JournalError, OutcomeUnknownError
 from agentruns.tools import Tools
 
-from . import afar, progress
+from . import progress, ray_engine
 from .conversations import PENDING, Conversations
 from .output import INVALID, Known, Output, check_output
 from .rows import Problem, Rows, rows
@@ -76,7 +76,7 @@ async def batch(wanted: argparse.Namespace) -> int:
         return _dry_run(source, mapper, dialect, conversations, json=wanted.json)
     path = _place(wanted.output, source)
     shown = sys.stdout
-    async with afar.engine(wanted, dialect, path, beside=conversations is not None) as engine:
+    async with ray_engine.engine(wanted, dialect, path, own_requests=conversations is not None) as engine:
         journal = wanted.journal or f"{path}.journal" if engine is None else engine.journal
         wanted.no_journal = wanted.no_journal or journal is None
         client = connect(
@@ -118,7 +118,7 @@ def _check(wanted: argparse.Namespace, dialect: Dialect, source: Rows) -> None:
     """Refuse what the real call would, as far as that can be told without a token, workers or a journal."""
     if wanted.output is not None:
         check_output(_place(wanted.output, source), wanted.vendor)
-    afar.check_options(wanted)
+    ray_engine.check_options(wanted)
     token = None if os.environ.get(dialect.TOKEN_VARIABLE, "").strip() else "none"
     connect(dialect, token=token, base_url=wanted.base_url, insecure=wanted.insecure)
 
@@ -296,7 +296,7 @@ class _Job:
         origin = turn.item.origin
         if self._conversations is not None:
             origin = await self._conversations.begin(self._client, origin)
-        return afar.named(self._engine, origin, turn.key)
+        return ray_engine.with_stable_id(self._engine, origin, turn.key)
 
     def _refuse(self, problem: Problem) -> None:
         """Report a row that cannot be used."""

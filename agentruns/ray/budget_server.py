@@ -1,13 +1,13 @@
 """
 One limit of requests, divided over the processes that share it.
 
-`Shares` knows who has how many places; it lives in one small actor. A place is either nobody's, or one process has it,
-and only that one may use it. Each process tells of itself every second (`Share.keep`): it gets places as others come
-and go, and gives back those that it has too many of as they come free. So the places in use are never more than the
-limit, and what holds for one process (`agentruns._api.limiter`) holds for all of them: no window has more requests.
+`BudgetServer` knows how many permits each process has; it lives in one small actor. A permit is free, or one process
+holds it, and only that process may use it. Each process renews its `Lease` every second: it gets permits as others come
+and go, and gives back those above its due as they come free. So the permits in use are never more than the limit, and
+what holds for one process (`agentruns._api.limiter`) holds for all of them: no window has more requests.
 
-What a process had that died comes back one window later, since it may have used it just before. One that is silent for
-long counts as dead; it has sent nothing by itself since some time before that.
+The permits of a process that died come back one window later, since it may have used them just before. A process that
+is silent for long counts as dead; it stopped sending some time before that.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from agentruns._values.exchange import RateLimit
 logger = logging.getLogger("agentruns")
 
 RENEW_SECONDS: Final = 1.0
-"""How often a process tells of itself."""
+"""How often a process renews its lease."""
 
 LEASE_SECONDS: Final = 20.0
-"""After this long without an answer, a process sends nothing any more."""
+"""After this long without an answer, a process stops sending."""
 
 SILENCE_SECONDS: Final = 40.0
-"""After this long without a word, a process counts as dead: longer than the lease by more than a slow answer takes."""
+"""After this long without a renewal, a process counts as dead: longer than the lease, by more than a slow answer."""
 
 Renew: TypeAlias = Callable[[str, str, int], Awaitable[tuple[int, int]]]
 
@@ -49,8 +49,8 @@ class _Holder:
     seen: float
 
 
-class Shares:
-    """Divide *limit* evenly over those who ask, *expected* many at least; *clock* tells seconds."""
+class BudgetServer:
+    """Divide *limit* evenly among the processes that ask, at least *expected* of them; *clock* returns seconds."""
 
     def __init__(self, limit: RateLimit, expected: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
@@ -62,10 +62,11 @@ class Shares:
 
     def renew(self, name: str, life: str, held: int) -> tuple[int, int]:
         """
-        Take note that *name* is there and has *held* places; one that lives another *life* has none of before.
+        Renew the lease of the process *name*, which holds *held* permits.
 
-        Return how many more it gets, and how many it should have. None at all says that it must send nothing until it
-        has given back what it has: it counted as dead.
+        Return how many more it gets, and how many are its due. A due of 0 says that it counted as dead: it must send
+        nothing until it has given back all permits. *life* differs for a process that replaces one of the same name;
+        the permits of the earlier one are not its own.
         """
         now = self._clock()
         self._bury(name, life, now)
@@ -85,13 +86,13 @@ class Shares:
         return given, due
 
     def _due(self, name: str) -> int:
-        """Return the even share of *name*; what does not divide goes to those who came first."""
+        """Return the even part of *name*; the first to come get what is left over."""
         sharers = max(self._expected, len(self._holders))
-        place = list(self._holders).index(name)
-        return self._limit.count // sharers + (place < self._limit.count % sharers)
+        index = list(self._holders).index(name)
+        return self._limit.count // sharers + (index < self._limit.count % sharers)
 
     def _bury(self, name: str, life: str, now: float) -> None:
-        """Let the places of those who are gone come free when their last requests are out of every window."""
+        """Free the permits of processes that are gone, once their last requests are out of every window."""
         for each, holder in [*self._holders.items()]:
             if holder.life != life if each == name else now - holder.seen > SILENCE_SECONDS:
                 del self._holders[each]
@@ -99,8 +100,8 @@ class Shares:
                     self._returning.append((now + self._limit.seconds, holder.held))
 
 
-class Share:
-    """The part of a limit that one process has: `budget` is for its client, *renew* asks `Shares` for places."""
+class Lease:
+    """The part of a limit that one process has: `budget` is for its client, *renew* asks `BudgetServer` for permits."""
 
     def __init__(self, seconds: float, renew: Renew, name: str) -> None:
         self.budget = RateLimiter(RateLimit(0, seconds))
@@ -109,14 +110,14 @@ class Share:
         self._life = uuid4().hex
 
     async def keep(self) -> None:
-        """Tell of this process, and take and give places, until cancelled."""
+        """Renew the lease, and take and give back permits, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             asked = loop.time()
             try:
                 given, due = await self._renew(self._name, self._life, self._held)
             except Exception as error:
-                logger.warning("the share of the budget cannot be renewed: %s", error)
+                logger.warning("the lease of the budget cannot be renewed: %s", error)
             else:
                 until = asked + LEASE_SECONDS if due else -math.inf
                 self.budget.resize(given, until)

@@ -1,4 +1,4 @@
-"""`--engine ray`: the same batch, whose runs are followed by workers of Ray's."""
+"""`--engine ray`: the same batch, with workers of Ray that follow the runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._api.limiter import rate_limit
 from agentruns._values import check
+from agentruns._values.exchange import RateLimit
 from agentruns.cli import arguments
 from agentruns.client import connect
 from agentruns.dialects.protocol import Dialect
@@ -25,25 +26,25 @@ _WORKERS: Final = 2
 
 @contextlib.asynccontextmanager
 async def engine(
-    wanted: argparse.Namespace, dialect: Dialect, output: Path, *, beside: bool
+    wanted: argparse.Namespace, dialect: Dialect, output: Path, *, own_requests: bool
 ) -> AsyncIterator[Engine | None]:
     """
     Begin the workers that the options ask for, and end them; yield None for the engine in this process.
 
-    With *beside* this process sends requests of its own. What Ray prints, meanwhile, goes to stderr.
+    With *own_requests* this process sends requests, too. What Ray prints meanwhile goes to stderr.
     """
     check_options(wanted)
     if wanted.engine != "ray":
         yield None
         return
-    from agentruns.ray.engine import Crew, Engine, cluster
-    from agentruns.ray.intents import minted
-    from agentruns.ray.worker import Terms
+    from agentruns.ray.engine import Engine, WorkerPool, cluster
+    from agentruns.ray.stable_ids import id_field
+    from agentruns.ray.worker import ClientOptions
 
     limit = dialect.BUDGET if wanted.budget is None else rate_limit(wanted.budget)
     connect(dialect, base_url=wanted.base_url, insecure=wanted.insecure)  # what is wrong for us is wrong for workers
     with contextlib.redirect_stdout(sys.stderr), cluster() as nodes:
-        terms = Terms(
+        options = ClientOptions(
             vendor=wanted.vendor,
             base_url=wanted.base_url,
             insecure=wanted.insecure,
@@ -51,18 +52,18 @@ async def engine(
             journal=_journal(wanted, output, nodes),
             limit=limit,
         )
-        crew = Crew(
+        pool = WorkerPool(
             dialect=dialect,
-            terms=terms,
-            workers=_workers(wanted.workers or max(_WORKERS, nodes), None if limit is None else limit.count, beside),
+            options=options,
+            workers=_workers(wanted.workers or max(_WORKERS, nodes), limit, own_requests),
             limit=wanted.limit,
             tools=None if wanted.tools is None else partial(arguments.tools, _absolute(wanted.tools)),
-            batch=None if minted(dialect.Origin) in arguments.templates(wanted) else _name(wanted, output),
-            beside=beside,
-            here=terms.journal is not None and wanted.journal is None,
+            batch=None if id_field(dialect.Origin) in arguments.templates(wanted) else _name(wanted, output),
+            own_requests=own_requests,
+            same_node=options.journal is not None and wanted.journal is None,
         )
-        async with Engine(crew) as begun:
-            if not begun.again:
+        async with Engine(pool) as begun:
+            if not begun.can_repeat:
                 print(
                     "agentruns: without a journal that all workers share, a row whose worker dies is not started again "
                     "but reported as one whose outcome is unknown",
@@ -96,21 +97,22 @@ def _name(wanted: argparse.Namespace, output: Path) -> str:
     return wanted.batch_name or str(output.resolve())
 
 
-def _workers(asked: int, places: int | None, beside: bool) -> int:
-    """Return how many workers share the budget: no more than it has places, and one of those may be ours."""
-    if places is None:
+def _workers(asked: int, limit: RateLimit | None, own_requests: bool) -> int:
+    """Return how many workers share the budget: no more than it has permits, one of which may be for this process."""
+    if limit is None:
         return asked
-    if places - beside < 1:
+    permits = limit.count - own_requests
+    if permits < 1:
         raise ConfigurationError("--budget is too small to be shared with workers; give a larger one")
-    return min(asked, places - beside)
+    return min(asked, permits)
 
 
 def _absolute(tools: str) -> str:
     """Return where the handlers are, as another process finds them."""
-    place, _, name = tools.rpartition(":")
-    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else tools
+    module, _, name = tools.rpartition(":")
+    return f"{Path(module).resolve()}:{name}" if module.endswith(".py") else tools
 
 
-def named(engine: Engine | None, origin: Any, key: str) -> Any:
+def with_stable_id(engine: Engine | None, origin: Any, key: str) -> Any:
     """Return the origin under the id that its key has in the batch, where a worker may be asked for it again."""
-    return origin if engine is None else engine.named(origin, key)
+    return origin if engine is None else engine.with_stable_id(origin, key)

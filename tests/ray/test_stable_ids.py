@@ -13,8 +13,8 @@ from agentruns import ConfigurationError, OutcomeUnknownError, conduit, middesk,
 from agentruns._values.exchange import Request
 from agentruns.cli import commands
 from agentruns.errors import AgentRunsError
-from agentruns.ray import intent, map_batches
-from agentruns.ray.worker import portable
+from agentruns.ray import map_batches, stable_id
+from agentruns.ray.worker import picklable
 
 words = st.text(max_size=8)
 
@@ -23,26 +23,26 @@ words = st.text(max_size=8)
 def test_the_same_item_of_the_same_batch_has_the_same_id_and_no_other_has(
     batch: str, key: str, other_batch: str, other_key: str
 ) -> None:
-    def named(batch: str, key: str, text: str = "Hi") -> str:
-        made = intent(narrative.UserMessage("c", text), batch, key)
+    def id_of(batch: str, key: str, text: str = "Hi") -> str:
+        made = stable_id(narrative.UserMessage("c", text), batch, key)
         assert isinstance(made, narrative.UserMessage)
         return made.client_op_id
 
-    assert named(batch, key) == named(batch, key)
-    assert (named(batch, key) == named(other_batch, other_key)) == ((batch, key) == (other_batch, other_key))
-    assert named(batch, key) != named(batch, key, "Ho")
-    UUID(named(batch, key))
+    assert id_of(batch, key) == id_of(batch, key)
+    assert (id_of(batch, key) == id_of(other_batch, other_key)) == ((batch, key) == (other_batch, other_key))
+    assert id_of(batch, key) != id_of(batch, key, "Ho")
+    UUID(id_of(batch, key))
 
 
 def test_the_id_of_a_known_item_stays_what_it_was() -> None:
     """It must outlive this version: what changes it starts the runs of unfinished batches anew."""
-    made = intent(origami.Prompt("Find vets.", focus_table_ids=["t"]), "spring", "17")
+    made = stable_id(origami.Prompt("Find vets.", focus_table_ids=["t"]), "spring", "17")
     assert made.idempotency_key == "856ff15d-8771-52bb-9e72-bcbbdb7e87c0"
 
 
 def test_an_origin_without_ids_stays_as_it_is() -> None:
     for origin in (middesk.RunRequest("a", thread_id="t"), conduit.Dispatch("a"), object()):
-        assert intent(origin, "b", "k") is origin
+        assert stable_id(origin, "b", "k") is origin
 
 
 class OddError(Exception):
@@ -52,8 +52,8 @@ class OddError(Exception):
 
 def test_errors_that_cannot_travel_are_told_in_words() -> None:
     fit = OutcomeUnknownError(Request("POST", "/"), "so")
-    assert portable(fit) is fit
-    told = portable(OddError("no", "calendar"))
+    assert picklable(fit) is fit
+    told = picklable(OddError("no", "calendar"))
     assert isinstance(told, AgentRunsError)
     assert str(told) == "OddError: no calendar"
 
