@@ -27,6 +27,7 @@ from agentruns import (
     narrative,
     origami,
 )
+from agentruns._keeping.journal.moves import WaitAct
 from agentruns._values.run import ToolOutput
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox, NotPendingError, Parked
@@ -92,7 +93,7 @@ async def test_a_parked_action_says_what_is_asked_and_its_answer_is_the_handlers
 
     assert (found.run, found.action, found.vendor, found.key) == (paused(), paused().actions[0], "narrative", None)
     assert found.expires is None
-    assert found.left() is None
+    assert found.seconds_left() is None
     await inbox.answer("0", {"confirmed": True})
     assert await task == ToolOutput(found.action, {"confirmed": True})
     assert await inbox.pending() == ()
@@ -170,7 +171,7 @@ async def test_an_unknown_action_is_refused(inbox: Inbox, run_id: str | None) ->
 async def test_what_became_of_an_action_is_not_remembered_for_ever(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentruns.inbox._REMEMBERED", 1)
+    monkeypatch.setattr("agentruns._keeping.parking._REMEMBERED", 1)
     tasks = await parked(inbox, paused("run-1", Action("a", "x"), Action("b", "x")), 2)
     for each in ("a", "b"):
         await inbox.answer(each, "yes")
@@ -254,9 +255,9 @@ async def test_a_handlers_timeout_is_shown_and_ends_the_wait(inbox: Inbox) -> No
     (found,) = await inbox.pending()
 
     assert found.expires is not None
-    assert found.expires - found.asked == pytest.approx(90.0)
-    assert found.left(found.asked + 30.0) == pytest.approx(60.0)
-    assert found.left(found.asked + 100.0) == 0.0
+    assert found.expires - found.asked_at == pytest.approx(90.0)
+    assert found.seconds_left(found.asked_at + 30.0) == pytest.approx(60.0)
+    assert found.seconds_left(found.asked_at + 100.0) == 0.0
     assert (await task).output == "the tool gave no answer within 90 s"
     with pytest.raises(ConfigurationError, match="it was withdrawn"):
         await inbox.answer("0", "yes")
@@ -266,14 +267,14 @@ async def test_a_handlers_timeout_is_shown_and_ends_the_wait(inbox: Inbox) -> No
 async def test_an_answer_at_the_last_moment_counts(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever answered was told that it counts, so the model is not told that nobody did."""
     (task,) = await parked(inbox, paused(), 1, timeout=90.0)
-    settle = inbox._shelf.settle
+    settle = inbox._parking.settle
 
-    async def just_before(place: Any, state: Any, output: Any) -> bool:
-        assert state == "withdrawn"
-        assert await settle(place, "answered", "yes")
-        return await settle(place, state, output)
+    async def just_before(place: Any, act: Any, output: Any) -> bool:
+        assert act is WaitAct.WITHDRAW
+        assert await settle(place, WaitAct.ANSWER, "yes")
+        return await settle(place, act, output)
 
-    monkeypatch.setattr(inbox._shelf, "settle", just_before)
+    monkeypatch.setattr(inbox._parking, "settle", just_before)
     output = await task
     assert (output.output, output.is_error) == ("yes", False)
 
@@ -533,4 +534,4 @@ async def test_a_parked_action_is_a_plain_value() -> None:
     one = Parked(paused(), paused().actions[0], 1.0)
     assert one == Parked(paused(), paused().actions[0], 1.0)
     with pytest.raises(AttributeError):
-        one.asked = 2.0  # type: ignore[misc]
+        one.asked_at = 2.0  # type: ignore[misc]

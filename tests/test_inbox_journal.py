@@ -124,7 +124,7 @@ async def test_an_inbox_whose_user_is_cancelled_again_and_again_is_closed(path: 
 
 async def test_no_task_is_left_when_nobody_waits(inbox: Inbox) -> None:
     def looking() -> int:
-        return sum(each.get_name() == "agentruns: look into the inbox" for each in asyncio.all_tasks())
+        return sum(each.get_name() == "agentruns: look at the changes of a journal" for each in asyncio.all_tasks())
 
     tasks = await parked(inbox, paused(), 1) + await parked(inbox, paused("run-2"), 2)
     assert looking() == 1
@@ -136,6 +136,27 @@ async def test_no_task_is_left_when_nobody_waits(inbox: Inbox) -> None:
     await asyncio.sleep(0)
 
     assert looking() == 0
+
+
+async def test_who_waits_for_changes_alone_looks_no_more_often_than_others(
+    inbox: Inbox, desk: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentruns._keeping.journal.changes.LOOK_SECONDS", 3600.0)
+    looks, version = 0, Journal.version
+
+    async def counted(journal: Journal) -> int:
+        nonlocal looks
+        looks += 1
+        return await version(journal)
+
+    monkeypatch.setattr(Journal, "version", counted)
+    changes = inbox.changes()
+    assert await anext(changes) == ()
+    waiting = asyncio.create_task(anext(changes))
+    for _ in range(20):
+        await desk.pending()  # as long as it takes to look
+    assert looks <= 3
+    await ended(waiting)
 
 
 async def test_the_file_is_for_its_owner_only(path: Path, inbox: Inbox) -> None:
@@ -424,30 +445,6 @@ async def test_a_state_that_still_asks_withdraws_only_what_it_no_longer_asks_for
 
 
 # The file -------------------------------------------------------------------------------------------------------------
-
-
-async def test_a_file_of_version_1_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as before:
-        before.setattr(schema, "STEPS", schema.STEPS[:1])
-        async with Journal(path, "narrative") as old:
-            await old.attach(KEY, '{"text":"find a slot"}', '{"status":"running"}')
-            await old.handle(KEY, "run-1", "a", "approve")
-            await old.answered(KEY, "run-1", "a", '"yes"', False)
-    with closing(sqlite3.connect(path)) as file:
-        assert file.execute("PRAGMA user_version").fetchone() == (1,)
-        assert file.execute("SELECT count(*) FROM sqlite_master WHERE name = 'parked'").fetchone() == (0,)
-
-    async with Inbox(journal=path) as inbox, Journal(path, "narrative") as journal:
-        (task,) = await parked(inbox, paused(), 1)
-        await inbox.answer("0", "yes")
-        assert (await task).output == "yes"
-        work = await journal.get(KEY)
-        (handling,) = await journal.answers(KEY, "run-1")
-    assert work is not None
-    assert (work.state, work.origin, work.run) == ("open", '{"text":"find a slot"}', '{"status":"running"}')
-    assert (handling.state, handling.output) == ("answered", '"yes"')
-    with closing(sqlite3.connect(path)) as file:
-        assert file.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 async def test_the_tables_of_an_upgraded_file_are_those_of_a_new_one(

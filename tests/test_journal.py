@@ -34,7 +34,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agentruns._aio.shield import run_shielded
-from agentruns._keeping.journal import Handling, Journal, Work, ledger, problems, schema
+from agentruns._keeping.journal import Handling, Journal, Work, ledger, problems, schema, thread
+from agentruns._keeping.journal.moves import AnswerState
 from agentruns._keeping.journal.owners import Owners
 from agentruns._keeping.journal.records import Records
 from agentruns._keeping.journal.writer import Write
@@ -66,7 +67,7 @@ async def other(path: Path) -> AsyncIterator[Journal]:
 
 async def sql(journal: Journal, text: str) -> Any:
     """Execute on the journal's own connection."""
-    return await journal._write(lambda records: records._do(text).fetchall(), "").future
+    return await journal._write(lambda records: records.execute(text).fetchall(), "").future
 
 
 def lock_files(path: Path) -> list[str]:
@@ -77,7 +78,7 @@ def workers() -> list[str]:
     """Return the threads of open files; one that has said its last word may take a moment to end."""
     deadline = time.monotonic() + 5
     while True:
-        found = [each.name for each in threading.enumerate() if "connection_worker" in each.name]
+        found = [each.name for each in threading.enumerate() if each.name.startswith(thread.NAME)]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.001)
@@ -135,7 +136,8 @@ async def test_begun_work_is_ours_and_starting(journal: Journal) -> None:
     work = await journal.begin("invoice-17", ORIGIN)
 
     assert (work.key, work.vendor, work.origin, work.state) == ("invoice-17", "narrative", ORIGIN, "starting")
-    assert (work.note, work.run, work.alive, work.mine, work.fresh, work.taken) == (None, None, True, True, True, False)
+    assert (work.start_note, work.run, work.alive, work.mine) == (None, None, True, True)
+    assert (work.fresh, work.taken) == (True, False)
     assert before <= work.created == work.updated <= time.time()
     assert await journal.get("invoice-17") == evolve(work, fresh=False)
 
@@ -161,12 +163,12 @@ async def test_work_on_a_run_that_exists_is_open_at_once(journal: Journal, other
 @pytest.mark.asyncio
 async def test_a_note_is_kept_and_the_start_goes_on(journal: Journal) -> None:
     await journal.begin("k", ORIGIN)
-    await journal.note("k", '{"agent":1}')
-    await journal.note("k", '{"agent":2}')
+    await journal.checkpoint("k", '{"agent":1}')
+    await journal.checkpoint("k", '{"agent":2}')
 
     work = await journal.get("k")
     assert work is not None
-    assert (work.state, work.note) == ("starting", '{"agent":2}')
+    assert (work.state, work.start_note) == ("starting", '{"agent":2}')
 
 
 def a_run(run_id: str) -> str:
@@ -179,24 +181,26 @@ async def test_of_two_starts_that_could_not_be_told_apart_one_waits_for_the_othe
 ) -> None:
     for each in (journal, other):
         await each.begin("a" if each is journal else "b", ORIGIN)
-    assert await journal.reserve("a", '{"among":"trigger 1"}', "trigger 1")
+    assert await journal.reserve("a", '{"agent":1}', "trigger 1")
 
-    assert not await other.reserve("b", '{"among":"trigger 1"}', "trigger 1")
-    assert await other.reserve("b", '{"among":"trigger 2"}', "trigger 2")
-    assert not await other.reserve("b", '{"among":"trigger 1"}', "trigger 1")
-    assert (await journal.get("b")).note == '{"among":"trigger 2"}'  # type: ignore[union-attr]
+    assert not await other.reserve("b", '{"agent":1}', "trigger 1")
+    assert await other.reserve("b", '{"agent":2}', "trigger 2")
+    assert not await other.reserve("b", '{"agent":1}', "trigger 1")
+    kept = await journal.get("b")
+    assert kept is not None
+    assert (kept.start_note, kept.group_name) == ('{"agent":2}', "trigger 2")
     await journal.saw("a", a_run("run-1"))
-    assert await other.reserve("b", '{"among":"trigger 1"}', "trigger 1")
+    assert await other.reserve("b", '{"agent":1}', "trigger 1")
 
 
 @pytest.mark.asyncio
 async def test_a_start_that_died_or_has_found_its_run_keeps_no_other_waiting(journal: Journal, path: Path) -> None:
     async with Journal(path, "narrative") as dies:
         await dies.begin("a", ORIGIN)
-        assert await dies.reserve("a", '{"among":"trigger"}', "trigger")
+        assert await dies.reserve("a", "{}", "trigger")
     for key in "bc":
         await journal.begin(key, ORIGIN)
-        assert await journal.reserve(key, '{"among":"trigger"}', "trigger")
+        assert await journal.reserve(key, "{}", "trigger")
         assert await journal.claim(key, f"run-{key}") == "mine"
 
 
@@ -204,23 +208,22 @@ async def test_a_start_that_died_or_has_found_its_run_keeps_no_other_waiting(jou
 async def test_a_start_that_died_keeps_others_waiting_while_its_run_may_yet_be_shown(
     journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted = json.dumps({"among": "trigger", "at": time.time(), "shown": 60.0})
     async with Journal(path, "narrative") as dies:
         await dies.begin("a", ORIGIN)
-        assert await dies.reserve("a", noted, "trigger")
+        assert await dies.reserve("a", "{}", "trigger", 60.0)
     await journal.begin("b", ORIGIN)
 
-    assert not await journal.reserve("b", noted, "trigger")
+    assert not await journal.reserve("b", "{}", "trigger", 60.0)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 61)
-    assert await journal.reserve("b", noted, "trigger")
+    assert await journal.reserve("b", "{}", "trigger", 60.0)
 
 
 @pytest.mark.asyncio
 async def test_a_run_that_was_found_is_that_of_one_start(journal: Journal, other: Journal) -> None:
     for each, key in ((journal, "a"), (other, "b"), (other, "c")):
         await each.begin(key, ORIGIN)
-        await each.note(key, "{}")
+        await each.checkpoint(key, "{}")
     await other.saw("c", a_run("run-2"), done=True)
 
     assert await journal.claim("a", "run-1") == "mine"
@@ -232,12 +235,12 @@ async def test_a_run_that_was_found_is_that_of_one_start(journal: Journal, other
 
 @pytest.mark.asyncio
 async def test_a_run_that_was_found_for_a_start_that_died_may_be_that_of_another(journal: Journal, path: Path) -> None:
-    noted = '{"among":"trigger","recovers":true}'
     async with Journal(path, "narrative") as other:
         await other.begin("lives", ORIGIN)
-        await other.note("lives", '{"among":"trigger"}')
         await journal.begin("died", ORIGIN)
-        await journal.note("died", noted)
+        assert await journal.reserve("died", "{}", "trigger")
+        await journal.recovering("died")
+        assert await other.reserve("lives", "{}", "trigger")
         assert await journal.claim("died", "run-1") == "open"  # the other one will say whose it is
     assert await journal.claim("died", "run-1") == "unclear"  # the other one will never say
     await journal.forget_start("lives")
@@ -264,7 +267,7 @@ async def test_updated_grows_with_every_change_even_when_the_clock_goes_back(
     work = await journal.begin("k", ORIGIN)
     monkeypatch.setattr(time, "time", lambda: 5.0)
     for change in (
-        lambda: journal.note("k", "{}"),
+        lambda: journal.checkpoint("k", "{}"),
         lambda: journal.saw("k", RUN),
         lambda: journal.saw("k", RUN),
         lambda: journal.release("k"),
@@ -281,7 +284,7 @@ async def test_updated_grows_with_every_change_even_when_the_clock_goes_back(
 @pytest.mark.asyncio
 async def test_a_start_that_was_refused_is_forgotten_and_may_begin_anew(journal: Journal) -> None:
     await journal.begin("k", ORIGIN)
-    await journal.note("k", "{}")
+    await journal.checkpoint("k", "{}")
     await journal.forget_start("k")
     await journal.forget_start("k")
 
@@ -302,7 +305,7 @@ async def test_work_that_was_started_is_never_forgotten(journal: Journal) -> Non
 @pytest.mark.asyncio
 async def test_released_work_is_taken_over_at_once(journal: Journal, other: Journal) -> None:
     first = await journal.begin("k", ORIGIN)
-    await journal.note("k", "{}")
+    await journal.checkpoint("k", "{}")
     await journal.release("k")
     left = await other.get("k")
     taken = await other.begin("k", "{}")
@@ -310,7 +313,7 @@ async def test_released_work_is_taken_over_at_once(journal: Journal, other: Jour
     assert left is not None
     assert (left.alive, left.mine, left.owner) == (False, False, "")
     assert (taken.taken, taken.fresh, taken.mine, taken.alive) == (True, False, True, True)
-    assert (taken.origin, taken.note, taken.created) == (ORIGIN, "{}", first.created)
+    assert (taken.origin, taken.start_note, taken.created) == (ORIGIN, "{}", first.created)
     assert not (await journal.begin("k", "{}")).mine
 
 
@@ -365,12 +368,12 @@ async def test_one_key_is_other_work_with_another_vendor(journal: Journal, path:
 @pytest.mark.asyncio
 async def test_work_nobody_began_cannot_go_on(journal: Journal) -> None:
     for call in (
-        lambda: journal.note("k", "{}"),
+        lambda: journal.checkpoint("k", "{}"),
         lambda: journal.saw("k", "{}"),
         lambda: journal.saw("k", "{}", done=True),
         lambda: journal.handle("k", "run", "action", "name"),
         lambda: journal.answered("k", "run", "action", "{}", False),
-        lambda: journal.let_go("k", "run", "action"),
+        lambda: journal.abandon_handler("k", "run", "action"),
         lambda: journal.posted("k", "run"),
         lambda: journal.answers("k", "run"),
     ):
@@ -387,7 +390,7 @@ async def test_work_nobody_began_cannot_go_on(journal: Journal) -> None:
 async def test_a_wait_looks_ever_less_often_and_ends_when_the_work_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     looks: list[float] = []
-    work = Work("k", "narrative", ORIGIN, "open", None, RUN, "0" * 32, True, False, 1.0, 2.0)
+    work = Work("k", "narrative", ORIGIN, "open", None, None, None, None, RUN, "0" * 32, True, False, 1.0, 2.0)
 
     async def get(_: Journal, key: str) -> Work:
         looks.append(loop.time())
@@ -450,11 +453,13 @@ async def test_a_handler_is_run_once_and_its_answer_kept_until_it_is_posted(jour
     await journal.posted("k", "run-1")
     posted = await journal.handle("k", "run-1", "a", "approve", repeatable=True)
 
-    assert first == Handling("run-1", "a", "approve", "running", None, False, first.owner, True, True, fresh=True)
+    assert first == Handling(
+        "run-1", "a", "approve", AnswerState.RUNNING, None, False, first.owner, True, True, fresh=True
+    )
     assert again == evolve(first, fresh=False)
     assert elsewhere == evolve(first, fresh=False, mine=False)
-    assert answered == evolve(elsewhere, state="answered", output='{"ok":true}')
-    assert posted == evolve(again, state="posted", output='{"ok":true}')
+    assert answered == evolve(elsewhere, state=AnswerState.ANSWERED, output='{"ok":true}')
+    assert posted == evolve(again, state=AnswerState.POSTED, output='{"ok":true}')
 
 
 @pytest.mark.asyncio
@@ -482,21 +487,21 @@ async def test_answers_are_those_of_one_run_in_the_order_of_its_actions(journal:
 async def test_a_handler_that_gave_no_answer_may_run_again(journal: Journal, other: Journal) -> None:
     await journal.begin("k", ORIGIN)
     await journal.handle("k", "run", "a", "name")
-    await other.let_go("k", "run", "a")
+    await other.abandon_handler("k", "run", "a")
     assert not (await journal.handle("k", "run", "a", "name")).fresh
 
-    await journal.let_go("k", "run", "a")
-    await journal.let_go("k", "run", "a")
+    await journal.abandon_handler("k", "run", "a")
+    await journal.abandon_handler("k", "run", "a")
     assert await journal.answers("k", "run") == ()
     assert (await other.handle("k", "run", "a", "name")).fresh
 
 
 @pytest.mark.asyncio
-async def test_an_answer_is_never_let_go(journal: Journal) -> None:
+async def test_an_answer_is_never_abandoned(journal: Journal) -> None:
     await journal.begin("k", ORIGIN)
     await journal.handle("k", "run", "a", "name")
     await journal.answered("k", "run", "a", "1", False)
-    await journal.let_go("k", "run", "a")
+    await journal.abandon_handler("k", "run", "a")
 
     assert [each.state for each in await journal.answers("k", "run")] == ["answered"]
 
@@ -531,7 +536,7 @@ async def test_an_outcome_nobody_knows_can_be_decided(journal: Journal, path: Pa
         await closed.handle("k", "run", "a", "name")
         await closed.handle("k", "run", "b", "name")
     await journal.answered("k", "run", "a", '"it was booked"', False)
-    await journal.let_go("k", "run", "b")
+    await journal.abandon_handler("k", "run", "b")
 
     assert [(each.action_id, each.output, each.mine) for each in await journal.answers("k", "run")] == [
         ("a", '"it was booked"', True)
@@ -678,12 +683,12 @@ class Laws(RuleBasedStateMachine):
             known.answered.add(action)
 
     @rule(who=people, key=keys, action=actions)
-    def let_go(self, who: int, key: str, action: str) -> None:
+    def abandon_handler(self, who: int, key: str, action: str) -> None:
         me, records = self.people[who]
         known = self.model.get(key)
         if known is None:
             return
-        records.let_go(key, "run", action)
+        records.abandon_handler(key, "run", action)
         if action in known.running and (known.running[action] == me or known.running[action] not in self.living):
             del known.running[action]
 
@@ -975,7 +980,7 @@ async def test_one_write_that_fails_fails_alone(journal: Journal, batches: list[
         journal.saw("unknown", RUN),
         sql(journal, "INSERT INTO work (vendor, key) VALUES ('narrative', 'half')"),
         journal.begin("\udcff".encode("utf-8", "replace").decode(), ORIGIN),
-        journal.note("k", "a lone surrogate: \ud800"),
+        journal.checkpoint("k", "a lone surrogate: \ud800"),
         journal.begin("b", ORIGIN),
         return_exceptions=True,
     )
@@ -1313,7 +1318,7 @@ async def test_work_that_must_be_finished_may_itself_be_cancelled() -> None:
 @pytest.mark.parametrize("text", [STRANGE, json.dumps("x" * 1_000_000), ""], ids=["strange", "1 MB", "empty"])
 async def test_any_text_comes_back_as_it_was(journal: Journal, path: Path, text: str) -> None:
     await journal.begin("k", text)
-    await journal.note("k", text)
+    await journal.checkpoint("k", text)
     await journal.saw("k", text)
     await journal.handle("k", "run \x00\u2028", "action '\"", "name \U0001f9fe")
     await journal.answered("k", "run \x00\u2028", "action '\"", text, True)
@@ -1321,7 +1326,7 @@ async def test_any_text_comes_back_as_it_was(journal: Journal, path: Path, text:
         work, handlings = await other.get("k"), await other.answers("k", "run \x00\u2028")
 
     assert work is not None
-    assert (work.origin, work.note, work.run) == (text, text, text)
+    assert (work.origin, work.start_note, work.run) == (text, text, text)
     assert [(each.run_id, each.action_id, each.name, each.output, each.is_error) for each in handlings] == [
         ("run \x00\u2028", "action '\"", "name \U0001f9fe", text, True)
     ]
@@ -1348,7 +1353,7 @@ async def test_a_key_that_is_none_is_refused(journal: Journal, key: Any) -> None
     for call in (
         lambda: journal.begin(key, ORIGIN),
         lambda: journal.attach(key, ORIGIN, RUN),
-        lambda: journal.note(key, "{}"),
+        lambda: journal.checkpoint(key, "{}"),
         lambda: journal.saw(key, RUN),
         lambda: journal.forget_start(key),
         lambda: journal.release(key),
@@ -1356,7 +1361,7 @@ async def test_a_key_that_is_none_is_refused(journal: Journal, key: Any) -> None
         lambda: journal.wait(key, 0.0),
         lambda: journal.handle(key, "run", "a", "name"),
         lambda: journal.answered(key, "run", "a", "1", False),
-        lambda: journal.let_go(key, "run", "a"),
+        lambda: journal.abandon_handler(key, "run", "a"),
         lambda: journal.posted(key, "run"),
         lambda: journal.answers(key, "run"),
     ):
@@ -1653,18 +1658,17 @@ async def test_an_opening_waits_for_another_program_to_let_go(path: Path) -> Non
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("module", ["aiosqlite", "filelock"])
-async def test_without_the_extra_the_error_names_it(path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+async def test_without_the_extra_the_error_names_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("opening", "owners", "ledger", "records"):
         monkeypatch.delitem(sys.modules, f"agentruns._keeping.journal.{name}")
-    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "filelock", None)
 
-    with pytest.raises(ConfigurationError, match=rf"{module}.*: run `pip install 'agentruns\[journal\]'`"):
+    with pytest.raises(ConfigurationError, match=r"filelock.*: run `pip install 'agentruns\[journal\]'`"):
         await Journal(path, "narrative").open()
 
 
 def test_importing_the_journal_imports_no_driver() -> None:
-    code = "import sys, agentruns._keeping.journal; print({'aiosqlite', 'filelock', 'sqlite3'} & set(sys.modules))"
+    code = "import sys, agentruns._keeping.journal; print({'filelock', 'sqlite3'} & set(sys.modules))"
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # it imports one
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
 
@@ -1756,7 +1760,7 @@ async def test_a_full_disk_is_told_and_the_journal_goes_on_when_there_is_room(jo
     pages = (await sql(journal, "PRAGMA page_count"))[0][0]
     await sql(journal, f"PRAGMA max_page_count = {pages + 2}")
     outcomes = await asyncio.gather(
-        journal.note("k", "{}"),
+        journal.checkpoint("k", "{}"),
         journal.begin("l", json.dumps("x" * 100_000)),
         journal.begin("small", ORIGIN),
         return_exceptions=True,

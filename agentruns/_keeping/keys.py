@@ -11,7 +11,6 @@ its effect: it is run again only if its tool is `repeatable`.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -26,7 +25,7 @@ from agentruns._aio.shield import run_shielded
 from agentruns._aio.tasks import Tasks
 from agentruns._api.operations import Operations
 from agentruns._values import codec
-from agentruns._values.commands import Checkpoint, Flow, Ownership
+from agentruns._values.commands import Checkpoint, Ownership, first_request
 from agentruns._values.exchange import Request
 from agentruns._values.generic import DetailT_co, OriginT_co
 from agentruns._values.run import Action, Run, RunRef, RunStatus, ToolOutput
@@ -115,8 +114,7 @@ class Keys:
     async def decided(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
         """Enter answers given by hand, before they are posted, in whatever work *run* is the last state of."""
         answers = [(each.action.id, each.action.name, _json(each.output), each.is_error) for each in outputs]
-        posting = _json({"posting": run.id, "at": time.time()})
-        await self.journal.decided(run.id, answers, posting)
+        await self.journal.decided(run.id, answers, posting=True)
 
     async def moved(self, run: Run, resumed: Run) -> None:
         """Enter that a run was answered by hand, in whatever work it is the last state of."""
@@ -239,13 +237,13 @@ class KeyedWork:
             )
         begin = partial(self._keys.operations.start, origin, self)
         # Without a note it died before the first request that must not be repeated.
-        if not isinstance(dialect, Recovers) or work.note is None:
+        if not isinstance(dialect, Recovers) or work.start_note is None:
             return await self._start(begin, again=True)
-        note = codec.decode(work.note)
+        note = codec.decode(work.start_note)
 
         async def settle() -> Run:
-            if "among" in note:
-                await self._enter_note({**note, "recovers": True})
+            if work.group_name is not None:
+                await self._journal.recovering(self.key)
             if "known" in note:
                 note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
             return await self._keys.operations.recover(origin, note, self)
@@ -288,15 +286,15 @@ class KeyedWork:
 
     async def note(self, note: Checkpoint) -> Ownership:
         """Keep what a start found out; wait first for a start elsewhere that could not be told from it."""
+        text = _json(note.data)
         if not note.group:
-            await self._enter_note(note.data)
+            await self._journal.checkpoint(self.key, text)
             return Ownership.MINE
-        text = _json({**note.data, "among": note.group, "at": time.time(), "shown": note.visible_after})
-        if await self._journal.reserve(self.key, text, note.group):
+        if await self._journal.reserve(self.key, text, note.group, note.visible_after):
             return Ownership.MINE
         for pause in _looks():
             await asyncio.sleep(pause)
-            if await self._journal.reserve(self.key, text, note.group):
+            if await self._journal.reserve(self.key, text, note.group, note.visible_after):
                 break
         return Ownership.OTHERS
 
@@ -308,9 +306,6 @@ class KeyedWork:
                 return Ownership[verdict.upper()]
             await asyncio.sleep(pause)
         return Ownership.UNCLEAR
-
-    async def _enter_note(self, data: Mapping[str, Any]) -> None:
-        await self._journal.note(self.key, _json(data))
 
     # Going on ---------------------------------------------------------------------------------------------------------
 
@@ -359,7 +354,7 @@ class KeyedWork:
             await run_shielded(self._journal.cut_off(*place))
             raise
         except BaseException:
-            await run_shielded(self._journal.let_go(*place))
+            await run_shielded(self._journal.abandon_handler(*place))
             raise
         given = _json(output.output)
         known = await run_shielded(self._journal.answered(*place, given, output.is_error))
@@ -378,14 +373,15 @@ class KeyedWork:
                     moved = await self._keys.operations.fetch(run.ref)
                 if moved.id != run.id or moved.status is not RunStatus.REQUIRES_ACTION:
                     return moved
-            posting = {} if work is None or work.note is None else codec.decode(work.note)
-            again = again or posting.get("posting") == run.id
-            if again and self._keys.is_forgotten(posting.get("at", math.inf)):
+            was_tried = work is not None and work.posting_run == run.id
+            since = work.posting_at if work is not None and was_tried else None
+            again = again or was_tried
+            if since is not None and self._keys.is_forgotten(since):
                 raise OutcomeUnknownError(
                     Request("POST", f"/ (the answers to run {run.id})"),
                     "they were sent before, longer ago than the vendor remembers what it was asked",
                 )
-            await self._enter_note({"posting": run.id, "at": posting.get("at", time.time())})
+            await self._journal.posting(self.key, run.id)
             resumed = await self._answered(run, outputs, again=again)
             await run_shielded(self._posted(run, resumed))
             return resumed
@@ -451,12 +447,3 @@ def _intent(origin: Any) -> Any:
     minted = {each.name for each in attrs.fields(type(origin)) if isinstance(each.default, attrs.Factory)}  # type: ignore[arg-type]
     value = codec.to_jsonable(codec.unstructure(origin), "the origin")
     return {name: value[name] for name in value if name not in minted}
-
-
-def first_request(flow: Flow[Run]) -> Request:
-    """Return what a flow would send first, without sending it."""
-    try:
-        wanted = next(flow)
-    finally:
-        flow.close()
-    return wanted if isinstance(wanted, Request) else Request("POST", "/")

@@ -81,3 +81,12 @@ A request is answered by the vendor's response, of a status below 400: else the 
 and `Lock` are answered when the seconds have passed and when the lock is held. For `Checkpoint` and `ClaimRun` use
 `yield from wire.checkpoint(...)` and `yield from wire.claim_run(...)`, which return what was decided.
 """
+
+
+def first_request(flow: Flow[T]) -> Request:
+    """Return what a flow would send first, without sending it; `POST /` where it would ask for something else first."""
+    try:
+        wanted = next(flow)
+    finally:
+        flow.close()
+    return wanted if isinstance(wanted, Request) else Request("POST", "/")

@@ -27,9 +27,20 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Final, TypeAlias, cast
 
+from attrs import evolve
+
 from agentruns._values import check
 from agentruns._values.codec import CodecError
-from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Lock, Ownership, SkippedRows, Sleep
+from agentruns._values.commands import (
+    Checkpoint,
+    ClaimRun,
+    Flow,
+    Lock,
+    Ownership,
+    SkippedRows,
+    Sleep,
+    first_request,
+)
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.generic import Json
 from agentruns._values.run import (
@@ -124,6 +135,19 @@ def load(name: str) -> Dialect:
     if name not in NAMES:
         raise ConfigurationError(f"there is no dialect {name!r}; choose one of {', '.join(NAMES)}")
     return cast("Dialect", import_module(f"{__name__}.{name}"))
+
+
+def check_answer(run: Run, output: ToolOutput) -> None:
+    """
+    Raise `ConfigurationError` for an answer to one action of *run* that its vendor's dialect would not send.
+
+    Of a vendor that is not of this package nothing is known, and so nothing is refused.
+    """
+    if run.vendor not in NAMES:
+        return
+    dialect: object = load(run.vendor)
+    if isinstance(dialect, Resumes):
+        first_request(dialect.resume(evolve(run, actions=(output.action,)), [output]))
 
 
 def _read_detail(name: str, raw: Mapping[str, Any]) -> object:

@@ -20,8 +20,8 @@ from attrs import frozen
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._api.limiter import RateLimiter
 from agentruns._following.batch import Batch, ItemRunner
-from agentruns._keeping.keys import first_request
 from agentruns._polling.stats import Stats
+from agentruns._values.commands import first_request
 from agentruns._values.run import Origins, Run, RunRef
 from agentruns.client import Client
 from agentruns.dialects.protocol import Dialect

@@ -5,7 +5,7 @@ import json
 import resource
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -113,20 +113,20 @@ class Failing:
     commits: int = 0
     struck: int = 0
     mended: bool = False
-    original: Callable[[Ledger], None] = field(default=Ledger.commit)
+    original: Callable[[Ledger, Sequence[Any]], None] = field(default=Ledger.carry_out)
 
     @property
     def name(self) -> str:
         return next(name for name, trouble in TROUBLES.items() if trouble is self.trouble)
 
-    def commit(self, ledger: Ledger) -> None:
+    def carry_out(self, ledger: Ledger, batch: Sequence[Any]) -> None:
         self.commits += 1
         if self.mended or self.commits < self.n:
-            self.original(ledger)
+            self.original(ledger, batch)
             return
         self.struck += 1
         with self.trouble(ledger, self.path):
-            self.original(ledger)
+            self.original(ledger, batch)
 
 
 # What is done meanwhile -----------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def told(vendor: str, trouble: str, n: int, act: Act) -> bool:
     ):
         failing = Failing(TROUBLES[trouble], n, story_of_it.life.journal)
         tale = Tale(story_of_it, lambda: failing.commits)
-        patch.setattr(Ledger, "commit", lambda ledger: failing.commit(ledger))
+        patch.setattr(Ledger, "carry_out", lambda ledger, batch: failing.carry_out(ledger, batch))
         asyncio.run(_tell(tale, failing, act))
         tale.check()
         return failing.struck > 0
@@ -368,16 +368,16 @@ async def damage(about: Story, spoilt: str, n: int) -> None:
     tale = Tale(about, lambda: commits)
     commits = 0
 
-    def commit(ledger: Ledger) -> None:
+    def carry_out(ledger: Ledger, batch: Sequence[Any]) -> None:
         nonlocal commits
         commits += 1
-        original(ledger)
+        original(ledger, batch)
         if commits == n:
             _spoil(path, spoilt)
 
-    original = Ledger.commit
+    original = Ledger.carry_out
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ledger, "commit", commit)
+        patch.setattr(Ledger, "carry_out", carry_out)
         async with tale.client() as client:
             stream = tale.stream(client)
             with suppress(JournalError):

@@ -201,13 +201,13 @@ def _count(counts: dict[str, int], kill: Kill | None) -> None:
     def at(what: str, side: str) -> bool:
         return kill is not None and (what, counts[what], side) == (kill.what, kill.n, kill.side)
 
-    commit, execute, ask = Ledger.commit, Ledger.execute, AiohttpTransport.__call__
+    carry_out, execute, ask = Ledger.carry_out, Ledger.execute, AiohttpTransport.__call__
 
-    def counted_commit(self: Ledger) -> None:
+    def counted_carry_out(self: Ledger, batch: Sequence[Any]) -> None:
         counts["commit"] += 1
         if at("commit", "before"):
             _die()
-        commit(self)
+        carry_out(self, batch)
         if at("commit", "after"):
             _die()
 
@@ -229,7 +229,7 @@ def _count(counts: dict[str, int], kill: Kill | None) -> None:
             _die()
         return response
 
-    Ledger.commit = counted_commit  # type: ignore[method-assign]
+    Ledger.carry_out = counted_carry_out  # type: ignore[method-assign]
     Ledger.execute = counted_execute  # type: ignore[method-assign, assignment]
     AiohttpTransport.__call__ = counted_ask  # type: ignore[method-assign]
 

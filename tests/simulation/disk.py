@@ -90,8 +90,8 @@ class MemoryDisk:
         self.failed = 0
         self.opened = 0
         self.database = sqlite3.connect(":memory:", isolation_level=None)
-        self.database.execute("PRAGMA foreign_keys = ON")
         tables.establish(self.database)
+        self.database.execute("PRAGMA foreign_keys = ON")
 
     def close(self) -> None:
         self.database.close()
@@ -267,8 +267,7 @@ class _FileJournal(SimulatedJournal):
 
     @property
     def owner(self) -> str:
-        ledger: Any = None if self._writer is None else self._writer._connection._conn
-        return "nobody" if ledger is None else str(ledger._owners.me)
+        return "nobody" if self._writer is None else self._writer.owner
 
     def _write(self, act: Callable[[Records], Any], standing: str) -> Write[Any]:
         if self._dead:

@@ -13,7 +13,8 @@ from agentruns._aio.shield import run_shielded
 from agentruns._values import check
 from agentruns.errors import ConfigurationError, JournalError
 
-from .parked import Look, ParkedActions, ParkedRow, Place, State
+from .moves import WaitAct
+from .parked import Look, ParkedActions, ParkedRow, Place
 from .problems import reason
 from .values import Handling, Work
 from .writer import Write, Writer
@@ -93,15 +94,25 @@ class Journal:
         """Do as `begin` does, for work on a run that exists already: new work is "open"."""
         return await self._begin(key, origin, run)
 
-    async def note(self, key: str, note: str) -> None:
+    async def checkpoint(self, key: str, note: str) -> None:
         """Keep what the start found out, before its next request."""
-        await self._do(key, lambda records: records.note(key, note), "The next request of the start was not sent")
+        await self._do(key, lambda records: records.checkpoint(key, note), "The next request of the start was not sent")
 
-    async def reserve(self, key: str, note: str, among: str) -> bool:
-        """Do as `note` does, unless another start *among* those of that name is under way, whose run is not known."""
+    async def reserve(self, key: str, note: str, group_name: str, visible_after: float = 0.0) -> bool:
+        """
+        Do as `checkpoint` does, unless another start of that group is under way, whose run is not known.
+
+        The vendor shows the run that this start makes within *visible_after* seconds.
+        """
         return await self._do(
-            key, lambda records: records.reserve(key, note, among), "The next request of the start was not sent"
+            key,
+            lambda records: records.reserve(key, note, group_name, visible_after),
+            "The next request of the start was not sent",
         )
+
+    async def recovering(self, key: str) -> None:
+        """Keep that a start is not gone through with any more, but looked for."""
+        await self._do(key, lambda records: records.recovering(key), "The run goes on at the vendor, if there is one")
 
     async def claim(self, key: str, run_id: str) -> str:
         """
@@ -183,11 +194,11 @@ class Journal:
             f"The handler of action {action_id!r} has run, and its answer is not in the journal",
         )
 
-    async def let_go(self, key: str, run_id: str, action_id: str) -> None:
+    async def abandon_handler(self, key: str, run_id: str, action_id: str) -> None:
         """Forget an action whose handler ended without an answer or was cut off, so that it may be run again."""
         await self._do(
             key,
-            lambda records: records.let_go(key, run_id, action_id),
+            lambda records: records.abandon_handler(key, run_id, action_id),
             f"The handler of action {action_id!r} counts as running until this process ends",
         )
 
@@ -200,17 +211,17 @@ class Journal:
         )
 
     async def decided(
-        self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], note: str | None = None
+        self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], *, posting: bool = False
     ) -> None:
         """
         Keep answers that were given by hand, before they are posted, in all work whose last state that run is.
 
         Each is the id of an action, its name, the answer, and whether it is an error. They replace what handlers gave,
-        and nobody is asked for them any more. The *note* is kept as that of the work.
+        and nobody is asked for them any more. With *posting*, note as `posting` does that they are about to be sent.
         """
 
         def decided(records: Records) -> None:
-            records.decided(run_id, answers, note)
+            records.decided(run_id, answers, posting=posting)
             ParkedActions(records).decided(run_id, [action_id for action_id, *_ in answers])
 
         await self._write(decided, "Nothing was posted").future
@@ -223,6 +234,10 @@ class Journal:
     async def moved(self, run_id: str, run: str, *, done: bool) -> None:
         """Note that a run was answered by hand: *run* follows it, in all work whose last state it was."""
         await self._write(lambda records: records.moved(run_id, run, done), "The run goes on at the vendor").future
+
+    async def posting(self, key: str, run_id: str) -> None:
+        """Keep that the answers to a run are about to be posted, and when that was tried first."""
+        await self._do(key, lambda records: records.posting(key, run_id), "Nothing was posted")
 
     async def posted(self, key: str, run_id: str) -> None:
         """Keep that all answers of this pause were posted."""
@@ -240,9 +255,9 @@ class Journal:
         done: ParkedRow = await write.future
         return done
 
-    async def settle(self, place: Place, state: State, output: str | None = None) -> bool:
+    async def settle(self, place: Place, act: WaitAct, output: str | None = None) -> bool:
         """End the wait of an action; return False, and change nothing, if it does not wait: one of many wins."""
-        write = self._write(lambda records: ParkedActions(records).settle(place, state, output), "The action waits on")
+        write = self._write(lambda records: ParkedActions(records).settle(place, act, output), "The action waits on")
         done: bool = await write.future
         return done
 
@@ -267,10 +282,9 @@ class Journal:
         if self._writer is None:
             raise JournalError(self._path, "it is not open", "")
         try:
-            rows = await self._writer._connection.execute_fetchall("PRAGMA data_version")
+            return await self._writer.version()
         except Exception as error:
             raise JournalError(self._path, reason(error), "") from error
-        return int(next(iter(rows))[0])
 
     # ------------------------------------------------------------------------------------------------------------------
 

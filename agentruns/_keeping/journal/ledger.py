@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -25,32 +24,40 @@ _NAP: Final = 0.01
 
 
 class Ledger(sqlite3.Connection):
-    """A connection whose `commit` carries out the batch of writes that is next, and commits them as one."""
+    """A connection that carries out batches of writes, each as one transaction. For use in the thread that made it."""
 
-    def __init__(self, path: str, vendor: str, owners: Owners, batches: deque[Sequence[Write[Any]]]) -> None:
+    def __init__(self, path: str, vendor: str, owners: Owners) -> None:
         super().__init__(path, isolation_level=None, timeout=_NAP)
         self._path = path
         self._owners = owners
-        self._batches = batches
         self._records = Records(self, owners, vendor)
         self._identity: tuple[int, int] | None = None
+
+    @property
+    def owner(self) -> str:
+        """Return the id of the owner that this open file is."""
+        return self._owners.me
 
     def prepare(self) -> None:
         """Make the file a journal that is safe to write to; raise `UnfitError` where it cannot be one."""
         self._patiently("PRAGMA synchronous = FULL")  # the first to touch the file: another may be putting it in order
-        self.execute("PRAGMA foreign_keys = ON")
         self._patiently("BEGIN IMMEDIATE")
         changed = schema.establish(self)
         self._owners.sweep()
         self.execute("COMMIT" if changed else "ROLLBACK")
+        self.execute("PRAGMA foreign_keys = ON")
         # Only now, so that the header of the file itself, not of its log, says whose it is from the start.
         if self._patiently("PRAGMA journal_mode = WAL") != "wal":
             raise UnfitError(NO_LOCKS)
         self._identity = identity(self._path)
 
-    def commit(self) -> None:
-        """Carry out the next batch. Each write is told what became of it; nothing is raised."""
-        self._carry_out(self._batches.popleft())
+    def version(self) -> int:
+        """Return a number that changes whenever another connection has written to the file."""
+        return int(self.execute("PRAGMA data_version").fetchone()[0])
+
+    def carry_out(self, batch: Sequence[Write[Any]]) -> None:
+        """Commit a batch. Each write is told what became of it; nothing is raised."""
+        self._carry_out(batch)
 
     def close(self) -> None:
         """Close the file, and be gone."""

@@ -5,58 +5,33 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
-
-import aiosqlite
+from typing import Final
 
 from agentruns.errors import ConfigurationError
 
 from . import ledger, schema
 from .owners import Owners
 from .problems import UnfitError, reason
-from .writer import Write, Writer
+from .thread import ConnectionThread
+from .writer import Writer
 
 _making: Final = threading.Lock()
 
 
 async def connect(path: str, vendor: str) -> Writer:
     """Open the journal at *path*, made if there is none. Must not be cancelled; raise `ConfigurationError`."""
-    batches: deque[Sequence[Write[Any]]] = deque()
-    problems: list[Exception] = []
-
-    def factory(*_: object, **__: object) -> sqlite3.Connection:
-        try:
-            return _opened(path, vendor, batches)
-        except Exception as error:
-            # Raised here, it would reach the caller before the thread ends, and the thread might find its loop closed.
-            problems.append(error)
-            return sqlite3.connect(":memory:")
-
-    connection = await _made_in_background(path, factory)
-    if problems:
-        await connection.close()
-        raise problems[0]
-    return Writer(connection, batches)
+    thread = ConnectionThread()
+    try:
+        return Writer(await thread.do(partial(_opened, path, vendor)), thread)
+    except BaseException:
+        thread.close()
+        raise
 
 
-def _made_in_background(path: str, factory: Callable[..., sqlite3.Connection]) -> aiosqlite.Connection:
-    """
-    Make a connection whose thread is a daemon, as threads are that daemons make.
-
-    Otherwise a journal that nobody closed would keep the interpreter from ending.
-    """
-    made: list[aiosqlite.Connection] = []
-    maker = threading.Thread(target=lambda: made.append(aiosqlite.connect(path, factory=factory)), daemon=True)
-    maker.start()
-    maker.join()
-    return made[0]
-
-
-def _opened(path: str, vendor: str, batches: deque[Sequence[Write[Any]]]) -> ledger.Ledger:
+def _opened(path: str, vendor: str) -> ledger.Ledger:
     try:
         _look_at_place(Path(path))
         _look_at_header(path)
@@ -65,7 +40,7 @@ def _opened(path: str, vendor: str, batches: deque[Sequence[Write[Any]]]) -> led
             owners.enter()
             _make(path)
             _look_for_damage(path)
-            return _prepared(ledger.Ledger(path, vendor, owners, batches))
+            return _prepared(ledger.Ledger(path, vendor, owners))
         except BaseException:
             owners.leave()
             raise

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import field, frozen
+
+from .moves import WAIT_MOVES, WaitAct, WaitState
 
 if TYPE_CHECKING:
     import sqlite3
 
     from .records import Records
 
-State: TypeAlias = Literal["waiting", "answered", "refused", "withdrawn"]
 Place: TypeAlias = tuple[str, str, str]
 """Vendor, run and action: ids of actions may be mere positions."""
 
@@ -34,7 +35,7 @@ class ParkedRow:
     run_id: str
     action_id: str
     key: str | None
-    state: State
+    state: WaitState
     asked: float
     expires: float | None
     output: str | None = field(repr=False)
@@ -57,8 +58,8 @@ class ParkedActions:
     """
 
     def __init__(self, records: Records) -> None:
-        self._do: Callable[..., sqlite3.Cursor] = records._do
-        self._vendor = records._vendor
+        self._do: Callable[..., sqlite3.Cursor] = records.execute
+        self._vendor = records.vendor
 
     def park(self, row: ParkedRow) -> ParkedRow:
         """
@@ -67,27 +68,28 @@ class ParkedActions:
         One that was withdrawn waits again, from now on; one that waits keeps the time at which it was asked first.
         """
         self._do(
-            f"INSERT INTO parked ({_ROW}) VALUES (?,?,?,?,'waiting',?,?,NULL,?)"
-            " ON CONFLICT (vendor, run_id, action_id) DO UPDATE SET state = 'waiting', key = excluded.key,"
+            f"INSERT INTO parked ({_ROW}) VALUES (?,?,?,?,?,?,?,NULL,?)"
+            " ON CONFLICT (vendor, run_id, action_id) DO UPDATE SET state = excluded.state, key = excluded.key,"
             " expires = excluded.expires, run = excluded.run,"
-            " asked = CASE state WHEN 'waiting' THEN asked ELSE excluded.asked END"
-            " WHERE state IN ('waiting', 'withdrawn')",
-            (row.vendor, row.run_id, row.action_id, row.key, row.asked, row.expires, row.run),
+            " asked = CASE state WHEN excluded.state THEN asked ELSE excluded.asked END"
+            f" WHERE state IN ({WAIT_MOVES.sources(WaitAct.PARK)})",
+            (row.vendor, row.run_id, row.action_id, row.key, WaitState.WAITING, row.asked, row.expires, row.run),
         )
         (found,) = self._rows(_HERE, (row.vendor, row.run_id, row.action_id))
         return found
 
-    def settle(self, place: Place, state: State, output: str | None) -> bool:
+    def settle(self, place: Place, act: WaitAct, output: str | None) -> bool:
         """End the wait of an action; return False, and change nothing, if it does not wait."""
         changed = self._do(
-            f"UPDATE parked SET state = ?, output = ? WHERE {_HERE} AND state = 'waiting'", (state, output, *place)
+            f"UPDATE parked SET state = ?, output = ? WHERE {_HERE} AND state IN ({WAIT_MOVES.sources(act)})",
+            (WAIT_MOVES.after(WaitState.WAITING, act), output, *place),
         )
         return changed.rowcount == 1
 
     def decided(self, run_id: str, action_ids: Iterable[str]) -> None:
         """Withdraw actions of a run of this journal's vendor: they were answered by hand."""
         for action_id in action_ids:
-            self.settle((self._vendor, run_id, action_id), "withdrawn", None)
+            self.settle((self._vendor, run_id, action_id), WaitAct.WITHDRAW, None)
 
     def seen(self, run: str) -> None:
         """Withdraw what a run, of which *run* is the JSON text, no longer asks for."""
@@ -122,4 +124,8 @@ class ParkedActions:
         return Look(tuple(waiting), tuple(over))
 
     def _rows(self, where: str, values: Sequence[Any]) -> list[ParkedRow]:
-        return [ParkedRow(*row) for row in self._do(f"SELECT {_ROW} FROM parked WHERE {where}", values).fetchall()]
+        rows = self._do(f"SELECT {_ROW} FROM parked WHERE {where}", values).fetchall()
+        return [
+            ParkedRow(vendor, run_id, action_id, key, WaitState(state), *others)
+            for vendor, run_id, action_id, key, state, *others in rows
+        ]

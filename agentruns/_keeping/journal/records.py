@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -11,11 +10,14 @@ from typing import Any, Final
 
 from attrs import evolve
 
+from .moves import ANSWER_MOVES, AnswerAct, AnswerState
 from .owners import Owners
 from .problems import UnfitError
 from .values import Handling, Work
 
-_WORK: Final = "key, vendor, origin, state, note, run, owner, created, updated"
+_WORK: Final = (
+    "key, vendor, origin, state, start_note, group_name, posting_run, posting_at, run, owner, created, updated"
+)
 _HANDLING: Final = "run_id, action_id, name, state, output, is_error, owner"
 _PAGE: Final = 32
 """Rows at a time: few, since each may hold megabytes."""
@@ -25,9 +27,9 @@ class Records:
     """The work of one vendor, as one owner sees it. For use within a transaction that holds the write lock."""
 
     def __init__(self, connection: sqlite3.Connection, owners: Owners, vendor: str) -> None:
-        self._do = connection.execute
+        self.execute = self._do = connection.execute
+        self.vendor = self._vendor = vendor
         self._owners = owners
-        self._vendor = vendor
 
     # Work -------------------------------------------------------------------------------------------------------------
 
@@ -53,22 +55,34 @@ class Records:
         elif begun is not None and begun.taken:  # handlers that run are those of others here, who go on
             self._change(key, "owner = ''")
 
-    def note(self, key: str, note: str) -> None:
-        """Keep what the start found out."""
-        self._change(key, "note = ?", note)
+    def checkpoint(
+        self, key: str, note: str, group_name: str | None = None, visible_until: float | None = None
+    ) -> None:
+        """Keep what the start found out, in the place of all that is known of it from before."""
+        self._change(
+            key,
+            "start_note = ?, group_name = ?, visible_until = ?, recovers = 0, found_run = NULL",
+            note,
+            group_name,
+            visible_until,
+        )
 
-    def reserve(self, key: str, note: str, among: str) -> bool:
+    def reserve(self, key: str, note: str, group_name: str, visible_after: float) -> bool:
         """
-        Keep the note of a start, unless one *among* those of that name is under way whose run is not known.
+        Do as `checkpoint` does, unless a start of the same group is under way whose run is not known.
 
-        One that has died counts as under way for as long as its run may yet be shown.
+        One that has died counts as under way for as long as its run may yet be shown: *visible_after* seconds.
         """
         now = time.time()
-        for owner, recovers, shown_by in self._others(key, among):
-            if now < shown_by or (not recovers and self._owners.alive(owner)):
+        for owner, recovers, visible_until in self._others(key, group_name):
+            if now < visible_until or (not recovers and self._owners.alive(owner)):
                 return False
-        self.note(key, note)
+        self.checkpoint(key, note, group_name, now + visible_after)
         return True
+
+    def recovering(self, key: str) -> None:
+        """Keep that a start is not gone through with any more, but looked for."""
+        self._change(key, "recovers = 1")
 
     def claim(self, key: str, run_id: str) -> str:
         """
@@ -76,40 +90,41 @@ class Records:
 
         It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
         """
-        note, created = self._do(
-            "SELECT note, created FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
+        group_name, recovers, created = self._do(
+            "SELECT group_name, recovers, created FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
         ).fetchone()
         taken = self._do(
-            "SELECT 1 FROM work WHERE vendor = ? AND updated >= ? AND key <> ? AND ("
-            " json_valid(run) AND json_extract(run, '$.ref.id') = ?"
-            " OR json_valid(note) AND json_extract(note, '$.found') = ?) LIMIT 1",
+            "SELECT 1 FROM work WHERE vendor = ? AND updated >= ? AND key <> ?"
+            " AND (found_run = ? OR json_valid(run) AND json_extract(run, '$.ref.id') = ?) LIMIT 1",
             (self._vendor, created, key, run_id, run_id),
         ).fetchone()
         if taken is not None:
             return "others"
-        kept = json.loads(note or "{}")
-        if kept.get("recovers") and "among" in kept:
-            others = self._others(key, kept["among"])
+        if recovers and group_name is not None:
+            others = self._others(key, group_name)
             if any(self._owners.alive(owner) for owner, recovers, _ in others if not recovers):
                 return "open"
             if others:
                 return "unclear"
-        self.note(key, json.dumps({**kept, "found": run_id}))
+        self._change(key, "found_run = ?", run_id)
         return "mine"
 
-    def _others(self, key: str, among: str) -> list[tuple[str, bool, float]]:
+    def _others(self, key: str, group_name: str) -> list[tuple[str, bool, float]]:
         """
-        Return the other starts of one name whose run is not known.
+        Return the other starts of a group whose run is not known.
 
         That is: who is at it, whether that is to recover it, and by when, of the epoch, its run is shown.
         """
         rows = self._do(
-            "SELECT owner, json_extract(note, '$.recovers'), json_extract(note, '$.at'), json_extract(note, '$.shown')"
-            " FROM work WHERE vendor = ? AND state <> 'done' AND state = 'starting' AND key <> ? AND json_valid(note)"
-            " AND json_extract(note, '$.among') = ? AND json_extract(note, '$.found') IS NULL",
-            (self._vendor, key, among),
+            "SELECT owner, recovers, visible_until FROM work WHERE vendor = ? AND state <> 'done'"
+            " AND state = 'starting' AND key <> ? AND group_name = ? AND found_run IS NULL",
+            (self._vendor, key, group_name),
         )
-        return [(owner, bool(recovers), (at or 0.0) + (shown or 0.0)) for owner, recovers, at, shown in rows.fetchall()]
+        return [(owner, bool(recovers), visible_until or 0.0) for owner, recovers, visible_until in rows.fetchall()]
+
+    def posting(self, key: str, run_id: str) -> None:
+        """Keep that the answers to a run are about to be posted, and since when, if that is tried again."""
+        self._change(key, *_posting(run_id))
 
     def saw(self, key: str, run: str, done: bool) -> None:
         """Keep a state; one that comes after the end changes nothing."""
@@ -153,65 +168,66 @@ class Records:
         found = self._handling(place)
         if found is None:
             self._do(
-                "INSERT INTO handling (work, run_id, action_id, name, state, owner) VALUES (?,?,?,?,'running',?)",
-                (*place, name, self._owners.me),
+                "INSERT INTO handling (work, run_id, action_id, name, state, owner) VALUES (?,?,?,?,?,?)",
+                (*place, name, ANSWER_MOVES.after(AnswerState.OPEN, AnswerAct.HANDLE), self._owners.me),
             )
             return evolve(self._present(place), fresh=True)
-        if found.state == "running" and not found.alive and repeatable:
-            self._amend(place, "owner = ?", self._owners.me)
+        if repeatable and not found.alive and ANSWER_MOVES.allows(found.state, AnswerAct.HANDLE_AGAIN):
+            self._move(place, AnswerAct.HANDLE_AGAIN, owner=self._owners.me)
             return evolve(self._present(place), fresh=True, taken=True)
         return found
 
     def unhandle(self, key: str, handled: Handling | None) -> None:
         """Undo a `handle` whose caller never heard of it."""
         if handled is not None and handled.taken:
-            self._amend((self._id_of(key), handled.run_id, handled.action_id), "owner = ''")
+            self.cut_off(key, handled.run_id, handled.action_id)
         elif handled is not None and handled.fresh:
-            self.let_go(key, handled.run_id, handled.action_id)
+            self.abandon_handler(key, handled.run_id, handled.action_id)
 
     def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> Handling:
         """Keep the answer to an action, unless one was given by hand meanwhile; return what is kept."""
         place = (self._id_of(key), run_id, action_id)
-        if self._present(place).state == "running":
-            what = "state = 'answered', output = ?, is_error = ?, owner = ?"
-            self._amend(place, what, output, is_error, self._owners.me)
+        if ANSWER_MOVES.allows(self._present(place).state, AnswerAct.ANSWER):
+            self._move(place, AnswerAct.ANSWER, output=output, is_error=is_error, owner=self._owners.me)
         return self._present(place)
 
-    def let_go(self, key: str, run_id: str, action_id: str) -> None:
+    def abandon_handler(self, key: str, run_id: str, action_id: str) -> None:
         """Delete an action whose handler gave no answer, unless somebody else's handler is at it."""
         place = (self._id_of(key), run_id, action_id)
         found = self._handling(place)
-        if found is not None and found.state == "running" and (found.mine or not found.alive):
+        if (
+            found is not None
+            and (found.mine or not found.alive)
+            and ANSWER_MOVES.allows(found.state, AnswerAct.ABANDON)
+        ):
             self._do("DELETE FROM handling WHERE work = ? AND run_id = ? AND action_id = ?", place)
 
     def cut_off(self, key: str, run_id: str, action_id: str) -> None:
         """Leave an action that we were at to nobody."""
         place = (self._id_of(key), run_id, action_id)
         found = self._present(place)
-        if found.state == "running" and found.mine:
-            self._amend(place, "owner = ''")
+        if found.mine and ANSWER_MOVES.allows(found.state, AnswerAct.CUT_OFF):
+            self._move(place, AnswerAct.CUT_OFF, owner="")
 
-    def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], note: str | None) -> None:
+    def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], *, posting: bool = False) -> None:
         """
         Put answers that were given by hand in the place of those of handlers, unless these were posted.
 
-        The *note* says that they are being posted, unless the work has one of an earlier try.
+        With *posting*, keep that they are about to be posted, too.
         """
+        state = ANSWER_MOVES.after(AnswerState.OPEN, AnswerAct.DECIDE)
         for key in self._at(run_id):
             work = self._id_of(key)
-            if note is not None:
-                self._do(
-                    "UPDATE work SET note = ? WHERE id = ? AND (note IS NULL OR NOT json_valid(note)"
-                    " OR json_extract(note, '$.posting') IS NOT ?)",
-                    (note, work, run_id),
-                )
+            if posting:
+                what, *values = _posting(run_id)
+                self._do(f"UPDATE work SET {what} WHERE id = ?", (*values, work))
             for action_id, name, output, is_error in answers:
                 self._do(
                     "INSERT INTO handling (work, run_id, action_id, name, state, owner, output, is_error)"
-                    " VALUES (?,?,?,?,'answered',?,?,?) ON CONFLICT (work, run_id, action_id) DO UPDATE"
-                    " SET state = 'answered', output = excluded.output, is_error = excluded.is_error"
-                    " WHERE state <> 'posted'",
-                    (work, run_id, action_id, name, self._owners.me, output, is_error),
+                    " VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (work, run_id, action_id) DO UPDATE"
+                    " SET state = excluded.state, output = excluded.output, is_error = excluded.is_error"
+                    f" WHERE state IN ({ANSWER_MOVES.sources(AnswerAct.DECIDE)})",
+                    (work, run_id, action_id, name, state, self._owners.me, output, is_error),
                 )
 
     def moved(self, run_id: str, run: str, done: bool) -> None:
@@ -239,8 +255,9 @@ class Records:
     def posted(self, key: str, run_id: str) -> None:
         """Mark every answer of a pause as posted."""
         self._do(
-            "UPDATE handling SET state = 'posted' WHERE work = ? AND run_id = ? AND state = 'answered'",
-            (self._id_of(key), run_id),
+            "UPDATE handling SET state = ? WHERE work = ? AND run_id = ?"
+            f" AND state IN ({ANSWER_MOVES.sources(AnswerAct.POST)})",
+            (AnswerState.POSTED, self._id_of(key), run_id),
         )
 
     def answers(self, key: str, run_id: str) -> tuple[Handling, ...]:
@@ -269,7 +286,7 @@ class Records:
             raise UnfitError(f"it holds no work of {self._vendor} named {key!r}; begin it first")
         return row[0]
 
-    def _change(self, key: str, what: str, *values: str) -> None:
+    def _change(self, key: str, what: str, *values: object) -> None:
         """Change a piece of work; `updated` grows even where the clock stands still or goes back."""
         self._do(
             f"UPDATE work SET {what}, updated = max(?, updated + 0.000001) WHERE id = ?",
@@ -277,13 +294,16 @@ class Records:
         )
 
     def _work(self, row: Sequence[Any]) -> Work:
-        key, vendor, origin, state, note, run, owner, created, updated = row
+        key, vendor, origin, state, start_note, group_name, posting_run, posting_at, run, owner, created, updated = row
         return Work(
             key=key,
             vendor=vendor,
             origin=origin,
             state=state,
-            note=note,
+            start_note=start_note,
+            group_name=group_name,
+            posting_run=posting_run,
+            posting_at=posting_at,
             run=run,
             owner=owner,
             alive=self._owners.alive(owner),
@@ -304,8 +324,14 @@ class Records:
             raise UnfitError(f"it holds no action {place[2]!r} of run {place[1]!r}; call handle first")
         return found
 
-    def _amend(self, place: tuple[int, str, str], what: str, *values: object) -> None:
-        self._do(f"UPDATE handling SET {what} WHERE work = ? AND run_id = ? AND action_id = ?", (*values, *place))
+    def _move(self, place: tuple[int, str, str], act: AnswerAct, **changes: object) -> None:
+        """Change an action that is there; raise `IllegalMoveError` where its state does not allow *act*."""
+        state = ANSWER_MOVES.after(self._present(place).state, act)
+        what = ", ".join(f"{column} = ?" for column in changes)
+        self._do(
+            f"UPDATE handling SET state = ?, {what} WHERE work = ? AND run_id = ? AND action_id = ?",
+            (state, *changes.values(), *place),
+        )
 
     def _made(self, row: Sequence[Any]) -> Handling:
         run_id, action_id, name, state, output, is_error, owner = row
@@ -313,10 +339,16 @@ class Records:
             run_id=run_id,
             action_id=action_id,
             name=name,
-            state=state,
+            state=AnswerState(state),
             output=output,
             is_error=bool(is_error),
             owner=owner,
             alive=self._owners.alive(owner),
             mine=owner == self._owners.me,
         )
+
+
+def _posting(run_id: str) -> tuple[str, str, float, str]:
+    """Return how a row of work says that the answers to a run are being posted, and the values for that."""
+    what = "posting_at = CASE WHEN posting_run IS ? THEN posting_at ELSE ? END, posting_run = ?"
+    return what, run_id, time.time(), run_id

@@ -64,7 +64,53 @@ _VERSION_2: Final = (
     "CREATE INDEX waiting ON parked (id, asked) WHERE state = 'waiting'",
 )
 
-STEPS: Final = (_VERSION_1, _VERSION_2)
+_VERSION_3: Final = (
+    # What is known of a start and of answers under way was one JSON text, `note`. A new table in the place of the old
+    # one, since a column that is added stands last, behind the long texts.
+    """
+    CREATE TABLE work_3 (
+        id INTEGER PRIMARY KEY,
+        vendor TEXT NOT NULL,
+        key TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('starting', 'open', 'done')),
+        owner TEXT NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        group_name TEXT,
+        visible_until REAL,
+        recovers INTEGER NOT NULL DEFAULT 0 CHECK (recovers IN (0, 1)),
+        found_run TEXT,
+        posting_run TEXT,
+        posting_at REAL,
+        origin TEXT NOT NULL,
+        start_note TEXT,
+        run TEXT,
+        UNIQUE (vendor, key)
+    )
+    """,
+    """
+    INSERT INTO work_3 SELECT id, vendor, key, state, owner, created, updated,
+        json_extract(known, '$.among'),
+        CASE WHEN json_extract(known, '$.among') IS NOT NULL
+            THEN ifnull(json_extract(known, '$.at'), 0) + ifnull(json_extract(known, '$.shown'), 0) END,
+        ifnull(json_extract(known, '$.recovers'), 0),
+        json_extract(known, '$.found'),
+        json_extract(known, '$.posting'),
+        CASE WHEN json_extract(known, '$.posting') IS NOT NULL THEN json_extract(known, '$.at') END,
+        origin,
+        CASE WHEN known IS NOT note THEN note
+            WHEN json_extract(known, '$.posting') IS NULL
+            THEN json_remove(known, '$.among', '$.at', '$.shown', '$.recovers', '$.found') END,
+        run
+    FROM (SELECT *, CASE WHEN json_valid(note) THEN note ELSE '{}' END AS known FROM work)
+    """,
+    "DROP TABLE work",
+    "ALTER TABLE work_3 RENAME TO work",
+    "CREATE INDEX unfinished ON work (vendor, id) WHERE state <> 'done'",
+    "CREATE INDEX changed ON work (vendor, updated)",
+)
+
+STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
 """What brings a file from each version to the next, the first from nothing; a new version is one more entry."""
 
 
@@ -87,6 +133,7 @@ def establish(connection: sqlite3.Connection) -> bool:
     Within a transaction, give an empty file our tables, bring an older one up to date; tell whether that was needed.
 
     Writes in any case: a file that cannot be written is opened all the same, and says no only when it is written.
+    Foreign keys must be off meanwhile: a table that is dropped for its successor must not take other rows with it.
     """
     is_new = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and not _pragma(
         connection, "application_id"

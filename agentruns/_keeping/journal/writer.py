@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-if TYPE_CHECKING:
-    import aiosqlite
+from .thread import ConnectionThread
 
+if TYPE_CHECKING:
+    from .ledger import Ledger
     from .records import Records
 
 T = TypeVar("T")
@@ -43,14 +44,19 @@ class Writer:
     """
     Hands writes to the file in batches, in the order in which they came. Its task exists only while there are any.
 
-    *batches* is what the connection takes the next batch from when it is told to commit.
+    *ledger* is the open file; it is touched in *thread* only.
     """
 
-    def __init__(self, connection: aiosqlite.Connection, batches: deque[Sequence[Write[Any]]]) -> None:
-        self._connection = connection
-        self._batches = batches
+    def __init__(self, ledger: Ledger, thread: ConnectionThread) -> None:
+        self._ledger = ledger
+        self._thread = thread
         self._waiting: list[Write[Any]] = []
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def owner(self) -> str:
+        """Return the id of the owner that this open file is."""
+        return self._ledger.owner
 
     def add(self, write: Write[Any]) -> None:
         """Let *write* be part of the next commit."""
@@ -58,11 +64,18 @@ class Writer:
         if self._task is None:
             self._start()
 
+    async def version(self) -> int:
+        """Return a number that changes whenever another connection has written; wait for no lock of the file."""
+        return await self._thread.do(self._ledger.version)
+
     async def close(self) -> None:
         """Close the file when everything is written that was added."""
         while self._task is not None:
             await asyncio.wait([self._task])
-        await self._connection.close()
+        try:
+            await self._thread.do(self._ledger.close)
+        finally:
+            self._thread.close()
 
     def _start(self) -> None:
         self._task = asyncio.create_task(self._commit_all(), name="agentruns: commit to the journal")
@@ -72,8 +85,7 @@ class Writer:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                self._batches.append(batch)
-                await self._connection.commit()
+                await self._thread.do(partial(self._ledger.carry_out, batch))
                 for each in batch:
                     each.tell()
         finally:

@@ -1,0 +1,79 @@
+"""What other processes do to a journal: seen by looking, as long as somebody waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from agentruns.errors import AgentRunsError
+
+LOOK_SECONDS: Final = 0.25
+"""Seconds between two looks whether another process has written to the journal."""
+
+
+class JournalChanges:
+    """
+    Calls *on_change* when somebody else has written to a journal, as long as somebody watches.
+
+    *version* gives a number that changes with every write of others (`Journal.version`, `JournalReader.version`).
+    *on_change* is called when it is not what it was at the last look, even if nobody watched in between, and after
+    *at_most* seconds in any case: a process that dies writes nothing, and a file that is deleted has no new version.
+    The error of either is given to *on_error*, and the looks go on.
+    """
+
+    def __init__(
+        self,
+        version: Callable[[], Awaitable[int]],
+        on_change: Callable[[], Awaitable[None]],
+        on_error: Callable[[AgentRunsError], None],
+        *,
+        at_most: float,
+    ) -> None:
+        self._version = version
+        self._on_change = on_change
+        self._on_error = on_error
+        self._at_most = at_most
+        self._seen: int | None = None
+        self._seen_at = 0.0
+        self._watchers = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look as long as this is entered; one task does so for all."""
+        self._watchers += 1
+        if self._task is None:
+            self._task = asyncio.create_task(self._look(), name="agentruns: look at the changes of a journal")
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._cancel()
+
+    async def close(self) -> None:
+        """Look no more; whoever still watches is not told anything."""
+        task = self._cancel()
+        self._seen = None  # another connection counts anew
+        if task is not None:
+            await asyncio.wait([task])
+
+    def _cancel(self) -> asyncio.Task[None] | None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        return task
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                version = await self._version()  # before the look: what is written in between is seen by the next
+                if version != self._seen or loop.time() > self._seen_at + self._at_most:
+                    await self._on_change()
+                    self._seen, self._seen_at = version, loop.time()
+            except AgentRunsError as error:
+                self._on_error(error)
+            await asyncio.sleep(LOOK_SECONDS)
