@@ -72,7 +72,7 @@ def spawn(program: str, *words: str) -> "subprocess.Popen[str]":
     )
 
 
-async def ended(task: "asyncio.Task[Any]") -> None:
+async def ended(task: "asyncio.Future[Any]") -> None:
     task.cancel()
     await asyncio.wait([task])
 
@@ -152,7 +152,7 @@ async def test_who_waits_for_changes_alone_looks_no_more_often_than_others(
     monkeypatch.setattr(Journal, "version", counted)
     changes = inbox.changes()
     assert await anext(changes) == ()
-    waiting = asyncio.create_task(anext(changes))
+    waiting = asyncio.ensure_future(anext(changes))
     for _ in range(20):
         await desk.pending()  # as long as it takes to look
     assert looks <= 3

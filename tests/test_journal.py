@@ -38,7 +38,7 @@ from agentruns._keeping.journal import Handling, Journal, Work, ledger, problems
 from agentruns._keeping.journal.moves import AnswerState
 from agentruns._keeping.journal.owners import Owners
 from agentruns._keeping.journal.records import Records
-from agentruns._keeping.journal.writer import Write
+from agentruns._keeping.journal.write import Write
 from agentruns.errors import AgentRunsError, ConfigurationError, JournalError
 
 ORIGIN = '{"text":"find a slot"}'

@@ -121,7 +121,7 @@ class Kept:
     @property
     def asked(self) -> bool:
         """Tell whether a start had got as far as the request that must not be repeated, and no further."""
-        return self.work is not None and self.work["note"] is not None and self.work["run"] is None
+        return self.work is not None and self.work["start_note"] is not None and self.work["run"] is None
 
     @property
     def cut_off(self) -> list[str]:

@@ -24,7 +24,8 @@ from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal import schema as tables
 from agentruns._keeping.journal.owners import Owners
 from agentruns._keeping.journal.records import Records
-from agentruns._keeping.journal.writer import Write, Writer
+from agentruns._keeping.journal.write import Write
+from agentruns._keeping.journal.writer import Writer
 from agentruns.errors import JournalError
 
 from .loop import SimLoop

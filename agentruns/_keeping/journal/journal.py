@@ -17,7 +17,8 @@ from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .problems import reason
 from .values import Handling, Work
-from .writer import Write, Writer
+from .write import Write
+from .writer import Writer
 
 if TYPE_CHECKING:
     from .records import Records

@@ -14,7 +14,7 @@ from . import schema
 from .owners import Owners, identity
 from .problems import NO_LOCKS, UnfitError, reason
 from .records import Records
-from .writer import Write
+from .write import Write
 
 PATIENCE = 10.0
 """Seconds to wait for another program that keeps the file locked."""
