@@ -79,7 +79,12 @@ async def asking(run: Run, key: str | None, handle: Callable[[], Awaitable[T]]) 
 
 @frozen
 class ToolSchema:
-    """What a model must know of a tool; `input_schema` is the JSON Schema of its arguments."""
+    """
+    What a model must know of a tool.
+
+    `description` is the function's docstring, empty where it has none. `input_schema` is the JSON Schema of the
+    arguments, an object.
+    """
 
     name: str
     description: str
@@ -136,6 +141,10 @@ class Tools:
     `@tools.add` registers a function under its own name; `@tools.default` registers one that takes, as an `Action`, all
     that no name matches. Async functions are awaited, others run in a worker thread with the caller's context
     variables.
+
+    What a handler returns becomes the answer: anything that JSON can carry. The text of a `ToolError`, arguments that
+    do not fit and a handler's own timeout become an answer with `is_error`, for the model. Any other exception reaches
+    the caller of the stream as it is, and nothing is posted.
     """
 
     def __init__(self) -> None:
@@ -165,11 +174,21 @@ class Tools:
         repeatable: bool | None = None,
     ) -> F | Callable[[F], F]:
         """
-        Register *function*; usable as a decorator, with or without arguments.
+        Register *function* and return it as it is; usable as a decorator, with or without arguments.
 
-        One whose only parameter is annotated `Action` gets the action itself. Where *repeatable* is not given, the
-        function's own attribute of that name holds, if it has one. Raise `ConfigurationError` for a name that is taken,
-        a method without its object, or a signature that has no JSON Schema.
+        *name* is what the model calls, by default the function's own name. Arguments are made by the type hints; a
+        function whose only parameter is annotated `Action` gets the action itself.
+
+        *timeout* is in seconds, from the moment the function is called; None, the default, sets no end but the
+        stream's. When it has passed, an async function is cancelled, a thread is left behind, and the model gets the
+        answer, with `is_error`, that the tool gave none in time.
+
+        *repeatable* says that running the function again after a crash does no harm; without it, the outcome of a
+        handler that was running when its process died is unknown (`ToolOutcomeUnknownError`). Where it is not given,
+        the function's own attribute of that name holds, else False.
+
+        Raise `ConfigurationError` for a name that is taken, a method without its object, a signature that has no JSON
+        Schema, or a timeout that is not above zero.
         """
         if function is None:
             return lambda function: self.add(function, name=name, timeout=timeout, repeatable=repeatable)
@@ -190,7 +209,11 @@ class Tools:
     def default(
         self, function: F | None = None, /, *, timeout: float | None = None, repeatable: bool | None = None
     ) -> F | Callable[[F], F]:
-        """Register *function*, which takes the `Action`, for every action that no name matches."""
+        """
+        Register *function*, which takes the `Action`, for every action that no name matches, and return it as it is.
+
+        *timeout* and *repeatable* are as in `add`. Raise `ConfigurationError` for a second one.
+        """
         if function is None:
             return lambda function: self.default(function, timeout=timeout, repeatable=repeatable)
         if self._default is not None:
@@ -201,7 +224,12 @@ class Tools:
 
     @classmethod
     def of(cls, tools: ToolsLike | None) -> Tools:
-        """Return what users may pass as `tools`: a registry, a mapping of names, or one function of an `Action`."""
+        """
+        Return the registry of what users may pass as `tools`.
+
+        That is a `Tools`, returned as it is; a mapping of names to functions, each added; one function of an `Action`,
+        the default; or None, which gives an empty registry. Raise `ConfigurationError` as `add` does.
+        """
         if isinstance(tools, Tools):
             return tools
         made = cls()
@@ -231,7 +259,7 @@ class Tools:
 
 
 ToolsLike: TypeAlias = Tools | Mapping[str, Function] | Callable[[Action], Any]
-
+"""What is accepted as `tools`: a registry, a mapping of names to functions, or one function of an `Action`."""
 
 Handler: TypeAlias = Callable[[Action], Awaitable[ToolOutput]]
 """What answers an action: a `Tool`, or something around one."""

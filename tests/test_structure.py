@@ -1,15 +1,19 @@
 """The shape of the package: imports go down only, the public names are the documented ones, importing is light."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
+import aiohttp
 import pytest
 
 import agentruns
-from agentruns import conduit, dialects, middesk, narrative, origami
+from agentruns import conduit, dialects, middesk, narrative, origami, tools
+from agentruns._api.limiter import Permits
 from agentruns.dialects.protocol import Dialect
 
 PACKAGE = Path(agentruns.__file__).parent
@@ -70,6 +74,41 @@ def test_the_public_names_are_those_that_can_be_imported() -> None:
     assert len(set(agentruns.__all__)) == len(agentruns.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = agentruns.nonsense
+
+
+def public_functions() -> Iterator[tuple[str, object]]:
+    """Yield what users call: functions, methods and properties of the public classes, and how their values are made."""
+    made_by_calls = {agentruns.Client, agentruns.RunStream, agentruns.Batch}  # by `connect`, `stream` and `batch`
+    for name in agentruns.__all__:
+        public = getattr(agentruns, name)
+        if inspect.isfunction(public):
+            yield name, public
+        elif inspect.isclass(public):
+            for inner, member in vars(public).items():
+                function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+                is_public = not inner.startswith("_") or (inner == "__init__" and public not in made_by_calls)
+                if inspect.isfunction(function) and is_public:
+                    yield f"{name}.{inner}", function
+
+
+def classes_in(annotation: Any) -> Iterator[type]:
+    """Yield the classes of this package that an annotation names."""
+    for named in (annotation, get_origin(annotation)):
+        if inspect.isclass(named) and named.__module__.startswith("agentruns"):
+            yield named
+    for part in get_args(annotation):
+        for inner in part if isinstance(part, list) else [part]:  # a list holds the parameters of a callable
+            yield from classes_in(inner)
+
+
+def test_every_class_that_a_public_signature_names_can_be_imported() -> None:
+    found = {id(value) for house in (agentruns, dialects) for value in map(vars(house).get, house.__all__)}
+    known = {"aiohttp": aiohttp} | {name: getattr(agentruns, name) for name in dialects.NAMES}
+    internal = {tools.Tool, Permits}  # `Tools.find` is for streams, `RateLimiter.subscribe` for clients
+    for name, function in public_functions():
+        for annotation in get_type_hints(function, localns=known).values():
+            for named in set(classes_in(annotation)) - internal:
+                assert id(named) in found, f"{name} names {named.__qualname__}, which users cannot import"
 
 
 def test_every_dialect_satisfies_the_protocol_and_is_public() -> None:

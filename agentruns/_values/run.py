@@ -19,7 +19,11 @@ from .generic import DetailT_co, Json, OriginT, OriginT_co
 
 
 class RunStatus(enum.StrEnum):
-    """Where a run is in its life, in one set of words for every vendor."""
+    """
+    Where a run is in its life, in one set of words for every vendor.
+
+    PENDING and RUNNING move on by themselves, REQUIRES_ACTION waits for answers, COMPLETED and FAILED are ends.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
@@ -29,7 +33,7 @@ class RunStatus(enum.StrEnum):
 
     @property
     def in_flight(self) -> bool:
-        """Tell whether the run still moves by itself: keep polling."""
+        """Tell whether the run moves on by itself, pending or running: it is worth another read."""
         return self in {RunStatus.PENDING, RunStatus.RUNNING}
 
     @property
@@ -64,7 +68,12 @@ class RunRef:
 
 @frozen
 class Action:
-    """One thing that a paused run waits for; hashable, by id and name."""
+    """
+    One thing that a paused run waits for.
+
+    `id` is the vendor's, unique within the run. `name` says what is asked for: a tool, an agent, "ask-questions",
+    "continue". `arguments` is a JSON object, empty where the vendor gives none. Hashable, by id and name.
+    """
 
     id: str
     name: str
@@ -77,7 +86,12 @@ def _is_action(_: object, __: object, value: Any) -> None:
 
 @frozen
 class ToolOutput:
-    """The answer to one action; with `is_error`, the reason why there is none. Hashable, whatever the output is."""
+    """
+    The answer to one action.
+
+    `output` is anything that JSON can carry: plain types, attrs classes, datetimes, enums. With `is_error` it says why
+    there is no answer. Hashable, whatever the output is.
+    """
 
     action: Action = field(validator=_is_action)
     output: Any = field(hash=False)
@@ -86,7 +100,7 @@ class ToolOutput:
 
 @frozen
 class Failure:
-    """Why a run failed, in the vendor's words."""
+    """Why a run failed, in the vendor's words; `message` is empty where the vendor gives none."""
 
     type: str
     message: str = ""
@@ -106,7 +120,7 @@ class Usage:
 
 @frozen
 class Progress:
-    """Steps done, and how many there may be."""
+    """Steps done, and how many there may be; `limit` is None where the vendor names none."""
 
     done: int
     limit: int | None = None
@@ -115,12 +129,24 @@ class Progress:
 @frozen
 class Run(Generic[DetailT_co]):
     """
-    One state of one run.
+    One state of one run, in words that are the same for every vendor.
 
-    Equality covers what a reader acts on: which run, status, actions, output, failure. Counters do not make two
-    states differ. `detail` is the vendor's own attrs class; `raw` is the JSON object as received. Both are made of the
-    received text when they are first asked for: thousands of runs that are waited for hold the text alone. A run is
-    hashable, whatever its output is.
+    - `ref` names the run.
+    - `status` is one of five words; `vendor_status` is the vendor's own word, as received.
+    - `actions` is what a paused run waits for; empty in any other state.
+    - `output` is JSON: the final text (Narrative, Origami, Conduit), or the structured answer (Narrative with another
+      output schema than text, Middesk). None while there is none, and in lists of vendors that leave it out.
+    - `failure` says why a run failed; None in any other state.
+    - `usage` is the tokens used so far (Narrative, Conduit), `progress` the steps done (Narrative, Origami). Either is
+      None where the vendor does not report it.
+    - `poll_after` is the seconds that the vendor asks to wait before the next read; None where it asks for none.
+    - `vendor` is the name of the dialect; empty for one that does not set it.
+
+    Two states are equal if they are of the same run and have the same status, vendor status, actions, output and
+    failure; counters do not make them differ. A run is hashable, whatever its output is, and it pickles.
+
+    The parameter is the class of `detail`. `detail` and `raw` are made of the received text when they are first asked
+    for: thousands of runs that are waited for hold the text alone.
     """
 
     ref: RunRef
@@ -167,7 +193,7 @@ class Run(Generic[DetailT_co]):
 
     @property
     def raw(self) -> Mapping[str, Json]:
-        """Return the JSON object as received, unknown fields included."""
+        """Return the run's JSON object as received, without its envelope; unknown fields included."""
         if isinstance(self._raw, JsonText):
             # A cached_property would keep the text beside its parts, and take another slot of each run.
             object.__setattr__(self, "_raw", self._raw.read())
@@ -176,10 +202,11 @@ class Run(Generic[DetailT_co]):
     @property
     def detail(self) -> DetailT_co:
         """
-        Return the vendor's own attrs class, every documented field; None if this version does not know the vendor.
+        Return the state as the vendor's own attrs class, with every documented field.
 
-        It is read when it is first asked for. Raise `ProtocolError`, naming the JSON path, for what does not fit; that
-        stops nothing else, and `raw` has it all the same.
+        It is read when it is first asked for. It is None for a parked run whose vendor this version does not know.
+        Raise `ProtocolError`, naming the JSON path, for what does not fit; that stops nothing else, and `raw` has it
+        all the same.
         """
         if self._detail is None:
             object.__setattr__(self, "_detail", _read_detail(self.vendor, self.raw))
@@ -187,9 +214,10 @@ class Run(Generic[DetailT_co]):
 
     def to_json(self) -> str:
         """
-        Return the run as JSON text, to be parked and read back by `Run.from_json`.
+        Return the run as JSON text, which `Run.from_json` reads back, in any process.
 
-        Raise `ConfigurationError` for an `output` or `arguments` of your own that JSON cannot carry.
+        `detail` is left out: it is read again from `raw`. Raise `ConfigurationError` for an `output` or `arguments` of
+        your own that JSON cannot carry.
         """
         parked = {each.name: getattr(self, each.name) for each in fields(_ParkedRun)}
         return codec.encode(codec.to_jsonable(parked, f"run {self.id}")).decode()
@@ -199,7 +227,7 @@ class Run(Generic[DetailT_co]):
         """
         Return the run that `to_json` wrote, `detail` included for the vendors of this package.
 
-        Raise `ConfigurationError` for any other text, and for what is none.
+        Raise `ConfigurationError` for any other text, and for anything but a text.
         """
         given: Any = text
         if not isinstance(given, str | bytes):
@@ -269,7 +297,13 @@ class Page(Generic[DetailT_co]):
 
 @frozen
 class Outcome(Generic[OriginT_co, DetailT_co]):
-    """How one origin of a batch ended: `run` is its last state, `error` is None if it completed."""
+    """
+    How one origin of a batch ended.
+
+    `index` counts the origins from 0. `key` is what the batch's `key` function gave, None without one. `origin` is what
+    started the run: what `prepare` made, or the item itself if that failed. `run` is the last state that was seen, None
+    if there was none. `error` is None if the run completed, else what `client.result` would have raised.
+    """
 
     index: int
     key: str | None

@@ -6,8 +6,7 @@ from typing import Any, assert_type
 from attrs import frozen
 
 from agentruns import Action, Client, Dialect, Outcome, RateLimit, Run, RunRef, RunStatus, connect
-from agentruns._values.commands import Flow
-from agentruns._values.exchange import Problem, Request, Response
+from agentruns.dialects import Flow, Problem, Request, Response
 from tests.conformance import acme
 
 

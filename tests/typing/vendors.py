@@ -42,6 +42,11 @@ async def of_narrative() -> None:
         assert_type(page.items, tuple[narrative.Message, ...])
 
 
+def of_a_variant() -> None:
+    variant = narrative.variant(tool_output=lambda output: {"id": output.action.id, "result": output.output})
+    assert_type(connect(variant), Client[narrative.UserMessage, narrative.NarrativeRun])
+
+
 async def of_middesk() -> None:
     async with connect(middesk, token="t") as client:
         assert_type(client, Client[middesk.RunRequest, middesk.MiddeskRun])

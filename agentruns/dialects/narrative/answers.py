@@ -128,7 +128,7 @@ def variant(
     }
     replaced = {"resume": partial(resume, **switches), "resume_again": partial(resume_again, **switches)}
     given = {"tool_output": tool_output, "tool_choice": tool_choice, "config_override": config_override}
-    return cast("Dialect[UserMessage, NarrativeRun]", Variant(__package__, replaced, given))
+    return cast("Dialect[UserMessage, NarrativeRun]", Variant(__name__.rpartition(".")[0], replaced, given))
 
 
 def _checked_choice(choice: Choice) -> Choice:
