@@ -10,7 +10,8 @@ from . import dialects as _dialects
 from ._api.limiter import RateLimiter
 from ._api.retry import Backoff, Retry, Schedule
 from ._following.batch import Batch
-from ._following.stream import OnCancel, RunStream, StreamOptions
+from ._following.options import OnCancel, StreamOptions
+from ._following.stream import RunStream
 from ._keeping.keys import Unfinished
 from ._polling.stats import Stats
 from ._values.exchange import RateLimit

@@ -17,8 +17,10 @@ from ._api.limiter import Permits, RateLimiter, rate_limit
 from ._api.operations import Operations, plain_output
 from ._api.retry import Retry, Schedule, is_schedule
 from ._api.transport import MAX_BODY, AiohttpTransport, Secret, Transport
-from ._following.batch import Batch, ItemRunner, raise_unless_completed
-from ._following.stream import OnCancel, Options, RunStream, StreamOptions
+from ._following.batch import Batch, ItemRunner
+from ._following.lifecycle import DirectLifecycle
+from ._following.options import OnCancel, Options, StreamOptions
+from ._following.stream import RunStream, close
 from ._keeping.keys import Keys, Unfinished
 from ._polling.poller import Poller
 from ._polling.stats import Stats
@@ -164,6 +166,7 @@ class Client(Generic[OriginT, DetailT]):
         self._telemetry = Telemetry(dialect.NAME, roles)
         self._api = Api(transport, Permits(limiter, dialect.NAME), dialect.problem, retry)
         self._operations = Operations(self._api, dialect, self._telemetry)
+        self._lifecycle = DirectLifecycle(self._operations)
         self._keys = None if journal is None else Keys(journal, self._operations, self._tasks)
         self._poller = Poller(
             dialect=dialect,
@@ -196,7 +199,7 @@ class Client(Generic[OriginT, DetailT]):
         self._poller.close()
         self._api.close()
         for stream in tuple(self._streams):
-            stream.end("the client was closed while this stream was waited for")
+            close(stream, "the client was closed while this stream was waited for")
         self._tasks.close()
         await run_shielded(self._wait_closed())
 
@@ -258,8 +261,6 @@ class Client(Generic[OriginT, DetailT]):
         Nothing is sent before the first step. Raise `ConfigurationError` or `UnsupportedError` at once for what cannot
         work.
         """
-        check.boolean("progress", progress)
-        check.boolean("events", events)
         options = Options(
             timeout=timeout,
             max_resumes=max_resumes,
@@ -281,10 +282,14 @@ class Client(Generic[OriginT, DetailT]):
             self._operations.require(Cancels, "cancel")
         if events:
             self._operations.require(StreamsEvents, "announce events of")
-        keyed = self._keys.work(key) if self._keys is not None and key is not None else None
-        handlers = None if tools is None else Tools.of(tools)
         stream: RunStream[DetailT] = RunStream(
-            self._operations, self._tasks, self._poller, origin, handlers, options, keyed
+            origin,
+            lifecycle=self._lifecycle if key is None else self._journaled().work(key),
+            operations=self._operations,
+            poller=self._poller,
+            tasks=self._tasks,
+            tools=None if tools is None else Tools.of(tools),
+            options=options,
         )
         self._streams.add(stream)
         return stream
@@ -296,9 +301,7 @@ class Client(Generic[OriginT, DetailT]):
         Raise `RunFailedError` if it failed, `ActionRequiredError` if it waits for an answer that *tools* does not give.
         """
         async with self.stream(origin, **options) as stream:
-            async for _ in stream:
-                pass
-        return raise_unless_completed(stream.run)
+            return await stream.result()
 
     async def resume(self, run: Run[DetailT], outputs: Sequence[ToolOutput], *, again: bool = False) -> Run[DetailT]:
         """

@@ -10,6 +10,7 @@ import pytest
 import agentruns
 from agentruns import (
     ActionRequiredError,
+    AgentRunsError,
     ConfigurationError,
     Retry,
     RunFailedError,
@@ -296,6 +297,60 @@ async def test_a_remote_cancel_that_never_answers_is_bounded_and_one_that_fails_
             assert asyncio.get_running_loop().time() - began <= 10.0
 
     assert "the remote run may go on" in caplog.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(("mode", "cancels", "polls"), [("leave", 0, 1), ("cancel", 1, 2), ("confirm", 1, 3)])
+async def test_leaving_a_stream_does_to_the_remote_run_what_cancelling_a_wait_does(
+    mode: Any, cancels: int, polls: int
+) -> None:
+    wire = Wire({
+        HEAD: conversation(),
+        START: run("pending"),
+        POLL: [run("running"), run("running"), run("failed")],
+        CANCEL: run("running"),
+    })
+    async with client_of(wire, Acme()) as client:
+        stream = client.stream(MESSAGE, on_cancel=mode)
+        assert [(await anext(stream)).status for _ in range(2)] == [RunStatus.PENDING, RunStatus.RUNNING]
+        await stream.leave()
+
+        assert [state async for state in stream] == []
+        await stream.leave()  # nothing is left to do
+
+    assert (len(wire.times(CANCEL)), len(wire.times(POLL))) == (cancels, polls)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_leaving_a_stream_that_was_never_begun_or_is_over_sends_nothing() -> None:
+    wire = Wire({HEAD: conversation(), START: run("pending"), POLL: run("completed")})
+    async with client_of(wire, Acme()) as client:
+        await client.stream(RunRef(RUN), on_cancel="confirm").leave()
+        assert wire.asked == []
+        stream = client.stream(MESSAGE, on_cancel="confirm")
+        await stream.result()
+        await stream.leave()
+
+    assert wire.times(CANCEL) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_stream_is_not_left_while_another_task_waits_on_it() -> None:
+    wire = Wire({HEAD: conversation(), START: run("pending"), POLL: run("pending"), CANCEL: run("failed")})
+    async with client_of(wire, Acme()) as client:
+        stream = client.stream(MESSAGE, on_cancel="cancel")
+        waiting = asyncio.create_task(stream.result())
+        await asyncio.sleep(1.5)
+        with pytest.raises(AgentRunsError, match="another task is waiting"):
+            await stream.leave()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    assert len(wire.times(CANCEL)) == 1
 
 
 # Options of other types -----------------------------------------------------------------------------------------------

@@ -157,6 +157,8 @@ async def test_a_key_without_a_journal_is_refused() -> None:
             client.stream(message(), key=KEY)
         with pytest.raises(ConfigurationError, match="journal=path"):
             client.unfinished()
+        with pytest.raises(ConfigurationError, match="journal=path"):
+            await client.work(KEY)
 
 
 async def test_a_start_that_was_refused_is_begun_anew(path: Path) -> None:
@@ -315,6 +317,22 @@ async def test_what_is_not_done_is_told(path: Path) -> None:
         for each in [each async for each in client.unfinished()]:
             await client.result(each.origin, key=each.key)
         assert [each async for each in client.unfinished()] == []
+
+
+async def test_the_work_of_a_key_is_told_done_or_not(path: Path) -> None:
+    wire = Wire({HEAD: conversation(), START: run("pending"), POLL: [run("running"), run("completed")]})
+    async with client_of(wire, path) as client:
+        async with client.stream(message(), key="a") as stream:
+            await anext(stream)
+            begun = await client.work("a")
+            await stream.result()
+        done = await client.work("a")
+
+        assert begun is not None
+        assert (begun.key, getattr(begun.origin, "text", None)) == ("a", "Handle invoice RE-2026-118.")
+        assert done is not None
+        assert done.run == stream.run
+        assert await client.work("b") is None
 
 
 async def test_the_token_and_its_kind_are_not_in_the_file(path: Path) -> None:

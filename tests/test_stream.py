@@ -1015,3 +1015,45 @@ async def test_and_one_that_failed_before_the_client_is_left_is_not_swallowed(
             await asyncio.sleep(30)
 
     assert "boom" in caplog.text
+
+
+# To the end, and leaving ----------------------------------------------------------------------------------------------
+
+
+async def test_the_result_of_a_stream_is_the_last_state() -> None:
+    async with client_of(story(run("pending"), run("running"), run("completed"))) as client:
+        stream = client.stream(MESSAGE)
+        first = await anext(stream)
+        last = await stream.result()
+
+        assert first.status is RunStatus.PENDING
+        assert last.status is RunStatus.COMPLETED
+        assert await stream.result() is last
+
+
+async def test_a_wait_for_the_result_that_is_cancelled_loses_nothing() -> None:
+    wire = story(*[run("running")] * 5, run("completed"))
+    async with client_of(wire) as client:
+        stream = client.stream(MESSAGE)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stream.result(), 0.6)
+
+        assert (await stream.result()).status is RunStatus.COMPLETED
+        assert len(wire.times(START)) == 1
+
+
+async def test_the_result_raises_what_is_in_the_way_of_completion() -> None:
+    async with client_of(paused()) as client:
+        with pytest.raises(ActionRequiredError):
+            await client.stream(MESSAGE).result()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_stream_that_was_closed_has_no_result(begun: bool) -> None:
+    async with client_of(story(run("running"))) as client:
+        stream = client.stream(MESSAGE)
+        if begun:
+            await anext(stream)
+        await stream.aclose()
+        with pytest.raises(AgentRunsError, match="has ended before its run did"):
+            await stream.result()

@@ -69,6 +69,18 @@ def test_the_emulator_knows_nothing_of_the_client() -> None:
             assert [other for other in imported(name, path) if not other.startswith("emulator")] == []
 
 
+CLIENT = {
+    *("start", "fetch", "stream", "result", "resume", "cancel", "runs", "batch", "perform"),
+    *("unfinished", "work", "stats"),
+}
+RUN_STREAM = {"run", "outputs", "result", "leave", "aclose", "asend", "athrow"}
+
+
+@pytest.mark.parametrize(("face", "documented"), [(agentruns.Client, CLIENT), (agentruns.RunStream, RUN_STREAM)])
+def test_a_face_shows_the_documented_names_only(face: type, documented: set[str]) -> None:
+    assert {name for name in dir(face) if not name.startswith("_")} == documented
+
+
 def test_the_public_names_are_those_that_can_be_imported() -> None:
     assert all(getattr(agentruns, name) is not None for name in agentruns.__all__)
     assert len(set(agentruns.__all__)) == len(agentruns.__all__)

@@ -14,7 +14,7 @@ from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns.dialects.wire import retry_after
 from agentruns.errors import ConfigurationError, TransportError, api_error
 
-from .flow import Keeper, perform
+from .flow import Attempts, Keeper, perform
 from .limiter import Permits
 from .retry import Retry
 from .skipped import SkippedLog
@@ -69,9 +69,9 @@ class Api:
         if not self._is_open:
             raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
 
-    async def perform(self, flow: Flow[T], keeper: Keeper | None = None) -> T:
+    async def perform(self, flow: Flow[T], keeper: Keeper | None = None, attempts: Attempts | None = None) -> T:
         """
-        Run *flow* to its result; *keeper* keeps the checkpoints of a start.
+        Run *flow* to its result; *keeper* keeps the checkpoints of a start, *attempts* is told how requests fare.
 
         Raise `ConfigurationError` for what is no flow, or one that has begun, and if this is not open.
         """
@@ -85,7 +85,7 @@ class Api:
         except ConfigurationError:
             flow.close()
             raise
-        return await perform(flow, self.call, self._problem, self.retry, self._locks, keeper, self.skipped)
+        return await perform(flow, self.call, self._problem, self.retry, self._locks, keeper, self.skipped, attempts)
 
     async def perform_once(self, flow: Flow[T], send: Send) -> T:
         """Run *flow* to its result with each request sent once, through *send*."""

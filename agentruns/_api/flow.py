@@ -7,7 +7,6 @@ import logging
 import random
 from asyncio import sleep
 from collections.abc import Callable, MutableMapping
-from contextvars import ContextVar
 from copy import copy
 from typing import Final, Protocol, TypeAlias
 
@@ -41,9 +40,9 @@ class Keeper(Protocol):
 
 
 @define
-class Tries:
+class Attempts:
     """
-    How the requests of a flow fare, for whoever waits for what comes of it.
+    How the requests of a flow fare, for whoever waits for its result.
 
     `failure` is what the last one came to, None if it was answered well. `idle` says that none is under way, since the
     last was refused; `doubt`, that one had no clear outcome.
@@ -59,10 +58,6 @@ class Tries:
         self.doubt = self.doubt or doubt
 
 
-tries: ContextVar[Tries] = ContextVar("agentruns_tries")
-"""Where flows that are begun in this context tell how their requests fare."""
-
-
 async def perform(
     flow: Flow[T],
     send: Send,
@@ -71,6 +66,7 @@ async def perform(
     locks: Locks | None = None,
     keeper: Keeper | None = None,
     skipped: Callable[[SkippedRows], None] | None = None,
+    attempts: Attempts | None = None,
 ) -> T:
     """
     Run *flow* to its result.
@@ -78,7 +74,7 @@ async def perform(
     An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
     get, so a flow that knows better can catch it (and look for the run that a lost answer may have started). What a
     flow wants noted or claimed is the *keeper*'s to judge; without one nothing is kept, and everything is its own.
-    *skipped* is told of the rows of a list that did not fit.
+    *skipped* is told of the rows of a list that did not fit, *attempts* how each request fares.
     """
     held: list[asyncio.Lock] = []
     try:
@@ -86,7 +82,7 @@ async def perform(
         while True:
             try:
                 if isinstance(wanted, Request):
-                    answer = await _exchange(wanted, send, problem, retry)
+                    answer = await _exchange(wanted, send, problem, retry, attempts)
                 elif isinstance(wanted, Lock):
                     lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
                     await lock.acquire()
@@ -123,7 +119,9 @@ _NOTHING: Final = Response(Ownership.MINE, {}, b"", Request("NONE", ""))
 """What a flow is sent for a command that has no answer, or none but a verdict."""
 
 
-async def _exchange(request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry) -> Response:
+async def _exchange(
+    request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry, attempts: Attempts | None
+) -> Response:
     """
     Return the 2xx answer to *request*, or raise.
 
@@ -131,11 +129,11 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
     always tried again: it was refused before anything was done. `Retry-After` is a floor.
     """
     doubt = False
-    told = tries.get(None) or Tries()
+    attempts = attempts or Attempts()
     for attempt in range(1, int(retry.attempts) + 1):
         floor = 0.0
         error: Exception
-        told.idle = False
+        attempts.idle = False
         try:
             response = await send(request)
         except TransportError as lost:
@@ -148,7 +146,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
             if 200 <= response.status < 300:
                 cut = undecodable(response)
                 if cut is None:
-                    told.ended(None)
+                    attempts.ended(None)
                     return response
                 # A body that is cut off without a declared length looks like this; the next one may be whole.
                 error, again, unclear = cut, request.idempotent, True
@@ -169,7 +167,7 @@ async def _exchange(request: Request, send: Send, problem: Callable[[Response], 
                 floor = asked or 0.0
                 unclear = response.status == 408 or response.status >= 500
                 again = (response.status == 429 and request.again_after_429) or (unclear and request.idempotent)
-        told.ended(copy(error), doubt=unclear)
+        attempts.ended(copy(error), doubt=unclear)
         if not again and unclear and not request.idempotent:
             raise OutcomeUnknownError(request, str(error)) from error
         if not again or attempt >= retry.attempts or floor > retry.longest:

@@ -29,7 +29,7 @@ from agentruns.dialects.protocol import (
 from agentruns.errors import ConflictError, UnsupportedError
 
 from .api import Api
-from .flow import Keeper
+from .flow import Attempts, Keeper
 
 logger = logging.getLogger("agentruns")
 
@@ -56,26 +56,34 @@ class Operations:
             raise UnsupportedError(f"{self.dialect.NAME} has no way to {operation} runs")
         return self.dialect
 
-    async def start(self, origin: Any, keeper: Keeper | None = None) -> Run:
+    async def start(self, origin: Any, keeper: Keeper | None = None, attempts: Attempts | None = None) -> Run:
         """Start a run; *keeper* keeps what the start finds out on its way."""
-        return self._note(await self._repeat_conflicts(lambda: self.dialect.start(origin), keeper), None)
+        return self._note(await self._repeat_conflicts(lambda: self.dialect.start(origin), keeper, attempts), None)
 
-    async def recover(self, origin: Any, note: Mapping[str, Any], keeper: Keeper | None = None) -> Run:
+    async def recover(
+        self,
+        origin: Any,
+        note: Mapping[str, Any],
+        keeper: Keeper | None = None,
+        attempts: Attempts | None = None,
+    ) -> Run:
         """Return the run of a start that had got as far as *note*, or go through with it."""
-        return await self._api.perform(self.require(Recovers, "recover").recover(origin, note), keeper)
+        return await self._api.perform(self.require(Recovers, "recover").recover(origin, note), keeper, attempts)
 
-    async def fetch(self, ref: RunRef, params: Mapping[str, str] = _NO_PARAMS) -> Run:
+    async def fetch(self, ref: RunRef, params: Mapping[str, str] = _NO_PARAMS, attempts: Attempts | None = None) -> Run:
         """Read a run once; *params* go to the vendor as query parameters."""
-        return await self._api.perform(self.dialect.fetch(ref, params))
+        return await self._api.perform(self.dialect.fetch(ref, params), attempts=attempts)
 
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
+    async def answer(
+        self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False, attempts: Attempts | None = None
+    ) -> Run:
         """Answer a paused run; *again*, if that was tried before and its outcome is not clear."""
         dialect = self.require(Resumes, "resume")
-        found = await self.answered_by(run) if again else None
+        found = await self.answered_by(run, attempts) if again else None
         if found is not None:
             return self._note(found, run)
         fit = [plain_output(each) for each in outputs]
-        return self._note(await self._repeat_conflicts(lambda: dialect.resume(run, fit)), run)
+        return self._note(await self._repeat_conflicts(lambda: dialect.resume(run, fit), None, attempts), run)
 
     async def answer_again(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
         """Answer a paused run once more whose answering run failed; where a run goes on in place, just answer it."""
@@ -84,11 +92,11 @@ class Operations:
         dialect, fit = self.dialect, [plain_output(each) for each in outputs]
         return self._note(await self._repeat_conflicts(lambda: dialect.resume_again(run, fit)), run)
 
-    async def answered_by(self, run: Run) -> Run | None:
+    async def answered_by(self, run: Run, attempts: Attempts | None = None) -> Run | None:
         """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""
         if not isinstance(self.dialect, FindsAnsweringRun):
             return None
-        return await self._api.perform(self.dialect.answered_by(run))
+        return await self._api.perform(self.dialect.answered_by(run), attempts=attempts)
 
     async def cancel(self, ref: RunRef) -> Run | None:
         """Cancel a run; return what the vendor says of it, None if it says nothing."""
@@ -133,14 +141,16 @@ class Operations:
         self._telemetry.on_state(run, paused if goes_on else None, kind=group, started=not goes_on)
         return run
 
-    async def _repeat_conflicts(self, make: Callable[[], Flow[Run]], keeper: Keeper | None = None) -> Run:
+    async def _repeat_conflicts(
+        self, make: Callable[[], Flow[Run]], keeper: Keeper | None = None, attempts: Attempts | None = None
+    ) -> Run:
         """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""
         for _ in range(int(self._api.retry.conflicts)):
             try:
-                return await self._api.perform(make(), keeper)
+                return await self._api.perform(make(), keeper, attempts)
             except ConflictError as error:
                 logger.debug("looking again: %s", error)
-        return await self._api.perform(make(), keeper)
+        return await self._api.perform(make(), keeper, attempts)
 
 
 def timing_group(dialect: Dialect, run: Run | None) -> str:

@@ -14,8 +14,10 @@ from attrs import frozen
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._values import check
 from agentruns._values.generic import DetailT_co, OriginT_co
-from agentruns._values.run import Origins, Outcome, Run, RunStatus
-from agentruns.errors import ActionRequiredError, AgentRunsError, ConfigurationError, RunError, RunFailedError
+from agentruns._values.run import Origins, Outcome, Run
+from agentruns.errors import AgentRunsError, ConfigurationError
+
+from .ending import last_state
 
 _END: Final = object()
 _LATER: Final = object()
@@ -32,12 +34,12 @@ class Followed(Protocol):
         """Return the last state that was seen, None before the first."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[Run]:
-        """Iterate over the states."""
+    async def result(self) -> Run:
+        """Return the last state of the run, or raise what is in the way of its completion."""
         ...
 
     async def aclose(self) -> None:
-        """End the iteration."""
+        """Follow the run no more."""
         ...
 
 
@@ -81,9 +83,7 @@ class ItemRunner:
             origin = await self.origin(item, key)
             stream = open_streams[index] = self.follow(origin, key if self.known_origin is not None else None)
             async with aclosing(stream):
-                async for _ in stream:
-                    pass
-            return Outcome(index, key, origin, raise_unless_completed(stream.run))
+                return Outcome(index, key, origin, await stream.result())
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -91,10 +91,7 @@ class ItemRunner:
             error: Exception = AgentRunsError("the wait was cancelled by something within it, such as a handler")
         except Exception as caught:
             error = caught
-        seen = None if stream is None else stream.run
-        if isinstance(error, RunError) and error.run is not None:
-            seen = error.run
-        return Outcome(index, key, origin, seen, error)
+        return Outcome(index, key, origin, last_state(None if stream is None else stream.run, error), error)
 
 
 class _Shared:
@@ -258,21 +255,6 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co]]):
             return _LATER
         done, self._next = self._next, None
         return done.result()
-
-
-def raise_unless_completed(run: Run | None) -> Run:
-    """
-    Return the last state of a stream that has ended, if it is "completed".
-
-    Raise `RunFailedError` if the run failed, `ActionRequiredError` if it waits for an answer that no handler gives.
-    """
-    assert run is not None
-    if run.status is RunStatus.FAILED:
-        why = f"{run.failure.type}: {run.failure.message}".rstrip(": ") if run.failure else "no reason given"
-        raise RunFailedError(run, f"the run failed ({why})")
-    if run.status is RunStatus.REQUIRES_ACTION:
-        raise ActionRequiredError(run, f"no handler for {', '.join(action.name for action in run.actions)}")
-    return run
 
 
 def _iterator(origins: Origins) -> Iterator[Any] | AsyncIterator[Any]:

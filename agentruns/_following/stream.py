@@ -13,41 +13,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any
 
 import anyio
-from attrs import field, frozen
 
+from agentruns._aio.detached import Detached
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.tasks import Tasks
-from agentruns._api.flow import Tries, tries
+from agentruns._api.flow import Attempts
 from agentruns._api.operations import FRESH_SECONDS, Operations
-from agentruns._keeping.keys import KeyedWork
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
-from agentruns._values import check, html
+from agentruns._values import html
 from agentruns._values.generic import DetailT_co
-from agentruns._values.news import actions_of, goes_back
-from agentruns._values.run import Action, Run, RunRef, RunStatus, ToolOutput
+from agentruns._values.news import Novelty, actions_of
+from agentruns._values.run import Run, RunRef, RunStatus, ToolOutput
 from agentruns.errors import (
     AgentRunsError,
     APIError,
-    ConfigurationError,
     DeadlineExceededError,
     OutcomeUnknownError,
     StalledError,
     TooManyResumesError,
     TransportError,
 )
-from agentruns.tools import Tool, Tools, ToolsLike, answer, asking
+from agentruns.tools import Tools, asking
+
+from .answers import Handlers, PendingAnswers, handlers_for
+from .cancelling import cancel_run
+from .ending import Closed, Ended, Failed, raise_unless_completed
+from .lifecycle import Lifecycle
+from .options import Options
+from .waiter import Waiter
 
 logger = logging.getLogger("agentruns")
-
-T = TypeVar("T")
-OnCancel: TypeAlias = Literal["leave", "cancel", "confirm"]
 
 LISTEN_SECONDS = 30.0
 """How long a stream of events is trusted to tell of the end before a poll makes sure."""
@@ -57,56 +59,6 @@ CLEAN_UP_SECONDS = 5.0
 
 CONFIRM_SECONDS = 10.0
 """How long a cancelled wait may be kept back to cancel the remote run."""
-
-CONFIRM_GAP = 0.5
-"""Seconds between two looks whether a cancelled run is over."""
-
-_NONE: Final[dict[str, ToolOutput]] = {}
-
-
-def _some_time(_: object, attribute: Any, value: float | None) -> None:
-    if value is not None:
-        check.number(attribute.name, value)
-
-
-def _zero_or_more(_: object, attribute: Any, value: float) -> None:
-    check.number(attribute.name, value, zero=True)
-
-
-def _count(_: object, attribute: Any, value: int) -> None:
-    check.integer(attribute.name, value, 0)
-
-
-def _known(_: object, attribute: Any, value: str) -> None:
-    if value not in {"leave", "cancel", "confirm"}:
-        raise ConfigurationError(f"{attribute.name} is {value!r}; choose 'leave', 'cancel' or 'confirm'")
-
-
-@frozen(kw_only=True)
-class Options:
-    """How to wait for a run; seconds throughout."""
-
-    timeout: float | None = field(default=600.0, validator=_some_time)
-    max_resumes: int = field(default=10, validator=_count)
-    progress: bool = False
-    patience: float = field(default=60.0, validator=_zero_or_more)
-    stall: float | None = field(default=None, validator=_some_time)
-    on_cancel: OnCancel = field(default="leave", validator=_known)
-    events: bool = False
-
-
-class StreamOptions(TypedDict, total=False):
-    """What `client.stream` takes beside the origin, for those who pass it on."""
-
-    tools: ToolsLike | None
-    timeout: float | None
-    max_resumes: int
-    progress: bool
-    patience: float
-    stall: float | None
-    on_cancel: OnCancel
-    events: bool
-    key: str | None
 
 
 class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
@@ -120,71 +72,54 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     __slots__ = (
         "__weakref__",
-        "_answered",
-        "_answers",
+        "_attempts",
         "_began",
-        "_changed",
-        "_closed",
-        "_failure",
+        "_ended",
         "_guard",
-        "_handled",
-        "_keyed",
-        "_news",
+        "_is_waited_for",
+        "_lifecycle",
         "_operations",
         "_options",
         "_origin",
-        "_over",
+        "_pending",
         "_poller",
         "_resumes",
-        "_taken",
+        "_seen",
         "_tasks",
         "_tools",
-        "_tries",
         "_trusts_events",
-        "_unclear",
-        "_waited_for",
         "_watch",
         "_work",
-        "patient_since",
-        "run",
     )
 
     def __init__(
         self,
-        operations: Operations,
-        tasks: Tasks,
-        poller: Poller,
         origin: Any,
+        *,
+        lifecycle: Lifecycle,
+        operations: Operations,
+        poller: Poller,
+        tasks: Tasks,
         tools: Tools | None,
         options: Options,
-        keyed: KeyedWork | None = None,
     ) -> None:
-        self._operations = operations
-        self._tasks = tasks
-        self._poller = poller
-        self._keyed = keyed
         self._origin = origin
+        self._lifecycle = lifecycle
+        self._operations = operations
+        self._poller = poller
+        self._tasks = tasks
         self._tools = tools
         self._options = options
-        self.run: Run[DetailT_co] | None = None
+        self._seen = Waiter(options)
         self._watch: Watch | None = None
-        self._taken: Run | None = None  # of what the watch has read, the last that this stream has seen
-        self._news: asyncio.Future[None] | None = None
-        self._answers: dict[str, ToolOutput] = _NONE
-        self._handled = False  # the handlers of this pause have ended, and their answers are to be posted
-        self._unclear = False  # they were posted before, and nobody knows what came of it
-        self._answered: frozenset[tuple[str, str]] = frozenset()
+        self._work = Detached(tasks)
+        self._attempts: Attempts | None = None  # how requests for that work fare
+        self._pending: PendingAnswers | None = None
         self._resumes = 0
-        self._work: asyncio.Task[Any] | None = None
-        self._tries: Tries | None = None  # how requests for that work fare
-        self._failure: BaseException | None = None
+        self._ended: Ended | None = None
         self._guard: asyncio.Timeout | None = None
-        self._waited_for = False
-        self._closed: str | None = None
-        self._over = False
-        self._began: float | None = None  # the times of the loop, absolute
-        self._changed = 0.0
-        self.patient_since = -math.inf
+        self._is_waited_for = False
+        self._began: float | None = None  # the time of the loop of the first step
         self._trusts_events = True
 
     def __repr__(self) -> str:
@@ -195,9 +130,28 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         return html.paragraph(html.cut(repr(self))) if self.run is None else self.run._repr_html_()
 
     @property
+    def run(self) -> Run[DetailT_co] | None:
+        """Return the last state that was seen, None before the first."""
+        return self._seen.run
+
+    @property
     def outputs(self) -> tuple[ToolOutput, ...]:
         """Return the answers that handlers gave and that are not posted yet."""
-        return tuple(self._answers.values())
+        return () if self._pending is None else tuple(self._pending.by_action.values())
+
+    async def result(self) -> Run[DetailT_co]:
+        """
+        Go on to the end of the run, and return its last state.
+
+        Raise `RunFailedError` if it failed, `ActionRequiredError` if it waits for an answer that no handler gives,
+        `AgentRunsError` if the stream was closed before, and what a step raises. A cancelled wait loses nothing: wait
+        again, or go on with steps.
+        """
+        async for _ in self:
+            pass
+        if self.run is None or self.run.status.in_flight:
+            raise AgentRunsError("this stream has ended before its run did; open another to follow the run")
+        return raise_unless_completed(self.run)
 
     # The protocol of an async generator -------------------------------------------------------------------------------
 
@@ -209,55 +163,55 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         when contact stays lost, `OutcomeUnknownError` for a start that never got a clear answer, `APIError` for a
         refusal, and whatever a handler raises that is not a `ToolError`.
         """
-        if self._waited_for:
-            raise AgentRunsError("another task is waiting on this stream already; open one stream per task")
-        if self._closed is None and not self._over:
+        self._check_not_waited_for()
+        if self._ended is None:
             state = await self._next()
             if state is not None:
                 return state
-        if self._closed:
-            raise AgentRunsError(self._closed)
-        self._over = True
-        self._leave()
+        if isinstance(self._ended, Failed) and not self._ended.told_once:
+            raise self._ended.error
+        if isinstance(self._ended, Closed) and self._ended.reason:
+            raise AgentRunsError(self._ended.reason)
+        self._ended = self._ended or Closed()
+        self._stop_following()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """End the stream, and what it has under way; another task that waits on it sees its end."""
-        self.end("")
-        await self._drop_work()
-        self._leave()
+        self._close("")
+        await self._work.drop(CLEAN_UP_SECONDS)
+        self._stop_following()
 
-    def end(self, reason: str) -> None:
+    async def leave(self) -> None:
         """
-        Wake who waits on the stream, and let its work be cancelled; nothing is waited for.
+        End the stream as a cancelled wait does: the remote run is cancelled if `on_cancel` says so.
 
-        A waiting step raises `AgentRunsError` with *reason*, or just stops if there is none.
+        Raise `AgentRunsError` while another task waits on the stream: cancel that.
         """
-        if self._closed is None:
-            self._closed = reason
+        self._check_not_waited_for()
+        try:
+            if self._began is not None and self._ended is None:
+                await self._cancel_if_asked()
+        finally:
+            await self.aclose()
+
+    def _check_not_waited_for(self) -> None:
+        if self._is_waited_for:
+            raise AgentRunsError("another task is waiting on this stream already; open one stream per task")
+
+    def _close(self, reason: str) -> None:
+        if not isinstance(self._ended, Closed):
+            self._ended = Closed(reason)
         if self._guard is not None:
             with suppress(RuntimeError):  # it has expired already
                 self._guard.reschedule(asyncio.get_running_loop().time())
-        self._wake()
-        self._forsake()
-
-    def _forsake(self) -> None:
-        """Cancel work that nobody waits for any more; the collector, in whichever thread, may ask for it."""
-        work = self._work
-        if work is None:
-            return
-        if work.done():
-            if not work.cancelled() and work.exception() is not None:
-                logger.warning("a stream was let go of before it could tell", exc_info=work.exception())
-        elif not (loop := work.get_loop()).is_closed():
-            loop.call_soon_threadsafe(work.cancel)
+        self._seen.wake()
+        self._work.cancel()
 
     def __del__(self) -> None:
-        self._forsake()
+        self._work.cancel()
         if self._watch is not None:
             self._tasks.call_soon(partial(self._poller.drop, self._watch))
-        if self._keyed is not None:
-            self._tasks.call_soon(self._keyed.leave)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -265,16 +219,14 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         """Go on until there is a state to show; None at the end."""
         loop = asyncio.get_running_loop()
         if self._began is None:
-            self._began = self._changed = loop.time()
-        self._waited_for = True
+            self._began = self._seen.changed = loop.time()
+        self._is_waited_for = True
         try:
             while True:
                 run = self.run
-                if self._failure is not None:
-                    raise self._failure
-                if run is not None and (run.status.in_flight or self._is_stale(run)):
+                if run is not None and (run.status.in_flight or self._seen.shows_answered(run)):
                     news = await self._poll(loop, run.ref)
-                elif run is None and self._keyed is None and isinstance(self._origin, RunRef):
+                elif run is None and isinstance(self._origin, RunRef) and not self._lifecycle.begins(self._origin):
                     news = await self._poll(loop, self._origin)
                 else:
                     news = await self._act(loop, run)
@@ -283,11 +235,11 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
                 if news:
                     return self.run
         except asyncio.CancelledError:
-            if self._options.on_cancel != "leave" and self._closed is None:
-                await self._cancel_remote()
+            if not isinstance(self._ended, Closed):
+                await self._cancel_if_asked()
             raise
         finally:
-            self._waited_for = False
+            self._is_waited_for = False
 
     @property
     def _deadline(self) -> float:
@@ -297,10 +249,10 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     async def _act(self, loop: asyncio.AbstractEventLoop, run: Run | None) -> bool | None:
         """Start the run, or answer it; return whether there is a state to show, None if the run is over for us."""
-        handlers = None
+        handlers: Handlers | None = None
         if run is not None:
             if run.status is RunStatus.REQUIRES_ACTION:
-                handlers = self._handlers(run)
+                handlers = handlers_for(run, self._tools, self._operations.handler_names)
             if not handlers:
                 return None
         guard = asyncio.timeout_at(None if self._deadline == math.inf else self._deadline)
@@ -315,34 +267,39 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         finally:
             self._guard = None
 
-    def _is_to_end(self, loop: asyncio.AbstractEventLoop) -> bool:
-        return self._closed is not None or loop.time() >= self._deadline
-
-    async def _give_up(self) -> None:
-        """End at the deadline, or because somebody has closed the stream."""
-        at_work = self._work is not None and (self.run is None or self._handled)  # not at handlers, who ask for others
-        await self._drop_work()
-        failure = self._last_failure(at_work=at_work)
-        self._leave()
-        if self._closed is None:
-            self._over = True
-            passed = f"{self._options.timeout:g} s have passed"
-            if failure is None:
-                raise DeadlineExceededError(self.run, passed) from None
-            said = str(failure).rstrip(".")
-            raise DeadlineExceededError(self.run, f"{passed}, and the last request failed ({said})") from failure
-
-    def _last_failure(self, *, at_work: bool) -> Exception | None:
-        """Return what the last request for this stream came to, if it failed."""
-        if at_work:
-            return None if self._tries is None else self._tries.failure
-        return None if self._watch is None else self._watch.error
-
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
-        if self._keyed is None and isinstance(self._origin, Run):
-            return self._begin_segment(self._origin, loop)
-        begin = self._operations.start if self._keyed is None else self._keyed.begin
-        return self._begin_segment(await self._once(lambda: begin(self._origin), final=OutcomeUnknownError), loop)
+        origin, lifecycle = self._origin, self._lifecycle
+        if not lifecycle.begins(origin):
+            return self._begin_segment(origin, loop)
+        run = await self._once(lambda attempts: lifecycle.begin(origin, attempts), final=OutcomeUnknownError)
+        return self._begin_segment(run, loop)
+
+    async def _answer(self, loop: asyncio.AbstractEventLoop, run: Run, handlers: Handlers) -> bool:
+        if self._resumes >= self._options.max_resumes:
+            raise TooManyResumesError(run, f"the run asks again after {self._resumes} answers")
+        lifecycle, pending = self._lifecycle, self._pending
+        if pending is None:
+            pending = self._pending = PendingAnswers()
+        if not pending.is_collected:
+            handle = partial(lifecycle.handle, run, handlers, pending.by_action)
+            await self._once(lambda _: asking(run, lifecycle.key, handle), final=BaseException)
+            pending.collected()
+        outputs, again = pending.outputs(run), pending.is_unclear
+        try:
+            resumed: Run = await self._once(lambda attempts: lifecycle.answer(run, outputs, attempts, again=again))
+        except Exception:
+            pending.posting_failed()
+            raise
+        self._was_answered(run, resumed)
+        return self._begin_segment(resumed, loop)
+
+    def _was_answered(self, run: Run, resumed: Run) -> None:
+        """Note that the answers of a pause were posted."""
+        self._pending = None
+        self._resumes += 1
+        self._seen.answered(run)
+        if self._watch is not None and resumed.id == run.id:  # it goes on in place
+            self._watch.answered |= actions_of(run)
 
     def _begin_segment(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
         """Take in the state that a start, an answer or the caller brought; return whether it is to be shown."""
@@ -351,43 +308,30 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         if watch.run is None or watch.run.status is RunStatus.REQUIRES_ACTION:
             started = self._operations.started_at(run.ref) > -math.inf
             self._poller.began(watch, run, later=self._resumes > 0, learns=started)
-            self._taken = run
+            self._seen.taken = run
         return news
+
+    # Reading ----------------------------------------------------------------------------------------------------------
 
     async def _poll(self, loop: asyncio.AbstractEventLoop, ref: RunRef) -> bool | None:
         """Wait for news of a run; return whether there is a state to show, None if somebody has closed the stream."""
-        watch = self._follow(ref)
-        known = watch.run if self.run is not None or watch.listeners else None
-        if known is not None and known is not self._taken and await self._take(known, loop):
+        watch, seen = self._follow(ref), self._seen
+        known = watch.run if seen.run is not None or watch.listeners else None
+        if known is not None and known is not seen.taken and await self._take(known, loop):
             return True  # read while this stream did not listen
         if self._options.events and self._trusts_events:
             await self._hear_events(watch)
-        self._news = news = loop.create_future()
         if self._is_to_end(loop):
             await self._give_up()
             return None
-        self._poller.listen(watch, self)
-        expiry = None if self._deadline == math.inf else self._poller.set_deadline(self, self._deadline)
-        try:
-            await news
-        except AgentRunsError:
-            self.patient_since = loop.time()  # whoever asks again gets the same patience
-            raise
-        finally:
-            self._news = None
-            self._poller.leave(watch, self)
-            if expiry is not None:
-                self._poller.strike(expiry)
-            if news.done() and not news.cancelled():
-                news.exception()  # told, or overtaken by a cancellation: not forgotten
-        if watch.run is not None and watch.run is not self._taken and await self._take(watch.run, loop):
+        await seen.wait(self._poller, watch, self._deadline)
+        if watch.run is not None and watch.run is not seen.taken and await self._take(watch.run, loop):
             return True
         if self._is_to_end(loop):
             await self._give_up()
             return None
-        stall = self._options.stall
-        if stall is not None and loop.time() >= self._changed + stall:
-            raise StalledError(self.run, f"nothing has changed for {stall:g} s")
+        if seen.is_stalled(loop.time()):
+            raise StalledError(self.run, f"nothing has changed for {self._options.stall:g} s")
         return False
 
     async def _hear_events(self, watch: Watch) -> None:
@@ -408,43 +352,25 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         finally:
             self._guard = None
 
-    # What the poller tells --------------------------------------------------------------------------------------------
+    async def _take(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
+        """Take in what was read for all who follow the run; return whether it is to be shown."""
+        if self._lifecycle.keeps(run) and not self._seen.shows_answered(run):
+            # What a step that was cut off has begun to write is waited for first.
+            while await self._once(lambda _: self._keep(run)) is not run:
+                pass
+        self._seen.taken = run
+        return self._accept(run, loop.time())
 
-    @property
-    def patience(self) -> float:
-        """Return how many seconds of lost contact this stream bears."""
-        return self._options.patience
+    async def _keep(self, run: Run) -> Run:
+        await self._lifecycle.saw(run)
+        return run
 
-    @property
-    def look_by(self) -> float:
-        """Return when the run counts as stalled unless a read shows that it is not."""
-        return math.inf if self._options.stall is None else self._changed + self._options.stall
-
-    def heard(self, run: Run, now: float) -> bool:
-        """Wake the step that waits if the answer is news to it, and return whether it is."""
-        seen = self.run
-        if run is not self._taken:
-            if seen is None or run != seen or (self._options.progress and run.progress != seen.progress):
-                return self._wake()
-            if run.progress != seen.progress:
-                self._changed = now
-            self.run = self._taken = run
-        stall = self._options.stall
-        return stall is not None and now >= self._changed + stall and self._wake()
-
-    def expire(self) -> None:
-        """Wake the step that waits: the deadline has come."""
-        self._wake()
-
-    def failed(self, error: Exception) -> None:
-        """Have the step that waits raise *error*."""
-        if self._news is not None and not self._news.done():
-            self._news.set_exception(error)
-
-    def _wake(self) -> bool:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-        return True
+    def _accept(self, run: Run, now: float) -> bool:
+        """Take in a state; return whether it is to be shown."""
+        novelty = self._seen.accept(run, now)
+        if novelty is Novelty.NEWS or novelty is Novelty.ANSWERED:
+            self._trusts_events = True
+        return novelty is Novelty.NEWS or (novelty is Novelty.PROGRESS and self._options.progress)
 
     def _follow(self, ref: RunRef) -> Watch:
         watch = self._watch
@@ -452,151 +378,106 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             self._unfollow()
             watch = self._watch = self._poller.follow(ref)
             watch.fresh_until = max(watch.fresh_until, self._operations.started_at(ref) + FRESH_SECONDS)
-            self._taken = None
+            self._seen.taken = None
         return watch
-
-    def _leave(self) -> None:
-        """Follow nothing any more."""
-        self._unfollow()
-        if self._keyed is not None:
-            self._keyed.leave()
 
     def _unfollow(self) -> None:
         watch, self._watch = self._watch, None
         if watch is not None:
             self._poller.drop(watch)
 
-    async def _answer(self, loop: asyncio.AbstractEventLoop, run: Run, handlers: Sequence[tuple[Action, Tool]]) -> bool:
-        if self._resumes >= self._options.max_resumes:
-            raise TooManyResumesError(run, f"the run asks again after {self._resumes} answers")
-        answers = self._answers
-        if not self._handled:
-            if answers is _NONE:
-                answers = self._answers = {}
-            handle = answer if self._keyed is None else partial(self._keyed.handle, run)
-            key = None if self._keyed is None else self._keyed.key
-            await self._once(lambda: asking(run, key, partial(handle, handlers, answers)), final=BaseException)
-            self._handled = True
-        outputs = tuple(answers[action.id] for action in run.actions)
-        post = self._operations.answer if self._keyed is None else self._keyed.answer
-        try:
-            resumed = await self._once(lambda: post(run, outputs, again=self._unclear))
-        except Exception:
-            self._unclear = True
-            raise
-        self._went_on(run, resumed)
-        return self._begin_segment(resumed, loop)
+    # Ending -----------------------------------------------------------------------------------------------------------
 
-    def _went_on(self, run: Run, resumed: Run) -> None:
-        """Note that the answers of a pause were posted."""
-        self._handled = self._unclear = False
-        self._answered |= {(run.id, action.id) for action in run.actions}
-        if self._watch is not None and resumed.id == run.id:  # it goes on in place
-            self._watch.answered |= actions_of(run)
-        self._answers = _NONE
-        self._resumes += 1
+    def _stop_following(self) -> None:
+        self._unfollow()
+        self._lifecycle.leave()
 
-    def _handlers(self, run: Run) -> Sequence[tuple[Action, Tool]] | None:
-        """Return a handler for every action of *run*, or None: half an answer is none."""
-        if self._tools is None:
-            return None
-        found = [(action, self._tools.find(self._operations.handler_names(action))) for action in run.actions]
-        covered = [(action, tool) for action, tool in found if tool is not None]
-        return covered if covered and len(covered) == len(found) else None
+    def _is_to_end(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return isinstance(self._ended, Closed) or loop.time() >= self._deadline
 
-    # Seeing states ----------------------------------------------------------------------------------------------------
+    @property
+    def _is_sending(self) -> bool:
+        """Tell whether a start or answers are under way: not handlers, which send requests of their own."""
+        return self._work.is_under_way and (self.run is None or self._is_posting)
 
-    async def _take(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
-        """Take in what was read for all who follow the run; return whether it is to be shown."""
-        if self._keyed is not None and not run.status.in_flight and not self._is_stale(run):
-            # What a step that was cut off has begun to write is waited for first.
-            while await self._once(partial(self._enter, self._keyed, run)) is not run:
-                pass
-        self._taken = run
-        return self._accept(run, loop.time())
+    @property
+    def _is_posting(self) -> bool:
+        return self._pending is not None and self._pending.is_collected
 
-    async def _enter(self, keyed: KeyedWork, run: Run) -> Run:
-        await keyed.saw(run)
-        return run
+    async def _give_up(self) -> None:
+        """End at the deadline, or because somebody has closed the stream."""
+        failure = self._last_failure()
+        await self._work.drop(CLEAN_UP_SECONDS)
+        self._stop_following()
+        if isinstance(self._ended, Closed):
+            return
+        self._ended = Closed()
+        passed = f"{self._options.timeout:g} s have passed"
+        if failure is None:
+            raise DeadlineExceededError(self.run, passed) from None
+        said = str(failure).rstrip(".")
+        raise DeadlineExceededError(self.run, f"{passed}, and the last request failed ({said})") from failure
 
-    def _accept(self, run: Run, now: float) -> bool:
-        """Take in a state; return whether it is to be shown."""
-        before = self.run
-        if before is not None and (goes_back(before, run) or (self._is_stale(run) and before.status.in_flight)):
-            return False
-        changed = before is None or run != before
-        moved = changed or (before is not None and run.progress != before.progress)
-        self.run = run
-        if changed:
-            self._trusts_events = True
-        if moved:
-            self._changed = now
-        if changed and self._is_stale(run):
-            return False
-        return changed or (moved and self._options.progress)
-
-    def _is_stale(self, run: Run) -> bool:
-        """Tell whether the run still shows, unchanged, the pause that this stream has answered."""
-        return run.status is RunStatus.REQUIRES_ACTION and any(
-            (run.id, action.id) in self._answered for action in run.actions
-        )
-
-    # Work that outlives a cancelled step ------------------------------------------------------------------------------
+    def _last_failure(self) -> Exception | None:
+        """Return what the last request for this stream came to, if it failed."""
+        if self._is_sending:
+            return None if self._attempts is None else self._attempts.failure
+        return None if self._watch is None else self._watch.error
 
     async def _once(
-        self, make: Callable[[], Coroutine[Any, Any, T]], *, final: type[BaseException] | tuple[()] = ()
-    ) -> T:
+        self, make: Callable[[Attempts], Coroutine[Any, Any, Any]], *, final: type[BaseException] | None = None
+    ) -> Any:
         """
         Do a thing that must not be cut off and begun again; a cancelled wait for it is taken up by the next step.
 
         A failure of the kind *final* is the failure of every further step: the thing is not tried again.
         """
-        if self._work is None:
-            self._tries = Tries()
-            before = tries.set(self._tries)
-            self._work = self._tasks.spawn(make())
-            tries.reset(before)
-        done: T = await self._under_way(final)
-        return done
+        if not self._work.is_under_way:
+            self._attempts = Attempts()
+            self._work.begin(make(self._attempts))
+        try:
+            return await self._work.result()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if final is not None and isinstance(error, final) and self._ended is None:
+                self._ended = Failed(error, told_once=isinstance(error, TimeoutError))
+            raise
 
-    async def _under_way(self, final: type[BaseException] | tuple[()] = ()) -> Any:
-        """Return what comes of the thing that is being done."""
-        work = self._work
-        assert work is not None
-        await asyncio.wait((work,))
-        self._work = None
-        if not work.cancelled() and isinstance(work.exception(), final):
-            self._failure = work.exception()
-            # Told once: a loop that takes a TimeoutError for its own heartbeat would be told for ever.
-            self._over = isinstance(self._failure, TimeoutError)
-        return work.result()
+    async def _cancel_if_asked(self) -> None:
+        """
+        Cancel the remote run as `on_cancel` says.
 
-    async def _drop_work(self) -> None:
-        work, self._work = self._work, None
-        if work is not None:
-            work.cancel()
-            await asyncio.wait((work,), timeout=CLEAN_UP_SECONDS)
-
-    async def _cancel_remote(self) -> None:
-        """Cancel the remote run, and with "confirm" see it end; bounded, and safe from the cancellation around it."""
+        It takes `CONFIRM_SECONDS` at most, and is safe from the cancellation around it.
+        """
+        if self._options.on_cancel == "leave":
+            return
         with anyio.move_on_after(CONFIRM_SECONDS, shield=True):
             try:
-                paused = self.run if self._handled else None
-                if self._work is not None and (self.run is None or paused is not None):
-                    if self._tries is not None and self._tries.idle and not self._tries.doubt:
-                        await self._drop_work()  # all was refused so far: there is nothing to cancel
-                        return
-                    self.run = await self._under_way()  # what is being started, or follows an answer that is posted
-                    if paused is not None and self.run is not None:
-                        self._went_on(paused, self.run)
-                if self.run is None and isinstance(self._origin, RunRef):
-                    self.run = await self._operations.fetch(self._origin)
-                if self.run is None or not self.run.status.in_flight:
+                if self._is_sending and not await self._see_what_was_sent():
                     return
-                cancelled = await self._operations.cancel(self.run.ref)
-                self.run = cancelled or self.run
-                while self._options.on_cancel == "confirm" and self.run.status.in_flight:
-                    await asyncio.sleep(max(CONFIRM_GAP, self.run.poll_after or 0.0))
-                    self.run = await self._operations.fetch(self.run.ref)
+                if self.run is None and isinstance(self._origin, RunRef):
+                    self._seen.run = await self._operations.fetch(self._origin)
+                await cancel_run(self._operations, self._seen, confirm=self._options.on_cancel == "confirm")
             except AgentRunsError as error:
                 logger.warning("the wait was cancelled, but the remote run may go on: %s", error)
+
+    async def _see_what_was_sent(self) -> bool:
+        """Wait for what is being started, or follows an answer that is posted; False if all was refused so far."""
+        paused = self.run
+        if self._attempts is not None and self._attempts.idle and not self._attempts.doubt:
+            await self._work.drop(CLEAN_UP_SECONDS)
+            return False
+        self._seen.run = resumed = await self._work.result()
+        if paused is not None:
+            self._was_answered(paused, resumed)
+        return True
+
+
+def close(stream: RunStream, reason: str = "") -> None:
+    """
+    End a stream at once: wake who waits on it, and have its work cancelled, but wait for nothing.
+
+    A step that waits raises `AgentRunsError` with *reason*, or just stops if there is none.
+    """
+    stream._close(reason)

@@ -23,6 +23,7 @@ from attrs import frozen
 
 from agentruns._aio.shield import run_shielded
 from agentruns._aio.tasks import Tasks
+from agentruns._api.flow import Attempts
 from agentruns._api.operations import Operations
 from agentruns._values import codec
 from agentruns._values.commands import Checkpoint, Ownership, first_request
@@ -111,6 +112,10 @@ class Keys:
             del self._followed[key]
             self._tasks.spawn(self.journal.release(key))
 
+    def leave_soon(self, key: str) -> None:
+        """Leave *key* for a stream that was let go of; the collector asks, in whichever thread."""
+        self._tasks.call_soon(partial(self.leave, key))
+
     async def decided(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
         """Enter answers given by hand, before they are posted, in whatever work *run* is the last state of."""
         answers = [(each.action.id, each.action.name, _json(each.output), each.is_error) for each in outputs]
@@ -159,7 +164,11 @@ class KeyedWork:
 
     # Beginning --------------------------------------------------------------------------------------------------------
 
-    async def begin(self, origin: Any) -> Run:
+    def begins(self, _origin: Any, /) -> bool:
+        """Return True: even a run that exists is entered under the key."""
+        return True
+
+    async def begin(self, origin: Any, attempts: Attempts) -> Run:
         """
         Start the run, or attach to the one that this key has started.
 
@@ -171,24 +180,24 @@ class KeyedWork:
             self._keys.follow(self.key)
         async with self._keys.lock("begin", self.key):  # so no other stream of ours is at it
             if isinstance(origin, Run | RunRef):
-                return await self._attach_to(origin)
-            return await self._begin(origin)
+                return await self._attach_to(origin, attempts)
+            return await self._begin(origin, attempts)
 
-    async def _begin(self, origin: Any) -> Run:
+    async def _begin(self, origin: Any, attempts: Attempts) -> Run:
         text = kept(origin)
         while True:
             work = await self._journal.begin(self.key, text)
             if work.fresh:
-                return await self._start(partial(self._keys.operations.start, origin, self))
+                return await self._start(partial(self._keys.operations.start, origin, self, attempts))
             self._check(work, origin)
             if work.run is not None:
-                return await self._present(Run.from_json(work.run))
+                return await self._present(Run.from_json(work.run), attempts)
             if work.taken or work.mine:  # ours, if the journal could not be told that it was given up
-                return await self._start_again(work)
+                return await self._start_again(work, attempts)
             await self._journal.wait(self.key, work.updated)  # somebody else is starting it
 
-    async def _attach_to(self, origin: Run | RunRef) -> Run:
-        run = origin if isinstance(origin, Run) else await self._keys.operations.fetch(origin)
+    async def _attach_to(self, origin: Run | RunRef, attempts: Attempts) -> Run:
+        run = origin if isinstance(origin, Run) else await self._keys.operations.fetch(origin, attempts=attempts)
         work = await self._journal.attach(self.key, kept(run.ref), run.to_json())
         if work.fresh:
             return run
@@ -197,7 +206,7 @@ class KeyedWork:
             return run
         if not await self._was_at(work, run):
             self._check(work, run.ref)
-        return await self._present(run if work.run is None else Run.from_json(work.run))
+        return await self._present(run if work.run is None else Run.from_json(work.run), attempts)
 
     async def _was_at(self, work: Work, run: Run) -> bool:
         """Tell whether the work is, or was, at that run: its name is no other work."""
@@ -205,11 +214,11 @@ class KeyedWork:
             return True
         return bool(await self._journal.answers(self.key, run.id))
 
-    async def _present(self, run: Run) -> Run:
+    async def _present(self, run: Run, attempts: Attempts) -> Run:
         """Return the run as it is now, if it waited when it was last seen: it may have been answered since."""
         if run.status is not RunStatus.REQUIRES_ACTION:
             return run
-        now = await self._keys.operations.fetch(run.ref)
+        now = await self._keys.operations.fetch(run.ref, attempts=attempts)
         if now != run:
             await run_shielded(self.saw(now))
         return now
@@ -224,7 +233,7 @@ class KeyedWork:
                 remedy="use another key for this, or pass the same origin to go on with that",
             )
 
-    async def _start_again(self, work: Work) -> Run:
+    async def _start_again(self, work: Work, attempts: Attempts) -> Run:
         """Go through with a start whose process died, or whose outcome was not clear."""
         dialect, origin = self._keys.dialect, self._keys.restored(work)
         if self._keys.is_forgotten(work.created):
@@ -235,7 +244,7 @@ class KeyedWork:
                     "it was begun longer ago than the vendor remembers what it was asked",
                 )
             )
-        begin = partial(self._keys.operations.start, origin, self)
+        begin = partial(self._keys.operations.start, origin, self, attempts)
         # Without a note it died before the first request that must not be repeated.
         if not isinstance(dialect, Recovers) or work.start_note is None:
             return await self._start(begin, again=True)
@@ -246,7 +255,7 @@ class KeyedWork:
                 await self._journal.recovering(self.key)
             if "known" in note:
                 note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
-            return await self._keys.operations.recover(origin, note, self)
+            return await self._keys.operations.recover(origin, note, self, attempts)
 
         return await self._start(settle, again=True)
 
@@ -309,6 +318,10 @@ class KeyedWork:
 
     # Going on ---------------------------------------------------------------------------------------------------------
 
+    def keeps(self, run: Run) -> bool:
+        """Tell whether the state is one that is entered: one that waits, or is over."""
+        return not run.status.in_flight
+
     async def saw(self, run: Run) -> None:
         """Enter a state: of a run that has begun, waits, or is over."""
         await self._journal.saw(self.key, run.to_json(), done=run.status.is_over)
@@ -362,7 +375,7 @@ class KeyedWork:
             return output
         return ToolOutput(action, codec.decode(known.output), known.is_error)  # somebody has answered by hand
 
-    async def answer(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
+    async def answer(self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, *, again: bool = False) -> Run:
         """Post the answers, and enter the state that follows; what somebody else has posted is not posted again."""
         async with self._keys.lock("answer", self.key):
             work = await self._journal.get(self.key)
@@ -370,7 +383,7 @@ class KeyedWork:
             if all(handled.get(action.id) == "posted" for action in run.actions):
                 moved = None if work is None or work.run is None else Run.from_json(work.run)
                 if moved is None or moved.id == run.id:
-                    moved = await self._keys.operations.fetch(run.ref)
+                    moved = await self._keys.operations.fetch(run.ref, attempts=attempts)
                 if moved.id != run.id or moved.status is not RunStatus.REQUIRES_ACTION:
                     return moved
             was_tried = work is not None and work.posting_run == run.id
@@ -382,18 +395,18 @@ class KeyedWork:
                     "they were sent before, longer ago than the vendor remembers what it was asked",
                 )
             await self._journal.posting(self.key, run.id)
-            resumed = await self._answered(run, outputs, again=again)
+            resumed = await self._answered(run, outputs, attempts, again=again)
             await run_shielded(self._posted(run, resumed))
             return resumed
 
-    async def _answered(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool) -> Run:
+    async def _answered(self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, *, again: bool) -> Run:
         """Answer what of a pause nobody else has answered, in these words or others, and return what follows."""
         while True:
             try:
-                return await self._keys.operations.answer(run, outputs, again=again)
+                return await self._keys.operations.answer(run, outputs, again=again, attempts=attempts)
             except ConflictError:
-                followed = await self._keys.operations.answered_by(run)
-                resumed = followed or await self._keys.operations.fetch(run.ref)
+                followed = await self._keys.operations.answered_by(run, attempts)
+                resumed = followed or await self._keys.operations.fetch(run.ref, attempts=attempts)
                 waits = {action.id for action in resumed.actions} if resumed.id == run.id else set()
                 left = [output for output in outputs if output.action.id in waits]
                 if len(left) == len(outputs):
@@ -411,6 +424,10 @@ class KeyedWork:
         if self._follows:
             self._follows = False
             self._keys.leave(self.key)
+
+    def __del__(self) -> None:
+        if self._follows:
+            self._keys.leave_soon(self.key)
 
 
 def _unknown(run: Run, action: Action) -> ToolOutcomeUnknownError:

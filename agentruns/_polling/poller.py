@@ -206,7 +206,7 @@ class Poller:
             self._unplan(watch)
 
     def set_deadline(self, listener: Listener, when: float) -> Entry:
-        """Call `listener.expire()` at the time *when* of the loop, unless the entry is struck out."""
+        """Call `listener.on_deadline()` at the time *when* of the loop, unless the entry is struck out."""
         entry = self._timetable.enter(when, listener)
         self._timetable.arm(self._now())
         return entry
@@ -368,7 +368,7 @@ class Poller:
                 what.entry = None
                 (self._seen_over if what.due == -math.inf else self._due)[what] = None
             else:
-                what.expire()
+                what.on_deadline()
 
     def _disappoint(self, now: float) -> float:
         """Tell those whose patience with lost contact is over; return the seconds until the next one's is."""
@@ -496,7 +496,7 @@ class Poller:
         listeners = watch.listeners
         if len(listeners) > 1:
             self._shared += len(listeners) - 1
-        self._silence(watch, [listener for listener in listeners if listener.heard(run, now)])
+        self._silence(watch, [listener for listener in listeners if listener.on_state(run, now)])
 
     def _silence(self, watch: Watch, told: Sequence[Listener]) -> None:
         """Ask no more on behalf of those who were told; they have yet to wake up, and may come again."""
@@ -568,7 +568,7 @@ class Poller:
         self._silence(watch, told)
         for place, listener in enumerate(told):
             assert error is not None
-            listener.failed(copy(error) if place else error)  # each raises its own
+            listener.on_error(copy(error) if place else error)  # each raises its own
 
     async def _send_and_heed(self, request: Request) -> Response:
         response = await self._api.send(request)

@@ -38,15 +38,15 @@ class Listener(Protocol):
         """Return the time of the loop at which it gave up last, minus infinity if it never did."""
         ...
 
-    def heard(self, run: Run, now: float) -> bool:
+    def on_state(self, run: Run, now: float) -> bool:
         """Take note of an answer; return whether it ends the waiting."""
         ...
 
-    def expire(self) -> None:
+    def on_deadline(self) -> None:
         """End the waiting: its deadline has come."""
         ...
 
-    def failed(self, error: Exception) -> None:
+    def on_error(self, error: Exception) -> None:
         """Take note that the run could not be read, and that no patience helps."""
         ...
 

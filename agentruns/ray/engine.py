@@ -17,7 +17,6 @@ from uuid import uuid4
 
 from attrs import frozen
 
-from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._api.limiter import RateLimiter
 from agentruns._following.batch import Batch, ItemRunner
 from agentruns._polling.stats import Stats
@@ -273,20 +272,17 @@ class _Worker(Worker):
         super().__init__(options, tools, found, name=ray().get_runtime_context().get_actor_id())
 
 
-class _RemoteRun(AsyncGeneratorBase[Run]):
-    """A run that a worker follows: a stream of one state, its last."""
+class _RemoteRun:
+    """A run that a worker follows."""
 
     def __init__(self, engine: Engine, origin: Any, key: str | None) -> None:
         self._engine = engine
         self._origin = origin
         self._key = key
-        self._is_over = False
         self.run: Run | None = None
 
-    async def __anext__(self) -> Run:
-        if self._is_over:
-            raise StopAsyncIteration
-        self._is_over = True
+    async def result(self) -> Run:
+        """Return the last state of the run, or raise what is in the way of its completion."""
         self.run, error = await self._engine.follow(self._origin, self._key)
         if error is not None:
             raise error
@@ -294,7 +290,7 @@ class _RemoteRun(AsyncGeneratorBase[Run]):
         return self.run
 
     async def aclose(self) -> None:
-        self._is_over = True
+        """Do nothing: a worker ends its stream by itself."""
 
 
 def merge_stats(stats: Sequence[Stats]) -> Stats:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from agentruns._api.limiter import RateLimiter
-from agentruns._following.batch import raise_unless_completed
+from agentruns._following.ending import last_state
 from agentruns._following.stream import RunStream
 from agentruns._polling.stats import Stats
 from agentruns._values.exchange import RateLimit
@@ -21,7 +21,7 @@ from agentruns._values.run import Run
 from agentruns.client import Client, connect
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
-from agentruns.errors import AgentRunsError, RunError
+from agentruns.errors import AgentRunsError
 from agentruns.tools import Tools, ToolsLike
 
 from .budget_server import Lease
@@ -114,16 +114,12 @@ class Worker:
             self._streams.add(stream)
             try:
                 async with stream:
-                    async for _ in stream:
-                        pass
+                    return await stream.result(), None
             finally:
                 self._streams.discard(stream)
                 run = stream.run
-            return raise_unless_completed(run), None
         except Exception as error:
-            if isinstance(error, RunError) and error.run is not None:
-                run = error.run
-            return run, picklable(error)
+            return last_state(run, error), picklable(error)
 
     async def look(self) -> tuple[Mapping[str, int], Stats | None]:
         """Return how many runs are in which state here, and the numbers of the client."""

@@ -19,6 +19,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
@@ -27,7 +28,7 @@ from attrs import asdict, frozen
 
 from agentruns import errors
 from agentruns._aio.generator import AsyncGeneratorBase
-from agentruns._following.stream import RunStream
+from agentruns._following.stream import RunStream, close
 from agentruns._values import check, codec
 from agentruns._values.run import Run, RunStatus
 
@@ -142,26 +143,20 @@ class Events(AsyncGeneratorBase[Event]):
 
     async def aclose(self) -> None:
         """End the stream, and with it the events; the remote run is cancelled if `on_cancel` says so."""
+        is_watched = not self._is_over and not self._is_left and self.error is None
+        self._is_over = True
         try:
-            # Whoever leaves while something is sent to him leaves no less than one who waits.
-            with anyio.CancelScope(shield=True):
-                while not self._is_over and not self._is_left and self.run is not None and self.run.status.in_flight:
-                    await self._leave()
+            if is_watched and self.run is not None and self.run.status.in_flight:
+                # Whoever leaves while something is sent to him leaves no less than one who waits.
+                with suppress(errors.AgentRunsError):  # another task waits on the stream, and sees its end
+                    await self._stream.leave()
         finally:
-            self._is_over = True
             await self._stream.aclose()
-
-    async def _leave(self) -> None:
-        """Cancel a wait for the next event, so that the stream does what it does with a wait that is cancelled."""
-        step = asyncio.ensure_future(anext(self, None))
-        await asyncio.sleep(0)  # it begins
-        step.cancel()
-        await asyncio.wait((step,))
 
     def end(self) -> None:
         """End the stream without waiting for what it has under way; no event says so."""
         self._is_over = True
-        self._stream.end("")
+        close(self._stream)
 
     def _end(self) -> Event:
         self._is_over = True

@@ -18,7 +18,8 @@ from typing import Any, Final, Self, Unpack
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.shield import run_shielded
 from agentruns._aio.tasks import EXIT_SECONDS
-from agentruns._following.stream import RunStream, StreamOptions
+from agentruns._following.options import StreamOptions
+from agentruns._following.stream import RunStream
 from agentruns._values import check
 from agentruns._values.run import Run, RunRef
 from agentruns.client import Client

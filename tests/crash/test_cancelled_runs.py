@@ -27,7 +27,7 @@ SCRIPTS = {"plain": [Turn("Done.", running=6)], "pause": [Turn(calls=[ASK], runn
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentruns._following.stream.CONFIRM_GAP", 0.001)
+    monkeypatch.setattr("agentruns._following.cancelling.CONFIRM_GAP", 0.001)
     monkeypatch.setattr("agentruns._aio.timers.TICK", 1e-4)
 
 

@@ -18,8 +18,8 @@ from attrs import evolve, frozen
 
 from agentruns._api import api, flow
 from agentruns._api.limiter import Permits, RateLimiter
-from agentruns._following import stream
 from agentruns._following.stream import RunStream
+from agentruns._following.waiter import Waiter
 from agentruns._keeping import keys
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.records import Records
@@ -93,7 +93,7 @@ def _answers_of_streams() -> Sequence[Patch]:
         try:
             return await original(self, *args)
         except Exception:
-            self._answers, self._handled = {}, False
+            self._pending = None
             raise
 
     return [(RunStream, "_answer", dropping)]
@@ -149,15 +149,15 @@ def _listens_on() -> Sequence[Patch]:
 def _no_locks() -> Sequence[Patch]:
     perform = flow.perform
 
-    async def alone(wanted: Any, send: Any, problem: Any, retry: Any, _locks: Any = None, note: Any = None) -> Any:
-        return await perform(wanted, send, problem, retry, None, note)
+    async def alone(wanted: Any, send: Any, problem: Any, retry: Any, _locks: Any = None, *rest: Any) -> Any:
+        return await perform(wanted, send, problem, retry, None, *rest)
 
     return [(api, "perform", alone)]
 
 
 def _cut() -> Sequence[Patch]:
     async def once(self: Any, make: Any, **_: Any) -> Any:
-        return await make()
+        return await make(flow.Attempts())
 
     return [(RunStream, "_once", once)]
 
@@ -213,7 +213,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
         lambda: [(keys, "Recovers", type("Nobody", (), {}))],
         ("middesk", "conduit"),
     ),
-    Mutation("a run may go back", lambda: [(news, "goes_back", _never), (stream, "goes_back", _never)]),
+    Mutation("a run may go back", lambda: [(news, "goes_back", _never)]),
     Mutation("each stream has a watch of its own", _apart),
     Mutation("a stream that leaves goes on listening", _listens_on),
     Mutation("letting go of a run ends no read", _drop_goes_on),
@@ -240,7 +240,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("a step that is cut off cuts off its work", _cut),
     Mutation(
         "an answered pause is answered again",
-        lambda: [(RunStream, "_is_stale", _never), (news, "shows_answered", _never)],
+        lambda: [(Waiter, "shows_answered", _never), (news, "shows_answered", _never)],
         ("middesk",),
     ),
     Mutation("lost contact is not borne with", _impatient),

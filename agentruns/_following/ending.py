@@ -1,0 +1,54 @@
+"""How the following of a run ends: the state of an ended stream, and what its last state means to a caller."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from attrs import frozen
+
+from agentruns._values.generic import DetailT
+from agentruns._values.run import Run, RunStatus
+from agentruns.errors import ActionRequiredError, RunError, RunFailedError
+
+
+@frozen
+class Closed:
+    """Nothing more comes; a *reason* is raised by every further step, without one they just stop."""
+
+    reason: str = ""
+
+
+@frozen
+class Failed:
+    """
+    The work of the stream has failed for good.
+
+    Every further step raises *error*, unless it is *told_once*: a loop that takes a `TimeoutError` for that of its own
+    heartbeat would be told for ever.
+    """
+
+    error: BaseException
+    told_once: bool = False
+
+
+Ended: TypeAlias = Closed | Failed
+
+
+def raise_unless_completed(run: Run[DetailT] | None) -> Run[DetailT]:
+    """
+    Return the last state of a stream that has ended, if it is "completed".
+
+    Raise `RunFailedError` if the run failed, `ActionRequiredError` if it waits for an answer that no handler gives.
+    """
+    assert run is not None
+    if run.status is RunStatus.FAILED:
+        why = f"{run.failure.type}: {run.failure.message}".rstrip(": ") if run.failure else "no reason given"
+        raise RunFailedError(run, f"the run failed ({why})")
+    if run.status is RunStatus.REQUIRES_ACTION:
+        raise ActionRequiredError(run, f"no handler for {', '.join(action.name for action in run.actions)}")
+    return run
+
+
+def last_state(run: Run | None, error: Exception) -> Run | None:
+    """Return the state that *error* is about, if it says so, else *run*, the last one that was seen."""
+    return error.run if isinstance(error, RunError) and error.run is not None else run

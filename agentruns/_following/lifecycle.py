@@ -1,0 +1,89 @@
+"""How work begins, is handled, and goes on: directly, or through a journal."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Protocol
+
+from agentruns._api.flow import Attempts
+from agentruns._api.operations import Operations
+from agentruns._values.run import Run, RunRef, ToolOutput
+from agentruns.tools import answer
+
+from .answers import Handlers
+
+
+class Lifecycle(Protocol):
+    """What a stream does with its run, besides reading it."""
+
+    @property
+    def key(self) -> str | None:
+        """Return the key of the work, None if it has none."""
+        ...
+
+    def begins(self, origin: Any, /) -> bool:
+        """Tell whether `begin` has anything to do for *origin*; else it is a run, to be followed as it is."""
+        ...
+
+    async def begin(self, origin: Any, attempts: Attempts, /) -> Run:
+        """Start the run, or attach to the one that was started."""
+        ...
+
+    def keeps(self, run: Run, /) -> bool:
+        """Tell whether `saw` has anything to do for *run*."""
+        ...
+
+    async def saw(self, run: Run, /) -> None:
+        """Keep a state, before it is shown."""
+        ...
+
+    async def handle(self, run: Run, handlers: Handlers, answers: MutableMapping[str, ToolOutput], /) -> None:
+        """Run the *handlers* of a pause, and enter each answer into *answers*, by the id of its action."""
+        ...
+
+    async def answer(
+        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, /, *, again: bool = False
+    ) -> Run:
+        """Post the answers; *again*, if that was tried before and its outcome is not clear."""
+        ...
+
+    def leave(self) -> None:
+        """Follow the work no more; it may be left twice."""
+        ...
+
+
+class DirectLifecycle:
+    """Work without a journal; it has no state, and serves all streams of a client."""
+
+    key = None
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    def begins(self, origin: Any, /) -> bool:
+        """Return True for what starts a run."""
+        return not isinstance(origin, Run | RunRef)
+
+    async def begin(self, origin: Any, attempts: Attempts, /) -> Run:
+        """Start the run."""
+        return await self._operations.start(origin, attempts=attempts)
+
+    def keeps(self, _run: Run, /) -> bool:
+        """Return False: nothing is kept."""
+        return False
+
+    async def saw(self, _run: Run, /) -> None:
+        """Do nothing."""
+
+    async def handle(self, _run: Run, handlers: Handlers, answers: MutableMapping[str, ToolOutput], /) -> None:
+        """Run the handlers that have not answered yet."""
+        await answer(handlers, answers)
+
+    async def answer(
+        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, /, *, again: bool = False
+    ) -> Run:
+        """Post the answers."""
+        return await self._operations.answer(run, outputs, again=again, attempts=attempts)
+
+    def leave(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,63 @@
+"""How to follow a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from attrs import field, frozen
+
+from agentruns._values import check
+from agentruns.errors import ConfigurationError
+from agentruns.tools import ToolsLike
+
+OnCancel: TypeAlias = Literal["leave", "cancel", "confirm"]
+"""What a cancelled wait does to the remote run: leave it alone, cancel it, or cancel it and wait until it is over."""
+
+
+def _some_time(_: object, attribute: Any, value: float | None) -> None:
+    if value is not None:
+        check.number(attribute.name, value)
+
+
+def _zero_or_more(_: object, attribute: Any, value: float) -> None:
+    check.number(attribute.name, value, zero=True)
+
+
+def _count(_: object, attribute: Any, value: int) -> None:
+    check.integer(attribute.name, value, 0)
+
+
+def _flag(_: object, attribute: Any, value: bool) -> None:
+    check.boolean(attribute.name, value)
+
+
+def _known(_: object, attribute: Any, value: str) -> None:
+    if value not in {"leave", "cancel", "confirm"}:
+        raise ConfigurationError(f"{attribute.name} is {value!r}; choose 'leave', 'cancel' or 'confirm'")
+
+
+@frozen(kw_only=True)
+class Options:
+    """How to wait for a run; seconds throughout."""
+
+    timeout: float | None = field(default=600.0, validator=_some_time)
+    max_resumes: int = field(default=10, validator=_count)
+    progress: bool = field(default=False, validator=_flag)
+    patience: float = field(default=60.0, validator=_zero_or_more)
+    stall: float | None = field(default=None, validator=_some_time)
+    on_cancel: OnCancel = field(default="leave", validator=_known)
+    events: bool = field(default=False, validator=_flag)
+
+
+class StreamOptions(TypedDict, total=False):
+    """What `client.stream` takes beside the origin, for those who pass it on."""
+
+    tools: ToolsLike | None
+    timeout: float | None
+    max_resumes: int
+    progress: bool
+    patience: float
+    stall: float | None
+    on_cancel: OnCancel
+    events: bool
+    key: str | None

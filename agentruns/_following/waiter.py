@@ -1,0 +1,121 @@
+"""One stream's view of its run: what it has seen, and its wait for more."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+from agentruns._polling.poller import Poller
+from agentruns._polling.watch import Watch
+from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, actions_of, compare, shows_answered
+from agentruns._values.run import Run
+from agentruns.errors import AgentRunsError
+
+if TYPE_CHECKING:
+    from .options import Options
+
+
+class Waiter:
+    """
+    The listener of one stream: the poller tells it, and it wakes the step that waits if there is news.
+
+    `run` is the last state that was accepted, and `taken` the last that was taken from the watch. `changed` is the time
+    of the loop at which something observable changed last.
+    """
+
+    __slots__ = ("_answered", "_future", "_options", "changed", "patient_since", "run", "taken")
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._future: asyncio.Future[None] | None = None
+        self._answered: AnsweredActions = NONE_ANSWERED
+        self.run: Run | None = None
+        self.taken: Run | None = None
+        self.changed = 0.0
+        self.patient_since = -math.inf
+
+    # What the poller asks and tells -----------------------------------------------------------------------------------
+
+    @property
+    def patience(self) -> float:
+        """Return how many seconds of lost contact are borne."""
+        return self._options.patience
+
+    @property
+    def look_by(self) -> float:
+        """Return when the run counts as stalled unless a read shows that it is not."""
+        return math.inf if self._options.stall is None else self.changed + self._options.stall
+
+    def on_state(self, run: Run, now: float) -> bool:
+        """Wake the step that waits if the state is news to it, and return whether it is."""
+        if run is not self.taken:
+            novelty = compare(self.run, run)
+            if novelty is not Novelty.SAME and (novelty is not Novelty.PROGRESS or self._options.progress):
+                return self.wake()
+            if novelty is Novelty.PROGRESS:
+                self.changed = now
+            self.run = self.taken = run
+        return self.is_stalled(now) and self.wake()
+
+    def on_deadline(self) -> None:
+        """Wake the step that waits."""
+        self.wake()
+
+    def on_error(self, error: Exception) -> None:
+        """Have the step that waits raise *error*."""
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(error)
+
+    # What the stream does ---------------------------------------------------------------------------------------------
+
+    def wake(self) -> bool:
+        """Wake the step that waits, if one does; return True."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+        return True
+
+    async def wait(self, poller: Poller, watch: Watch, deadline: float) -> None:
+        """
+        Wait until the poller has news, or until the *deadline*, a time of the loop.
+
+        Raise what it cannot bear with; whoever waits again then bears with as much again.
+        """
+        loop = asyncio.get_running_loop()
+        self._future = future = loop.create_future()
+        poller.listen(watch, self)
+        entry = None if deadline == math.inf else poller.set_deadline(self, deadline)
+        try:
+            await future
+        except AgentRunsError:
+            self.patient_since = loop.time()
+            raise
+        finally:
+            self._future = None
+            poller.leave(watch, self)
+            if entry is not None:
+                poller.strike(entry)
+            if future.done() and not future.cancelled():
+                future.exception()  # told, or overtaken by a cancellation: not forgotten
+
+    def accept(self, run: Run, now: float) -> Novelty:
+        """Take *run* in, unless it is older than what was seen, and return what it is beside that."""
+        novelty = compare(self.run, run, self._answered)
+        if novelty is not Novelty.STALE:
+            self.run = run
+            if novelty is not Novelty.SAME:
+                self.changed = now
+        return novelty
+
+    def is_stalled(self, now: float) -> bool:
+        """Tell whether nothing observable has changed for too long."""
+        stall = self._options.stall
+        return stall is not None and now >= self.changed + stall
+
+    def answered(self, run: Run) -> None:
+        """Note that the actions of *run* were answered."""
+        self._answered |= actions_of(run)
+
+    def shows_answered(self, run: Run) -> bool:
+        """Tell whether *run* still shows, unchanged, a pause that was answered."""
+        return shows_answered(run, self._answered)
