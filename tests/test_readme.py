@@ -1,7 +1,9 @@
 """The README and the guides: every Python block runs, against the emulators, and every link leads somewhere."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 import agentruns
+from agentruns.cli import arguments
 from agentruns.emulator import Call, Emulator, Turn
 from tests.guides import GUIDES, README, ROOT, anchors_of, blocks_of, links_of, name_of
 
@@ -77,6 +80,32 @@ def test_the_set_up_commands_are_one_line_each() -> None:
     assert demo.endswith("agentruns demo")
     assert gates.endswith("tox")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for guide in GUIDES
+    for block in blocks_of(guide, "console").values()
+    for line in block.splitlines()
+    if line.startswith("agentruns ")
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_is_one_that_the_command_line_takes(line: str) -> None:
+    assert arguments.parse(shlex.split(line)[1:]).command == line.split()[1]
+
+
+def test_the_batch_of_the_guide_runs_as_it_stands(tmp_path: Path) -> None:
+    guide = ROOT / "agentruns/cli/batch/README.md"
+    (tmp_path / "questions.csv").write_text(*blocks_of(guide, "csv").values())
+    (tmp_path / "config.json").write_text(*blocks_of(guide, "json").values())
+    for line in "".join(blocks_of(guide, "console").values()).splitlines()[:2]:
+        command = [sys.executable, "-m", *shlex.split(line)]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+        assert ended.returncode == 0, ended.stderr
+    answers = [json.loads(answer) for answer in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [answer["status"] for answer in answers] == ["completed", "completed"]
 
 
 def test_the_readme_is_short() -> None:
