@@ -128,11 +128,11 @@ async def over_journal(
     answers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> AsyncIterator[Source]:
     """Give what the console shows of a journal; *clients* makes them for those vendors of whom there is work."""
-    from agentruns.console import Book, Source
+    from agentruns.console import JournalReader, Source
 
     async with AsyncExitStack() as stack:
         inbox = await stack.enter_async_context(Inbox(journal=path))
-        book = await stack.enter_async_context(Book(path))
+        book = await stack.enter_async_context(JournalReader(path))
         opened = {
             name: await stack.enter_async_context(client) for name, client in clients(await book.vendors()).items()
         }
@@ -191,7 +191,7 @@ async def emulated(vendor: str, *, pace: float = 1.0, folder: Path | None = None
 
     *pace* is how many seconds what an agent does takes, as a rule. The journal is in *folder*, else in a temporary one.
     """
-    from agentruns.console import Book, Job, Jobs, Source
+    from agentruns.console import Job, Jobs, JournalReader, Source
     from agentruns.emulator import Emulator
 
     trial = TRIALS[vendor]
@@ -206,7 +206,7 @@ async def emulated(vendor: str, *, pace: float = 1.0, folder: Path | None = None
         client = await stack.enter_async_context(
             connect(vendor, token=emulator.token, base_url=emulator.base_url, journal=path, schedule=QUICK, budget=50)
         )
-        book = await stack.enter_async_context(Book(path))
+        book = await stack.enter_async_context(JournalReader(path))
         runs = await stack.enter_async_context(Feeds(client, tools=Tools.of(inbox), timeout=None))
 
         async def start(name: str) -> str:

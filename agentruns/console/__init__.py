@@ -7,10 +7,10 @@ It is for one person on one machine: `security` says who may use it. The extra `
 
 from __future__ import annotations
 
-from agentruns._keeping.journal.book import Book
+from agentruns._keeping.journal.reader import JournalReader
 
 from .app import application
 from .security import Guard
 from .source import Job, Jobs, Source
 
-__all__ = ["Book", "Guard", "Job", "Jobs", "Source", "application"]
+__all__ = ["Guard", "Job", "Jobs", "JournalReader", "Source", "application"]

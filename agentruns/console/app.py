@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from agentruns import _extras as extras
-from agentruns._keeping.journal.book import PAGE, Entry, Which
+from agentruns._keeping.journal.reader import PAGE, Entry, Which
 from agentruns.errors import AgentRunsError, ConfigurationError
 from agentruns.web import Event
 from agentruns.web.aiohttp import end_watching, sse_response
@@ -238,7 +238,7 @@ class _Console:
             raise web.HTTPNotFound(text="There is no such job.")
         key = await jobs.start(name)
         entry = await self._source.book.named(key)
-        self._source.ring()
+        self._source.notify()
         raise web.HTTPSeeOther("/" if entry is None else f"/work/{entry}")
 
     async def _posted(self, request: web.Request) -> dict[str, list[str]]:

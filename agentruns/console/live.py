@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from agentruns._keeping.journal.book import Entry
+from agentruns._keeping.journal.reader import Entry
 from agentruns.web import Event
 
 from .source import Source
@@ -110,11 +110,11 @@ async def list_events(
 ) -> AsyncGenerator[Event, None]:
     """Yield what a list shows, whenever that has changed."""
     while True:
-        with source.bell() as bell:
+        with source.change() as change:
             html = await render()
             digest = hashlib.sha256(html.encode()).hexdigest()[:16]
             if digest == seen:
-                await bell
+                await change
                 continue
         seen = digest
         yield Event(digest, "run", html)

@@ -6,19 +6,21 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakValueDictionary
 
 from attrs import frozen
 
-from agentruns._keeping.journal.book import Book, Entry, Handled
+from agentruns._aio.changed import Changed
+from agentruns._keeping.journal.changes import JournalChanges
+from agentruns._keeping.journal.reader import Entry, Handled, JournalReader
 from agentruns._values import codec
 from agentruns._values.run import Action, Run, RunStatus, ToolOutput
 from agentruns.client import Client
 from agentruns.dialects import narrative
-from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError, JournalError
+from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError
 from agentruns.inbox import Inbox
 from agentruns.web import Feeds, Watcher
 
@@ -27,8 +29,8 @@ from .timeline import Call, Group, Pause, Way, groups, messages_of, trace_of
 
 logger = logging.getLogger("agentruns")
 
-LOOK_SECONDS: Final = 0.25
-"""Seconds between two looks whether somebody has written to the journal, while somebody watches."""
+SURE_SECONDS: Final = 5.0
+"""Seconds after which the journal is looked into in any case: who dies does not write."""
 
 LINGER_SECONDS: Final = 10.0
 """Seconds for which a run is followed though nobody watches: a page that is loaded anew finds it again."""
@@ -68,7 +70,7 @@ class Source:
 
     def __init__(
         self,
-        book: Book,
+        book: JournalReader,
         inbox: Inbox,
         clients: Mapping[str, Client] | None = None,
         *,
@@ -83,8 +85,8 @@ class Source:
         self._clients = dict(clients or {})
         self._answers = dict(answers or {})
         self._feeds: dict[str, Feeds] = {}
-        self._bells: set[asyncio.Future[None]] = set()
-        self._look: asyncio.Task[None] | None = None
+        self._changed = Changed()
+        self._others = JournalChanges(book.version, self._on_change, self._on_error, at_most=SURE_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._answered: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._tools: OrderedDict[str, Mapping[str, Tool]] = OrderedDict()
@@ -99,9 +101,7 @@ class Source:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.wait([self._look])
+        await self._others.close()
         await self._open.aclose()
 
     def follows(self, vendor: str) -> bool:
@@ -111,38 +111,20 @@ class Source:
     # Changes ----------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def bell(self) -> Iterator[asyncio.Future[None]]:
-        """Give a future that is done when something may have changed; hang it up before you look."""
-        bell: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._bells.add(bell)
-        if self._look is None or self._look.done():
-            self._look = asyncio.create_task(self._looks(), name="agentruns: look into the journal")
-        try:
-            yield bell
-        finally:
-            self._bells.discard(bell)
+    def change(self) -> Iterator[asyncio.Future[None]]:
+        """Give a future that is done when something may have changed; take it before you look."""
+        with self._changed.waiter() as change, self._others.watching():
+            yield change
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Say that something has changed."""
-        for bell in self._bells:
-            if not bell.done():
-                bell.set_result(None)
+        self._changed.notify()
 
-    async def _looks(self) -> None:
-        """Look at the journal as long as a bell hangs; ring now and then anyway, since who dies does not write."""
-        seen: int | None = None
-        quiet = 0
-        while True:
-            with suppress(JournalError):
-                version = await self.book.version()
-                quiet += 1
-                if (seen is not None and version != seen) or quiet * LOOK_SECONDS >= 5.0:
-                    quiet = 0
-                    self.ring()
-                seen = version
-            await asyncio.sleep(LOOK_SECONDS)
-            if not self._bells:
-                return
+    async def _on_change(self) -> None:
+        self._changed.notify()
+
+    def _on_error(self, error: AgentRunsError) -> None:
+        """Go on looking: whoever reads the journal then sees the error."""
 
     # Following --------------------------------------------------------------------------------------------------------
 
@@ -187,7 +169,7 @@ class Source:
             async with lock:
                 await self._give(group, answers)
         finally:
-            self.ring()
+            self.notify()
 
     async def _give(self, group: Group, answers: Sequence[Answer]) -> None:
         if any((group.run.id, action.id) in self._answered for action in group.actions):

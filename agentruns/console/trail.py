@@ -18,7 +18,8 @@ from typing import Final, Self
 
 from attrs import evolve
 
-from agentruns._keeping.journal.book import Entry, Handled
+from agentruns._aio.changed import Changed
+from agentruns._keeping.journal.reader import Entry, Handled
 from agentruns._values import codec
 from agentruns._values.news import Novelty, compare
 from agentruns._values.run import Run
@@ -59,7 +60,7 @@ class Trail:
         self.watching = 0
         self._clock = clock
         self._is_live = False  # what happens from now on happens now
-        self._news = asyncio.Event()
+        self._news = Changed()
         self._to_follow: asyncio.Queue[Run] = asyncio.Queue()
         self._is_queued = False
         self._followed: set[str] = set()
@@ -116,12 +117,12 @@ class Trail:
     async def _keep(self) -> None:
         """Look again whenever something may have changed."""
         while True:
-            with self.source.bell() as bell:
+            with self.source.change() as change:
                 try:
                     await self.refresh()
                 except AgentRunsError as error:
                     logger.warning("the journal could not be read: %s", error)
-                await bell
+                await change
 
     async def refresh(self) -> None:
         """Take in what the journal and the inbox know now; raise `JournalError` where that cannot be read."""
@@ -176,7 +177,7 @@ class Trail:
                 self._trouble(run, str(error))
             finally:
                 self._set_followed(False)
-            self.source.ring()  # the journal may have moved on meanwhile
+            self.source.notify()  # the journal may have moved on meanwhile
 
     async def _from_vendor(self, data: str) -> None:
         run = Run.from_json(data)
@@ -249,8 +250,7 @@ class Trail:
 
     def _change(self) -> None:
         self.count += 1
-        self._news.set()
-        self._news.clear()
+        self._news.notify()
 
 
 _BEGUN: Final = Moment(number=0, at=None, kind="begun", title="Begun")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from agentruns import _extras as extras
-from agentruns._keeping.journal.book import Counts, Entry, Which
+from agentruns._keeping.journal.reader import Counts, Entry, Which
 
 from .asks import Ask, Fact
 from .source import Job

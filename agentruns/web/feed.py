@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any, Final, Self, Unpack
 
+from agentruns._aio.changed import Changed
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.shield import run_shielded
 from agentruns._aio.tasks import EXIT_SECONDS
@@ -52,7 +53,7 @@ class Feed:
         self._events = events
         self._history: deque[Event] = deque(maxlen=feeds.history)
         self._count = 0
-        self._news = asyncio.Event()
+        self._news = Changed()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -149,8 +150,7 @@ class Feed:
         self._wake()
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news.clear()
+        self._news.notify()
 
     def close(self) -> None:
         """Tell everybody that nothing comes any more, and have the stream end; the remote run goes on."""

@@ -12,7 +12,7 @@ import pytest
 
 from agentruns import Action, RunRef, connect, narrative
 from agentruns._keeping.journal import Journal
-from agentruns.console import Book, Guard, Source
+from agentruns.console import Guard, JournalReader, Source
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox
 from tests.console.plain_browser import ORIGIN, SECONDS, Browser, browsing, fill, state
@@ -534,7 +534,7 @@ async def test_tools_are_known_by_the_configuration_that_the_run_shows(tmp_path:
     answers = {"approve_invoice": {"type": "boolean"}}
     async with (
         Inbox(journal=tmp_path / "j") as inbox,
-        Book(tmp_path / "j") as book,
+        JournalReader(tmp_path / "j") as book,
         Source(book, inbox, answers=answers) as source,
     ):
         tool = (await source.tools(run))["ops-approve_invoice"]

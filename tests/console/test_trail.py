@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from agentruns import AgentRunsError, ConfigurationError, ToolOutput, connect, middesk
 from agentruns._keeping.journal import Journal
 from agentruns.cli.console import over_journal
-from agentruns.console import Book, Source
+from agentruns.console import JournalReader, Source
 from agentruns.emulator import Call, Emulator, Turn
 from tests.console.plain_browser import ORIGIN, SECONDS, browsing, fill, state
 
@@ -159,17 +159,22 @@ async def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     connection.close()
     for path, said in ((tmp_path / "nowhere", "no such file"), (tmp_path, "no such file"), (other, "another program")):
         with pytest.raises(ConfigurationError, match=said):
-            await Book(path).__aenter__()
+            await JournalReader(path).__aenter__()
+
+
+def drop(path: Path, table: str) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"DROP TABLE {table}")
 
 
 @pytest.mark.asyncio
 async def test_a_journal_that_is_closed_or_broken_raises_an_error_of_ours(tmp_path: Path) -> None:
     await fill(tmp_path / "j")
-    book = Book(tmp_path / "j")
+    book = JournalReader(tmp_path / "j")
     with pytest.raises(AgentRunsError, match="not open"):
         await book.version()
     async with book:
-        book._do("DROP TABLE handling")
+        await asyncio.to_thread(drop, tmp_path / "j", "handling")
         entry = await book.entry("w1")
         assert entry is not None
         with pytest.raises(AgentRunsError, match="no such table"):

@@ -23,6 +23,8 @@ from agentruns._values import codec
 from agentruns._values.run import Run
 from agentruns.errors import ConfigurationError, JournalError
 
+from .thread import ConnectionThread
+
 if TYPE_CHECKING:
     from .owners import Owners
 
@@ -106,7 +108,7 @@ class Counts:
     done: int
 
 
-class Book:
+class JournalReader:
     """
     Read the journal at *path*; open it by `async with`.
 
@@ -115,7 +117,7 @@ class Book:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
-        self._lock = asyncio.Lock()  # one connection, one thread at a time
+        self._thread: ConnectionThread | None = None
         self._connection: sqlite3.Connection | None = None
         self._owners: Owners | None = None
 
@@ -123,16 +125,35 @@ class Book:
         with extras.require("journal", "a journal needs"):
             from .owners import Owners
         self._owners = Owners(str(self.path))
-        await asyncio.to_thread(self._open)
+        self._thread = ConnectionThread()
+        try:
+            await self._thread.do(self._open)
+        except BaseException:
+            self._close()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        async with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        closed = self._close()
+        if closed is not None:
+            await closed
+
+    def _close(self) -> asyncio.Future[None] | None:
+        """Close the file after all that is being read, and let the thread end."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return None
+        try:
+            return thread.do(self._close_connection)
+        finally:
+            thread.close()
+
+    def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     async def version(self) -> int:
         """Return a number that changes whenever somebody has written to the journal."""
@@ -204,9 +225,7 @@ class Book:
         try:
             if not self.path.is_file():
                 raise UnfitError("there is no such file; `connect(..., journal=path)` makes one")
-            opened = sqlite3.connect(
-                f"{self.path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=1.0, check_same_thread=False
-            )
+            opened = sqlite3.connect(f"{self.path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=1.0)
             try:
                 if schema.judge(opened) < len(schema.STEPS):
                     raise UnfitError("an older agentruns made it; open it once by `connect(..., journal=path)`")
@@ -218,17 +237,12 @@ class Book:
             raise ConfigurationError(f"cannot open the journal {self.path}: {reason(error)}") from error
 
     async def _read(self, read: Callable[[], T]) -> T:
-        async with self._lock:
-            if self._connection is None:
-                raise JournalError(str(self.path), "it is not open", "")
-            reading = asyncio.ensure_future(asyncio.to_thread(read))
-            try:
-                return await asyncio.shield(reading)
-            except asyncio.CancelledError:
-                await asyncio.wait([reading])  # the connection is this one's until it is done
-                raise
-            except sqlite3.Error as error:
-                raise JournalError(str(self.path), str(error), "") from error
+        if self._thread is None:
+            raise JournalError(str(self.path), "it is not open", "")
+        try:
+            return await self._thread.do(read)
+        except sqlite3.Error as error:
+            raise JournalError(str(self.path), str(error), "") from error
 
     def _do(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         assert self._connection is not None
