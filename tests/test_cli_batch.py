@@ -509,7 +509,17 @@ def test_default_keys_differ_where_rows_do_and_not_where_ids_are_minted() -> Non
 
 # Progress -------------------------------------------------------------------------------------------------------------
 
-STATS = Stats(watched=0, polls=9, shared=0, lists=0, listed=0, ends=0, lag=None, budget=0.25, lost=0)
+STATS = Stats(
+    watched=0,
+    polls=9,
+    polls_shared=0,
+    lists=0,
+    polls_saved_by_lists=0,
+    ended=0,
+    lag=None,
+    budget=0.25,
+    contact_lost=0,
+)
 
 
 def picture() -> progress.Picture:

@@ -12,7 +12,17 @@ from agentruns._polling.clock import PollClock
 from agentruns.cli.batch import progress
 from tests.tiny_vendor import Server, client_of
 
-STATS = Stats(watched=0, polls=9, shared=0, lists=0, listed=0, ends=0, lag=None, budget=0.25, lost=0)
+STATS = Stats(
+    watched=0,
+    polls=9,
+    polls_shared=0,
+    lists=0,
+    polls_saved_by_lists=0,
+    ended=0,
+    lag=None,
+    budget=0.25,
+    contact_lost=0,
+)
 
 
 def learned(*durations: float) -> PollClock:
@@ -23,12 +33,12 @@ def learned(*durations: float) -> PollClock:
 
 
 def test_a_clock_that_has_learned_nothing_tells_nothing() -> None:
-    assert PollClock().rest(3.0) is None
+    assert PollClock().seconds_left(3.0) is None
 
 
 def test_the_rest_of_a_run_is_what_is_usual_less_what_it_has_taken() -> None:
     clock = learned(*[20.0] * 40)
-    early, later = clock.rest(0.0), clock.rest(15.0)
+    early, later = clock.seconds_left(0.0), clock.seconds_left(15.0)
     assert early is not None
     assert later is not None
     assert 15 < early < 25
@@ -38,7 +48,7 @@ def test_the_rest_of_a_run_is_what_is_usual_less_what_it_has_taken() -> None:
 
 def test_a_run_that_takes_longer_than_any_before_is_not_expected_at_once() -> None:
     clock = learned(*[20.0] * 40)
-    on_time, overdue = clock.rest(19.0), clock.rest(300.0)
+    on_time, overdue = clock.seconds_left(19.0), clock.seconds_left(300.0)
     assert on_time is not None
     assert overdue is not None
     assert overdue > on_time * 5
@@ -49,7 +59,7 @@ def test_no_run_is_expected_to_end_earlier_for_having_been_seen_running(
     durations: list[float], elapsed: float, more: float
 ) -> None:
     clock = learned(*durations)
-    now, later = clock.rest(elapsed), clock.rest(elapsed + more)
+    now, later = clock.seconds_left(elapsed), clock.seconds_left(elapsed + more)
     assert now is not None
     assert later is not None
     assert now > 0
@@ -62,16 +72,16 @@ async def test_a_client_tells_how_long_its_runs_are_likely_to_take_yet() -> None
     async with client_of(Server(30.0)) as client:
         for number in range(30):
             await client.result(f"a-{number}")
-        assert client.stats().rest is None, "nothing is in flight"
+        assert client.stats().seconds_left is None, "nothing is in flight"
 
         stream = client.stream("a-last")
         await anext(stream)
-        rest = client.stats().rest
+        rest = client.stats().seconds_left
         assert rest is not None
         assert 20 < rest < 45
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(20)
-        later = client.stats().rest
+        later = client.stats().seconds_left
         assert later is not None
         assert later == pytest.approx(rest - 20, abs=6)
         waiting.cancel()
@@ -89,12 +99,12 @@ def tally(*, total: int | None, ended: int, seconds: float = 10.0) -> progress.T
 
 
 def test_the_end_is_the_rows_to_come_and_then_the_runs_in_flight() -> None:
-    stats = evolve(STATS, rest=30.0)
+    stats = evolve(STATS, seconds_left=30.0)
     assert tally(total=100, ended=20).picture({"running": 10}, stats).left == 70 / 2.0 + 30.0
 
 
 def test_at_the_end_only_the_runs_in_flight_count() -> None:
-    assert tally(total=30, ended=20).picture({"running": 10}, evolve(STATS, rest=30.0)).left == 30.0
+    assert tally(total=30, ended=20).picture({"running": 10}, evolve(STATS, seconds_left=30.0)).left == 30.0
 
 
 def test_while_nothing_is_learned_throughput_must_do() -> None:
@@ -103,16 +113,18 @@ def test_while_nothing_is_learned_throughput_must_do() -> None:
 
 def test_what_is_learned_tells_the_end_of_the_last_runs_when_nothing_has_ended_lately() -> None:
     made = tally(total=4, ended=0)
-    assert made.picture({"running": 4}, evolve(STATS, rest=30.0)).left == 30.0
-    assert made.picture({"running": 2}, evolve(STATS, rest=30.0)).left is None, "nobody knows when the others begin"
+    assert made.picture({"running": 4}, evolve(STATS, seconds_left=30.0)).left == 30.0
+    assert made.picture({"running": 2}, evolve(STATS, seconds_left=30.0)).left is None, (
+        "nobody knows when the others begin"
+    )
 
 
 def test_a_batch_that_takes_no_more_rows_ends_with_its_runs() -> None:
     made = tally(total=1000, ended=20)
     made.stopped = True
-    assert made.picture({"running": 4}, evolve(STATS, rest=30.0)).left == 30.0
+    assert made.picture({"running": 4}, evolve(STATS, seconds_left=30.0)).left == 30.0
     assert made.picture({"running": 4}, STATS).left == 4 / 2.0
 
 
 def test_a_batch_that_is_done_is_done() -> None:
-    assert tally(total=20, ended=20).picture({}, evolve(STATS, rest=None)).left == 0.0
+    assert tally(total=20, ended=20).picture({}, evolve(STATS, seconds_left=None)).left == 0.0

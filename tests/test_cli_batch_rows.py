@@ -22,7 +22,17 @@ from agentruns.cli.report import read
 from agentruns.emulator import Emulator, Narrative, Turn
 
 CONFIG = {"model": "m", "data_plane_id": "0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11", "max_iterations": 3, "max_tokens": 99}
-STATS = Stats(watched=0, polls=9, shared=0, lists=0, listed=0, ends=0, lag=None, budget=0.0, lost=0)
+STATS = Stats(
+    watched=0,
+    polls=9,
+    polls_shared=0,
+    lists=0,
+    polls_saved_by_lists=0,
+    ended=0,
+    lag=None,
+    budget=0.0,
+    contact_lost=0,
+)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ async def test_streams_on_one_run_share_every_answer() -> None:
     assert seen == [["queued", "working", "done"]] * 100
     assert len(server.times("GET /runs/a-1")) == 7
     assert stats.polls == 7
-    assert stats.shared == 99 * 7
+    assert stats.polls_shared == 99 * 7
 
 
 async def test_a_run_and_its_ref_are_one_run() -> None:
@@ -201,7 +201,7 @@ async def test_thousands_of_waits_that_end_leave_an_empty_line() -> None:
         await asyncio.sleep(0.1)
         poller: Any = client._poller
 
-        assert len(poller._timetable) <= 128
+        assert len(poller._agenda) <= 128
         assert not poller._watches
 
 
@@ -221,7 +221,7 @@ async def test_each_stream_has_its_own_patience_with_one_run() -> None:
     async with client_of(server, schedule=STEADY) as client:
         server.begin("a-1")
         took = await asyncio.gather(lasts(client, 10), lasts(client, 30), lasts(client, 0))
-        assert client.stats().lost == 0
+        assert client.stats().contact_lost == 0
 
     assert took == pytest.approx((10, 30, 0), abs=0.2)
 
@@ -232,7 +232,7 @@ async def test_lost_contact_is_counted() -> None:
     async with client_of(server, schedule=STEADY) as client:
         waiting = asyncio.create_task(client.result(server.begin("a-1")))
         await asyncio.sleep(10)
-        assert client.stats().lost == 1
+        assert client.stats().contact_lost == 1
         waiting.cancel()
 
 
@@ -286,7 +286,7 @@ async def test_without_a_schedule_the_client_learns_how_long_runs_take() -> None
     assert sum(polls[30:]) < sum(polls[:10])
     begin = server.runs["a-39"].begins
     assert 3 < server.times("GET /runs/a-39")[0] - begin < 10.5  # it depends on the phase of the process
-    assert stats.ends == 40
+    assert stats.ended == 40
     assert stats.lag is not None
     assert 0 < stats.lag < 3
 
@@ -323,7 +323,7 @@ async def test_a_run_that_was_found_teaches_nothing() -> None:
         await asyncio.sleep(9)
         await client.result(ref)
         poller: Any = client._poller
-        weights = [clock.weight for clock in poller._clocks._clocks.values()]
+        weights = [clock.weight for clock in poller._pace.clocks._clocks.values()]
 
     assert sum(weights) == 0
 
@@ -421,7 +421,7 @@ async def test_many_runs_are_refreshed_by_one_request_and_each_end_is_read_by_it
     assert singles <= 2 * 80
     assert 25 <= lists <= 60
     assert stats.lists == lists
-    assert stats.listed > 1500
+    assert stats.polls_saved_by_lists > 1500
     assert stats.polls == singles
 
 

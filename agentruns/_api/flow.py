@@ -8,12 +8,12 @@ import random
 from asyncio import sleep
 from collections.abc import Callable, MutableMapping
 from copy import copy
-from typing import Final, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from attrs import define, evolve
 
 from agentruns._values import codec
-from agentruns._values.commands import Checkpoint, Flow, Lock, Ownership, SkippedRows, Sleep, T
+from agentruns._values.commands import GRANTED, Checkpoint, Flow, Lock, Ownership, SkippedRows, Sleep, T
 from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns.dialects import wire
 from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
@@ -87,19 +87,19 @@ async def perform(
                     lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
                     await lock.acquire()
                     held.append(lock)
-                    answer = _NOTHING
+                    answer = GRANTED
                 elif isinstance(wanted, Sleep):
                     await sleep(wanted.seconds)
-                    answer = _NOTHING
+                    answer = GRANTED
                 elif isinstance(wanted, SkippedRows):
                     if skipped is not None:
                         skipped(wanted)
-                    answer = _NOTHING
+                    answer = GRANTED
                 elif keeper is None:
-                    answer = _NOTHING
+                    answer = GRANTED
                 else:
                     asked = keeper.note(wanted) if isinstance(wanted, Checkpoint) else keeper.claim(wanted.run_id)
-                    answer = evolve(_NOTHING, status=await asked)
+                    answer = evolve(GRANTED, status=await asked)
             except Exception as error:
                 wanted = flow.throw(error)
             else:
@@ -113,10 +113,6 @@ async def perform(
         finally:
             for lock in held:
                 lock.release()
-
-
-_NOTHING: Final = Response(Ownership.MINE, {}, b"", Request("NONE", ""))
-"""What a flow is sent for a command that has no answer, or none but a verdict."""
 
 
 async def _exchange(

@@ -211,7 +211,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     def __del__(self) -> None:
         self._work.cancel()
         if self._watch is not None:
-            self._tasks.call_soon(partial(self._poller.drop, self._watch))
+            self._tasks.call_soon(partial(self._poller.release, self._watch))
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -307,7 +307,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         watch = self._follow(run.ref)
         if watch.run is None or watch.run.status is RunStatus.REQUIRES_ACTION:
             started = self._operations.started_at(run.ref) > -math.inf
-            self._poller.began(watch, run, later=self._resumes > 0, learns=started)
+            self._poller.begin_segment(watch, run, later=self._resumes > 0, learns=started)
             self._seen.taken = run
         return news
 
@@ -348,7 +348,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         except (TransportError, APIError, TimeoutError) as error:
             logger.debug("the events of run %s cannot be heard: %s", watch.ref.id, error)
         else:
-            self._poller.hurry(watch)
+            self._poller.poll_now(watch)
         finally:
             self._guard = None
 
@@ -376,15 +376,15 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         watch = self._watch
         if watch is None or watch.ref.id != ref.id:
             self._unfollow()
-            watch = self._watch = self._poller.follow(ref)
-            watch.fresh_until = max(watch.fresh_until, self._operations.started_at(ref) + FRESH_SECONDS)
+            watch = self._watch = self._poller.acquire(ref)
+            watch.contact.fresh_until = max(watch.contact.fresh_until, self._operations.started_at(ref) + FRESH_SECONDS)
             self._seen.taken = None
         return watch
 
     def _unfollow(self) -> None:
         watch, self._watch = self._watch, None
         if watch is not None:
-            self._poller.drop(watch)
+            self._poller.release(watch)
 
     # Ending -----------------------------------------------------------------------------------------------------------
 
@@ -422,7 +422,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         """Return what the last request for this stream came to, if it failed."""
         if self._is_sending:
             return None if self._attempts is None else self._attempts.failure
-        return None if self._watch is None else self._watch.error
+        return None if self._watch is None else self._watch.contact.error
 
     async def _once(
         self, make: Callable[[Attempts], Coroutine[Any, Any, Any]], *, final: type[BaseException] | None = None

@@ -83,7 +83,7 @@ class Waiter:
         """
         loop = asyncio.get_running_loop()
         self._future = future = loop.create_future()
-        poller.listen(watch, self)
+        poller.subscribe(watch, self)
         entry = None if deadline == math.inf else poller.set_deadline(self, deadline)
         try:
             await future
@@ -92,9 +92,9 @@ class Waiter:
             raise
         finally:
             self._future = None
-            poller.leave(watch, self)
+            poller.unsubscribe(watch, self)
             if entry is not None:
-                poller.strike(entry)
+                poller.cancel_deadline(entry)
             if future.done() and not future.cancelled():
                 future.exception()  # told, or overtaken by a cancellation: not forgotten
 

@@ -105,11 +105,12 @@ class PollClock:
     0; one beyond the last bin, a day, is taken to be like the last bin. NaN raises ConfigurationError.
     """
 
-    __slots__ = ("_done", "_lost", "_table", "observations", "settings")
+    __slots__ = ("_done", "_lost", "_table", "active", "observations", "settings")
 
     def __init__(self, settings: ClockSettings = _DEFAULT) -> None:
         self.settings = settings
         self.observations = 0
+        self.active = 0  # segments that go by it now
         self._done = array("d", bytes(8 * _BINS))
         self._lost = array("d", bytes(8 * _BINS))
         self._table: array[float] | None = None
@@ -179,7 +180,7 @@ class PollClock:
         step = _grown(table, _elapsed("now", now)) - _grown(table, _elapsed("sent", sent))
         return step if polled else step / _NEVER_POLLED
 
-    def rest(self, elapsed: float) -> float | None:
+    def seconds_left(self, elapsed: float) -> float | None:
         """
         Return how many seconds a run that has taken *elapsed* will take yet: as likely less as more.
 

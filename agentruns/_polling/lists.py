@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from agentruns._values.commands import Flow
 from agentruns._values.run import Page
 from agentruns.dialects.protocol import ListsCurrentStates
 
-from .watch import Watch
+from .watch import Stage, Watch
 
+_WAITING: Final = (Stage.PLANNED, Stage.DUE)
 _AGAIN: Final = 2e-5
 """Seconds for each run before it is weighed again whether a list is worth its requests: weighing costs, too."""
 
@@ -53,7 +55,7 @@ class Listing:
         self._weigh_at = now + _AGAIN * len(self.watches)
         places: Counter[int] = Counter()
         for watch in self.watches:
-            if watch.place is not None and -math.inf < watch.due <= soon and watch.listeners and not watch.reading:
+            if watch.place is not None and watch.due <= soon and watch.stage in _WAITING:
                 places[watch.place] += 1
         best = pages = saved = 0
         for place in sorted(places):
@@ -68,19 +70,24 @@ class Listing:
         self.covered = {
             watch
             for watch in self.watches
-            if watch.place is not None and watch.place < pages and watch.listeners and not watch.reading
+            if watch.place is not None and watch.place < pages and watch.stage in _WAITING
         }
-        for watch in self.covered:
-            watch.reading = True
 
     def flow(self) -> Flow[Page]:
         """Return the request for the next page."""
         return self._dialect.page(self._parent, self._cursor)
 
-    def found(self, watch: Watch) -> None:
-        """Note that a run is on the page that was read."""
+    def begin_page(self) -> Iterable[Watch]:
+        """Return the runs for which the page that is to be read is the first request."""
+        return self.covered if self._page == 0 else ()
+
+    def finds(self, watch: Watch, sent: float) -> bool:
+        """Note that a run is on the page that was asked for at the time *sent*; tell whether that may be news of it."""
+        if watch.segment.read_at > sent or (watch.stage is Stage.READING and watch not in self.covered):
+            return False
         watch.place = self._page
         self.covered.discard(watch)
+        return True
 
     def turn(self, cursor: str | None) -> None:
         """Go on to the next page, if there is one and it is wanted."""

@@ -1,99 +1,76 @@
-"""One run that is waited for: what was seen of it last, who waits, and since when."""
+"""One run that is watched: what was seen of it last, who waits, and where it stands in the poller's line."""
 
 from __future__ import annotations
 
-import math
+import enum
 from collections.abc import Sequence
-from copy import copy
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, compare
 from agentruns._values.run import Run, RunRef
+
+from .contact import Contact
+from .listener import Listener
+from .segment import Segment
 
 if TYPE_CHECKING:
     import asyncio
     from contextvars import Context
 
-    from agentruns._aio.timers import Entry
+    from agentruns._aio.timers import Timer
     from agentruns._values.exchange import Request
 
-    from .clock import PollClock
 
+class Stage(enum.IntEnum):
+    """Where a watched run stands. `Agenda` moves it, and nothing else does."""
 
-class Listener(Protocol):
-    """Whoever waits for news of a run; it is called, and does not call back."""
+    IDLE = 0
+    """No read is planned: nobody listens."""
 
-    @property
-    def look_by(self) -> float:
-        """Return the time of the loop by which it wants the run to be read at the latest."""
-        ...
+    PLANNED = 1
+    """It is to be read at a time to come."""
 
-    @property
-    def patience(self) -> float:
-        """Return how many seconds of lost contact it bears."""
-        ...
+    DUE = 2
+    """Its time has come: it is to be read when there is room."""
 
-    @property
-    def patient_since(self) -> float:
-        """Return the time of the loop at which it gave up last, minus infinity if it never did."""
-        ...
+    ENDED = 3
+    """A list has shown that it is over; lists leave things out, so it is read by itself, before what is due."""
 
-    def on_state(self, run: Run, now: float) -> bool:
-        """Take note of an answer; return whether it ends the waiting."""
-        ...
-
-    def on_deadline(self) -> None:
-        """End the waiting: its deadline has come."""
-        ...
-
-    def on_error(self, error: Exception) -> None:
-        """Take note that the run could not be read, and that no patience helps."""
-        ...
+    READING = 4
+    """A request that may tell of it is under way."""
 
 
 class Watch:
     """
     What is known of one run, shared by all who follow it.
 
-    It is asked about only while somebody listens. Times are those of the loop, in seconds. A *segment* is the time from
-    a start, or an answer, to the next stop: what the poll clock learns the length of.
+    It is asked about only while somebody listens. Times are those of the loop, in seconds.
     """
 
     __slots__ = (
         "answered",
-        "began",
         "body",
-        "clock",
+        "contact",
         "context",
-        "dated",
         "due",
-        "entry",
-        "error",
         "followers",
-        "fresh_until",
-        "later",
-        "learns",
         "listeners",
-        "lost_since",
-        "may_hurry",
-        "open",
         "phase",
         "place",
-        "polled",
-        "quiet",
-        "reading",
         "ref",
         "request",
         "run",
-        "running_at",
-        "sent",
+        "segment",
+        "stage",
+        "timer",
+        "unchanged_count",
         "waiting_since",
-        "whole",
         "worker",
     )
 
-    def __init__(self, ref: RunRef, phase: float) -> None:
+    def __init__(self, ref: RunRef, phase: float, now: float) -> None:
         self.ref = ref
+        self.phase = phase
         self.run: Run | None = None
         self.body: bytes | None = None  # of the last answer that was a run by itself
         self.request: Request | None = None
@@ -101,61 +78,31 @@ class Watch:
         self.context: Context | None = None  # of who followed first, for the span of the run
         self.followers = 0  # streams that may come to listen again
         self.listeners: Sequence[Listener] = ()
+        self.waiting_since = now  # when the last of them left, or the segment began
         self.worker: asyncio.Task[None] | None = None  # at work on the request that is under way
-        self.reading = False  # a request that may tell of the run is under way
-        self.entry: Entry | None = None  # in the timetable
-        self.due = -math.inf
-        self.phase = phase
+        self.stage = Stage.IDLE
+        self.timer: Timer[Any] | None = None  # of a run that is planned
+        self.due = now
         self.place: int | None = 0  # the page of the vendor's list that it is expected on; None if lists do not have it
-        self.may_hurry = False  # the vendor was there when last asked, and asked for no pause
-        self.quiet = 0  # answers in a row that changed nothing
-        self.lost_since: float | None = None
-        self.error: Exception | None = None  # why contact is lost
-        self.fresh_until = -math.inf  # until then a 404 is a read that came before the write was seen
-        self.whole = True  # the segment is all there is of the run so far
-        self.dated = False  # it was looked for how old the run is
-        # The segment.
-        self.open = False
-        self.later = False
-        self.learns = False
-        self.clock: PollClock | None = None
-        self.began = self.sent = self.waiting_since = 0.0
-        self.running_at = 0.0  # seconds after its begin at which it was last seen in flight
-        self.polled = False
+        self.unchanged_count = 0  # answers in a row that changed nothing
+        self.contact = Contact()
+        self.segment = Segment(now, phase, later=False, learns=False, is_whole=True)
 
-    def begin(self, now: float, *, later: bool, learns: bool) -> None:
-        """Begin a segment: *learns* says whether *now* is when the run began to move, so that its length is known."""
-        self.open, self.later, self.learns = True, later, learns
-        self.began = self.sent = self.waiting_since = now
-        self.running_at, self.polled, self.quiet = 0.0, False, 0
+    def begin(self, run: Run, now: float, *, later: bool, learns: bool) -> None:
+        """Begin a segment with the state that starts it; see `Segment` for what it takes."""
+        self.segment = Segment(
+            now, self.phase, later=later, learns=learns, is_whole=self.run is None, is_open=run.status.in_flight
+        )
+        self.contact.floor = run.poll_after or 0.0
+        self.waiting_since = now
+        self.unchanged_count = 0
+        self.run, self.body = run, None
 
     def take(self, run: Run) -> bool:
-        """Take in a state that was read; return whether it differs from the one before."""
+        """Take in a state that was read, unless it is old; return whether it differs from the one before."""
         novelty = compare(self.run, run, self.answered)
         changed = novelty is Novelty.NEWS or novelty is Novelty.ANSWERED
         if novelty is not Novelty.STALE:
             self.run = run
-        self.quiet = 0 if changed else self.quiet + 1
+        self.unchanged_count = 0 if changed else self.unchanged_count + 1
         return changed
-
-    def lose(self, error: Exception, now: float) -> None:
-        """Note that contact is lost, since now or since before."""
-        self.error = copy(error)  # one that is raised holds, by its traceback, whoever it is raised to
-        self.quiet += 1
-        if self.lost_since is None:
-            self.lost_since = now
-
-    def is_fresh(self, now: float) -> bool:
-        """Tell whether a read may still come before the start is visible to it."""
-        return now <= self.fresh_until
-
-    def gives_up(self, listener: Listener, now: float) -> bool:
-        """Tell whether contact has been lost for longer than *listener* bears."""
-        if self.lost_since is None:
-            return False
-        return now >= self.given_up_at(listener) or bool(getattr(self.error, "final", False))
-
-    def given_up_at(self, listener: Listener) -> float:
-        """Return when *listener* will have borne with lost contact for long enough."""
-        since = math.inf if self.lost_since is None else self.lost_since
-        return max(since, listener.patient_since) + listener.patience

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator, Mapping
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -84,9 +84,22 @@ and `Lock` are answered when the seconds have passed and when the lock is held. 
 
 
 def first_request(flow: Flow[T]) -> Request:
-    """Return what a flow would send first, without sending it; `POST /` where it would ask for something else first."""
+    """
+    Return the first request of a flow, without sending it; the flow is closed then.
+
+    Locks and checkpoints that it asks for before are granted. Raise what the flow raises before, `ValueError` if it
+    makes no request.
+    """
     try:
         wanted = next(flow)
+        while not isinstance(wanted, Request):
+            wanted = flow.send(GRANTED)
+        return wanted
+    except StopIteration:
+        raise ValueError("this flow makes no request") from None
     finally:
         flow.close()
-    return wanted if isinstance(wanted, Request) else Request("POST", "/")
+
+
+GRANTED: Final = Response(Ownership.MINE, {}, b"", Request("NONE", ""))
+"""What a flow is sent for a command that has no answer, or none but a verdict."""

@@ -37,7 +37,9 @@ logger = logging.getLogger("agentruns")
 _LOOK_SECONDS: Final = 1.0
 _BACK_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 5.0
-_NOTHING: Final = Stats(watched=0, polls=0, shared=0, lists=0, listed=0, ends=0, lag=None, budget=0.0, lost=0)
+_NOTHING: Final = Stats(
+    watched=0, polls=0, polls_shared=0, lists=0, polls_saved_by_lists=0, ended=0, lag=None, budget=0.0, contact_lost=0
+)
 
 
 @contextlib.contextmanager
@@ -297,19 +299,20 @@ def merge_stats(stats: Sequence[Stats]) -> Stats:
     """Return the numbers of several clients as those of one: lag and budget are means, the others sums or maxima."""
     if not stats:
         return _NOTHING
-    ends = sum(each.ends for each in stats)
-    lags = sum(each.lag * each.ends for each in stats if each.lag is not None)
+    ended = sum(each.ended for each in stats)
+    lags = sum(each.lag * each.ended for each in stats if each.lag is not None)
     return Stats(
         watched=sum(each.watched for each in stats),
         polls=sum(each.polls for each in stats),
-        shared=sum(each.shared for each in stats),
+        polls_shared=sum(each.polls_shared for each in stats),
         lists=sum(each.lists for each in stats),
-        listed=sum(each.listed for each in stats),
-        ends=ends,
-        lag=lags / ends if ends else None,
+        polls_saved_by_lists=sum(each.polls_saved_by_lists for each in stats),
+        ended=ended,
+        lag=lags / ended if ended else None,
         budget=sum(each.budget for each in stats) / len(stats),
-        lost=sum(each.lost for each in stats),
-        rest=max((each.rest for each in stats if each.rest is not None), default=None),
+        contact_lost=sum(each.contact_lost for each in stats),
+        seconds_left=max((each.seconds_left for each in stats if each.seconds_left is not None), default=None),
+        rows_skipped=sum(each.rows_skipped for each in stats),
     )
 
 

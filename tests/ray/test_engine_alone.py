@@ -268,13 +268,34 @@ async def test_the_numbers_of_all_workers_are_told_as_one(ours: Emulator[Any], r
 
 
 def test_stats_of_several_clients_add_up() -> None:
-    one = Stats(watched=1, polls=2, shared=3, lists=4, listed=5, ends=2, lag=1.0, budget=0.2, lost=1, rest=7.0)
-    none = Stats(watched=0, polls=0, shared=0, lists=0, listed=0, ends=0, lag=None, budget=0.0, lost=0)
+    one = Stats(
+        watched=1,
+        polls=2,
+        polls_shared=3,
+        lists=4,
+        polls_saved_by_lists=5,
+        ended=2,
+        lag=1.0,
+        budget=0.2,
+        contact_lost=1,
+        seconds_left=7.0,
+    )
+    none = Stats(
+        watched=0,
+        polls=0,
+        polls_shared=0,
+        lists=0,
+        polls_saved_by_lists=0,
+        ended=0,
+        lag=None,
+        budget=0.0,
+        contact_lost=0,
+    )
     both = merge_stats([one, one, none])
-    assert (both.watched, both.polls, both.shared, both.lists, both.listed) == (2, 4, 6, 8, 10)
-    assert (both.ends, both.lag, both.lost, both.rest) == (4, 1.0, 2, 7.0)
+    assert (both.watched, both.polls, both.polls_shared, both.lists, both.polls_saved_by_lists) == (2, 4, 6, 8, 10)
+    assert (both.ended, both.lag, both.contact_lost, both.seconds_left) == (4, 1.0, 2, 7.0)
     assert both.budget == pytest.approx(0.4 / 3)
-    assert merge_stats([]).ends == 0
+    assert merge_stats([]).ended == 0
 
 
 @pytest.mark.asyncio

@@ -23,6 +23,7 @@ from agentruns._following.waiter import Waiter
 from agentruns._keeping import keys
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.records import Records
+from agentruns._polling.contact import Contact
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
 from agentruns._values import news
@@ -100,13 +101,13 @@ def _answers_of_streams() -> Sequence[Patch]:
 
 
 def _apart() -> Sequence[Patch]:
-    follow = Poller.follow
+    acquire = Poller.acquire
 
     def apart(self: Any, ref: Any) -> Watch:
         self._watches.pop(ref.id, None)
-        return follow(self, ref)
+        return acquire(self, ref)
 
-    return [(Poller, "follow", apart)]
+    return [(Poller, "acquire", apart)]
 
 
 def _no_answers_counted() -> Sequence[Patch]:
@@ -126,24 +127,24 @@ def _no_answers_counted() -> Sequence[Patch]:
 
 
 def _drop_goes_on() -> Sequence[Patch]:
-    drop = Poller.drop
+    release = Poller.release
 
-    def dropping(self: Any, watched: Watch) -> None:
+    def releasing(self: Any, watched: Watch) -> None:
         watched.worker = None
-        drop(self, watched)
+        release(self, watched)
 
-    return [(Poller, "drop", dropping)]
+    return [(Poller, "release", releasing)]
 
 
 def _listens_on() -> Sequence[Patch]:
-    drop = Poller.drop
+    release = Poller.release
 
-    def dropping(self: Any, watched: Watch) -> None:
-        drop(self, watched)
+    def releasing(self: Any, watched: Watch) -> None:
+        release(self, watched)
         if watched.followers <= 0:  # else a read that was about to begin would be planned again and again, at once
             watched.listeners = ()
 
-    return [(Poller, "leave", _nothing), (Poller, "drop", dropping)]
+    return [(Poller, "unsubscribe", _nothing), (Poller, "release", releasing)]
 
 
 def _no_locks() -> Sequence[Patch]:
@@ -179,7 +180,7 @@ def _reopened() -> Sequence[Patch]:
 
 
 def _impatient() -> Sequence[Patch]:
-    return [(Watch, "given_up_at", lambda self, _: self.lost_since or 0.0)]
+    return [(Contact, "patience_ends", lambda self, _: self.lost_since or 0.0)]
 
 
 async def _unguarded(work: Any) -> Any:
@@ -244,7 +245,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
         ("middesk",),
     ),
     Mutation("lost contact is not borne with", _impatient),
-    Mutation("a run that is not visible yet is missing", lambda: [(Watch, "is_fresh", lambda self, now: False)]),
+    Mutation("a run that is not visible yet is missing", lambda: [(Contact, "is_fresh", _never)]),
     Mutation("cut answers are taken for whole", lambda: [(flow, "undecodable", _nothing)]),
     Mutation("deadlines do not come", lambda: [(RunStream, "_deadline", property(lambda self: float("inf")))]),
     Mutation(

@@ -21,8 +21,7 @@ from attrs import frozen
 from agentruns._following import record
 from agentruns._following.batch import Batch
 from agentruns._values import check, codec
-from agentruns._values.commands import Flow
-from agentruns._values.exchange import Request, Response
+from agentruns._values.commands import Flow, first_request
 from agentruns._values.run import Outcome, Run, RunRef
 from agentruns.cli import arguments, shell_text
 from agentruns.client import Client, connect
@@ -138,7 +137,7 @@ def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conv
     shown: dict[str, Any] = {"usable": usable, "unusable": unusable, "request": None}
     if first is not None:
         begin: Flow[Any] = dialect.start(first.origin) if conversations is None else conversations.flow()
-        request = _first_request(begin)
+        request = first_request(begin)
         shown["origin"] = codec.to_jsonable(codec.unstructure(first.origin), "the origin")
         shown["request"] = {"method": request.method, "path": request.path, "params": request.params}
         shown["request"]["json"] = request.json
@@ -156,16 +155,6 @@ def _http(request: dict[str, Any]) -> str:
     params = "&".join(f"{name}={value}" for name, value in request["params"].items())
     body = "" if request["json"] is None else f"\n{codec.encode(request['json']).decode()}"
     return f"{request['method']} {request['path']}{'?' if params else ''}{params}{body}"
-
-
-def _first_request(flow: Flow[Any]) -> Request:
-    try:
-        wanted = next(flow)
-        while not isinstance(wanted, Request):
-            wanted = flow.send(Response(204, {}, b"", Request("NONE", "")))
-        return wanted
-    finally:
-        flow.close()
 
 
 # A run of the batch ---------------------------------------------------------------------------------------------------

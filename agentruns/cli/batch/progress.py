@@ -93,7 +93,7 @@ class Tally:
             self._ends.popleft()
         since, before = self._ends[0]
         rate = (self._run - before) / (now - since) if now > since and self._run > before else None
-        left = self._left(sum(flying.values()), ended, rate, stats.rest)
+        left = self._left(sum(flying.values()), ended, rate, stats.seconds_left)
         return Picture(now - self._began, dict(self.done), dict(flying), self.before, self.total, rate, left, stats)
 
     def _left(self, flying: int, ended: int, rate: float | None, rest: float | None) -> float | None:

@@ -1,0 +1,159 @@
+"""The line of watched runs: which are planned, due, or being read. The one owner of `Watch.stage`."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Final
+
+from agentruns._aio.timers import Timer, TimerQueue
+
+from .listener import Listener
+from .watch import Stage, Watch
+
+_MOVES: Final = (
+    frozenset({Stage.PLANNED, Stage.ENDED}),  # from IDLE
+    frozenset({Stage.IDLE, Stage.DUE, Stage.ENDED, Stage.READING}),  # from PLANNED
+    frozenset({Stage.IDLE, Stage.ENDED, Stage.READING}),  # from DUE
+    frozenset({Stage.IDLE, Stage.READING}),  # from ENDED
+    frozenset({Stage.IDLE}),  # from READING
+)
+
+
+class Agenda:
+    """
+    Where each watched run stands in the line; *on_due* is called, as by `TimerQueue`, when a run or a deadline is due.
+
+    A move that the table does not have raises `RuntimeError`: a run would be read twice at once, or never again.
+    """
+
+    def __init__(self, on_due: Callable[[float, float], None]) -> None:
+        self._timers: TimerQueue[Watch | Listener] = TimerQueue(on_due)
+        self._due: dict[Watch, None] = {}
+        self._ended: dict[Watch, None] = {}
+        self._ranked: list[Watch] = []
+        self.open = self._timers.open
+        self.close = self._timers.close
+        self.rearm = self._timers.rearm
+
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    @property
+    def has_due(self) -> bool:
+        """Tell whether a run is to be read now."""
+        return bool(self._due or self._ended)
+
+    # Moves ------------------------------------------------------------------------------------------------------------
+
+    def plan(self, watch: Watch, now: float) -> None:
+        """
+        Have a run come up when it is due, if somebody listens; one that is due or being read is left there.
+
+        `rearm` sees to the timer.
+        """
+        stage = watch.stage
+        if not watch.listeners or stage > Stage.PLANNED:
+            return
+        when, contact = watch.due, watch.contact
+        if contact.lost_since is not None:  # a last look when patience runs out
+            when = min(when, max(min(map(contact.patience_ends, watch.listeners)), now))
+        elif contact.may_poll_early:
+            when = min((when, *(each.look_by for each in watch.listeners if each.look_by > now)))
+        if stage is Stage.PLANNED:
+            assert watch.timer is not None
+            if watch.timer.when <= when:
+                return
+            self._timers.cancel(watch.timer)
+        watch.stage = Stage.PLANNED
+        watch.timer = self._timers.schedule(when, watch)
+
+    def cancel(self, watch: Watch) -> None:
+        """Take a run out of the line; one that is being read is left there."""
+        if watch.stage is not Stage.IDLE and watch.stage is not Stage.READING:
+            self._move(watch, Stage.IDLE)
+
+    def end(self, watch: Watch) -> None:
+        """Have a run read before all others: a list has shown that it is over."""
+        if watch.stage is not Stage.ENDED:
+            self._move(watch, Stage.ENDED)
+            self._ended[watch] = None
+
+    def begin_reading(self, watch: Watch) -> None:
+        """Note that a request is under way for a run."""
+        self._move(watch, Stage.READING)
+
+    def finish_reading(self, watch: Watch) -> None:
+        """Note that the request for a run is over."""
+        if watch.stage is not Stage.READING:
+            raise RuntimeError(f"run {watch.ref.id} is {watch.stage.name}, so no read of it can end")
+        watch.stage = Stage.IDLE
+
+    def collect(self, now: float) -> None:
+        """Take note of what has come due: runs to be read, waits to be ended."""
+        for what in self._timers.pop_due(now):
+            if isinstance(what, Watch):
+                self._move(what, Stage.DUE)
+                self._due[what] = None
+            else:
+                what.on_deadline()
+
+    def _move(self, watch: Watch, to: Stage) -> None:
+        stage = watch.stage
+        if to not in _MOVES[stage]:
+            raise RuntimeError(f"run {watch.ref.id} is {stage.name} and cannot become {to.name}")
+        if stage is Stage.PLANNED:
+            assert watch.timer is not None
+            self._timers.cancel(watch.timer)
+            watch.timer = None
+        elif stage is Stage.DUE:
+            del self._due[watch]
+        elif stage is Stage.ENDED:
+            del self._ended[watch]
+        watch.stage = to
+
+    def spread_overdue(self, now: float, seconds: float) -> None:
+        """Plan all runs whose time has passed anew, one after the other within half of *seconds*: no burst."""
+        overdue = [what for what in self._timers.overdue(now) if isinstance(what, Watch)]
+        for number, watch in enumerate(overdue):
+            self._move(watch, Stage.IDLE)
+            watch.due = now + number * seconds / (2 * len(overdue))
+            self.plan(watch, now)
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    def due_with_lost_contact(self) -> list[Watch]:
+        """Return the due runs whose vendor does not answer."""
+        return [watch for watch in self._due if watch.contact.lost_since is not None]
+
+    def first_ended(self) -> Watch | None:
+        """Return the run that a list has shown to be over and that waits longest, None if there is none."""
+        return next(iter(self._ended), None)
+
+    def first_due(self) -> Watch:
+        """Return the run that has been due for longest."""
+        return next(iter(self._due))
+
+    def most_pressing(self, pressure: Callable[[Watch], float], most: int) -> Watch:
+        """Return the due run of the greatest *pressure*; the *most* pressing are ranked at once, and then taken."""
+        ranked = self._ranked
+        while ranked:
+            watch = ranked.pop()
+            if watch.stage is Stage.DUE:
+                return watch
+        if len(self._due) == 1:
+            return self.first_due()
+        self._ranked = sorted(heapq.nlargest(most, self._due, key=pressure), key=pressure)
+        return self._ranked.pop()
+
+    # Deadlines --------------------------------------------------------------------------------------------------------
+
+    def set_deadline(self, listener: Listener, when: float, now: float) -> Timer[Watch | Listener]:
+        """Call `listener.on_deadline()` at the time *when* of the loop, unless that is cancelled."""
+        timer = self._timers.schedule(when, listener)
+        self._timers.rearm(now)
+        return timer
+
+    def cancel_deadline(self, timer: Timer[Watch | Listener]) -> None:
+        """Cancel a deadline."""
+        self._timers.cancel(timer)

@@ -1,0 +1,101 @@
+"""What comes of a read: a state or an error is taken in once, for all who listen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
+
+from agentruns._telemetry import Telemetry
+from agentruns._values.run import Run
+from agentruns.errors import AgentRunsError
+
+from .contact import Failure
+from .listener import Listener
+from .pace import BROKEN_SECONDS, Pace
+from .reader import Reader
+from .stats import Counters
+from .watch import Watch
+
+logger = logging.getLogger("agentruns")
+
+
+class Intake:
+    """Take in what was read of a run, wherever it came from; `now` is the clock of the loop."""
+
+    now: Callable[[], float]
+
+    def __init__(self, reader: Reader, pace: Pace, counters: Counters, telemetry: Telemetry) -> None:
+        self._reader = reader
+        self._pace = pace
+        self._counters = counters
+        self._telemetry = telemetry
+
+    def on_state(self, watch: Watch, run: Run, sent: float, floor: float, date: str | None) -> None:
+        """Take in a state that was read by a request of the time *sent*, and tell who listens."""
+        now = self.now()
+        segment, before, listeners = watch.segment, watch.run, watch.listeners
+        self._counters.polled("unchanged" if run is before else "changed", len(listeners))
+        is_first, segment.sent = segment.sent is None, sent
+        watch.contact.answered(floor)
+        if before is None:
+            segment.leave_clock()  # now its timing group can be told
+        if run is before:
+            watch.unchanged_count += 1
+        elif watch.take(run):
+            tell = partial(self._telemetry.on_state, run, before, kind=self._reader.timing_group(run))
+            _ = tell() if watch.context is None else watch.context.run(tell)
+        run = watch.run or run
+        if is_first and segment.is_whole and not segment.learns and date:
+            age = self._reader.age(run, date)
+            if age is not None:
+                segment.set_age(now, age)
+        if run.status.in_flight:
+            segment.saw_running(sent)
+            watch.due = self._pace.next(watch, now, floor)
+        else:
+            watch.due = self._pace.next_after_end(watch, now)
+            if segment.is_open:
+                self._end_segment(watch, run, now)
+        self._unsubscribe_told(watch, [listener for listener in listeners if listener.on_state(run, now)])
+
+    def _unsubscribe_told(self, watch: Watch, told: Sequence[Listener]) -> None:
+        """Read no more on behalf of those who were told; they have yet to wake up, and may come again."""
+        if told:
+            watch.listeners = tuple(each for each in watch.listeners if each not in told)
+            watch.waiting_since = self.now()
+
+    def _end_segment(self, watch: Watch, run: Run, now: float) -> None:
+        """Learn from a segment that is over."""
+        segment = watch.segment
+        took = now - segment.began
+        lag = (took - segment.running_at) / 2  # it ended somewhere between two polls
+        duration = self._reader.duration(run) if segment.is_whole else None
+        if duration is not None:
+            segment.learns, segment.running_at, took = True, duration, duration
+        is_known = segment.learns and not segment.later and run.status.is_over
+        self._pace.close(watch, took)
+        self._counters.finished(lag, took if is_known else None, run.failure.type if run.failure else None)
+
+    def on_error(self, watch: Watch, error: Exception) -> None:
+        """Bear with lost contact and limits; tell of anything else."""
+        now = self.now()
+        failure = watch.contact.failed(error, now)
+        self._counters.polled("lost" if failure is Failure.LOST else "refused")
+        if not isinstance(error, AgentRunsError):
+            logger.debug("reading run %s failed with %r", watch.ref.id, error)
+        watch.unchanged_count += 1
+        try:
+            watch.due = self._pace.next_after_error(watch, now, getattr(error, "retry_after", None) or 0.0)
+        except Exception as broken:  # a schedule of the user's own: it is not to be asked again at once
+            error, failure, watch.due = broken, Failure.FINAL, now + BROKEN_SECONDS
+        is_final = failure is Failure.FINAL
+        told = [each for each in watch.listeners if is_final or watch.contact.patience_over(each, now)]
+        self.fail(watch, told, error)
+
+    def fail(self, watch: Watch, told: Sequence[Listener], error: Exception | None) -> None:
+        self._unsubscribe_told(watch, told)
+        for number, listener in enumerate(told):
+            assert error is not None
+            listener.on_error(copy(error) if number else error)  # each raises its own

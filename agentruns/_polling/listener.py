@@ -1,0 +1,38 @@
+"""What the poller tells of a run, and to whom."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agentruns._values.run import Run
+
+
+class Listener(Protocol):
+    """Whoever waits for news of a run; it is called, and does not call back."""
+
+    @property
+    def look_by(self) -> float:
+        """Return the time of the loop by which it wants the run to be read at the latest."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Return how many seconds of lost contact it bears."""
+        ...
+
+    @property
+    def patient_since(self) -> float:
+        """Return the time of the loop at which it gave up last, minus infinity if it never did."""
+        ...
+
+    def on_state(self, run: Run, now: float) -> bool:
+        """Take note of an answer; return whether it ends the waiting."""
+        ...
+
+    def on_deadline(self) -> None:
+        """End the waiting: its deadline has come."""
+        ...
+
+    def on_error(self, error: Exception) -> None:
+        """Take note that the run could not be read, and that no patience helps."""
+        ...

@@ -1,0 +1,70 @@
+"""How often runs are read: by the user's schedule, or by the clock of their timing group."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+from agentruns._api.retry import Backoff, Schedule
+from agentruns._values import check
+
+from .clock import Clocks, PollClock
+from .reader import Reader
+from .watch import Watch
+
+_LEAST: Final = 0.01  # seconds between two reads of a run, whatever a schedule says
+BROKEN_SECONDS: Final = 10.0
+"""When a run is read again whose schedule says nothing that makes sense."""
+
+
+class Pace:
+    """Say when a run is to be read next; `clocks` learn from each segment that is closed."""
+
+    def __init__(self, reader: Reader, schedule: Schedule | None, backoff: Backoff) -> None:
+        self._reader = reader
+        self._schedule = schedule
+        self._backoff = backoff
+        self.clocks = Clocks()
+
+    def next(self, watch: Watch, now: float, floor: float) -> float:
+        """Return when a run in flight is due: its last answer came *now*, and asked for *floor* seconds of peace."""
+        if self._schedule is not None:
+            return now + _delay(self._schedule, watch.unchanged_count, floor)
+        return watch.segment.next(self.clock_of(watch), now, floor)
+
+    def next_after_end(self, watch: Watch, now: float) -> float:
+        """Return when a run that moves no more is due: a pause that was answered may show for a while."""
+        return now + _delay(self._backoff, watch.unchanged_count, 0.0)
+
+    def next_after_error(self, watch: Watch, now: float, floor: float) -> float:
+        """Return when a run whose read failed is due; raise what is wrong with the user's schedule."""
+        return now + _delay(self._schedule or self._backoff, watch.unchanged_count, floor)
+
+    def pressure(self, watch: Watch, now: float) -> float:
+        """Return how much a read is wanted, beside others that are due."""
+        if watch.run is None:  # there is an answer for the asking
+            return math.inf
+        if self._schedule is not None:
+            return now - watch.due
+        return watch.segment.pressure(self.clock_of(watch), now)
+
+    def clock_of(self, watch: Watch) -> PollClock:
+        """Return the clock of a segment, the same one until the segment leaves it."""
+        segment = watch.segment
+        if segment.clock is not None:
+            return segment.clock
+        return segment.use(self.clocks[self._reader.timing_group(watch.run), segment.later])
+
+    def close(self, watch: Watch, until: float | None = None) -> None:
+        """Close the segment of a run, and learn from it: *until* when it took at the most, None if that is open."""
+        if watch.segment.learns:
+            self.clock_of(watch)
+        watch.segment.close(until)
+
+
+def _delay(schedule: Schedule, count: int, floor: float) -> float:
+    """Return the seconds that a schedule says, which may be the user's own; raise what is wrong with them."""
+    seconds = schedule.delay(count, at_least=floor, noise=random.random())  # noqa: S311
+    check.number(f"the delay of {type(schedule).__name__}", seconds, zero=True)
+    return max(seconds, _LEAST)

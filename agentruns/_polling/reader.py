@@ -1,0 +1,97 @@
+"""Reading one run: what the poller needs of a vendor's dialect, but for lists."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from attrs import evolve
+
+from agentruns._api.api import Api
+from agentruns._api.flow import undecodable
+from agentruns._api.operations import timing_group
+from agentruns._values.commands import first_request
+from agentruns._values.exchange import Request, Response, Send
+from agentruns._values.run import Run
+from agentruns.dialects import wire
+from agentruns.dialects.protocol import Dialect, ParsesRun, ReportsTimes
+
+from .watch import Watch
+
+Reading: TypeAlias = tuple[Run, float]
+"""A run as it was read, and the seconds for which the vendor asks not to be asked again."""
+
+_OLDEST: Final = 7 * 86400.0  # seconds; what claims to have taken longer has a clock of its own
+
+
+class Reader:
+    """Ask for a run by one request, and make out what the answer says."""
+
+    def __init__(self, dialect: Dialect, api: Api) -> None:
+        self._dialect = dialect
+        self._api = api
+        self._parses = dialect if isinstance(dialect, ParsesRun) else None
+        self._reports_times = dialect if isinstance(dialect, ReportsTimes) else None
+
+    def request(self, watch: Watch) -> Request:
+        """Return the request that reads a run: the same one each time."""
+        request = watch.request
+        if request is None:
+            request = watch.request = first_request(self._dialect.fetch(watch.ref, {}))
+        return request
+
+    def parse(self, watch: Watch, response: Response) -> Reading | None:
+        """Return what an answer says by itself, None if it takes a flow to tell; `perform` runs it."""
+        if response.status != 200:
+            return None
+        known = watch.run
+        if known is not None and response.body == watch.body:  # the same answer gives the same run
+            return known, wire.retry_after(response.headers) or 0.0
+        if self._parses is None or undecodable(response) is not None:
+            return None
+        run = self._parses.parse_run(response)
+        watch.body = response.body
+        return run, run.poll_after or 0.0
+
+    async def perform(self, watch: Watch, response: Response) -> Reading:
+        """Return what the dialect makes of an answer, by further requests if need be; raise what is wrong with it."""
+        self._api.honor_retry_after(response)
+        replay = _Replay(response, self._api.call)
+        run = await self._api.perform_once(self._dialect.fetch(watch.ref, {}), replay)
+        watch.body = response.body if replay.asked == 1 else None  # unless it took further questions
+        return run, run.poll_after or 0.0
+
+    def timing_group(self, run: Run | None) -> str:
+        """Return what groups a run with others that take about as long."""
+        return timing_group(self._dialect, run)
+
+    def age(self, run: Run, date: str) -> float | None:
+        """Return the seconds since a run began: the difference of two times of the vendor, None if it tells none."""
+        at = wire.http_date(date)
+        if self._reports_times is None or at is None:
+            return None
+        began, _ = self._reports_times.times(evolve(run))
+        age = -1.0 if began is None else (at - began).total_seconds()
+        return age if 0 <= age <= _OLDEST else None
+
+    def duration(self, run: Run) -> float | None:
+        """Return the seconds that a run took by the vendor's own clock, None if it is not over or not told."""
+        if self._reports_times is None or not run.status.is_over:
+            return None
+        began, ended = self._reports_times.times(evolve(run))
+        took = -1.0 if began is None or ended is None else (ended - began).total_seconds()
+        return took if 0 <= took <= _OLDEST else None
+
+
+class _Replay:
+    """Give a flow the answer that is there already; send what else it asks."""
+
+    __slots__ = ("_answer", "_send", "asked")
+
+    def __init__(self, answer: Response, send: Send) -> None:
+        self._answer = answer
+        self._send = send
+        self.asked = 0
+
+    async def __call__(self, request: Request) -> Response:
+        self.asked += 1
+        return self._answer if self.asked == 1 else await self._send(request)
