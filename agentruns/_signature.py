@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 import msgspec
 from attrs import frozen
 
+from agentruns._values.generic import Json
+
 from ._values import codec
 from ._values.run import Action
 from .errors import ConfigurationError
@@ -31,11 +33,11 @@ class Signature:
     """
 
     description: str
-    schema: Mapping[str, Any]
+    schema: Mapping[str, Json]
     arguments: type[msgspec.Struct]
     positional: Mapping[str, Any]
 
-    def structure(self, arguments: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def structure(self, arguments: Mapping[str, Json]) -> tuple[list[Any], dict[str, Any]]:
         """Return positional and named arguments as the type hints say; raise `msgspec.ValidationError`."""
         fitted = msgspec.convert(arguments, self.arguments, str_keys=True)
         fields = zip(self.arguments.__struct_encode_fields__, self.arguments.__struct_fields__, strict=True)
@@ -169,11 +171,11 @@ def _with_format(kind: Any) -> Any:
     return list.__class_getitem__(inner) if get_origin(kind) is list else kind
 
 
-def _schema(arguments: type[msgspec.Struct], parameters: list[inspect.Parameter]) -> Mapping[str, Any]:
+def _schema(arguments: type[msgspec.Struct], parameters: list[inspect.Parameter]) -> Mapping[str, Json]:
     """Return the schema as one object with its definitions inside, defaults included where JSON can carry them."""
     whole = msgspec.json.schema(arguments)
-    definitions: dict[str, Any] = whole.get("$defs", {})
-    schema: dict[str, Any] = definitions.pop(whole["$ref"].rpartition("/")[2])
+    definitions: dict[str, Json] = whole.get("$defs", {})
+    schema: dict[str, Json] = definitions.pop(whole["$ref"].rpartition("/")[2])
     schema.pop("title", None)
     for each in parameters:
         if each.default is not _Kind.empty:

@@ -21,6 +21,8 @@ import anyio.lowlevel
 import anyio.to_thread
 from attrs import field, frozen
 
+from agentruns._values.generic import Json
+
 from ._values import check, codec
 from ._values.run import Action, Run, ToolOutput
 from .errors import AgentRunsError, ConfigurationError, ToolError
@@ -88,7 +90,7 @@ class ToolSchema:
 
     name: str
     description: str
-    input_schema: Mapping[str, Any]
+    input_schema: Mapping[str, Json]
 
 
 @frozen

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agentruns._values import codec
+from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunStatus
 from agentruns.dialects.protocol import Dialect, ReportsTimes
 from agentruns.errors import ConfigurationError, DeadlineExceededError, RunFailedError, StalledError
@@ -16,13 +17,13 @@ def line(
     key: str,
     status: str,
     run: Run | None,
-    failure: dict[str, Any] | None,
+    failure: dict[str, Json] | None,
     *,
     began: float,
     ended: float,
     number: int | None = None,
     attempts: int = 1,
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """
     Return what is told of an item: plain JSON, the key first.
 
@@ -61,7 +62,7 @@ def status_of(error: Exception | None, run: Run | None) -> str:
     return "error"
 
 
-def failure_of(error: Exception | None, run: Run | None) -> dict[str, Any] | None:
+def failure_of(error: Exception | None, run: Run | None) -> dict[str, Json] | None:
     """Return why an item did not complete: the vendor's words if its run failed, else the error's."""
     if error is None:
         return None

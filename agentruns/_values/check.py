@@ -12,10 +12,15 @@ from attrs import Attribute
 from .base import ConfigurationError
 
 
-def number(name: str, value: Any, *, zero: bool = False) -> None:
+def number(name: str, value: object, *, zero: bool = False) -> None:
     """Refuse anything but a finite number above zero, or with *zero* one of zero and above."""
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    if not numeric or not _finite(value) or value < 0 or (value == 0 and not zero):
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not _finite(value)
+        or value < 0
+        or (value == 0 and not zero)
+    ):
         least = "zero or above" if zero else "above zero"
         raise ConfigurationError(f"{name} is {value!r}; it must be a finite number {least}", field=name)
 
@@ -27,13 +32,13 @@ def _finite(value: float) -> bool:
         return False
 
 
-def integer(name: str, value: Any, least: int) -> None:
+def integer(name: str, value: object, least: int) -> None:
     """Refuse anything but a whole number of *least* and above."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} is {value!r}; it must be a whole number, {least} or more", field=name)
 
 
-def non_empty_str(name: str, value: Any) -> str:
+def non_empty_str(name: str, value: object) -> str:
     """Return *value*, and refuse anything but a text with something in it that UTF-8 can carry."""
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{name} is {value!r}; it must be a text that is not empty", field=name)
@@ -41,7 +46,7 @@ def non_empty_str(name: str, value: Any) -> str:
     return value
 
 
-def text_or_none(name: str, value: Any) -> None:
+def text_or_none(name: str, value: object) -> None:
     """Refuse anything but a text, which may be empty, and None."""
     if value is not None and not isinstance(value, str):
         raise ConfigurationError(f"{name} is {value!r}; it must be a text, or None", field=name)
@@ -60,13 +65,13 @@ def utf8(name: str, value: str) -> None:
         ) from None
 
 
-def boolean(name: str, value: Any) -> None:
+def boolean(name: str, value: object) -> None:
     """Refuse anything but True and False: a text such as "no" would count as true."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is {value!r}; it must be True or False", field=name)
 
 
-def instance(name: str, value: Any, kind: type, remedy: str) -> None:
+def instance(name: str, value: object, kind: type, remedy: str) -> None:
     """Refuse anything but a *kind*; *remedy* says how to come by one."""
     if not isinstance(value, kind):
         raise ConfigurationError(f"{name} is {value!r}; it must be of the class {kind.__name__}: {remedy}", field=name)
@@ -79,47 +84,47 @@ def _name(owner: object, attribute: Attribute[Any]) -> str:
 # As attrs validators --------------------------------------------------------------------------------------------------
 
 
-def positive(owner: object, attribute: Attribute[Any], value: Any) -> None:
+def positive(owner: object, attribute: Attribute[Any], value: object) -> None:
     """Refuse anything but a finite number above zero."""
     number(_name(owner, attribute), value)
 
 
-def not_negative(owner: object, attribute: Attribute[Any], value: Any) -> None:
+def not_negative(owner: object, attribute: Attribute[Any], value: object) -> None:
     """Refuse anything but a finite number of zero and above."""
     number(_name(owner, attribute), value, zero=True)
 
 
-def count(owner: object, attribute: Attribute[Any], value: Any) -> None:
+def count(owner: object, attribute: Attribute[Any], value: object) -> None:
     """Refuse anything but a whole number of 0 and above."""
     integer(_name(owner, attribute), value, 0)
 
 
-def at_least_one(owner: object, attribute: Attribute[Any], value: Any) -> None:
+def at_least_one(owner: object, attribute: Attribute[Any], value: object) -> None:
     """Refuse anything but a whole number of 1 and above."""
     integer(_name(owner, attribute), value, 1)
 
 
-def not_empty(owner: object, attribute: Attribute[Any], value: Any) -> None:
+def not_empty(owner: object, attribute: Attribute[Any], value: object) -> None:
     """Refuse anything but a text with something in it."""
     non_empty_str(_name(owner, attribute), value)
 
 
-def is_boolean(owner: object, attribute: Attribute[Any], value: Any) -> None:
+def is_boolean(owner: object, attribute: Attribute[Any], value: object) -> None:
     """Refuse anything but True and False."""
     boolean(_name(owner, attribute), value)
 
 
-def is_object(owner: object, attribute: Attribute[Any], value: Any) -> None:
+def is_object(owner: object, attribute: Attribute[Any], value: object) -> None:
     """Refuse anything but a mapping."""
     if not isinstance(value, Mapping):
         name = _name(owner, attribute)
         raise ConfigurationError(f"{name} is {value!r}; it must be a mapping, such as a dict", field=name)
 
 
-def sequence_of(kind: type, remedy: str) -> Callable[[object, Attribute[Any], Any], None]:
+def sequence_of(kind: type, remedy: str) -> Callable[[object, Attribute[Any], object], None]:
     """Return what refuses anything but a list or tuple of *kind*; *remedy* says how to come by one of them."""
 
-    def check(owner: object, attribute: Attribute[Any], value: Any) -> None:
+    def check(owner: object, attribute: Attribute[Any], value: object) -> None:
         name = _name(owner, attribute)
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise ConfigurationError(f"{name} is {value!r}; it must be a list of {kind.__name__}: {remedy}", field=name)

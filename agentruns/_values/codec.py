@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 import attrs
 
 from .base import ConfigurationError
+from .generic import Json
 
 if TYPE_CHECKING:  # this and msgspec are imported when they are first used: `import agentruns` stays light
     import cattrs
@@ -43,7 +44,7 @@ class CamelCase:
     __slots__ = ()
 
 
-def decode(body: bytes | str, *, trusted: bool = False) -> Any:
+def decode(body: bytes | str, *, trusted: bool = False) -> Json:
     """
     Return the JSON value in *body*; empty is None.
 
@@ -66,7 +67,7 @@ def decode(body: bytes | str, *, trusted: bool = False) -> Any:
     return value
 
 
-def _depth(value: Any) -> int:
+def _depth(value: Json) -> int:
     """Return how deeply a JSON value is nested, as far as one level beyond `DEEPEST`."""
     level, depth = [value], 0
     while level and depth <= DEEPEST:
@@ -80,14 +81,14 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def encode(value: Any) -> bytes:
+def encode(value: Json) -> bytes:
     """Return *value*, made of plain JSON types, as JSON."""
     import msgspec
 
     return msgspec.json.encode(value)
 
 
-def to_jsonable(value: Any, what: str) -> Any:
+def to_jsonable(value: object, what: str) -> Json:
     """
     Return *value* (attrs classes, datetimes, enums and the like included) as its reader will see it: plain JSON types.
 
@@ -107,7 +108,7 @@ def to_jsonable(value: Any, what: str) -> Any:
         ) from error
 
 
-def structure(value: Any, cls: type[T], path: str = "$") -> T:
+def structure(value: Json, cls: type[T], path: str = "$") -> T:
     """Return *value*, which stands at *path*, as *cls*; raise `CodecError` listing what does not fit and where."""
     with suppress(Exception):  # what is wrong, and where, is then found out at leisure
         return cast("T", _hook(cls)(value, cls))  # type: ignore[arg-type]
@@ -121,7 +122,7 @@ def structure(value: Any, cls: type[T], path: str = "$") -> T:
         raise CodecError("; ".join(told[:_MOST_TOLD]) + more) from None
 
 
-def unstructure(value: Any) -> Any:
+def unstructure(value: object) -> Json:
     """Return an attrs value as plain JSON types."""
     return converter().unstructure(value)
 

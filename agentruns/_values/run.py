@@ -49,12 +49,12 @@ class JsonText:
     body: bytes = field(repr=False)
     path: tuple[str, ...] = ()
 
-    def read(self) -> Mapping[str, Any]:
+    def read(self) -> Mapping[str, Json]:
         """Return the object."""
         value = codec.decode(self.body)
         for key in self.path:
             value = value[key]
-        found: Mapping[str, Any] = value
+        found: Mapping[str, Json] = value
         return found
 
 
@@ -274,16 +274,16 @@ class _ParkedRun:
     progress: Progress | None
     poll_after: float | None
     vendor: str
-    raw: Mapping[str, Any]
+    raw: Mapping[str, Json]
 
 
-def _read_detail(vendor: str, raw: Mapping[str, Any]) -> Any:
+def _read_detail(vendor: str, raw: Mapping[str, Json]) -> Any:
     """Return the vendor's class for what was received, None of a vendor that is not known."""
     read = detail_readers.get(vendor)
     return read(raw) if read else None
 
 
-detail_readers: Final[dict[str, Callable[[Mapping[str, Any]], Any]]] = {}
+detail_readers: Final[dict[str, Callable[[Mapping[str, Json]], Any]]] = {}
 """By vendor name, what reads `Run.detail` out of `Run.raw`; each dialect enters its own."""
 
 

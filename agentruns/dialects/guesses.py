@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from attrs import frozen
 
 from agentruns._values import codec
+from agentruns._values.generic import Json
 from agentruns.errors import APIError, ConfigurationError
 
 _SHOWN: Final = 40
@@ -45,13 +46,13 @@ class Variant:
     a function of a module does.
     """
 
-    def __init__(self, module: str, replaced: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    def __init__(self, module: str, replaced: Mapping[str, Json], given: Mapping[str, Json]) -> None:
         names = vars(import_module(module))
         self.__dict__.update({name: names[name] for name in names["__all__"]})
         self.__dict__.update(replaced)
         self._made = (module, dict(given))
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, Mapping[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, Mapping[str, Json]]]:
         return _remade, self._made
 
     def __repr__(self) -> str:
@@ -63,7 +64,7 @@ class Variant:
         raise AttributeError(f"{self!r} has no {name!r}")
 
 
-def _remade(module: str, given: Mapping[str, Any]) -> Any:
+def _remade(module: str, given: Mapping[str, Json]) -> Any:
     return import_module(module).variant(**given)
 
 
@@ -76,11 +77,11 @@ def function(name: str, value: T | None, default: T) -> T:
     return value
 
 
-def mapping_of(name: str, value: Any) -> Mapping[str, Any]:
+def mapping_of(name: str, value: Any) -> Mapping[str, Json]:
     """Return what a user's reading gave, as plain JSON; raise `ConfigurationError` for what is no mapping."""
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{name} gave {value!r}; it must give a mapping, which is sent as a JSON object")
-    plain: Mapping[str, Any] = codec.to_jsonable(value, f"what {name} gave")
+    plain: Mapping[str, Json] = codec.to_jsonable(value, f"what {name} gave")
     return plain
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 from agentruns._values import codec
 from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Ownership
 from agentruns._values.exchange import Response
+from agentruns._values.generic import Json
 from agentruns._values.run import RunRef
 from agentruns.errors import ConfigurationError, ProtocolError
 
@@ -20,7 +21,7 @@ _NO_NAMES: Final = frozenset({"", ".", ".."})
 """What stands for nothing, or for another place, in a path."""
 
 
-def path(*parts: Any) -> str:
+def path(*parts: object) -> str:
     """
     Return the parts as a path, each escaped, so that an id can never climb out of its place.
 
@@ -29,7 +30,7 @@ def path(*parts: Any) -> str:
     return "/" + "/".join(map(_segment, parts))
 
 
-def _segment(part: Any) -> str:
+def _segment(part: object) -> str:
     try:
         if isinstance(part, str) and part not in _NO_NAMES:
             return quote(part, safe="")
@@ -56,7 +57,7 @@ def ref(run_id: str, parent: str, *, owned: bool = False, response: Response | N
     return RunRef(run_id, parent)
 
 
-def read_object(response: Response, *envelope: str) -> Mapping[str, Any]:
+def read_object(response: Response, *envelope: str) -> Mapping[str, Json]:
     """Return the JSON object of an answer, taken out of its *envelope* keys, or raise `ProtocolError`."""
     try:
         value = response.value
@@ -77,7 +78,7 @@ def read(response: Response, cls: type[T], *envelope: str) -> T:
     return structure(read_object(response, *envelope), cls, response, path)
 
 
-def structure(value: Any, cls: type[T], source: Response | str, path: str = "$") -> T:
+def structure(value: Json, cls: type[T], source: Response | str, path: str = "$") -> T:
     """Return *value* as *cls*; *source* is what the error names: an answer, or in words where else it came from."""
     try:
         return codec.structure(value, cls, path)
@@ -119,12 +120,12 @@ def http_date(text: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def drop_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+def drop_none(fields: Mapping[str, Json]) -> dict[str, Json]:
     """Return the fields that are set: what is None is left out of a request."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def error_body(response: Response) -> Mapping[str, Any]:
+def error_body(response: Response) -> Mapping[str, Json]:
     """Return the JSON object of an error answer; empty for anything else, such as a proxy's HTML."""
     try:
         body = response.value
@@ -133,12 +134,12 @@ def error_body(response: Response) -> Mapping[str, Any]:
     return body if isinstance(body, Mapping) else {}
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Json) -> Mapping[str, Json]:
     """Return *value* if it is a JSON object, else an empty one: for what is read without being checked."""
     return value if isinstance(value, Mapping) else {}
 
 
-def first_text(body: Mapping[str, Any], *keys: str) -> str | None:
+def first_text(body: Mapping[str, Json], *keys: str) -> str | None:
     """Return the first of the *keys* that holds a text with something in it."""
     return next((body[key] for key in keys if isinstance(body.get(key), str) and body[key]), None)
 
@@ -148,7 +149,7 @@ def body_excerpt(response: Response) -> str:
     return response.body[:200].decode("utf-8", "replace").strip()
 
 
-def checkpoint(data: Mapping[str, Any], group: str = "", visible_after: float = 0.0) -> Flow[bool]:
+def checkpoint(data: Mapping[str, Json], group: str = "", visible_after: float = 0.0) -> Flow[bool]:
     """
     Have *data* kept before the next request is sent, as `Checkpoint` tells; return whether it is.
 

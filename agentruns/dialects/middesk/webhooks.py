@@ -11,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from agentruns._values import check, codec
+from agentruns._values.generic import Json
 from agentruns._values.run import RunRef
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError, ProtocolError
@@ -27,7 +28,7 @@ class WebhookEvent:
 
     id: str
     type: str
-    data: Mapping[str, Any]
+    data: Mapping[str, Json]
     object: str | None = None
     created_at: datetime | None = None
     account_id: str | None = None

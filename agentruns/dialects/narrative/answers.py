@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 from uuid import UUID, uuid5
 
 from agentruns._values import codec
 from agentruns._values.commands import Flow
+from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunStatus, ToolOutput
 from agentruns.dialects import guesses, wire
 from agentruns.dialects.guesses import Guess, Variant
@@ -59,12 +60,12 @@ GUESSES: Final = (
     ),
 )
 
-ToolOutputItem: TypeAlias = Callable[[ToolOutput], Mapping[str, Any]]
-Choice: TypeAlias = ToolChoice | Mapping[str, Any] | Literal["same"] | None
-Override: TypeAlias = Mapping[str, Any] | Literal["same"] | None
+ToolOutputItem: TypeAlias = Callable[[ToolOutput], Mapping[str, Json]]
+Choice: TypeAlias = ToolChoice | Mapping[str, Json] | Literal["same"] | None
+Override: TypeAlias = Mapping[str, Json] | Literal["same"] | None
 
 
-def tool_output_item(output: ToolOutput) -> Mapping[str, Any]:
+def tool_output_item(output: ToolOutput) -> Mapping[str, Json]:
     """Return one answer as the wire has it: a guess, which `variant(tool_output=...)` replaces."""
     text = output.output if isinstance(output.output, str) else codec.encode(output.output).decode()
     return {
@@ -121,7 +122,7 @@ def variant(
     *tool_output* gives the item of `outputs` for an answer. *tool_choice* and *config_override* are those of every
     answer that handlers give, as in `resume`. Raise `ConfigurationError` for what cannot be sent.
     """
-    switches: Mapping[str, Any] = {
+    switches: Mapping[str, Json] = {
         "tool_output": guesses.function("tool_output", tool_output, tool_output_item),
         "tool_choice": _checked_choice(tool_choice),
         "config_override": _checked_override(config_override),
@@ -192,7 +193,7 @@ def _is_over(answering: Run, retryable: frozenset[str] | None) -> bool:
     return retryable is None or (answering.failure is not None and answering.failure.type in retryable)
 
 
-def _overridden(run: Run[NarrativeRun], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+def _overridden(run: Run[NarrativeRun], defaults: Mapping[str, Json]) -> Mapping[str, Json]:
     """Return what a run had otherwise than its conversation has it."""
     used = wire.mapping(run.raw.get("effective_config"))
     return {key: used[key] for key in OVERRIDABLE if defaults and used.get(key) not in (None, defaults.get(key))}

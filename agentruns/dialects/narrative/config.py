@@ -10,10 +10,11 @@ from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
 from agentruns._values import check
+from agentruns._values.generic import Json
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools, ToolsLike
 
-TEXT_SCHEMA: Final[Mapping[str, Any]] = {
+TEXT_SCHEMA: Final[Mapping[str, Json]] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["text"],
@@ -42,7 +43,7 @@ class Tool:
 
     name: str = field(validator=check.not_empty)
     description: str = field(validator=_text)
-    input_schema: Mapping[str, Any] = field(validator=check.is_object)
+    input_schema: Mapping[str, Json] = field(validator=check.is_object)
     strict: bool | None = field(default=None, validator=optional(check.is_boolean))
 
 
@@ -91,7 +92,7 @@ class Config:
     data_plane_id: str = field(validator=check.not_empty)
     max_iterations: int = field(validator=check.at_least_one)
     max_tokens: int = field(validator=check.at_least_one)
-    output_format_schema: Mapping[str, Any] = field(validator=check.is_object)
+    output_format_schema: Mapping[str, Json] = field(validator=check.is_object)
     execution_cluster: str = field(default="shared", validator=check.not_empty)
     compute_pool_id: str | None = field(default=None, validator=optional(check.not_empty))
     temperature: float = 0.0
@@ -168,7 +169,7 @@ def _declared(tools: ToolsLike, *, strict: bool | None) -> tuple[Tool, ...]:
     return tuple(Tool(each.name, each.description, each.input_schema, strict=strict) for each in schemas)
 
 
-def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+def given(fields: Mapping[str, Json]) -> dict[str, Json]:
     """Drop the fields of ours that are not set, all the way down; JSON Schemas are left as they are."""
     return {
         key: value if key in {"input_schema", "output_format_schema"} else _given_value(value)

@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
+from agentruns._values.generic import Json
 from agentruns.dialects import reading, wire
 
 from .config import Config, given
@@ -52,7 +53,7 @@ def create_conversation(
     return evolve(made, dropped=dropped)
 
 
-def _dropped(sent: Mapping[str, Any], echoed: Mapping[str, Any]) -> tuple[str, ...]:
+def _dropped(sent: Mapping[str, Json], echoed: Mapping[str, Json]) -> tuple[str, ...]:
     """Return what was sent and does not come back; an answer that echoes nothing says nothing."""
     return (
         tuple(name for name, value in sent.items() if value not in _NOTHING and echoed.get(name) in _NOTHING)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from attrs import field, frozen
+
+from agentruns._values.generic import Json
 
 
 @frozen
@@ -20,10 +21,10 @@ class EffectiveConfig:
     max_iterations: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
-    output_format_schema: Mapping[str, Any] | None = None
-    mcp_servers: tuple[Mapping[str, Any], ...] | None = None
-    client_tools: tuple[Mapping[str, Any], ...] | None = None
-    tools: tuple[Mapping[str, Any], ...] | None = None
+    output_format_schema: Mapping[str, Json] | None = None
+    mcp_servers: tuple[Mapping[str, Json], ...] | None = None
+    client_tools: tuple[Mapping[str, Json], ...] | None = None
+    tools: tuple[Mapping[str, Json], ...] | None = None
 
 
 @frozen
@@ -32,7 +33,7 @@ class PendingToolCall:
 
     tool_use_id: str
     name: str
-    arguments: Mapping[str, Any] = field(factory=dict)
+    arguments: Mapping[str, Json] = field(factory=dict)
 
 
 @frozen
@@ -73,11 +74,11 @@ class NarrativeRun:
     effective_config: EffectiveConfig = field(factory=EffectiveConfig)
     submitted_inference_job_ids: tuple[str, ...] = ()
     pending_tool_calls: tuple[PendingToolCall, ...] = ()
-    tool_choice: Mapping[str, Any] | None = None
+    tool_choice: Mapping[str, Json] | None = None
     iterations_used: int | None = None
     usage: TokenUsage | None = None
     final_text: str | None = None
-    final_structured_output: Any = None
+    final_structured_output: Json = None
     error: RunFault | None = None
     completed_at: datetime | None = None
 
@@ -110,7 +111,7 @@ class ContentBlock:
     text: str | None = None
     tool_use_id: str | None = None
     name: str | None = None
-    arguments: Mapping[str, Any] | None = None
+    arguments: Mapping[str, Json] | None = None
     is_error: bool | None = None
     content_blocks: tuple[ContentBlock, ...] = ()
 

@@ -11,6 +11,7 @@ from attrs import Attribute, field, frozen
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
+from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
@@ -65,7 +66,7 @@ def _choice(_: object, __: object, value: Any) -> None:
     check_choice("UserMessage.tool_choice", value)
 
 
-def as_sent(name: str, value: Any) -> Mapping[str, Any]:
+def as_sent(name: str, value: Any) -> Mapping[str, Json]:
     """Return an option of a run as its request has it; raise `ConfigurationError` for what JSON cannot carry."""
     return given(codec.to_jsonable(codec.unstructure(value or {}), name))
 
@@ -86,8 +87,8 @@ class UserMessage:
 
     conversation_id: str = field(validator=check.not_empty)
     text: str = field(validator=check.not_empty)
-    tool_choice: ToolChoice | Mapping[str, Any] | None = field(default=None, kw_only=True, validator=_choice)
-    config_override: Mapping[str, Any] | None = field(default=None, kw_only=True, validator=_overridable)
+    tool_choice: ToolChoice | Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_choice)
+    config_override: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_overridable)
     expected_version: int | None = field(default=None, kw_only=True, validator=_version)
     client_op_id: str = field(factory=lambda: str(uuid4()), kw_only=True, validator=check.is_uuid)
 
@@ -110,7 +111,7 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[NarrativeRun]]:
     return parse_run((yield Request("GET", wire.path("agents", "runs", ref.id), params=params)))
 
 
-def read_head(conversation_id: str) -> Flow[tuple[int, Mapping[str, Any]]]:
+def read_head(conversation_id: str) -> Flow[tuple[int, Mapping[str, Json]]]:
     """Read a conversation's current version and its defaults."""
     response = yield Request("GET", wire.path("agents", "conversations", conversation_id))
     seen = wire.read_object(response)
@@ -123,7 +124,7 @@ class _Head:
 
 
 def post_run(
-    conversation_id: str, op_id: str, version: int, payload: Mapping[str, Any], options: Mapping[str, Any]
+    conversation_id: str, op_id: str, version: int, payload: Mapping[str, Json], options: Mapping[str, Json]
 ) -> Flow[Response]:
     """Post a run; a repeated `client_op_id` gives the first run back, so a lost answer is asked for again."""
     body = {"client_op_id": op_id, "expected_version": version, "payload": payload}

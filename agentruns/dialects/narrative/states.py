@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from attrs import frozen
 
 from agentruns._values.exchange import Response
+from agentruns._values.generic import Json
 from agentruns._values.run import Action, Failure, JsonText, Run, RunStatus
 from agentruns.dialects import reading, wire
 from agentruns.errors import ProtocolError
@@ -55,7 +56,7 @@ class CompletedRun:
     """What came of it: one of the two (get-a-runs-current-state)."""
 
     final_text: str | None = None
-    final_structured_output: Any = None
+    final_structured_output: Json = None
 
 
 @frozen
@@ -99,31 +100,31 @@ def parse_run(response: Response) -> Run[NarrativeRun]:
     )
 
 
-def _actions(raw: Mapping[str, Any], response: Response) -> tuple[Action, ...]:
+def _actions(raw: Mapping[str, Json], response: Response) -> tuple[Action, ...]:
     calls = wire.structure(raw, PausedRun, response).pending_tool_calls
     if not calls:
         raise ProtocolError(f"run {raw['id']} requires action but names none @ $.pending_tool_calls", response)
     return tuple(Action(call.tool_use_id, call.name, call.arguments) for call in calls)
 
 
-def _output(raw: Mapping[str, Any], response: Response) -> Any:
+def _output(raw: Mapping[str, Json], response: Response) -> Json:
     seen = wire.structure(raw, CompletedRun, response)
     return seen.final_structured_output if seen.final_text is None else seen.final_text
 
 
-def _failure(raw: Mapping[str, Any], word: str, response: Response) -> Failure:
+def _failure(raw: Mapping[str, Json], word: str, response: Response) -> Failure:
     error = wire.structure(raw, FailedRun, response).error
     if error is None:
         return Failure(word)
     return Failure(error.type or word, error.message + _HINTS.get(error.type, ""))
 
 
-def _iterations(jobs: Any) -> int | None:
+def _iterations(jobs: Json) -> int | None:
     """Count the jobs of a run, one for each iteration: none before the first, and unknown where there is no list."""
     return 0 if jobs is None else len(jobs) if isinstance(jobs, list) else None
 
 
-def detail(raw: Mapping[str, Any]) -> NarrativeRun:
+def detail(raw: Mapping[str, Json]) -> NarrativeRun:
     """Return a run's JSON object as `NarrativeRun`; raise `ProtocolError` for what does not fit."""
     return wire.structure(raw, NarrativeRun, f"run {raw.get('id')}")
 

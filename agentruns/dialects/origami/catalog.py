@@ -10,6 +10,7 @@ from attrs import frozen
 from agentruns._values import codec
 from agentruns._values.commands import Flow, T
 from agentruns._values.exchange import Request, Response
+from agentruns._values.generic import Json
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError, NotFoundError, OutcomeUnknownError, ProtocolError
 
@@ -72,8 +73,8 @@ def list_rows(
     *,
     cursor: str | None = None,
     limit: int = 50,
-    filters: Sequence[Mapping[str, Any]] | None = None,
-    sort: Mapping[str, Any] | None = None,
+    filters: Sequence[Mapping[str, Json]] | None = None,
+    sort: Mapping[str, Json] | None = None,
     cells: str | None = None,
     defaults: bool | None = None,
 ) -> Flow[RowPage]:
@@ -130,7 +131,7 @@ class _Rows(Listed):
 
 @frozen(kw_only=True)
 class _FlatRows(Listed):
-    items: tuple[Mapping[str, Any], ...]
+    items: tuple[Mapping[str, Json], ...]
 
 
 def _either(items: tuple[T, ...] | None, older: tuple[T, ...] | None, response: Response) -> tuple[T, ...]:
