@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import agentruns
+from agentruns import dialects
 from agentruns.cli import arguments
 from agentruns.emulator import Call, Emulator, Turn
 from tests.guides import GUIDES, README, ROOT, anchors_of, blocks_of, links_of, name_of
@@ -152,3 +153,15 @@ def test_the_map_of_the_tests_names_every_kit_and_folder() -> None:
         path.name for path in (ROOT / "tests").glob("*.py") if not path.name.startswith(("test_", "__", "conftest"))
     ]
     assert [name for name in [*folders, *kits] if f"`{name}`" not in shown] == []
+
+
+@pytest.mark.parametrize("name", dialects.NAMES)
+def test_the_guide_to_the_vendors_has_every_word_and_every_flow(name: str) -> None:
+    guide = (ROOT / "agentruns" / "dialects" / "README.md").read_text()
+    section = guide.split(f"## {name.capitalize()}\n")[1].split("\n## ")[0]
+    vendor: Any = dialects.load(name)
+    assert [word for word in vendor.STATUS if f"`{word}`" not in guide] == []
+    flows = [
+        each for each in vendor.__all__ if each.startswith(("list_", "get_", "create_", "archive_", "give_", "send_"))
+    ]
+    assert [each for each in flows if each not in section and each not in {"list_parent", "list_runs"}] == []
