@@ -24,7 +24,7 @@ ONE_SCREEN = "README.md: In one screen (1)"
 QUESTIONS = [Turn(calls=[Call("ask-questions", {"question": "Which?", "suggestedAnswers": ["This"]})]), Turn("Done.")]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _emulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with (
         Emulator("narrative") as narrative,
@@ -50,6 +50,7 @@ def test_there_are_blocks_and_guides() -> None:
     assert {"agentruns/web/README.md", "agentruns/dialects/README.md"} <= set(map(name_of, GUIDES))
 
 
+@pytest.mark.usefixtures("_emulators")
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     is_test = "def test_" in BLOCKS[name]
@@ -67,6 +68,7 @@ def test_a_block_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.usefixtures("_emulators")
 def test_the_one_screen_example_answers_its_tool_and_prints_the_answer() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", BLOCKS[ONE_SCREEN]], capture_output=True, text=True, timeout=60, check=True
@@ -97,6 +99,7 @@ def test_a_command_is_one_that_the_command_line_takes(line: str) -> None:
     assert arguments.parse(shlex.split(line)[1:]).command == line.split()[1]
 
 
+@pytest.mark.usefixtures("_emulators")
 def test_the_batch_of_the_guide_runs_as_it_stands(tmp_path: Path) -> None:
     guide = ROOT / "agentruns/cli/batch/README.md"
     (tmp_path / "questions.csv").write_text(*blocks_of(guide, "csv").values())
