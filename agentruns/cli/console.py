@@ -30,7 +30,7 @@ from agentruns.web import Feeds
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from agentruns.console import Guard, Job, Source
+    from agentruns.console import AccessGuard, Job, Source
     from agentruns.emulator import Emulator, Prompt, Turn
     from agentruns.emulator.schema import JSON
 
@@ -42,7 +42,7 @@ _STOP_SECONDS: Final = 2.0
 
 async def console(wanted: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C; raise `ConfigurationError` for what cannot work."""
-    from agentruns.console import Guard
+    from agentruns.console import AccessGuard
 
     _check(wanted)
     async with AsyncExitStack() as stack:
@@ -52,7 +52,7 @@ async def console(wanted: argparse.Namespace) -> int:
             path, answers = Path(wanted.journal), _answers(wanted.answers)
             made = over_journal(path, lambda vendors: _clients(wanted, path, vendors), answers=answers)
             source = await stack.enter_async_context(made)
-        guard = Guard(hosts=frozenset({wanted.host}), exposed=wanted.expose)
+        guard = AccessGuard(hosts=frozenset({wanted.host}), exposed=wanted.expose)
         address = await stack.enter_async_context(served(source, wanted.host, wanted.port, guard=guard))
         print(f"the console is at {address}\nit stops with Ctrl-C", flush=True)
         if wanted.open:  # other users may see the command line of the browser: what stands there works once
@@ -87,14 +87,14 @@ def _check(wanted: argparse.Namespace) -> None:
 
 @asynccontextmanager
 async def served(
-    source: Source, host: str = "127.0.0.1", port: int = 0, *, guard: Guard | None = None
+    source: Source, host: str = "127.0.0.1", port: int = 0, *, guard: AccessGuard | None = None
 ) -> AsyncIterator[str]:
     """Serve the console over *source*, and give the address to open, its token included."""
     from aiohttp import web
 
-    from agentruns.console import Guard, application
+    from agentruns.console import AccessGuard, application
 
-    guard = guard or Guard()
+    guard = guard or AccessGuard()
     runner = web.AppRunner(
         application(source, guard), access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_SECONDS
     )

@@ -1,8 +1,8 @@
 """
 A web page over the runs of a journal, for looking at them as they go on and for answering what they ask.
 
-Pages are made here, by templates; a small library in the browser keeps them up to date, and without it they work, too.
-It is for one person on one machine: `security` says who may use it. The extra `console` has what it needs.
+Templates make the pages; a small library in the browser keeps them up to date, and they work without it, too. The
+console is for one person on one machine: `security` says who may use it. It needs the extra `console`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from agentruns._keeping.journal.reader import JournalReader
 
 from .app import application
-from .security import Guard
+from .security import AccessGuard
 from .source import Job, Jobs, Source
 
-__all__ = ["Guard", "Job", "Jobs", "JournalReader", "Source", "application"]
+__all__ = ["AccessGuard", "Job", "Jobs", "JournalReader", "Source", "application"]

@@ -19,11 +19,11 @@ from agentruns.web.aiohttp import end_watching, sse_response
 
 from .asks import Answer, Ask, Fact
 from .forms import Posted
-from .live import Trails, cards_of, list_events, work_events
-from .security import HEADERS, Guard, add_headers
-from .source import Source, StaleError
+from .history import WorkHistory
+from .live import Histories, cards_of, list_events, work_events
+from .security import HEADERS, AccessGuard, add_headers
+from .source import AnsweredElsewhereError, Source
 from .timeline import Group, text_of
-from .trail import Trail
 from .views import Card, Listing, Views
 
 logger = logging.getLogger("agentruns")
@@ -43,7 +43,7 @@ _LATE: Final = "That was answered elsewhere, or is not asked any more. Nothing w
 _SAID: Final = "Your answer was sent."
 
 
-def application(source: Source, guard: Guard) -> web.Application:
+def application(source: Source, guard: AccessGuard) -> web.Application:
     """
     Return the console over *source*, an open one, as an application for aiohttp.web.
 
@@ -73,15 +73,15 @@ def application(source: Source, guard: Guard) -> web.Application:
 class _Console:
     """The handlers, and what they share."""
 
-    def __init__(self, source: Source, guard: Guard) -> None:
+    def __init__(self, source: Source, guard: AccessGuard) -> None:
         self._source = source
         self._guard = guard
         self._views = Views(guard.csrf, source.place)
-        self._trails = Trails(source)
+        self._histories = Histories(source)
 
     async def close(self, _: web.Application) -> None:
         """Let go of what was watched."""
-        await self._trails.close()
+        await self._histories.close()
 
     @web.middleware
     async def tell(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -123,23 +123,23 @@ class _Console:
         """Show one entry."""
         entry = await self._entry(request)
         said = _SAID if request.query.get("said") == "sent" else ""
-        async with self._trails.of(entry) as trail:
-            await trail.refresh()
-            return _html(await self._work(trail, said=said))
+        async with self._histories.of(entry) as history:
+            await history.refresh()
+            return _html(await self._work(history, said=said))
 
     async def work_events(self, request: web.Request) -> web.StreamResponse:
         """Tell how one entry goes on."""
         entry = await self._entry(request)
-        async with self._trails.of(entry) as trail:
-            return await self._send(request, work_events(self._source, trail, self._views, _seen(request)))
+        async with self._histories.of(entry) as history:
+            return await self._send(request, work_events(self._source, history, self._views, _seen(request)))
 
     async def trace(self, request: web.Request) -> web.StreamResponse:
         """Show how the last run of an entry came about."""
         entry = await self._entry(request)
-        async with self._trails.of(entry) as trail:
-            run = trail.run
+        async with self._histories.of(entry) as history:
+            run = history.run
         calls = await self._source.trace(run) if run is not None else ()
-        return _html(self._views.trace(trail, calls, whole=not _is_htmx(request)))
+        return _html(self._views.trace(history, calls, whole=not _is_htmx(request)))
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         """Give one of the files that pages need."""
@@ -167,14 +167,14 @@ class _Console:
             raise web.HTTPNotFound(text="The journal has no such work (any more).")
         return entry
 
-    async def _work(self, trail: Trail, *, said: str = "", instead: Card | None = None) -> str:
-        cards = await cards_of(self._source, trail)
+    async def _work(self, history: WorkHistory, *, said: str = "", instead: Card | None = None) -> str:
+        cards = await cards_of(self._source, history)
         if instead is not None:
             shown = [instead if card.group.id == instead.group.id else card for card in cards]
             cards = shown if instead in shown else [instead, *cards]
-        origin = await self._source.book.origin(trail.entry.id)
+        origin = await self._source.book.origin(history.entry.id)
         facts = [Fact(name, text_of(value), is_block="\n" in text_of(value)) for name, value in origin.items() if value]
-        return self._views.work(trail, cards, facts, said)
+        return self._views.work(history, cards, facts, said)
 
     async def _send(self, request: web.Request, events: AsyncGenerator[Event, None]) -> web.StreamResponse:
         return await sse_response(request, events, headers={**HEADERS, "Cache-Control": "no-store"})
@@ -185,11 +185,11 @@ class _Console:
         """Pass on the answers of one form; show it again where something is wrong with it, or it came too late."""
         posted = await self._posted(request)
         entry = await self._entry(request)
-        async with self._trails.of(entry) as trail:
-            pause = await self._source.pause(entry, trail.run)
+        async with self._histories.of(entry) as history:
+            pause = await self._source.pause(entry, history.run)
             group = pause.group(_last(posted, "group")) if pause is not None else None
             if group is None or not group.is_open:
-                return await self._late(request, trail, group)
+                return await self._late(request, history, group)
             read = [each.read(posted) for each in await self._source.asks(group)]
             if any(isinstance(each, Ask) for each in read):
                 asks = [
@@ -197,37 +197,37 @@ class _Console:
                     for each, ask in zip(read, await self._source.asks(group), strict=True)
                 ]
                 wrong = "Nothing was sent: something must be corrected."
-                return await self._card(request, trail, Card(group, tuple(asks), error=wrong), 422)
+                return await self._card(request, history, Card(group, tuple(asks), error=wrong), 422)
             try:
                 await self._source.give(group, cast("list[Answer]", read))
-            except StaleError:
-                return await self._late(request, trail, group)
+            except AnsweredElsewhereError:
+                return await self._late(request, history, group)
             except AgentRunsError as error:
                 logger.warning("an answer to run %s was not passed on: %s", group.run.id, error)
                 asks_again = tuple(each.filled(posted, {}) for each in await self._source.asks(group))
                 status = 422 if isinstance(error, ConfigurationError) else 502
-                return await self._card(request, trail, Card(group, asks_again, error=f"Not sent: {error}"), status)
+                return await self._card(request, history, Card(group, asks_again, error=f"Not sent: {error}"), status)
             if not _is_htmx(request):
                 raise web.HTTPSeeOther(f"/work/{entry.id}?said=sent")
-            return await self._card(request, trail, await self._over(group, said=_SAID), 200)
+            return await self._card(request, history, await self._over(group, said=_SAID), 200)
 
-    async def _late(self, request: web.Request, trail: Trail, group: Group | None) -> web.StreamResponse:
+    async def _late(self, request: web.Request, history: WorkHistory, group: Group | None) -> web.StreamResponse:
         if group is None:
             if _is_htmx(request):
                 return _html(self._views.notice(_LATE), status=409)
             return _html(self._views.problem("Too late", _LATE), status=409)
-        return await self._card(request, trail, await self._over(group, error=_LATE), 409)
+        return await self._card(request, history, await self._over(group, error=_LATE), 409)
 
     async def _over(self, group: Group, *, said: str = "", error: str = "") -> Card:
         """Return what is shown of actions that were answered."""
-        answered = Group(run=group.run, actions=group.actions, way="answered")
+        answered = Group(run=group.run, actions=group.actions, route="answered")
         return Card(answered, await self._source.asks(answered), said, error)
 
-    async def _card(self, request: web.Request, trail: Trail, card: Card, status: int) -> web.Response:
-        await trail.refresh()
+    async def _card(self, request: web.Request, history: WorkHistory, card: Card, status: int) -> web.Response:
+        await history.refresh()
         if _is_htmx(request):
-            return _html(self._views.card(trail, card), status=status)
-        return _html(await self._work(trail, instead=card), status=status)
+            return _html(self._views.card(history, card), status=status)
+        return _html(await self._work(history, instead=card), status=status)
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         """Start one of the jobs that are offered."""

@@ -11,62 +11,62 @@ from typing import Final
 from agentruns._keeping.journal.reader import Entry
 from agentruns.web import Event
 
+from .history import WorkHistory
 from .source import Source
-from .trail import Trail
 from .views import Card, Views
 
 LINGER_SECONDS: Final = 30.0
-"""For how long a trail is kept that nobody watches: whoever comes back within it is told only what is new."""
+"""How long a history is kept unwatched: a browser that comes back within it is sent only what is new."""
 
 LEAST_GAP: Final = 0.2
 """Seconds between two changes of a list, at least: a batch may change a thousand entries a second."""
 
 
-class Trails:
-    """The trails of the entries that are watched, each shared by all who watch it."""
+class Histories:
+    """The histories of the entries that are watched, each shared by all who watch it."""
 
     def __init__(self, source: Source, *, linger: float = LINGER_SECONDS) -> None:
         self._source = source
         self._linger = linger
-        self._trails: dict[str, tuple[Trail, AsyncExitStack]] = {}
+        self._histories: dict[str, tuple[WorkHistory, AsyncExitStack]] = {}
         self._lock = asyncio.Lock()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Let go of all trails."""
+        """Close all histories."""
         for timer in self._timers.values():
             timer.cancel()
-        for entry_id in tuple(self._trails):
+        for entry_id in tuple(self._histories):
             await self._close(entry_id)
         if self._closing:
             await asyncio.wait(self._closing)
 
     @asynccontextmanager
-    async def of(self, entry: Entry) -> AsyncIterator[Trail]:
-        """Give the trail of an entry, which is kept at least as long as this lasts."""
+    async def of(self, entry: Entry) -> AsyncIterator[WorkHistory]:
+        """Yield the history of an entry, which is kept at least as long as this context."""
         async with self._lock:
-            trail = await self._opened(entry)
-            trail.watching += 1
+            history = await self._opened(entry)
+            history.watching += 1
         timer = self._timers.pop(entry.id, None)
         if timer is not None:
             timer.cancel()
         try:
-            yield trail
+            yield history
         finally:
-            trail.watching -= 1
-            if not trail.watching:
+            history.watching -= 1
+            if not history.watching:
                 loop = asyncio.get_running_loop()
                 self._timers[entry.id] = loop.call_later(self._linger, self._close_soon, entry.id)
 
-    async def _opened(self, entry: Entry) -> Trail:
-        known = self._trails.get(entry.id)
+    async def _opened(self, entry: Entry) -> WorkHistory:
+        known = self._histories.get(entry.id)
         if known is not None:
             return known[0]
         stack = AsyncExitStack()
-        trail = await stack.enter_async_context(Trail(self._source, entry))
-        self._trails[entry.id] = trail, stack
-        return trail
+        history = await stack.enter_async_context(WorkHistory(self._source, entry))
+        self._histories[entry.id] = history, stack
+        return history
 
     def _close_soon(self, entry_id: str) -> None:
         task = asyncio.create_task(self._close_unwatched(entry_id))
@@ -75,34 +75,36 @@ class Trails:
 
     async def _close_unwatched(self, entry_id: str) -> None:
         async with self._lock:
-            known = self._trails.get(entry_id)
+            known = self._histories.get(entry_id)
             if known is not None and not known[0].watching:
                 await self._close(entry_id)
 
     async def _close(self, entry_id: str) -> None:
         self._timers.pop(entry_id, None)
-        _, stack = self._trails.pop(entry_id)
+        _, stack = self._histories.pop(entry_id)
         await stack.aclose()
 
 
-async def cards_of(source: Source, trail: Trail) -> list[Card]:
+async def cards_of(source: Source, history: WorkHistory) -> list[Card]:
     """Return the forms of what a piece of work waits for."""
-    groups = trail.pause.groups if trail.pause is not None else ()
+    groups = history.pause.groups if history.pause is not None else ()
     return [Card(group, await source.asks(group)) for group in groups]
 
 
-async def work_events(source: Source, trail: Trail, views: Views, seen: str | None) -> AsyncGenerator[Event, None]:
+async def work_events(
+    source: Source, history: WorkHistory, views: Views, seen: str | None
+) -> AsyncGenerator[Event, None]:
     """Yield what is new of one piece of work, from the change on that a browser has seen last."""
-    place = trail.place(seen)
+    count_seen = history.changes_seen(seen)
     while True:
-        await trail.news(place)
-        count = trail.count
-        cards = await cards_of(source, trail)
-        if trail.count != count:
-            continue  # it has moved meanwhile: what is sent must be of one moment
-        html = views.update(trail, place, cards)
-        place = count
-        yield Event(f"{trail.epoch}-{place}", "run", html)
+        await history.news(count_seen)
+        count = history.count
+        cards = await cards_of(source, history)
+        if history.count != count:
+            continue  # it has moved meanwhile: what is sent must belong to one count
+        html = views.update(history, count_seen, cards)
+        count_seen = count
+        yield Event(f"{history.epoch}-{count_seen}", "run", html)
 
 
 async def list_events(

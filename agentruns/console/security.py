@@ -41,7 +41,7 @@ def _secret() -> str:
 
 
 @frozen
-class Guard:
+class AccessGuard:
     """
     The secrets of one console, and the names under which it may be reached.
 

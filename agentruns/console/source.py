@@ -1,4 +1,4 @@
-"""Where runs come from: a journal, with the inbox in it, and for those vendors that there is a token for, a client."""
+"""Where runs come from: a journal with its inbox, and a client for each vendor that there is a token for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agentruns.inbox import Inbox
 from agentruns.web import Feeds, Watcher
 
 from .asks import Answer, Ask, Tool, ask
-from .timeline import Call, Group, Pause, Way, groups, messages_of, trace_of
+from .timeline import AnswerRoute, Call, Group, Pause, groups, messages_of, trace_of
 
 logger = logging.getLogger("agentruns")
 
@@ -38,8 +38,8 @@ LINGER_SECONDS: Final = 10.0
 _KNOWN_TOOLS: Final = 256
 
 
-class StaleError(Exception):
-    """Say that what was to be answered does not wait any more."""
+class AnsweredElsewhereError(Exception):
+    """Report an action that was answered before, by someone else or by another program."""
 
 
 @frozen
@@ -64,8 +64,8 @@ class Source:
     The work of one journal, for looking at and for answering.
 
     *book*, *inbox* and *clients* (by vendor) are open already. *answers* are JSON Schemas of what tools answer, by the
-    name of the tool. Runs are followed by the clients, for reading, as long as somebody watches; without a client a run
-    is shown as the journal has it. Open it by `async with`.
+    name of the tool. The clients follow runs while someone watches; without a client, a run is shown as the journal has
+    it. Open it by `async with`.
     """
 
     def __init__(
@@ -141,13 +141,13 @@ class Source:
             return None
         parked = {each.action.id for each in await self._inbox.pending(run)}
         handled = {each.action_id: each for each in await self.book.handled(entry) if each.run_id == run.id}
-        ways = {
-            action.id: self._way(entry, run, action, action.id in parked, handled.get(action.id))
+        routes = {
+            action.id: self._route(entry, run, action, action.id in parked, handled.get(action.id))
             for action in run.actions
         }
-        return Pause(run, groups(run, ways))
+        return Pause(run, groups(run, routes))
 
-    def _way(self, entry: Entry, run: Run, action: Action, is_parked: bool, handled: Handled | None) -> Way:
+    def _route(self, entry: Entry, run: Run, action: Action, is_parked: bool, handled: Handled | None) -> AnswerRoute:
         if is_parked:
             return "inbox"
         if (run.id, action.id) in self._answered or (handled is not None and handled.state != "running"):
@@ -162,7 +162,7 @@ class Source:
         """
         Pass on the answers to a group, one for each of its actions, in their order.
 
-        Raise `StaleError` where somebody was faster, and the `AgentRunsError` of whatever went wrong.
+        Raise `AnsweredElsewhereError` if it was answered before, and `AgentRunsError` if passing it on fails.
         """
         lock = self._locks.setdefault(group.run.id, asyncio.Lock())
         try:
@@ -173,8 +173,8 @@ class Source:
 
     async def _give(self, group: Group, answers: Sequence[Answer]) -> None:
         if any((group.run.id, action.id) in self._answered for action in group.actions):
-            raise StaleError
-        if group.way == "inbox":
+            raise AnsweredElsewhereError
+        if group.route == "inbox":
             for action, answer in zip(group.actions, answers, strict=True):
                 await self._settle(group.run, action, answer)
         else:
@@ -186,7 +186,7 @@ class Source:
 
     async def _settle(self, run: Run, action: Action, answer: Answer) -> None:
         if action.id not in {each.action.id for each in await self._inbox.pending(run)}:
-            raise StaleError
+            raise AnsweredElsewhereError
         try:
             if answer.is_error:
                 await self._inbox.refuse(action.id, str(answer.output), run_id=run.id)
@@ -194,7 +194,7 @@ class Source:
                 await self._inbox.answer(action.id, answer.output, run_id=run.id)
         except ConfigurationError as error:
             if action.id not in {each.action.id for each in await self._inbox.pending(run)}:
-                raise StaleError from error
+                raise AnsweredElsewhereError from error
             raise
 
     async def _resume(self, group: Group, answers: Sequence[Answer]) -> None:
@@ -203,7 +203,7 @@ class Source:
         now = await client.fetch(group.run.ref)
         waiting = {action.id for action in now.actions}
         if now.status is not RunStatus.REQUIRES_ACTION or any(each.id not in waiting for each in group.actions):
-            raise StaleError
+            raise AnsweredElsewhereError
         outputs = [
             ToolOutput(action, answer.output, answer.is_error)
             for action, answer in zip(group.actions, answers, strict=True)
@@ -211,7 +211,7 @@ class Source:
         try:
             await client.resume(now, outputs)
         except ConflictError as error:
-            raise StaleError from error
+            raise AnsweredElsewhereError from error
 
     async def trace(self, run: Run) -> tuple[Call, ...]:
         """

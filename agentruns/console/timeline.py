@@ -1,4 +1,4 @@
-"""What a page shows of one piece of work: its moments in their order, and what it waits for."""
+"""What a page shows of one piece of work: its history in order, and what it waits for."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from agentruns._values.run import Action, Run, RunStatus
 
 from .asks import Artifact, Fact, artifacts_of
 
-Way: TypeAlias = Literal["inbox", "vendor", "handler", "answered", "nobody"]
+AnswerRoute: TypeAlias = Literal["inbox", "vendor", "handler", "answered", "nobody"]
 """
-Who takes an answer: the inbox of the program that follows the run, or the vendor itself. Or why none is wanted: a
-handler is at it, it was given already, or nobody here could pass it on.
+Where an answer goes: to the inbox of the program that follows the run, or to the vendor itself. Or why none is wanted:
+a handler works on it, it was answered already, or no client can pass it on ("nobody").
 """
 
 
 @frozen(kw_only=True)
-class Moment:
+class HistoryEntry:
     """
     One thing that happened; `at` is in seconds since the epoch, None where nobody knows.
 
@@ -42,7 +42,7 @@ class Group:
 
     run: Run
     actions: tuple[Action, ...]
-    way: Way
+    route: AnswerRoute
 
     @property
     def id(self) -> str:
@@ -53,7 +53,7 @@ class Group:
     @property
     def is_open(self) -> bool:
         """Tell whether an answer is taken."""
-        return self.way in {"inbox", "vendor"}
+        return self.route in {"inbox", "vendor"}
 
 
 @frozen
@@ -73,17 +73,17 @@ class Pause:
         return sum(len(each.actions) for each in self.groups if each.is_open)
 
 
-def groups(run: Run, ways: Mapping[str, Way]) -> tuple[Group, ...]:
+def groups(run: Run, routes: Mapping[str, AnswerRoute]) -> tuple[Group, ...]:
     """
     Return how the actions of *run* are answered, by the way of each, in their order.
 
     The questions of Origami belong together: one prompt answers them all. What goes to the vendor by ourselves is sent
     at once, all of it, but for Middesk, whose interrupts are answered one by one.
     """
-    whole = run.vendor == "origami" or ("vendor" in ways.values() and run.vendor != "middesk")
-    if whole and len(set(ways.values())) == 1:
-        return (Group(run=run, actions=run.actions, way=next(iter(ways.values()))),)
-    return tuple(Group(run=run, actions=(action,), way=ways[action.id]) for action in run.actions)
+    whole = run.vendor == "origami" or ("vendor" in routes.values() and run.vendor != "middesk")
+    if whole and len(set(routes.values())) == 1:
+        return (Group(run=run, actions=run.actions, route=next(iter(routes.values()))),)
+    return tuple(Group(run=run, actions=(action,), route=routes[action.id]) for action in run.actions)
 
 
 _TITLES: Mapping[str, str] = {

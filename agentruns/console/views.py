@@ -14,9 +14,9 @@ from agentruns import _extras as extras
 from agentruns._keeping.journal.reader import Counts, Entry, Which
 
 from .asks import Ask, Fact
+from .history import WorkHistory, changed_groups
 from .source import Job
 from .timeline import Call, Group, artifacts_in, calls_of, text_of
-from .trail import Trail, changed_groups
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -86,31 +86,31 @@ class Views:
         """Return what of that page changes, to be put in its place."""
         return self._page("_entries.html", listing=listing, oob=True)
 
-    def work(self, trail: Trail, cards: Sequence[Card], origin: Sequence[Fact], said: str = "") -> str:
+    def work(self, history: WorkHistory, cards: Sequence[Card], origin: Sequence[Fact], said: str = "") -> str:
         """Return the page of one entry."""
-        return self._page("work.html", trail=trail, cards=cards, origin=origin, said=said)
+        return self._page("work.html", history=history, cards=cards, origin=origin, said=said)
 
-    def card(self, trail: Trail, card: Card) -> str:
+    def card(self, history: WorkHistory, card: Card) -> str:
         """Return one form, or what became of it."""
-        return self._page("_card.html", trail=trail, card=card)
+        return self._page("_card.html", history=history, card=card)
 
-    def update(self, trail: Trail, seen: int, cards: Sequence[Card]) -> str:
+    def update(self, history: WorkHistory, seen: int, cards: Sequence[Card]) -> str:
         """Return what is new since the first *seen* changes, each piece with the place where it belongs."""
         whole = seen == 0
-        changed = {group.id for group in changed_groups(trail, seen)}
+        changed = {group.id for group in changed_groups(history, seen)}
         return self._page(
             "_update.html",
-            trail=trail,
+            history=history,
             cards=cards,
             whole=whole,
-            panel=whole or trail.panel_count > seen,
+            panel=whole or history.panel_count > seen,
             changed=[card for card in cards if card.group.id in changed],
-            moments=[moment for moment in trail.moments if moment.number > seen],
+            new_entries=[each for each in history.entries if each.number > seen],
         )
 
-    def trace(self, trail: Trail, calls: Sequence[Call], *, whole: bool) -> str:
+    def trace(self, history: WorkHistory, calls: Sequence[Call], *, whole: bool) -> str:
         """Return how a run came about: a page of its own, or a piece of that of the entry."""
-        return self._page("trace.html" if whole else "_trace.html", trail=trail, calls=calls)
+        return self._page("trace.html" if whole else "_trace.html", history=history, calls=calls)
 
     def problem(self, title: str, text: str) -> str:
         """Return a page that says what is wrong."""

@@ -12,7 +12,7 @@ import pytest_asyncio
 from attrs import define, field
 
 from agentruns.cli.console import emulated, served
-from agentruns.console import Guard, Source
+from agentruns.console import AccessGuard, Source
 
 ARGUMENTS = [
     "--headless",
@@ -76,7 +76,7 @@ class Desk:
     """A console over an emulated vendor, served at an address that stays when the server goes and comes back."""
 
     source: Source
-    guard: Guard
+    guard: AccessGuard
     address: str
     base: str
     _stack: AsyncExitStack
@@ -100,7 +100,7 @@ async def desk() -> AsyncIterator[Callable[[str], Any]]:
         async def open_desk(vendor: str, pace: float = PACE) -> Desk:
             source = await stack.enter_async_context(emulated(vendor, pace=pace))
             serving = AsyncExitStack()
-            guard = Guard()
+            guard = AccessGuard()
             address = await serving.enter_async_context(served(source, guard=guard))
             made = Desk(source, guard, address, address.partition("/?")[0], serving)
             stack.push_async_callback(made.stop)

@@ -23,7 +23,7 @@ pytest.importorskip("aiohttp_sse")
 pytest.importorskip("jsonschema")
 
 from agentruns.cli.console import served
-from agentruns.console import Guard, Source
+from agentruns.console import AccessGuard, Source
 
 SECONDS = 20.0
 """How long what happens within a second may take on a busy machine."""
@@ -156,7 +156,7 @@ class Browser:
 
     async def waits(self, work: str) -> Page:
         """Return the page of a piece of work when there is something to answer."""
-        await self.until(f"{work}/events", 'data-way="inbox"')
+        await self.until(f"{work}/events", 'data-route="inbox"')
         return await self.open(work)
 
 
@@ -174,9 +174,9 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, st
 
 
 @asynccontextmanager
-async def browsing(source: Source, guard: Guard | None = None) -> AsyncIterator[Browser]:
+async def browsing(source: Source, guard: AccessGuard | None = None) -> AsyncIterator[Browser]:
     """Serve the console over *source*, and give a browser that has opened the printed address."""
-    async with served(source, guard=guard or Guard()) as address, signed_in(address) as browser:
+    async with served(source, guard=guard or AccessGuard()) as address, signed_in(address) as browser:
         yield browser
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from agentruns import Action, RunRef, connect, narrative
 from agentruns._keeping.journal import Journal
-from agentruns.console import Guard, JournalReader, Source
+from agentruns.console import AccessGuard, JournalReader, Source
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox
 from tests.console.plain_browser import ORIGIN, SECONDS, Browser, browsing, fill, state
@@ -200,7 +200,7 @@ async def test_a_timeline_goes_on_as_the_journal_does(tmp_path: Path) -> None:
             told = await browser.until("/work/w1/events", "Done.", **{"Last-Event-ID": event_id})
             assert 'data-kind="running"' not in told  # it was told before
             told = await browser.until("/work/w1/events", "Done.", **{"Last-Event-ID": "00000000-7"})
-            assert 'data-kind="running"' in told  # whoever saw another trail is told all of this one
+            assert 'data-kind="running"' in told  # a browser that saw another history is sent all of this one
 
 
 # The inbox ------------------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ async def test_an_answer_given_elsewhere_is_told_to_who_watches(tmp_path: Path) 
 
 @pytest.mark.asyncio
 async def test_no_secret_is_in_any_page(tmp_path: Path) -> None:
-    guard = Guard()
+    guard = AccessGuard()
     async with (
         parked(tmp_path / "j"),
         over_journal(tmp_path / "j", lambda vendors: {}) as source,

@@ -11,7 +11,7 @@ import pytest_asyncio
 from agentruns.cli.console import emulated, served
 from tests.console.plain_browser import Browser, signed_in
 
-from agentruns.console import Guard  # isort: skip
+from agentruns.console import AccessGuard  # isort: skip
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -21,12 +21,12 @@ PLACES = ["/", "/work/w1", "/events", "/work/w1/events", "/static/console.css", 
 
 
 @pytest.fixture
-def guard() -> Guard:
-    return Guard()
+def guard() -> AccessGuard:
+    return AccessGuard()
 
 
 @pytest_asyncio.fixture
-async def address(guard: Guard) -> AsyncIterator[str]:
+async def address(guard: AccessGuard) -> AsyncIterator[str]:
     async with emulated("conduit") as source, served(source, guard=guard) as address:
         yield address
 
@@ -55,7 +55,7 @@ async def test_nothing_is_shown_without_the_cookie(address: str, path: str) -> N
 
 
 @pytest.mark.asyncio
-async def test_the_printed_address_is_exchanged_for_a_cookie(address: str, guard: Guard) -> None:
+async def test_the_printed_address_is_exchanged_for_a_cookie(address: str, guard: AccessGuard) -> None:
     async with (
         aiohttp.ClientSession() as session,
         session.get(address + "&which=done", allow_redirects=False) as answer,
@@ -70,7 +70,9 @@ async def test_the_printed_address_is_exchanged_for_a_cookie(address: str, guard
 
 
 @pytest.mark.asyncio
-async def test_whoever_comes_by_a_link_of_elsewhere_is_led_in_by_a_page_of_ours(address: str, guard: Guard) -> None:
+async def test_whoever_comes_by_a_link_of_elsewhere_is_led_in_by_a_page_of_ours(
+    address: str, guard: AccessGuard
+) -> None:
     """A browser sends a strict cookie only where a page of the same site leads, and not after a redirect."""
     headers = {"Sec-Fetch-Site": "cross-site"}
     async with (
@@ -85,7 +87,7 @@ async def test_whoever_comes_by_a_link_of_elsewhere_is_led_in_by_a_page_of_ours(
 
 
 @pytest.mark.asyncio
-async def test_a_ticket_opens_the_console_once(address: str, guard: Guard) -> None:
+async def test_a_ticket_opens_the_console_once(address: str, guard: AccessGuard) -> None:
     url = address.replace(guard.token, guard.ticket())
 
     assert await status(url) == 303
@@ -120,7 +122,7 @@ async def test_every_name_of_this_machine_is_ours(browser: Browser, host: str) -
 
 @pytest.mark.asyncio
 async def test_a_console_that_is_exposed_answers_to_addresses_and_its_own_name_only() -> None:
-    guard = Guard(hosts=frozenset({"desk.example"}), exposed=True)
+    guard = AccessGuard(hosts=frozenset({"desk.example"}), exposed=True)
     async with emulated("conduit") as source, served(source, guard=guard) as address:
         assert await status(address, Host="10.0.0.1:5") == 303
         assert await status(address, Host="desk.example:5") == 303
@@ -210,8 +212,8 @@ async def test_two_consoles_do_not_take_each_others_cookies(address: str) -> Non
                 assert answer.status == 200
 
 
-def test_secrets_are_long_and_in_no_repr(guard: Guard) -> None:
-    other = Guard()
+def test_secrets_are_long_and_in_no_repr(guard: AccessGuard) -> None:
+    other = AccessGuard()
 
     assert len({guard.token, guard.session, guard.csrf, other.token, other.session, other.csrf}) == 6
     assert min(len(guard.token), len(guard.session), len(guard.csrf)) >= 43

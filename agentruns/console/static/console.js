@@ -53,7 +53,7 @@
   // The focus ---------------------------------------------------------------------------------------------------------
 
   let held = null; // where the focus goes if what had it is no more
-  const forms = (panel) => [...panel.querySelectorAll(".card")].map((card) => `${card.id} ${card.dataset.way}`).join();
+  const forms = (panel) => [...panel.querySelectorAll(".card")].map((card) => `${card.id} ${card.dataset.route}`).join();
 
   document.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { target, fragment } = event.detail;
@@ -63,7 +63,7 @@
       return;
     }
     const card = target.matches(".card") && fragment?.querySelector?.(".card");
-    if (card && (card.dataset.way === target.dataset.way || target.querySelector(".htmx-request"))) {
+    if (card && (card.dataset.route === target.dataset.route || target.querySelector(".htmx-request"))) {
       event.detail.shouldSwap = false; // what is said of the form that was sent stays, or comes with the answer to it
       return;
     }

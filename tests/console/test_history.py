@@ -16,8 +16,8 @@ from agentruns.console import JournalReader, Source
 from agentruns.emulator import Call, Emulator, Turn
 from tests.console.plain_browser import ORIGIN, SECONDS, browsing, fill, state
 
-from agentruns.console.live import Trails, work_events  # isort: skip
-from agentruns.console.trail import MOST_MOMENTS, Trail  # isort: skip
+from agentruns.console.live import Histories, work_events  # isort: skip
+from agentruns.console.history import MOST_ENTRIES, WorkHistory  # isort: skip
 from agentruns.console.views import Views  # isort: skip
 
 
@@ -38,26 +38,26 @@ async def test_all_who_watch_share_a_trail_which_lingers_and_goes(tmp_path: Path
     await fill(tmp_path / "j")
     async with source_of(tmp_path / "j") as source:
         entry = await entry_of(source)
-        trails = Trails(source, linger=0.05)
-        async with trails.of(entry) as one, trails.of(entry) as two:
+        histories = Histories(source, linger=0.05)
+        async with histories.of(entry) as one, histories.of(entry) as two:
             assert one is two
-        async with trails.of(entry) as again:
+        async with histories.of(entry) as again:
             assert again is one  # whoever comes back within the time finds it
         async with asyncio.timeout(SECONDS):
             await asyncio.wait(one._tasks)
-        async with trails.of(entry) as other:
+        async with histories.of(entry) as other:
             assert other.epoch != one.epoch
-        await trails.close()
+        await histories.close()
         assert all(task.done() for task in other._tasks)
 
 
 @pytest.mark.asyncio
 async def test_a_place_of_another_trail_is_none(tmp_path: Path) -> None:
     await fill(tmp_path / "j")
-    async with source_of(tmp_path / "j") as source, Trail(source, await entry_of(source)) as trail:
-        assert trail.place(trail.id) == trail.count > 0
-        for strange in (None, "", "7", f"{trail.epoch}-", f"{trail.epoch}-²", f"{trail.epoch}-99999", "other-1"):
-            assert trail.place(strange) == 0
+    async with source_of(tmp_path / "j") as source, WorkHistory(source, await entry_of(source)) as history:
+        assert history.changes_seen(history.id) == history.count > 0
+        for strange in (None, "", "7", f"{history.epoch}-", f"{history.epoch}-²", f"{history.epoch}-99999", "other-1"):
+            assert history.changes_seen(strange) == 0
 
 
 @pytest.mark.asyncio
@@ -65,42 +65,42 @@ async def test_an_older_state_changes_nothing(tmp_path: Path) -> None:
     async with Journal(tmp_path / "j", "narrative") as journal:
         await journal.begin("job", ORIGIN)
         await journal.saw("job", state("running", id="new").to_json())
-        async with source_of(tmp_path / "j") as source, Trail(source, await entry_of(source)) as trail:
-            trail._take(state("pending", id="new"), 0.0)
-            assert [moment.kind for moment in trail.moments] == ["begun", "running"]
-            trail._take(state("running", id="newer"), 0.0)
-            trail._take(state("completed", id="new"), 0.0)
-            assert trail.run is not None
-            assert trail.run.id == "newer"
-            assert not trail.is_done
+        async with source_of(tmp_path / "j") as source, WorkHistory(source, await entry_of(source)) as history:
+            history._take(state("pending", id="new"), 0.0)
+            assert [each.kind for each in history.entries] == ["begun", "running"]
+            history._take(state("running", id="newer"), 0.0)
+            history._take(state("completed", id="new"), 0.0)
+            assert history.run is not None
+            assert history.run.id == "newer"
+            assert not history.is_done
 
 
 @pytest.mark.asyncio
-async def test_of_very_many_moments_the_first_and_the_last_are_kept(tmp_path: Path) -> None:
+async def test_of_very_many_entries_the_first_and_the_last_are_kept(tmp_path: Path) -> None:
     await fill(tmp_path / "j")
-    async with source_of(tmp_path / "j") as source, Trail(source, await entry_of(source, "w4")) as trail:
-        for number in range(MOST_MOMENTS + 100):
-            trail._take(state("running", id=f"run-{number}"), float(number))
-        assert len(trail.moments) == MOST_MOMENTS
-        assert trail.moments[0].kind == "begun"
-        assert trail.moments[-1].number == trail.count
+    async with source_of(tmp_path / "j") as source, WorkHistory(source, await entry_of(source, "w4")) as history:
+        for number in range(MOST_ENTRIES + 100):
+            history._take(state("running", id=f"run-{number}"), float(number))
+        assert len(history.entries) == MOST_ENTRIES
+        assert history.entries[0].kind == "begun"
+        assert history.entries[-1].number == history.count
 
 
 @pytest.mark.asyncio
-async def test_what_only_counts_is_told_without_a_moment(tmp_path: Path) -> None:
+async def test_what_only_counts_is_told_without_an_entry(tmp_path: Path) -> None:
     await fill(tmp_path / "j")
-    async with source_of(tmp_path / "j") as source, Trail(source, await entry_of(source, "w4")) as trail:
-        trail._take(state("running"), 0.0)
-        before, moments = trail.count, len(trail.moments)
-        trail._take(state("running", submitted_inference_job_ids=["a", "b", "c"]), 1.0)
-        assert trail.count > before
-        assert len(trail.moments) == moments
-        events = work_events(source, trail, Views("csrf", "here"), f"{trail.epoch}-{before}")
+    async with source_of(tmp_path / "j") as source, WorkHistory(source, await entry_of(source, "w4")) as history:
+        history._take(state("running"), 0.0)
+        before, entries = history.count, len(history.entries)
+        history._take(state("running", submitted_inference_job_ids=["a", "b", "c"]), 1.0)
+        assert history.count > before
+        assert len(history.entries) == entries
+        events = work_events(source, history, Views("csrf", "here"), f"{history.epoch}-{before}")
         event = await anext(events)
         await events.aclose()
         assert "3 of at most 6 steps" in event.data
         assert "timeline" not in event.data
-        assert event.id == trail.id
+        assert event.id == history.id
 
 
 @pytest.mark.asyncio

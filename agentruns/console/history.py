@@ -1,9 +1,9 @@
 """
-One piece of work from its beginning to now, kept as long as somebody watches it, for however many do.
+The history of one piece of work, from its beginning to now, shared by all who watch it and kept while anyone does.
 
-It is told by three: the journal, which outlives everything but knows only the states that matter; the vendor, polled
-for as long as the run moves; and the inbox. What changes gets a number, so that a browser that comes back says which
-it has seen, and is sent what is new.
+It has three sources: the journal, which outlives processes but knows only the states that matter; the vendor, polled
+while the run moves; and the inbox. Each change gets a number. A browser that comes back says which number it has seen,
+and is sent what is new.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from agentruns._values.run import Run
 from agentruns.errors import AgentRunsError
 
 from .source import Source
-from .timeline import Group, Moment, Pause, text_of, title_of
+from .timeline import Group, HistoryEntry, Pause, text_of, title_of
 
 logger = logging.getLogger("agentruns")
 
-MOST_MOMENTS: Final = 500
-"""How many moments are kept; of a run that has more, the first and the last."""
+MOST_ENTRIES: Final = 500
+"""How many entries are kept; of a longer history, the first and the last."""
 
 RETRY_SECONDS: Final = 15.0
 """When a run is followed again that could not be followed."""
 
 
-class Trail:
+class WorkHistory:
     """
-    The moments of one entry, its last state and its pause; open it by `async with`.
+    The history of one entry of the journal, with the last state and the pause of its run; open it by `async with`.
 
-    `count` grows with each change. A moment's `number`, `panel_count` and the numbers in `group_counts` say with which
-    change each came.
+    `count` grows with each change. The `number` of a history entry, `panel_count` and the numbers in `group_counts` say
+    with which change each came.
     """
 
     def __init__(self, source: Source, entry: Entry, *, clock: Callable[[], float] = time.time) -> None:
         self.source = source
         self.entry = entry
         self.epoch = secrets.token_hex(4)
-        self.moments: list[Moment] = []
+        self.entries: list[HistoryEntry] = []
         self.run: Run | None = None
         self.pause: Pause | None = None
         self.count = 0
@@ -64,7 +64,7 @@ class Trail:
         self._to_follow: asyncio.Queue[Run] = asyncio.Queue()
         self._is_queued = False
         self._followed: set[str] = set()
-        self._told: dict[str, Run] = {}  # by run, the last state that stands in the moments
+        self._told: dict[str, Run] = {}  # by run, the last state that stands in the history
         self._by_feed: dict[str, float] = {}  # by run, when the vendor was last heard
         self._handled: dict[tuple[str, str], Handled] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,7 +75,7 @@ class Trail:
         await self.refresh()
         self._is_live = True
         self._tasks = [
-            asyncio.create_task(self._keep(), name="agentruns: keep a trail"),
+            asyncio.create_task(self._keep(), name="agentruns: keep a history"),
             asyncio.create_task(self._follow(), name="agentruns: follow a run for the console"),
         ]
         return self
@@ -98,11 +98,11 @@ class Trail:
 
     @property
     def id(self) -> str:
-        """Return what a browser has seen that has seen everything so far."""
+        """Return the id that a browser has seen last if it has seen everything so far."""
         return f"{self.epoch}-{self.count}"
 
-    def place(self, seen: str | None) -> int:
-        """Return how many changes a browser has seen that says so; 0 if it speaks of another trail."""
+    def changes_seen(self, seen: str | None) -> int:
+        """Return how many changes a browser has seen that says so; 0 if that was another history."""
         epoch, _, number = (seen or "").rpartition("-")
         known = epoch == self.epoch and number.isascii() and number.isdigit() and len(number) < 12
         return int(number) if known and int(number) <= self.count else 0
@@ -125,7 +125,7 @@ class Trail:
                 await change
 
     async def refresh(self) -> None:
-        """Take in what the journal and the inbox know now; raise `JournalError` where that cannot be read."""
+        """Read the journal and the inbox; raise `JournalError` if the journal cannot be read."""
         async with self._lock:
             await self._refresh()
 
@@ -158,7 +158,7 @@ class Trail:
             self._to_follow.put_nowait(run)
 
     async def _follow(self) -> None:
-        """Follow one run after the other, as they come up, for reading only."""
+        """Follow one run after the other, as they appear, without answering."""
         while True:
             run = await self._to_follow.get()
             self._is_queued = False
@@ -198,10 +198,12 @@ class Trail:
         if message == self.trouble:
             return
         self.trouble = message
-        self._tell(Moment(number=0, at=self._clock(), kind="trouble", title="It cannot be followed", text=message))
+        self._tell(
+            HistoryEntry(number=0, at=self._clock(), kind="trouble", title="It cannot be followed", text=message)
+        )
 
     def _take(self, run: Run, at: float) -> None:
-        """Take in a state: a moment of its own if it is news, else only what it counts."""
+        """Take in a state: add an entry if it is news, else update usage and progress only."""
         before = self._told.get(run.id)
         novelty = compare(before, run)
         if before is not None and (novelty is Novelty.STALE or self.run is None or self.run.id != run.id):
@@ -209,7 +211,7 @@ class Trail:
         self.run = run
         if novelty is Novelty.NEWS:
             self._told[run.id] = run
-            self._tell(Moment(number=0, at=at, kind=run.status.value, title=title_of(run), run=run))
+            self._tell(HistoryEntry(number=0, at=at, kind=run.status.value, title=title_of(run), run=run))
         elif novelty is Novelty.PROGRESS or (before is not None and before.usage != run.usage):
             self._told[run.id] = run
             self._change()
@@ -226,10 +228,10 @@ class Trail:
             value = codec.decode(handled.output, trusted=True) if handled.output else None
             title = f"{handled.name} was {'refused' if handled.is_error else 'answered'}"
             at = self._clock() if self._is_live else None
-            self._tell(Moment(number=0, at=at, kind="action", title=title, text=text_of(value)))
+            self._tell(HistoryEntry(number=0, at=at, kind="action", title=title, text=text_of(value)))
 
     async def _look_at_pause(self) -> None:
-        """Take in who would take which answer."""
+        """Update the pause, and the route that an answer to each group would take."""
         pause = await self.source.pause(self.entry, self.run)
         before, self.pause = self.pause, pause
         if _ids(before) != _ids(pause):
@@ -238,30 +240,30 @@ class Trail:
             self.group_counts = {}
             return
         for old, new in zip(before.groups if before else (), pause.groups if pause else (), strict=True):
-            if old.way != new.way:
+            if old.route != new.route:
                 self._change()
                 self.group_counts[new.id] = self.count
 
-    def _tell(self, moment: Moment) -> None:
+    def _tell(self, entry: HistoryEntry) -> None:
         self._change()
-        self.moments.append(evolve(moment, number=self.count))
-        if len(self.moments) > MOST_MOMENTS:
-            del self.moments[MOST_MOMENTS // 2]
+        self.entries.append(evolve(entry, number=self.count))
+        if len(self.entries) > MOST_ENTRIES:
+            del self.entries[MOST_ENTRIES // 2]
 
     def _change(self) -> None:
         self.count += 1
         self._news.notify()
 
 
-_BEGUN: Final = Moment(number=0, at=None, kind="begun", title="Begun")
+_BEGUN: Final = HistoryEntry(number=0, at=None, kind="begun", title="Begun")
 
 
 def _ids(pause: Pause | None) -> tuple[str, ...]:
     return () if pause is None else tuple(each.id for each in pause.groups)
 
 
-def changed_groups(trail: Trail, seen: int) -> list[Group]:
-    """Return the groups whose way has changed since the first *seen* changes, the panel being the same."""
-    if trail.pause is None:
+def changed_groups(history: WorkHistory, seen: int) -> list[Group]:
+    """Return the groups whose route changed after the first *seen* changes, while the panel stayed the same."""
+    if history.pause is None:
         return []
-    return [each for each in trail.pause.groups if trail.group_counts.get(each.id, 0) > seen]
+    return [each for each in history.pause.groups if history.group_counts.get(each.id, 0) > seen]
