@@ -663,11 +663,11 @@ def test_nothing_is_left_running_after_a_call(emulator: Emulator[Narrative]) -> 
     ask("one")
 
     async def whole() -> set[Any]:
-        wanted = arguments.parse(call("-q"))
-        wanted.words = call("-q")
+        args = arguments.parse(call("-q"))
+        args.typed = call("-q")
         from agentruns.cli.batch import batch
 
-        assert await batch(wanted) == 0
+        assert await batch(args) == 0
         return asyncio.all_tasks() - {asyncio.current_task()}
 
     assert asyncio.run(whole()) == set()

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from agentruns import JournalError, Stats
 from agentruns.cli import arguments, commands
 from agentruns.cli.batch import output, progress, rows
+from agentruns.cli.batch.file_errors import FileError
 from agentruns.cli.batch.output import Output, last_lines
-from agentruns.cli.batch.trouble import FileError
 from agentruns.cli.report import read
 from agentruns.emulator import Emulator, Narrative, Turn
 

@@ -88,7 +88,7 @@ def test_a_deadline_names_the_command_that_watches_again(
     assert not PYTHON.search(said), said
 
 
-def wanted(command: str, vendor: str | None = "narrative") -> argparse.Namespace:
+def args_of(command: str, vendor: str | None = "narrative") -> argparse.Namespace:
     return argparse.Namespace(command=command, vendor=vendor)
 
 
@@ -103,7 +103,7 @@ def paused() -> Run:
 )
 @pytest.mark.parametrize("run", [paused(), None])
 def test_no_hint_is_python(kind: type[errors.RunError], command: str, run: Run | None) -> None:
-    said = shell_text.translate(kind(run, "it did not end"), wanted(command))
+    said = shell_text.translate(kind(run, "it did not end"), args_of(command))
     assert said.startswith("it did not end; ")
     assert not PYTHON.search(said), said
     assert "origin" not in said
@@ -114,19 +114,19 @@ def test_a_hint_within_another_error_is_said_anew_too() -> None:
     error = errors.DeadlineExceededError(paused(), f"5 s have passed, and the last request failed ({inner})")
     assert "connect(" in str(error)
     assert "(GET /x was answered 429: slow down. Send less (--budget, --limit), or" in shell_text.translate(
-        error, wanted("batch")
+        error, args_of("batch")
     )
-    assert not PYTHON.search(shell_text.translate(error, wanted("run")))
+    assert not PYTHON.search(shell_text.translate(error, args_of("run")))
 
 
 def test_what_others_say_stays_as_it_is() -> None:
     text = "there is no token; pass `token=`"
-    assert shell_text.translate(ValueError(text), wanted("run")) == text
-    assert shell_text.translate(errors.ProtocolError("agent_id is 3"), wanted("run", "origami")) == "agent_id is 3"
-    assert shell_text.translate(errors.ConfigurationError("agent_id is 'agent_id'"), wanted("run", "origami")) == (
+    assert shell_text.translate(ValueError(text), args_of("run")) == text
+    assert shell_text.translate(errors.ProtocolError("agent_id is 3"), args_of("run", "origami")) == "agent_id is 3"
+    assert shell_text.translate(errors.ConfigurationError("agent_id is 'agent_id'"), args_of("run", "origami")) == (
         "--agent-id is 'agent_id'"
     )
-    assert shell_text.translate(errors.ConfigurationError("agent_id"), wanted("demo", None)) == "agent_id"
+    assert shell_text.translate(errors.ConfigurationError("agent_id"), args_of("demo", None)) == "agent_id"
 
 
 def texts(node: ast.AST) -> Iterator[str]:
@@ -211,7 +211,7 @@ def test_every_remedy_of_a_shell_is_in_place_of_one_that_the_library_gives() -> 
 def test_a_remedy_in_python_is_never_shown(field: str, vendor: str | None) -> None:
     python = "pass `token=`, or str(uuid.uuid4())"
     said = shell_text.translate(
-        errors.ConfigurationError("it is wrong", field=field, remedy=python), wanted("batch", vendor)
+        errors.ConfigurationError("it is wrong", field=field, remedy=python), args_of("batch", vendor)
     )
     assert said.startswith("it is wrong; " if field in shell_text.REMEDIES else "it is wrong")
     assert not PYTHON.search(said), said
@@ -221,7 +221,7 @@ def test_a_start_that_is_kept_is_looked_for_by_the_same_call() -> None:
     error = errors.OutcomeUnknownError(
         Request("POST", "/runs"), "no answer came", remedy="`client.stream(RunRef(id, parent), key='k')` goes on"
     )
-    said = shell_text.translate(error, wanted("batch"))
+    said = shell_text.translate(error, args_of("batch"))
     assert "is unknown: no answer came; the same call looks again; " in said
     assert not PYTHON.search(said), said
 
@@ -231,7 +231,7 @@ def test_no_text_of_the_library_that_a_command_may_show_stays_python() -> None:
     python = {text for text in found if "`" in text and PYTHON.search(text)}
     shown = {text for text in python if not any(each in text for each in NOT_OF_A_COMMAND)}
     assert len(shown) > 4
-    said = {shell_text.translate(errors.AgentRunsError(text), wanted("batch", "conduit")) for text in shown}
+    said = {shell_text.translate(errors.AgentRunsError(text), args_of("batch", "conduit")) for text in shown}
     assert {each for each in said if PYTHON.search(each)} == set()
 
 

@@ -40,33 +40,33 @@ _BY_STATUS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     typed = sys.argv[1:] if argv is None else argv
-    wanted = arguments.parse(typed)
-    wanted.words = typed
+    args = arguments.parse(typed)
+    args.typed = typed
     seen = _Seen()
     with warnings():
-        return _code(wanted, seen)
+        return _code(args, seen)
 
 
-def _code(wanted: argparse.Namespace, seen: _Seen) -> int:
+def _code(args: argparse.Namespace, seen: _Seen) -> int:
     try:
-        return asyncio.run(_COMMANDS[wanted.command](wanted, seen))
+        return asyncio.run(_COMMANDS[args.command](args, seen))
     except KeyboardInterrupt:
-        print(f"\n{seen.how_to_go_on(wanted)}", file=sys.stderr)
+        print(f"\n{seen.how_to_go_on(args)}", file=sys.stderr)
         if threading.active_count() > 1:  # a handler that blocks would keep the process, and cannot be stopped
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(INTERRUPTED)
         return INTERRUPTED
     except (ConfigurationError, UnsupportedError) as error:
-        print(f"agentruns: {shell_text.translate(error, wanted)}", file=sys.stderr)
+        print(f"agentruns: {shell_text.translate(error, args)}", file=sys.stderr)
         return USAGE
     except DeadlineExceededError as error:
-        print(f"agentruns: {shell_text.translate(error, wanted)}\n{seen.how_to_go_on(wanted)}", file=sys.stderr)
+        print(f"agentruns: {shell_text.translate(error, args)}\n{seen.how_to_go_on(args)}", file=sys.stderr)
         return DEADLINE
     except AgentRunsError as error:
-        print(f"agentruns: {shell_text.translate(error, wanted)}", file=sys.stderr)
+        print(f"agentruns: {shell_text.translate(error, args)}", file=sys.stderr)
         if seen.stream is not None and seen.stream.run is not None:
-            print(seen.how_to_go_on(wanted), file=sys.stderr)
+            print(seen.how_to_go_on(args), file=sys.stderr)
         return TROUBLE
     except BrokenPipeError:  # whoever read our lines has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,71 +81,71 @@ class _Seen:
 
     stream: RunStream | None = None
 
-    def how_to_go_on(self, wanted: argparse.Namespace) -> str:
+    def how_to_go_on(self, args: argparse.Namespace) -> str:
         """Say which run is left, and how to watch it again."""
-        if wanted.command == "batch":
-            same = shlex.join(["agentruns", *wanted.words])
-            return f"the runs in flight go on at {wanted.vendor}; go on with:\n  {same}"
+        if args.command == "batch":
+            same = shlex.join(["agentruns", *args.typed])
+            return f"the runs in flight go on at {args.vendor}; go on with:\n  {same}"
         run = self.stream.run if self.stream is not None else None
         if run is None:
             return "no run was seen; a start may have taken effect, so look at the vendor before you start again"
         if run.status.is_over:
             return f"run {run.id} is {run.status}"
-        again = ["agentruns", "watch", wanted.vendor, run.id, *(["--parent", run.ref.parent] if run.ref.parent else [])]
-        if getattr(wanted, "base_url", None):
-            again += ["--base-url", wanted.base_url]
-        if getattr(wanted, "insecure", False):
+        again = ["agentruns", "watch", args.vendor, run.id, *(["--parent", run.ref.parent] if run.ref.parent else [])]
+        if getattr(args, "base_url", None):
+            again += ["--base-url", args.base_url]
+        if getattr(args, "insecure", False):
             again.append("--insecure")
-        if getattr(wanted, "tools", None):
-            again += ["--tools", wanted.tools]
-        where = f"goes on at {wanted.vendor}" if run.status.in_flight else f"waits at {wanted.vendor} for an answer"
+        if getattr(args, "tools", None):
+            again += ["--tools", args.tools]
+        where = f"goes on at {args.vendor}" if run.status.in_flight else f"waits at {args.vendor} for an answer"
         return f"run {run.id} {where}; watch it again with:\n  {shlex.join(again)}"
 
 
-def _client(wanted: argparse.Namespace) -> Client:
-    return connect(load(wanted.vendor), base_url=wanted.base_url, insecure=wanted.insecure)
+def _client(args: argparse.Namespace) -> Client:
+    return connect(load(args.vendor), base_url=args.base_url, insecure=args.insecure)
 
 
-async def _start(wanted: argparse.Namespace, _: _Seen) -> int:
-    origin = arguments.origin(wanted)
-    async with _client(wanted) as client:
+async def _start(args: argparse.Namespace, _: _Seen) -> int:
+    origin = arguments.origin(args)
+    async with _client(args) as client:
         run = await client.start(origin)
-    display = choose(json=wanted.json)
+    display = choose(json=args.json)
     display.state(run)
     display.close()
     return COMPLETED
 
 
-async def _run(wanted: argparse.Namespace, seen: _Seen) -> int:
-    origin = arguments.origin(wanted)
-    async with _client(wanted) as client:
-        return await _show(client, origin, wanted, seen)
+async def _run(args: argparse.Namespace, seen: _Seen) -> int:
+    origin = arguments.origin(args)
+    async with _client(args) as client:
+        return await _show(client, origin, args, seen)
 
 
-async def _watch(wanted: argparse.Namespace, seen: _Seen) -> int:
-    async with _client(wanted) as client:
-        return await _show(client, RunRef(wanted.id, wanted.parent), wanted, seen)
+async def _watch(args: argparse.Namespace, seen: _Seen) -> int:
+    async with _client(args) as client:
+        return await _show(client, RunRef(args.id, args.parent), args, seen)
 
 
-async def _list(wanted: argparse.Namespace, _: _Seen) -> int:
-    check.integer("--limit", wanted.limit, 1)
-    display = choose(json=wanted.json)
-    async with _client(wanted) as client, contextlib.aclosing(client.runs(wanted.parent)) as runs:
+async def _list(args: argparse.Namespace, _: _Seen) -> int:
+    check.integer("--limit", args.limit, 1)
+    display = choose(json=args.json)
+    async with _client(args) as client, contextlib.aclosing(client.runs(args.parent)) as runs:
         shown = 0
         async for run in runs:
             display.entry(run)
             shown += 1
-            if shown >= wanted.limit:
+            if shown >= args.limit:
                 break
     display.close()
     return COMPLETED
 
 
-async def _show(client: Client, origin: object, wanted: argparse.Namespace, seen: _Seen) -> int:
-    check.number("--timeout", wanted.timeout)
-    tools = arguments.tools(wanted.tools)
-    seen.stream = client.stream(origin, tools=tools, timeout=wanted.timeout, progress=wanted.progress)
-    display = choose(json=wanted.json)
+async def _show(client: Client, origin: object, args: argparse.Namespace, seen: _Seen) -> int:
+    check.number("--timeout", args.timeout)
+    tools = arguments.tools(args.tools)
+    seen.stream = client.stream(origin, tools=tools, timeout=args.timeout, progress=args.progress)
+    display = choose(json=args.json)
     try:
         return code_of(await follow(seen.stream, display))
     finally:
@@ -164,52 +164,52 @@ def code_of(run: Run | None) -> int:
     return TROUBLE if run is None else _BY_STATUS.get(run.status, TROUBLE)
 
 
-async def _demo(wanted: argparse.Namespace, seen: _Seen) -> int:
-    display = choose(json=wanted.json)
+async def _demo(args: argparse.Namespace, seen: _Seen) -> int:
+    display = choose(json=args.json)
     try:
 
         async def watched(stream: RunStream) -> Run | None:
             seen.stream = stream
             return await follow(stream, display)
 
-        codes = [code_of(await demo.STORIES[name](display, watched)) for name in wanted.vendor or demo.STORIES]
+        codes = [code_of(await demo.STORIES[name](display, watched)) for name in args.vendor or demo.STORIES]
         display.remark("That was the main job; `agentruns --help` shows the rest.")
         return max(codes)
     finally:
         display.close()
 
 
-async def _emulate(wanted: argparse.Namespace, _: _Seen) -> int:
+async def _emulate(args: argparse.Namespace, _: _Seen) -> int:
     from agentruns.emulator import Emulator
 
-    names = wanted.vendor or NAMES
+    names = args.vendor or NAMES
     for name in names:
         load(name)  # says which there are
-    if wanted.port and len(names) > 1:
+    if args.port and len(names) > 1:
         raise ConfigurationError("--port is for one vendor; name it, or leave the ports to chance")
     async with contextlib.AsyncExitStack() as running:
         try:
-            served = {name: await running.enter_async_context(Emulator(name, port=wanted.port)) for name in names}
+            served = {name: await running.enter_async_context(Emulator(name, port=args.port)) for name in names}
         except (OSError, OverflowError) as error:
-            raise ConfigurationError(f"port {wanted.port} cannot be listened on: {error}. Choose another") from error
-        print("\n".join(_where(name, served[name], json=wanted.json) for name in names), flush=True)
+            raise ConfigurationError(f"port {args.port} cannot be listened on: {error}. Choose another") from error
+        print("\n".join(_where(name, served[name], json=args.json) for name in names), flush=True)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     return COMPLETED
 
 
-async def _batch(wanted: argparse.Namespace, _: _Seen) -> int:
-    return await batch(wanted)
+async def _batch(args: argparse.Namespace, _: _Seen) -> int:
+    return await batch(args)
 
 
-async def _report(wanted: argparse.Namespace, _: _Seen) -> int:
-    return report(wanted)
+async def _report(args: argparse.Namespace, _: _Seen) -> int:
+    return report(args)
 
 
-async def _console(wanted: argparse.Namespace, _: _Seen) -> int:
+async def _console(args: argparse.Namespace, _: _Seen) -> int:
     from .console import console
 
-    return await console(wanted)
+    return await console(args)
 
 
 def _where(name: str, emulator: Emulator[Vendor], *, json: bool) -> str:

@@ -40,47 +40,47 @@ QUICK: Final = Backoff(initial=0.15, maximum=0.4)
 _STOP_SECONDS: Final = 2.0
 
 
-async def console(wanted: argparse.Namespace) -> int:
+async def console(args: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C; raise `ConfigurationError` for what cannot work."""
     from agentruns.console import AccessGuard
 
-    _check(wanted)
+    _check(args)
     async with AsyncExitStack() as stack:
-        if wanted.emulator:
-            source = await stack.enter_async_context(emulated(wanted.emulator))
+        if args.emulator:
+            source = await stack.enter_async_context(emulated(args.emulator))
         else:
-            path, answers = Path(wanted.journal), _answers(wanted.answers)
-            made = over_journal(path, lambda vendors: _clients(wanted, path, vendors), answers=answers)
+            path, answers = Path(args.journal), _answers(args.answers)
+            made = over_journal(path, lambda vendors: _clients(args, path, vendors), answers=answers)
             source = await stack.enter_async_context(made)
-        guard = AccessGuard(hosts=frozenset({wanted.host}), exposed=wanted.expose)
-        address = await stack.enter_async_context(served(source, wanted.host, wanted.port, guard=guard))
+        guard = AccessGuard(hosts=frozenset({args.host}), exposed=args.expose)
+        address = await stack.enter_async_context(served(source, args.host, args.port, guard=guard))
         print(f"the console is at {address}\nit stops with Ctrl-C", flush=True)
-        if wanted.open:  # other users may see the command line of the browser: what stands there works once
+        if args.open:  # other users may see the command line of the browser: what stands there works once
             await asyncio.to_thread(webbrowser.open, address.replace(guard.token, guard.ticket()))
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     return 0
 
 
-def _check(wanted: argparse.Namespace) -> None:
-    if bool(wanted.journal) == bool(wanted.emulator):
+def _check(args: argparse.Namespace) -> None:
+    if bool(args.journal) == bool(args.emulator):
         raise ConfigurationError("the console needs a JOURNAL to show, or --emulator VENDOR to try it on; one of them")
     for option in ("token_env", "base_url"):
-        if getattr(wanted, option) and not wanted.vendor:
+        if getattr(args, option) and not args.vendor:
             raise ConfigurationError(f"--{option.replace('_', '-')} is of one vendor; say which by --vendor")
-    check.integer("--port", wanted.port, 0)
-    if wanted.journal and not Path(wanted.journal).is_file():
+    check.integer("--port", args.port, 0)
+    if args.journal and not Path(args.journal).is_file():
         raise ConfigurationError(
-            f"there is no journal {wanted.journal!r}; `agentruns batch` makes one, as does a client that is given one"
+            f"there is no journal {args.journal!r}; `agentruns batch` makes one, as does a client that is given one"
         )
-    if not is_loopback(wanted.host):
-        if not wanted.expose:
+    if not is_loopback(args.host):
+        if not args.expose:
             raise ConfigurationError(
-                f"--host {wanted.host} can be reached by others: they need the address with its token, but all goes "
+                f"--host {args.host} can be reached by others: they need the address with its token, but all goes "
                 "over the network unencrypted. If you accept that, add --expose; a tunnel, such as `ssh -L`, is safer"
             )
         print(
-            f"agentruns: the console listens on {wanted.host}, unencrypted: whoever reads along can use it",
+            f"agentruns: the console listens on {args.host}, unencrypted: whoever reads along can use it",
             file=sys.stderr,
         )
 
@@ -139,15 +139,15 @@ async def over_journal(
         yield await stack.enter_async_context(Source(book, inbox, opened, answers=answers))
 
 
-def _clients(wanted: argparse.Namespace, path: Path, vendors: Sequence[str]) -> dict[str, Client]:
+def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> dict[str, Client]:
     """Return a client, not open yet, for each vendor that there is a token for."""
     made: dict[str, Client] = {}
-    for name in [wanted.vendor] if wanted.vendor else [name for name in vendors if name in NAMES]:
-        variable = wanted.token_env or load(name).TOKEN_VARIABLE
+    for name in [args.vendor] if args.vendor else [name for name in vendors if name in NAMES]:
+        variable = args.token_env or load(name).TOKEN_VARIABLE
         token = os.environ.get(variable, "")
         if token.strip():
-            made[name] = connect(name, token=token, base_url=wanted.base_url, insecure=wanted.insecure, journal=path)
-        elif wanted.vendor:
+            made[name] = connect(name, token=token, base_url=args.base_url, insecure=args.insecure, journal=path)
+        elif args.vendor:
             raise ConfigurationError(f"there is no token for {name}; set the environment variable {variable}")
         else:
             print(f"runs of {name} are shown as the journal has them: {variable} is not set", file=sys.stderr)

@@ -66,21 +66,21 @@ class Item:
         return self.status != "invalid"
 
 
-def report(wanted: argparse.Namespace) -> int:
+def report(args: argparse.Namespace) -> int:
     """Write the page, and the picture if it is asked for; raise `ConfigurationError` for what is no output."""
-    path = Path(wanted.output)
+    path = Path(args.output)
     items = read(path)
-    html = Path(wanted.html or path.with_suffix(".html"))
-    for place in (html, *([Path(wanted.png)] if wanted.png else [])):
+    html = Path(args.html or path.with_suffix(".html"))
+    for place in (html, *([Path(args.png)] if args.png else [])):
         if place.exists() and place.samefile(path):
             raise ConfigurationError(f"{str(place)!r} is the output itself; write elsewhere")
     figure = draw(items)
     try:
         html.write_text(page(path.name, items, svg(figure)), encoding="utf-8")
         print(f"{len(items)} items: {html}")
-        if wanted.png:
-            figure.savefig(wanted.png, format="png", dpi=120)
-            print(f"the figures: {wanted.png}")
+        if args.png:
+            figure.savefig(args.png, format="png", dpi=120)
+            print(f"the figures: {args.png}")
     except OSError as error:
         raise ConfigurationError(f"the report cannot be written: {error}") from error
     return 0

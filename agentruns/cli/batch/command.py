@@ -32,10 +32,10 @@ from agentruns.tools import Tools
 
 from . import progress, ray_engine
 from .conversations import PENDING, Conversations
+from .file_errors import FileError, file_error
 from .output import INVALID, Known, Output, check_output
 from .rows import Problem, Rows, rows
 from .templates import Item, Mapper
-from .trouble import FileError, trouble
 
 if TYPE_CHECKING:
     from agentruns.ray.engine import Engine
@@ -51,43 +51,43 @@ _TOLD: Final = 20
 _PIECE: Final = 256
 
 
-async def batch(wanted: argparse.Namespace) -> int:
+async def batch(args: argparse.Namespace) -> int:
     """
     Run every row that is not done, and return the exit code: the highest that any row asks for.
 
     Raise `ConfigurationError`, before anything is sent, for what cannot work.
     """
-    check.integer("--limit", wanted.limit, 1)
-    check.number("--timeout", wanted.timeout)
-    if wanted.budget is not None:
-        check.number("--budget", wanted.budget)
-    dialect = load(wanted.vendor)
-    tools = arguments.tools(wanted.tools)
-    conversations = _conversations(wanted, dialect, tools)
-    source = rows(Path(wanted.input), delimiter=wanted.delimiter)
+    check.integer("--limit", args.limit, 1)
+    check.number("--timeout", args.timeout)
+    if args.budget is not None:
+        check.number("--budget", args.budget)
+    dialect = load(args.vendor)
+    tools = arguments.tools(args.tools)
+    conversations = _conversations(args, dialect, tools)
+    source = rows(Path(args.input), delimiter=args.delimiter)
     fixed = {} if conversations is None else {"conversation_id": PENDING}
-    given = arguments.templates(wanted)
+    given = arguments.templates(args)
     if conversations is not None and "conversation_id" in given:
         raise ConfigurationError("--conversation makes new conversations; leave --conversation-id out, or use it alone")
-    mapper = Mapper(dialect, given, key=wanted.key, columns=source.columns, fixed=fixed)
-    if wanted.dry_run:
-        _check(wanted, dialect, source)
-        return _dry_run(source, mapper, dialect, conversations, json=wanted.json)
-    path = _place(wanted.output, source)
+    mapper = Mapper(dialect, given, key=args.key, columns=source.columns, fixed=fixed)
+    if args.dry_run:
+        _check(args, dialect, source)
+        return _dry_run(source, mapper, dialect, conversations, json=args.json)
+    path = _place(args.output, source)
     shown = sys.stdout
-    async with ray_engine.engine(wanted, dialect, path, own_requests=conversations is not None) as engine:
-        journal = wanted.journal or f"{path}.journal" if engine is None else engine.journal
-        wanted.no_journal = wanted.no_journal or journal is None
+    async with ray_engine.engine(args, dialect, path, own_requests=conversations is not None) as engine:
+        journal = args.journal or f"{path}.journal" if engine is None else engine.journal
+        args.no_journal = args.no_journal or journal is None
         client = connect(
             dialect,
-            base_url=wanted.base_url,
-            insecure=wanted.insecure,
-            budget=wanted.budget if engine is None else engine.budget,
-            journal=None if wanted.no_journal else journal,
+            base_url=args.base_url,
+            insecure=args.insecure,
+            budget=args.budget if engine is None else engine.budget,
+            journal=None if args.no_journal else journal,
         )
-        with Output(path, wanted.vendor) as output:
+        with Output(path, args.vendor) as output:
             async with client:
-                job = _Job(wanted, client, dialect, source, mapper, conversations, output, engine, shown)
+                job = _Job(args, client, dialect, source, mapper, conversations, output, engine, shown)
                 return await job.run(tools)
 
 
@@ -102,8 +102,8 @@ def _place(output: str | None, source: Rows) -> Path:
     return path
 
 
-def _conversations(wanted: argparse.Namespace, dialect: Dialect, tools: Tools | None) -> Conversations | None:
-    file = getattr(wanted, "conversation", None)
+def _conversations(args: argparse.Namespace, dialect: Dialect, tools: Tools | None) -> Conversations | None:
+    file = getattr(args, "conversation", None)
     if file is None:
         return None
     assert dialect.NAME == "narrative"
@@ -113,13 +113,13 @@ def _conversations(wanted: argparse.Namespace, dialect: Dialect, tools: Tools | 
 # A dry run ------------------------------------------------------------------------------------------------------------
 
 
-def _check(wanted: argparse.Namespace, dialect: Dialect, source: Rows) -> None:
+def _check(args: argparse.Namespace, dialect: Dialect, source: Rows) -> None:
     """Refuse what the real call would, as far as that can be told without a token, workers or a journal."""
-    if wanted.output is not None:
-        check_output(_place(wanted.output, source), wanted.vendor)
-    ray_engine.check_options(wanted)
+    if args.output is not None:
+        check_output(_place(args.output, source), args.vendor)
+    ray_engine.check_options(args)
     token = None if os.environ.get(dialect.TOKEN_VARIABLE, "").strip() else "none"
-    connect(dialect, token=token, base_url=wanted.base_url, insecure=wanted.insecure)
+    connect(dialect, token=token, base_url=args.base_url, insecure=args.insecure)
 
 
 def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conversations | None, *, json: bool) -> int:
@@ -176,7 +176,7 @@ class _Job:
 
     def __init__(
         self,
-        wanted: argparse.Namespace,
+        args: argparse.Namespace,
         client: Client,
         dialect: Dialect,
         source: Rows,
@@ -186,7 +186,7 @@ class _Job:
         engine: Engine | None,
         shown: TextIO,
     ) -> None:
-        self._wanted = wanted
+        self._args = args
         self._client = client
         self._dialect = dialect
         self._source = source
@@ -207,10 +207,10 @@ class _Job:
 
     async def run(self, tools: Tools | None) -> int:
         """Run it, and return the exit code."""
-        if not self._wanted.no_journal:
+        if not self._args.no_journal:
             self._open = {work.key async for work in self._client.unfinished()}
-        wanted = self._wanted
-        self._view = progress.choose(json=wanted.json, quiet=wanted.quiet, out=self._shown)
+        args = self._args
+        self._view = progress.choose(json=args.json, quiet=args.quiet, out=self._shown)
         self._outcomes = self._outcomes_of(tools)
         leave = threading.Event()
         beside = [asyncio.create_task(self._watch()), asyncio.create_task(self._count_rows(leave))]
@@ -236,10 +236,10 @@ class _Job:
         return self._end()
 
     def _outcomes_of(self, tools: Tools | None) -> Batch:
-        wanted, key = self._wanted, attrgetter("key")
+        args, key = self._args, attrgetter("key")
         if self._engine is not None:
             return self._engine.batch(self._client, self._take(), key=key, prepare=self._prepare)
-        options: Any = {"limit": wanted.limit, "timeout": wanted.timeout, "key": key, "prepare": self._prepare}
+        options: Any = {"limit": args.limit, "timeout": args.timeout, "key": key, "prepare": self._prepare}
         return self._client.batch(self._take(), tools=tools, **options)
 
     # Rows -------------------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ class _Job:
         attempt = 1 if known is None else known.attempts
         run = None if known is None else known.run
         if known is not None and self._is_done(known):
-            again = self._wanted.retry_failed and known.status != "completed"
+            again = self._args.retry_failed and known.status != "completed"
             if not again and _attempt_key(item.key, attempt + 1) not in self._open:
                 self._tally.before += 1
                 self._codes.add(_CODES[known.status])
@@ -274,7 +274,7 @@ class _Job:
 
     def _is_done(self, known: Known) -> bool:
         """Tell whether an item is over, or must not be begun again blindly."""
-        blind = self._wanted.no_journal and known.run is None and known.reason == OutcomeUnknownError.__name__
+        blind = self._args.no_journal and known.run is None and known.reason == OutcomeUnknownError.__name__
         return known.status in {"completed", "failed"} or blind
 
     async def _prepare(self, turn: _Turn) -> Any:
@@ -306,7 +306,7 @@ class _Job:
         error = self._other_work(turn, outcome) or outcome.error
         status, failure = record.status_of(error, outcome.run), record.failure_of(error, outcome.run)
         if failure is not None and failure["message"] == str(error) and error is not None:
-            failure["message"] = shell_text.translate(error, self._wanted)
+            failure["message"] = shell_text.translate(error, self._args)
         waited = turn.key in self._begun or turn.key in self._open  # else the journal knew its end
         self._begun.discard(turn.key)
         self._write(turn.item, status, turn.attempt, turn.began, outcome.run, failure, waited=waited)
@@ -315,10 +315,10 @@ class _Job:
             text = f"line {turn.item.line} ({turn.item.key}): {status}: {text}"
             self._tell(lambda: self._view.trouble(text))
         if not self._stopping and isinstance(error, APIError) and error.status in _HOPELESS:
-            said = shell_text.translate(error, self._wanted)
+            said = shell_text.translate(error, self._args)
             self._stop(f"the vendor answers {error.status}, as it would to every further row: {said}")
         if not self._stopping and isinstance(error, JournalError):
-            said = shell_text.translate(error, self._wanted)
+            said = shell_text.translate(error, self._args)
             self._codes.add(_TROUBLE)
             self._stop(f"{said} (without the journal nothing can be started safely)")
 
@@ -351,7 +351,7 @@ class _Job:
         try:
             self._output.append(entry | {"key": key})
         except OSError as error:
-            raise trouble("OUTPUT", self._output.path, "written", error) from error
+            raise file_error("OUTPUT", self._output.path, "written", error) from error
         self._tally.add(status, run=waited)
         self._codes.add(_CODES[status])
 
@@ -383,14 +383,14 @@ class _Job:
         if self._stopping:
             done = self._tally.done.total()
             print(f"this call has brought {done} rows to an end; go on with:\n  {self._again()}", file=sys.stderr)
-        elif not self._wanted.quiet and max(self._codes) in {3, 4, 5}:
+        elif not self._args.quiet and max(self._codes) in {3, 4, 5}:
             print(f"what is not done is taken up again by:\n  {self._again()}", file=sys.stderr)
-        elif not self._wanted.quiet and max(self._codes) == 1:
+        elif not self._args.quiet and max(self._codes) == 1:
             print(f"failed runs are started anew by:\n  {self._again()} --retry-failed", file=sys.stderr)
         return max(self._codes)
 
     def _again(self) -> str:
-        return shlex.join(["agentruns", *(word for word in self._wanted.words if word != "--retry-failed")])
+        return shlex.join(["agentruns", *(word for word in self._args.typed if word != "--retry-failed")])
 
     # Progress ---------------------------------------------------------------------------------------------------------
 
@@ -415,7 +415,7 @@ class _Job:
             self._tell(lambda: self._view.show(self._picture()))
 
     async def _count_rows(self, leave: threading.Event) -> None:
-        if not self._wanted.quiet:
+        if not self._args.quiet:
             self._tally.total = await asyncio.to_thread(self._source.count, leave)
 
 

@@ -22,7 +22,7 @@ from agentruns._values import codec
 from agentruns._values.run import RunRef
 from agentruns.errors import ConfigurationError
 
-from .trouble import FULL, trouble
+from .file_errors import FULL, file_error
 
 INVALID: Final = "invalid"
 _BEGIN: Final = b'{"key":'
@@ -61,7 +61,7 @@ class Output:
                 raise
         except OSError as error:
             if error.errno in FULL:
-                raise trouble("OUTPUT", path, "written", error) from error
+                raise file_error("OUTPUT", path, "written", error) from error
             raise _unusable(path, error) from error
         self._fresh = False
 
@@ -72,7 +72,7 @@ class Output:
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise trouble("OUTPUT", self.path, "written", error) from error
+            raise file_error("OUTPUT", self.path, "written", error) from error
         finally:
             os.close(self._file)
 

@@ -26,41 +26,41 @@ _WORKERS: Final = 2
 
 @contextlib.asynccontextmanager
 async def engine(
-    wanted: argparse.Namespace, dialect: Dialect, output: Path, *, own_requests: bool
+    args: argparse.Namespace, dialect: Dialect, output: Path, *, own_requests: bool
 ) -> AsyncIterator[Engine | None]:
     """
     Begin the workers that the options ask for, and end them; yield None for the engine in this process.
 
     With *own_requests* this process sends requests, too. What Ray prints meanwhile goes to stderr.
     """
-    check_options(wanted)
-    if wanted.engine != "ray":
+    check_options(args)
+    if args.engine != "ray":
         yield None
         return
     from agentruns.ray.engine import Engine, WorkerPool, cluster
     from agentruns.ray.stable_ids import id_field
     from agentruns.ray.worker import ClientOptions
 
-    limit = dialect.BUDGET if wanted.budget is None else rate_limit(wanted.budget)
-    connect(dialect, base_url=wanted.base_url, insecure=wanted.insecure)  # what is wrong for us is wrong for workers
+    limit = dialect.BUDGET if args.budget is None else rate_limit(args.budget)
+    connect(dialect, base_url=args.base_url, insecure=args.insecure)  # what is wrong for us is wrong for workers
     with contextlib.redirect_stdout(sys.stderr), cluster() as nodes:
         options = ClientOptions(
-            vendor=wanted.vendor,
-            base_url=wanted.base_url,
-            insecure=wanted.insecure,
-            timeout=wanted.timeout,
-            journal=_journal(wanted, output, nodes),
+            vendor=args.vendor,
+            base_url=args.base_url,
+            insecure=args.insecure,
+            timeout=args.timeout,
+            journal=_journal(args, output, nodes),
             limit=limit,
         )
         pool = WorkerPool(
             dialect=dialect,
             options=options,
-            workers=_workers(wanted.workers or max(_WORKERS, nodes), limit, own_requests),
-            limit=wanted.limit,
-            tools=None if wanted.tools is None else partial(arguments.tools, _absolute(wanted.tools)),
-            batch=None if id_field(dialect.Origin) in arguments.templates(wanted) else _name(wanted, output),
+            workers=_workers(args.workers or max(_WORKERS, nodes), limit, own_requests),
+            limit=args.limit,
+            tools=None if args.tools is None else partial(arguments.tools, _absolute(args.tools)),
+            batch=None if id_field(dialect.Origin) in arguments.templates(args) else _name(args, output),
             own_requests=own_requests,
-            same_node=options.journal is not None and wanted.journal is None,
+            same_node=options.journal is not None and args.journal is None,
         )
         async with Engine(pool) as begun:
             if not begun.can_repeat:
@@ -72,29 +72,29 @@ async def engine(
             yield begun
 
 
-def check_options(wanted: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
     """Refuse options that go with another engine, or cannot work with this one."""
-    if wanted.engine == "ray":
-        if wanted.workers is not None:
-            check.integer("--workers", wanted.workers, 1)
+    if args.engine == "ray":
+        if args.workers is not None:
+            check.integer("--workers", args.workers, 1)
         return
-    for option, value in (("--workers", wanted.workers), ("--batch-name", wanted.batch_name)):
+    for option, value in (("--workers", args.workers), ("--batch-name", args.batch_name)):
         if value is not None:
             raise ConfigurationError(f"{option} is for --engine ray")
 
 
-def _journal(wanted: argparse.Namespace, output: Path, nodes: int) -> str | None:
+def _journal(args: argparse.Namespace, output: Path, nodes: int) -> str | None:
     """Return where the journal is: beside the output where there is one machine, else only where the user says."""
-    if wanted.no_journal:
+    if args.no_journal:
         return None
-    if wanted.journal is not None:
-        return str(Path(wanted.journal).resolve())
+    if args.journal is not None:
+        return str(Path(args.journal).resolve())
     return f"{output.resolve()}.journal" if nodes == 1 else None
 
 
-def _name(wanted: argparse.Namespace, output: Path) -> str:
+def _name(args: argparse.Namespace, output: Path) -> str:
     """Return what names the batch over several calls."""
-    return wanted.batch_name or str(output.resolve())
+    return args.batch_name or str(output.resolve())
 
 
 def _workers(asked: int, limit: RateLimit | None, own_requests: bool) -> int:

@@ -15,7 +15,7 @@ from agentruns import _extras as extras
 from agentruns._values import codec
 from agentruns.errors import ConfigurationError
 
-from .trouble import FileError, trouble
+from .file_errors import FileError, file_error
 
 _JSON: Final = frozenset({".jsonl", ".ndjson"})
 _CSV: Final = frozenset({".csv", ".tsv"})
@@ -60,7 +60,7 @@ class Rows:
         try:
             yield from self._read()
         except OSError as error:
-            raise trouble("INPUT", self.path, "read to its end", error) from error
+            raise file_error("INPUT", self.path, "read to its end", error) from error
 
     def count(self, leave: threading.Event) -> int | None:
         """Return how many rows there are, read beforehand; None if *leave* was set meanwhile."""

@@ -1,4 +1,4 @@
-"""What is said of a file of a batch that fails while it is in use: which it is, why, and what helps."""
+"""Errors of a file of a batch that fails while it is in use: which file, why, and what helps."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class FileError(AgentRunsError):
     """Report a file that could not be read or written, although it was open."""
 
 
-def trouble(name: str, path: Path, done: str, error: OSError) -> FileError:
-    """Return what is to be said of the file that is called *name* and could not be *done*, such as "written"."""
+def file_error(name: str, path: Path, done: str, error: OSError) -> FileError:
+    """Return the error for the file called *name* that could not be *done*, such as "written"."""
     said = error.strerror or str(error)
     return FileError(f"{name} {str(path)!r} could not be {done}: {said}. {_help(error.errno)}")
 
