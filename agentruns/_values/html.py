@@ -1,4 +1,4 @@
-"""A table of text as HTML, for notebooks: no script, no style sheet, and everything in it is escaped."""
+"""Tables of text as HTML, for notebooks and reports: no script, no style sheet, and all text is escaped."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def paragraph(text: str) -> str:
 
 
 def cut(text: str) -> str:
-    """Return a text at a length that a page bears."""
+    """Return a text, shortened if it is longer than a page bears."""
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from agentruns import _extras as extras
+from agentruns._values import html
 from agentruns.errors import ConfigurationError
 
 from .batch.output import last_lines
@@ -70,14 +71,14 @@ def report(args: argparse.Namespace) -> int:
     """Write the page, and the picture if it is asked for; raise `ConfigurationError` for what is no output."""
     path = Path(args.output)
     items = read(path)
-    html = Path(args.html or path.with_suffix(".html"))
-    for place in (html, *([Path(args.png)] if args.png else [])):
+    destination = Path(args.html or path.with_suffix(".html"))
+    for place in (destination, *([Path(args.png)] if args.png else [])):
         if place.exists() and place.samefile(path):
             raise ConfigurationError(f"{str(place)!r} is the output itself; write elsewhere")
     figure = draw(items)
     try:
-        html.write_text(page(path.name, items, svg(figure)), encoding="utf-8")
-        print(f"{len(items)} items: {html}")
+        destination.write_text(page(path.name, items, svg(figure)), encoding="utf-8")
+        print(f"{len(items)} items: {destination}")
         if args.png:
             figure.savefig(args.png, format="png", dpi=120)
             print(f"the figures: {args.png}")
@@ -274,6 +275,8 @@ def svg(figure: Figure) -> str:
 
 # The page -------------------------------------------------------------------------------------------------------------
 
+# No templates: they would be longer than these functions, and one more dependency of the extra.
+
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -281,7 +284,6 @@ table { border-collapse: collapse; width: 100%; } th, td { text-align: left; pad
 th { border-bottom: 2px solid #ccc; } td { border-bottom: 1px solid #eee; vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.text { white-space: pre-wrap; overflow-wrap: anywhere; }
-table.summary th { border-bottom: 1px solid #eee; font-weight: normal; width: 22rem; }
 svg { width: 100%; height: auto; }
 """
 
@@ -331,8 +333,7 @@ def _summary(items: Sequence[Item]) -> str:
     again = sum(item.attempts > 1 for item in items)
     if again:
         rows.append(("started more than once", f"{again:,}"))
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
-    return f'<table class="summary">{cells}</table>'
+    return html.table("Summary", rows)
 
 
 def _table(items: Sequence[Item]) -> str:
