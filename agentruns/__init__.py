@@ -22,6 +22,7 @@ from .dialects.protocol import Dialect
 from .errors import (
     ActionRequiredError,
     AgentRunsError,
+    AnswerIgnoredError,
     APIError,
     AuthenticationError,
     ConfigurationError,
@@ -105,6 +106,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "RunError",
     "RunFailedError",
     "ActionRequiredError",
+    "AnswerIgnoredError",
     "TooManyResumesError",
     "StalledError",
     "ToolOutcomeUnknownError",

@@ -12,8 +12,8 @@ AgentRunsError
 │  └─ AuthenticationError  NotFoundError  ConflictError  InvalidRequestError
 │     RateLimitedError  QuotaError  ServerError
 └─ RunError(run)                      the run did not end as needed; `.run` is its last state
-   └─ RunFailedError  ActionRequiredError  TooManyResumesError  StalledError  ToolOutcomeUnknownError
-      DeadlineExceededError (also a TimeoutError)
+   └─ RunFailedError  ActionRequiredError  AnswerIgnoredError  TooManyResumesError  StalledError
+      ToolOutcomeUnknownError  DeadlineExceededError (also a TimeoutError)
 ToolError                             raised BY handlers: its text goes to the model
 
 Every one of them pickles: what `__init__` takes stays in `args`.
@@ -216,6 +216,12 @@ class ActionRequiredError(RunError, public=True):
     """Report a run that waits for an answer that no handler gives."""
 
     hint = "Pass `tools=` with a handler for each action, or answer with `client.resume(run, outputs)`"
+
+
+class AnswerIgnoredError(RunError, public=True):
+    """Report a run that still asks for what was answered, long after the vendor accepted the answer."""
+
+    hint = "If the vendor is only slow, `client.stream(run.ref)` watches it on; else answer again in another shape"
 
 
 class TooManyResumesError(RunError, public=True):

@@ -338,9 +338,9 @@ class Vendor:
         """Return what was sent, and the names of the flows that sent it."""
         driven: set[str] = set()
 
-        def perform(driving: Any, *others: Any) -> Awaitable[Any]:
+        def perform(driving: Any, *others: Any, **options: Any) -> Awaitable[Any]:
             driven.add(driving.__name__)
-            return flow.perform(driving, *others)
+            return flow.perform(driving, *others, **options)
 
         async def toured() -> list[tuple[Sent, Exchange]]:
             async with Emulator(self.case.name, **self.options) as emulator:
@@ -351,7 +351,7 @@ class Vendor:
                 return [(Sent.arrived(each, base_path, base_url), each) for each in emulator.exchanges]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("agentruns.client.perform", perform)
+            patch.setattr("agentruns._api.api.perform", perform)
             patch.setattr("agentruns._api.flow.sleep", lambda seconds: asyncio.sleep(seconds / 50))
             return asyncio.run(toured()), driven
 

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import hmac
+import inspect
 import json
+import pickle
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from agentruns import (
     Action,
     ActionRequiredError,
     AgentRunsError,
+    AnswerIgnoredError,
     APIError,
     AuthenticationError,
     Client,
@@ -35,14 +38,15 @@ from agentruns import (
     ServerError,
     ToolError,
     ToolOutput,
+    Tools,
     TransportError,
     UnsupportedError,
 )
 from agentruns._values import codec
-from agentruns._values.commands import Checkpoint, Command, Flow, Lock, Sleep
+from agentruns._values.commands import Checkpoint, Command, Flow, Lock, SkippedRows, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import middesk
-from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes, StreamsEvents
+from agentruns.dialects.protocol import Cancels, Dialect, Lists, Recovers, Resumes, StreamsEvents
 from tests.scripted_wire import NOTHING, STEADY, Answer, Lost, Scripted, Wire, client_of, refuses
 
 T = TypeVar("T")
@@ -524,7 +528,7 @@ def test_each_status_word_of_now_and_then_is_ours_and_an_unknown_one_is_in_fligh
     seen = state(body(status=word))
 
     assert (seen.status, seen.vendor_status) == (status, word)
-    assert (seen.failure == Failure(word)) == (status is RunStatus.FAILED)
+    assert (None if seen.failure is None else seen.failure.type) == (word if status is RunStatus.FAILED else None)
 
 
 def test_an_interrupted_run_has_one_action_per_interrupt() -> None:
@@ -559,14 +563,15 @@ def test_the_output_of_a_completed_run_is_its_envelope_as_it_came() -> None:
 
 
 def step(kind: str, status: str, label: str, *inner: Mapping[str, Any]) -> dict[str, Any]:
-    return {**sample("steps")[0], "type": kind, "status": status, "label": label, "steps": inner}
+    return {**sample("steps")[0], "type": kind, "status": status, "label": label, "steps": [*inner]}
 
 
 @pytest.mark.parametrize(
     ("steps", "reason"),
     [
-        (None, ""),
+        (None, "a run has no field for why; its trace may say it: read the run with include=steps"),  # A8
         ([], ""),
+        ([step("error", "error", "x") | {"label": 7}, "odd", {"steps": 3}], ""),
         ([step("activity", "completed", "fine")], ""),
         ([step("error", "error", "no registry answered"), step("output", "completed", "x")], "no registry answered"),
         ([step("activity", "error", "outer", step("error", "error", "inner"))], "inner"),
@@ -636,26 +641,79 @@ def test_steps_that_were_not_asked_for_may_be_missing_in_any_way(steps: Any, see
     assert state(raw).detail.steps == seen
 
 
-@pytest.mark.parametrize("field", ["object", "id", "created_at", "updated_at", "status"])
-def test_a_missing_field_names_the_path(field: str) -> None:
+@pytest.mark.parametrize("field", ["id", "created_at", "status"])
+def test_a_missing_field_that_a_state_needs_names_the_path(field: str) -> None:
     raw = body()
     del raw[field]
-    with pytest.raises(ProtocolError, match=rf"required field missing @ \$\.{field}"):
+    with pytest.raises(ProtocolError, match=rf"required field missing @ \$\.{field}") as caught:
         state(raw)
+
+    assert caught.value.response is not None
+    assert json.loads(caught.value.response.body) == raw
 
 
 @pytest.mark.parametrize(
     ("changes", "path"),
     [
         ({"status": None}, r"expected string, got null @ \$\.status"),
-        ({"interrupts": [{"id": ASKED}]}, r"@ \$\.interrupts\[0\]\.value"),
-        ({"output": {"artifacts": [{"title": 1, "type": "t"}]}}, r"@ \$\.output\.artifacts\[0\]\.title"),
-        ({"steps": [step("activity", "running", "a", {"id": "x"})]}, r"@ \$\.steps\[0\]\.steps\[0\]\.run_id"),
+        ({"thread_id": 7}, r"expected string, got integer @ \$\.thread_id"),
+        ({"created_at": 1789376731}, r"expected date-time, got integer @ \$\.created_at"),
+        ({"status": "interrupted", "interrupts": [{"value": {}}]}, r"field missing @ \$\.interrupts\[0\]\.id"),
+        ({"status": "interrupted", "interrupts": {}}, r"expected array, got object @ \$\.interrupts"),
+        (
+            {"status": "interrupted", "interrupts": [{"id": ASKED, "value": "x"}]},
+            r"expected object, got string @ \$\.interrupts\[0\]\.value",
+        ),
     ],
 )
-def test_a_wrong_body_names_the_path(changes: dict[str, Any], path: str) -> None:
+def test_what_a_state_needs_names_its_path_where_it_does_not_fit(changes: dict[str, Any], path: str) -> None:
     with pytest.raises(ProtocolError, match=path):
         state(body(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"object": None}, r"expected string, got null @ \$\.object"),
+        ({"updated_at": 5}, r"expected date-time, got integer @ \$\.updated_at"),
+        ({"output": {"artifacts": [{"title": 1, "type": "t"}]}}, r"@ \$\.output\.artifacts\[0\]\.title"),
+        ({"output": ["an", "envelope"]}, r"expected object, got array @ \$\.output"),
+        ({"interrupts": [{"id": 7}]}, r"expected string, got integer @ \$\.interrupts\[0\]\.id"),
+        ({"steps": [step("activity", "running", "a", {"id": "x"})]}, r"@ \$\.steps\[0\]\.steps\[0\]\.run_id"),
+        ({"agent": {"type": "cip"}}, r"expected string, got object @ \$\.agent"),
+    ],
+)
+def test_what_a_state_does_not_need_is_an_error_of_its_detail_alone(changes: dict[str, Any], path: str) -> None:  # A3
+    raw = body("completed", **changes)
+    seen = state(raw)
+
+    assert (seen.status, seen.output) == (RunStatus.COMPLETED, raw["output"])
+    assert middesk.timing_group(seen) == (raw["agent"] if isinstance(raw["agent"], str) else "")
+    assert middesk.times(seen) == (datetime(2026, 9, 14, 9, 5, 31, tzinfo=UTC), None)
+    with pytest.raises(ProtocolError, match=path):
+        _ = seen.detail
+    assert seen.raw == raw
+
+
+@pytest.mark.parametrize("nothing", ["absent", None, []])
+def test_absent_null_and_empty_are_alike(nothing: Any) -> None:  # A3
+    envelope = {"artifacts": [{"title": "T", "type": "t", "sources": nothing}]}
+    left_out = {} if nothing == "absent" else {"interrupts": nothing}
+    raw = {name: value for name, value in body("completed", output=envelope).items() if name != "interrupts"}
+    if nothing == "absent":
+        del envelope["artifacts"][0]["sources"]
+    detail = state({**raw, **left_out}).detail
+
+    assert detail.interrupts == detail.output.artifacts[0].sources == ()
+    empty = {} if nothing == "absent" else {"artifacts": nothing}
+    assert state(body("completed", output=empty)).detail.output.artifacts == ()
+
+
+@pytest.mark.parametrize("value", ["absent", None])
+def test_an_interrupt_without_a_payload_is_answerable(value: Any) -> None:
+    raw = body("interrupted", interrupts=[{"id": ASKED} if value == "absent" else {"id": ASKED, "value": value}])
+
+    assert state(raw).actions == (Action(ASKED, "interrupt", {}),)
 
 
 def test_a_read_passes_its_parameters_on_and_needs_no_thread() -> None:
@@ -709,9 +767,45 @@ def test_an_empty_page_is_the_last_whatever_it_says(empty: dict[str, Any]) -> No
     assert (page.runs, page.cursor) == ((), None)
 
 
-def test_a_wrong_run_in_a_list_names_its_place() -> None:
-    with pytest.raises(ProtocolError, match=r"expected string, got integer @ \$\.data\[1\]\.id"):
-        drive(middesk.page("", None), listed(body(), body(id=7)))
+def test_a_row_that_does_not_fit_is_left_out_and_told() -> None:  # A2
+    a_text: Any = "a run"
+    asked, page = drive(middesk.page("", None), listed(body(), body(id=7), a_text, body("error"), more=True))
+
+    assert [each.id for each in page.runs] == [RUN, OLD_RUN]
+    assert page.cursor == "2"
+    (skipped,) = [each for each in asked if isinstance(each, SkippedRows)]
+    assert skipped.line == LIST
+    assert [re.sub(".* documents for ", "", each) for each in skipped.misfits] == [
+        "RunState: expected string, got integer @ $.data[1].id",
+        "RunState: expected object, got string @ $.data[2]",
+    ]
+
+
+def test_a_page_without_a_row_that_fits_is_not_the_last() -> None:
+    _, page = drive(middesk.page("", None), listed(body(id=7), more=True))
+
+    assert (page.runs, page.cursor) == ((), "2")
+
+
+@pytest.mark.parametrize("data", [{}, "runs", 7])
+def test_what_is_no_list_is_no_page(data: Any) -> None:
+    with pytest.raises(ProtocolError, match=r"no list @ \$\.data") as caught:
+        drive(middesk.page("", None), Answer({"object": "list", "has_more": False, "data": data or {"a": 1}}))
+
+    assert caught.value.response is not None
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_somebodys_odd_row_stops_no_start_and_hides_no_run() -> None:  # A2
+    odd = body("completed", id="odd", thread_id="other", output={"envelope": "another"})
+    broken = body(id=None)
+    wire, client = over({START: Lost(), LIST: [listed(odd, broken), listed(body(), odd, broken)]})
+    async with client:
+        assert (await client.start(ON_THREAD)).id == RUN
+        assert client.stats().rows_skipped == 2
+
+    assert len(wire.bodies(START)) == 1
 
 
 @pytest.mark.asyncio
@@ -1018,6 +1112,152 @@ async def test_a_pause_that_nothing_answers_ends_the_wait() -> None:
             await client.result(RunRef(RUN), tools={"tin_resolution": lambda: 1})
         with pytest.raises(UnsupportedError, match="cancel"):
             await client.cancel(RunRef(RUN))
+
+
+# Answering: what is a guess -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_an_answer_that_is_accepted_without_effect_is_told_as_that_and_not_as_a_slow_run() -> None:  # A7
+    wire, client = over({POLL: Answer(paused()), RESUME: Answer(paused())})
+    tools = Tools()
+
+    @tools.default
+    async def approve(_: Action) -> Any:
+        return {"decision": "approve"}
+
+    async with client:
+        with pytest.raises(AnswerIgnoredError, match=f"accepted the answer to {ASKED}, and 15 s later") as caught:
+            await client.result(RunRef(RUN), tools=tools)
+
+    assert caught.value.run is not None
+    assert caught.value.run.status is RunStatus.REQUIRES_ACTION
+    sent = f'Sent was [{{"interrupt_id":"{ASKED}","input":{{"decision":"approve"}}}}]'
+    assert f"its shape is a guess. {sent}" in str(caught.value)
+    assert "`middesk.variant(resume_body=...)` sends it" in str(caught.value)
+    assert len(wire.bodies(RESUME)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("looks", [1, 2, 3])
+async def test_an_answer_that_takes_effect_late_is_waited_for(looks: int) -> None:
+    still = Answer(paused())
+    wire, client = over({POLL: [still, *[still] * looks, run()], RESUME: still})
+    async with client:
+        waiting = await client.fetch(RunRef(RUN))
+        after = await client.resume(waiting, outputs(paused()))
+
+    assert after.status is RunStatus.RUNNING
+    assert wire.times(POLL)[-1] == sum([1.0, 2.0, 4.0][:looks])
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_interrupts_that_are_unlisted_together_after_the_last_answer_are_no_answers_without_effect() -> None:
+    both = Answer(paused(ASKED, ASKED_TOO))
+    wire, client = over({POLL: [both, both, run()], RESUME: both})
+    async with client:
+        after = await client.resume(await client.fetch(RunRef(RUN)), outputs(paused(ASKED, ASKED_TOO)))
+
+    assert after.status is RunStatus.RUNNING
+    assert len(wire.bodies(RESUME)) == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_refused_answer_says_that_its_shape_is_a_guess_and_names_the_switch(status: int) -> None:  # B1
+    wire, client = over({POLL: Answer(paused()), RESUME: refused(status, "response is missing")})
+    long = "a" * 100
+    async with client:
+        with pytest.raises(InvalidRequestError, match="response is missing") as caught:
+            await client.resume(await client.fetch(RunRef(RUN)), outputs(paused(), {"note": long}))
+
+    told = str(caught.value)
+    assert "No page shows the body of a resume, so its shape is a guess" in told
+    assert f'Sent was {{"interrupt_id":"{ASKED}","input":{{"note":"{"a" * 40}..."}}}}' in told
+    assert "`middesk.variant(resume_body=...)` sends it" in told
+    assert len(wire.bodies(RESUME)) == 1
+
+
+def otherwise(output: ToolOutput) -> Mapping[str, Any]:
+    return {"id": output.action.id, "response": output.output}
+
+
+def test_a_variant_answers_in_another_shape() -> None:  # B1
+    dialect: Any = middesk.variant(resume_body=otherwise, include="steps")
+    asked, _ = drive(dialect.resume(state(paused()), outputs(paused())), Answer(paused()), run())
+
+    posted, read = (each for each in asked if isinstance(each, Request))
+    assert (posted.line, posted.json) == (RESUME, {"id": ASKED, "response": {"decision": "approve"}})
+    assert posted.params == read.params == {"include": "steps"}  # C4
+
+
+def test_a_variant_reads_other_words_pages_and_looks() -> None:
+    dialect: Any = middesk.variant(
+        status={"cancelled": "failed", "queued": RunStatus.PENDING}, per_page=25, looks=[0.5]
+    )
+
+    assert drive(dialect.fetch(RunRef(RUN), {}), Answer(body(status="cancelled")))[1].status is RunStatus.FAILED
+    assert drive(dialect.fetch(RunRef(RUN), {}), Answer(body(status="queued")))[1].status is RunStatus.PENDING
+    assert drive(dialect.fetch(RunRef(RUN), {}), run("completed"))[1].status is RunStatus.COMPLETED
+    asked, _ = drive(dialect.page("", None), listed(body()))
+    assert [each.params for each in asked if isinstance(each, Request)] == [{"page": "1", "per_page": "25"}]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_variant_says_how_long_a_lost_start_is_looked_for() -> None:
+    wire = Wire({OPEN_THREAD: thread(), START: Lost(), LIST: listed()})
+    async with client_of(wire, middesk.variant(looks=[0.5, 20.0])) as client:
+        with pytest.raises(OutcomeUnknownError, match="for 20 s"):
+            await client.start(ON_BUSINESS)
+
+    assert wire.times(LIST) == [0.5, 20.5]
+
+
+def test_a_variant_is_a_dialect_of_the_same_abilities_and_pickles() -> None:
+    dialect: Any = pickle.loads(pickle.dumps(middesk.variant(resume_body=otherwise)))
+
+    assert all(isinstance(dialect, ability) for ability in (Resumes, Lists, Recovers, StreamsEvents))
+    assert not isinstance(dialect, Cancels)
+    assert repr(dialect) == "middesk.variant(resume_body=otherwise)"
+    posted = drive(dialect.resume(state(paused()), outputs(paused())), Answer(), run())[0][1]
+    assert isinstance(posted, Request)
+    assert set(posted.json) == {"id", "response"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"resume_body": "interrupt"}, "resume_body is 'interrupt'; it must be a function"),
+        ({"status": {"done": "over"}}, "must map words of the vendor to pending, running"),
+        ({"status": ["done"]}, "must map words of the vendor"),
+        ({"per_page": 0}, "per_page is 0"),
+        ({"looks": []}, "looks is []; it must be one or several numbers of seconds"),
+        ({"looks": [-1]}, "looks is [-1]"),
+        ({"looks": "soon"}, "looks is 'soon'"),
+        ({"include": 5}, "include is 5"),
+    ],
+)
+def test_a_variant_that_cannot_work_is_refused_when_it_is_made(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        middesk.variant(**wrong)
+
+
+def test_a_variant_that_gives_no_body_is_refused_before_anything_is_sent() -> None:
+    wrong: Any = lambda output: [output.action.id]  # noqa: E731
+    dialect: Any = middesk.variant(resume_body=wrong)
+    with pytest.raises(ConfigurationError, match=r"resume_body gave .* must give a mapping"):
+        drive(dialect.resume(state(paused()), outputs(paused())))
+
+
+def test_each_guess_has_a_switch() -> None:
+    switches = set(inspect.signature(middesk.variant).parameters)
+
+    assert {guess.name for guess in middesk.GUESSES} | {"include"} == switches
 
 
 # Agents, threads, feedback --------------------------------------------------------------------------------------------

@@ -27,6 +27,10 @@ _HINTS: Final[dict[type[errors.AgentRunsError], tuple[str, str]]] = {
         "Give --tools with a handler for each action",
         "Give --tools with a handler for each action, or answer in `agentruns console JOURNAL`",
     ),
+    errors.AnswerIgnoredError: (
+        "If the vendor is only slow, watching it again sees it go on; else name a variant that sends another shape",
+        "If the vendor is only slow, the same call follows it; else name a variant that sends another shape",
+    ),
     errors.TooManyResumesError: (
         "Watching it again goes on answering",
         "The same call goes on answering",

@@ -7,6 +7,7 @@ vendor's dialect with another reading of it, for `connect`, and for what takes `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, TypeVar
@@ -15,6 +16,7 @@ from attrs import frozen
 
 from agentruns._values import codec
 from agentruns._values.generic import Json
+from agentruns._values.run import RunStatus
 from agentruns.errors import APIError, ConfigurationError
 
 _SHOWN: Final = 40
@@ -77,6 +79,29 @@ def function(name: str, value: T | None, default: T) -> T:
     return value
 
 
+def statuses(name: str, value: Mapping[str, RunStatus | str] | None) -> Mapping[str, RunStatus]:
+    """Return the words that a switch was given, each with our status; raise `ConfigurationError` for what is none."""
+    if value is None:
+        return {}
+    try:
+        return {word: RunStatus(status) for word, status in value.items()}
+    except (ValueError, AttributeError):
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must map words of the vendor to {', '.join(RunStatus)}"
+        ) from None
+
+
+def seconds(name: str, value: Sequence[float]) -> tuple[float, ...]:
+    """Return the seconds that a switch was given; raise `ConfigurationError` for none, or for what are no seconds."""
+    try:
+        given = tuple(float(each) for each in value)
+    except (TypeError, ValueError):
+        given = ()
+    if not given or not all(math.isfinite(each) and each >= 0 for each in given):
+        raise ConfigurationError(f"{name} is {value!r}; it must be one or several numbers of seconds")
+    return given
+
+
 def mapping_of(name: str, value: Any) -> Mapping[str, Json]:
     """Return what a user's reading gave, as plain JSON; raise `ConfigurationError` for what is no mapping."""
     if not isinstance(value, Mapping):
@@ -87,7 +112,12 @@ def mapping_of(name: str, value: Any) -> Mapping[str, Json]:
 
 def refused(error: APIError, what: str, sent: Any, switch: str) -> None:
     """Have a refusal say that the shape of what was sent is a guess, what it was, and what changes it."""
-    error.guess = (
+    error.guess = told(what, sent, switch)
+
+
+def told(what: str, sent: Any, switch: str) -> str:
+    """Return that the shape of *what* was *sent* is a guess, how it was, and what changes it."""
+    return (
         f"No page shows {what}, so its shape is a guess. Sent was {codec.encode(shape(sent)).decode()}. If the vendor "
         f"wants another one, {switch} sends it"
     )

@@ -98,6 +98,33 @@ class MiddeskCase(Case):
         return middesk.RunRequest("cip_orchestrator", business_id="b86f3c52-11d9-4f07-8e6a-90c2d5a7714f")
 
 
+def _as_response(output: ToolOutput) -> dict[str, Any]:
+    return {"id": output.action.id, "response": {"error": output.output} if output.is_error else output.output}
+
+
+class MiddeskOtherwiseCase(MiddeskCase):
+    """The other reading of everything that no page settles, on both sides."""
+
+    name = "middesk_other"
+
+    @property
+    def dialect(self) -> Dialect:
+        return middesk.variant(resume_body=_as_response, per_page=25, include="steps")
+
+    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
+        return Emulator(
+            "middesk",
+            script=script,
+            clock=clock,
+            resume_keys=("id", "response"),
+            resume_status=204,
+            fractional_seconds=True,
+            absent="omit",
+            stream="ag-ui",
+            max_per_page=25,
+        )
+
+
 class OrigamiCase(Case):
     name = "origami"
     start_path = "/api/v2/agents"
@@ -149,4 +176,12 @@ class ConduitCase(Case):
         return conduit.Dispatch(emulator.state.agent_id, trigger_id=emulator.state.trigger_id, payload={"unit": "12B"})
 
 
-CASES: list[Case] = [NarrativeCase(), NarrativeOtherwiseCase(), MiddeskCase(), OrigamiCase(), ConduitCase(), AcmeCase()]
+CASES: list[Case] = [
+    NarrativeCase(),
+    NarrativeOtherwiseCase(),
+    MiddeskCase(),
+    MiddeskOtherwiseCase(),
+    OrigamiCase(),
+    ConduitCase(),
+    AcmeCase(),
+]

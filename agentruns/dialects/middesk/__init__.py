@@ -18,7 +18,7 @@ from typing import Final
 from agentruns._values.exchange import RateLimit
 from agentruns.errors import ConfigurationError
 
-from .answers import resume
+from .answers import resume, resume_body
 from .catalog import create_thread, get_agent, get_thread, give_feedback, list_agents, list_threads
 from .objects import (
     Agent,
@@ -51,12 +51,14 @@ from .reading import (
     timing_group,
 )
 from .starts import RunRequest, recover, start
+from .variants import GUESSES, variant
 from .webhooks import WebhookEvent, verify_webhook
 
 __all__ = [
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
+    "GUESSES",
     "NAME",
     "SANDBOX_URL",
     "STATUS",
@@ -96,9 +98,11 @@ __all__ = [
     "problem",
     "recover",
     "resume",
+    "resume_body",
     "start",
     "times",
     "timing_group",
+    "variant",
     "verify_webhook",
 ]
 

@@ -2,41 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from attrs import frozen
 
 from agentruns._values.commands import Flow, Lock, Sleep
 from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.run import Run, RunRef, ToolOutput
-from agentruns.dialects import wire
-from agentruns.errors import APIError, ConfigurationError, ConflictError, NotFoundError, OutcomeUnknownError
+from agentruns.dialects import guesses, wire
+from agentruns.errors import (
+    AnswerIgnoredError,
+    APIError,
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    OutcomeUnknownError,
+)
 
 from .objects import MiddeskRun
-from .reading import NAME, NO_ANSWER, fetch, parse_run
+from .reading import AS_GUESSED, NAME, NO_ANSWER, Reading, fetch, parse_run
 
 _BRIEFLY: Final = 1.0
 """Seconds between two looks at an interrupt whose answer may still be under way."""
 
+_EFFECT_LOOKS: Final = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before each look whether an accepted answer takes effect: no page says how soon an interrupt is unlisted."""
+
 _REFUSALS: Final = frozenset({400, 404, 409, 422})
 
+ResumeBody: TypeAlias = Callable[[ToolOutput], Mapping[str, Any]]
+_SWITCH: Final = "`middesk.variant(resume_body=...)`"
 
-def _resume_body(output: ToolOutput) -> Mapping[str, Any]:
+
+def resume_body(output: ToolOutput) -> Mapping[str, Any]:
     """
-    Return an answer as the wire has it.
+    Return an answer as the wire has it: a guess, all of it, which `variant(resume_body=...)` replaces.
 
-    A guess, all of it: get-agent-run says only that the interrupt's id is posted "along with the caller-supplied
-    input". No page names the keys, and none knows of an answer that says why there is none.
+    get-agent-run says only that the interrupt's id is posted "along with the caller-supplied input". No page names the
+    keys, and none knows of an answer that says why there is none.
     """
     answer = {"error": output.output} if output.is_error else output.output
     return {"interrupt_id": output.action.id, "input": answer}
 
 
-def resume(run: Run[MiddeskRun], outputs: Sequence[ToolOutput]) -> Flow[Run[MiddeskRun]]:
+@frozen
+class _Answering:
+    """What all steps of an answer share."""
+
+    ref: RunRef
+    body: ResumeBody
+    include: Mapping[str, str]
+    reads: Reading
+
+    def body_of(self, output: ToolOutput) -> Mapping[str, Any]:
+        return guesses.mapping_of("resume_body", self.body(output))
+
+    def fetch(self) -> Flow[Run[MiddeskRun]]:
+        return fetch(self.ref, self.include, reads=self.reads)
+
+
+def resume(
+    run: Run[MiddeskRun],
+    outputs: Sequence[ToolOutput],
+    *,
+    resume_body: ResumeBody = resume_body,
+    include: str | None = None,
+    reads: Reading = AS_GUESSED,
+) -> Flow[Run[MiddeskRun]]:
     """
     Answer interrupts of a run, one by one, and return the run as it is then.
 
     It is read again after each: whether it goes on before the last is not documented, and what it no longer lists needs
-    no answer. Interrupts that are left out stay open. Raise `ConflictError` for one that was resolved already.
+    no answer. Interrupts that are left out stay open. With *include* `steps` the trace is asked for, too.
+
+    Raise `ConflictError` for an interrupt that was resolved already, `AnswerIgnoredError` where the answers were
+    accepted and the run still lists what they answer after 15 s, and a refusal as it is: it says what was sent, and how
+    to send another body.
     """
     given = [output.action.id for output in outputs]
     if not given or len(set(given)) < len(given):
@@ -44,24 +86,43 @@ def resume(run: Run[MiddeskRun], outputs: Sequence[ToolOutput]) -> Flow[Run[Midd
             f"run {run.id} takes one answer to each of its actions, and got {', '.join(given) or 'none'}"
         )
     yield Lock(f"{NAME} run {run.id}")
+    answering = _Answering(run.ref, resume_body, wire.drop_none({"include": include}), reads)
     latest = run
+    posted: list[ToolOutput] = []
     for output in outputs:
         if _lists(latest, output):
-            latest = yield from _answered(run.ref, output)
+            latest = yield from _answered(answering, output)
+            posted.append(output)
+    for seconds in _EFFECT_LOOKS:
+        if not any(_lists(latest, output) for output in posted):
+            return latest
+        yield Sleep(seconds)
+        latest = yield from answering.fetch()
+    ignored = [output for output in posted if _lists(latest, output)]
+    if ignored:
+        raise AnswerIgnoredError(latest, _ignored(answering, ignored))
     return latest
+
+
+def _ignored(answering: _Answering, outputs: Sequence[ToolOutput]) -> str:
+    ids = ", ".join(output.action.id for output in outputs)
+    sent = guesses.told("the body of a resume", [answering.body_of(output) for output in outputs], _SWITCH)
+    waited = f"{sum(_EFFECT_LOOKS):.0f} s"
+    return f"Middesk accepted the answer to {ids}, and {waited} later the run still asks for it. {sent}"
 
 
 def _lists(run: Run[MiddeskRun], output: ToolOutput) -> bool:
     return any(action.id == output.action.id for action in run.actions)
 
 
-def _answered(ref: RunRef, output: ToolOutput) -> Flow[Run[MiddeskRun]]:
+def _answered(answering: _Answering, output: ToolOutput) -> Flow[Run[MiddeskRun]]:
     """
     Post an answer, once more if it seems not to have arrived, and return the run as it is then.
 
     The interrupt's id is the guard: an answer that was taken removes it from the run, so it cannot be given twice.
     """
-    request = Request("POST", wire.path("runs", ref.id, "resume"), json=_resume_body(output))
+    ref, body = answering.ref, answering.body_of(output)
+    request = Request("POST", wire.path("runs", ref.id, "resume"), params=answering.include, json=body)
     lost: OutcomeUnknownError | None = None
     for _ in range(2):
         try:
@@ -69,7 +130,7 @@ def _answered(ref: RunRef, output: ToolOutput) -> Flow[Run[MiddeskRun]]:
         except OutcomeUnknownError as error:
             lost = error
             try:
-                after = yield from _gone(ref, output, looks=2)
+                after = yield from _gone(answering, output, looks=2)
             except NO_ANSWER:
                 raise error from error.__cause__
             if after is not None:
@@ -78,41 +139,42 @@ def _answered(ref: RunRef, output: ToolOutput) -> Flow[Run[MiddeskRun]]:
             if refusal.status not in _REFUSALS:
                 raise
             try:
-                after = yield from _gone(ref, output, looks=1)
+                after = yield from _gone(answering, output, looks=1)
             except NotFoundError:
                 raise refusal from None
             except NO_ANSWER as unread:
                 raise _unread(ref, output, refusal, unread) from refusal
             if after is None:
+                guesses.refused(refusal, "the body of a resume", body, _SWITCH)
                 raise
             if lost is not None:  # the first try got through
                 return after
             raise _already_resolved(ref, output, refusal) from refusal
         else:
-            return (yield from _confirmed(ref, response))
+            return (yield from _confirmed(answering, response))
     assert lost is not None
     raise OutcomeUnknownError(request, f"{lost.reason}; it was sent twice, and the interrupt is still listed") from lost
 
 
-def _gone(ref: RunRef, output: ToolOutput, looks: int) -> Flow[Run[MiddeskRun] | None]:
+def _gone(answering: _Answering, output: ToolOutput, looks: int) -> Flow[Run[MiddeskRun] | None]:
     """Return the run if it no longer waits for this answer, None if it still does."""
     for look in range(looks):
         if look:
             yield Sleep(_BRIEFLY)
-        run = yield from fetch(ref, {})
+        run = yield from answering.fetch()
         if not _lists(run, output):
             return run
     return None
 
 
-def _confirmed(ref: RunRef, response: Response) -> Flow[Run[MiddeskRun]]:
+def _confirmed(answering: _Answering, response: Response) -> Flow[Run[MiddeskRun]]:
     """Read the run after an accepted answer; only if that fails, believe what was said when it was accepted."""
     try:
-        return (yield from fetch(ref, {}))
+        return (yield from answering.fetch())
     except NO_ANSWER:
-        if wire.error_body(response).get("id") != ref.id:
+        if wire.error_body(response).get("id") != answering.ref.id:
             raise
-        return parse_run(response)
+        return parse_run(response, reads=answering.reads)
 
 
 def _unread(ref: RunRef, output: ToolOutput, refusal: APIError, unread: Exception) -> ConflictError:

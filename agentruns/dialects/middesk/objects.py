@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
@@ -39,7 +39,7 @@ class Artifact:
 class Output:
     """The artifacts of a run."""
 
-    artifacts: tuple[Artifact, ...]
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @frozen
@@ -47,7 +47,7 @@ class Interrupt:
     """What a paused run waits for; the shape of `value` is the agent's own."""
 
     id: str
-    value: Mapping[str, Any]
+    value: Mapping[str, Any] = field(factory=dict)
     agent: str | None = None
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
-from agentruns._values import codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus
-from agentruns.dialects import wire
+from agentruns.dialects import reading, wire
 from agentruns.errors import APIError, ProtocolError, TransportError
 
-from .objects import MiddeskRun, Step
+from .objects import MiddeskRun
 
 NAME: Final = "middesk"
 
@@ -30,37 +29,76 @@ STATUS: Final[Mapping[str, RunStatus]] = {
 }
 
 MOST_PER_PAGE: Final = 100
-"""A guess for runs and threads: the maximum that the API states for its one list that states any."""
+"""The maximum that the API states for its one list that states any, taken for that of runs and threads."""
 
 NO_ANSWER: Final = (APIError, TransportError, ProtocolError)
 """What a read that told nothing ends in."""
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[MiddeskRun]]:
-    """Read a run (get-agent-run); `include=steps` asks for its trace. The thread is not needed."""
-    return parse_run((yield Request("GET", wire.path("runs", ref.id), params=params)))
+@frozen
+class Reading:
+    """How runs and lists of them are read, where no page says it; `variant` gives other values."""
+
+    status: Mapping[str, RunStatus] = STATUS
+    per_page: int = MOST_PER_PAGE
 
 
-def page(parent: str, cursor: str | None) -> Flow[Page[MiddeskRun]]:
-    """
-    Return a page of the account's runs, those of the thread *parent* if one is named (list-agent-runs).
-
-    The vendor cannot filter. An empty page is the last one, whatever it says.
-    """
-    number = int(cursor or 1)
-    params = {"page": str(number), "per_page": str(MOST_PER_PAGE)}
-    response = yield Request("GET", wire.path("runs"), params=params)
-    raw = wire.read_object(response)
-    seen = wire.structure(raw, _Runs, response)
-    runs = [_state(run, raw["data"][place], response) for place, run in enumerate(seen.data)]
-    kept = tuple(run for run in runs if parent in {"", run.ref.parent})
-    return Page(kept, str(number + 1) if seen.has_more and runs else None)
+AS_GUESSED: Final = Reading()
 
 
 @frozen
-class _Runs:
+class RunState:
+    """What every state needs."""
+
+    id: str
+    status: str
+    created_at: datetime
+    thread_id: str | None = None
+
+
+@frozen
+class Asked:
+    """What is asked."""
+
+    id: str
+    value: Mapping[str, Any] = field(factory=dict)
+    agent: str | None = None
+
+
+@frozen
+class PausedRun:
+    """What a paused run asks."""
+
+    interrupts: tuple[Asked, ...] = ()
+
+
+def fetch(ref: RunRef, params: Mapping[str, str], *, reads: Reading = AS_GUESSED) -> Flow[Run[MiddeskRun]]:
+    """Read a run (get-agent-run); `include=steps` asks for its trace. The thread is not needed."""
+    return parse_run((yield Request("GET", wire.path("runs", ref.id), params=params)), reads=reads)
+
+
+def page(parent: str, cursor: str | None, *, reads: Reading = AS_GUESSED) -> Flow[Page[MiddeskRun]]:
+    """
+    Return a page of the account's runs, those of the thread *parent* if one is named (list-agent-runs).
+
+    The vendor cannot filter. An empty page is the last one, whatever it says. A row that does not fit is left out.
+    """
+    number = int(cursor or 1)
+    response = yield Request("GET", wire.path("runs"), params={"page": str(number), "per_page": str(reads.per_page)})
+    raw = wire.read_object(response)
+    more = wire.structure(raw, Listed, response).has_more
+    data = raw.get("data") or []
+    runs = yield from reading.rows(response, data, "$.data", lambda row, at: _state(row, response, at, reads))
+    return Page(
+        tuple(run for run in runs if parent in {"", run.ref.parent}), str(number + 1) if more and data else None
+    )
+
+
+@frozen
+class Listed:
+    """What every list with pages needs."""
+
     has_more: bool
-    data: tuple[MiddeskRun, ...] = ()
 
 
 def events(ref: RunRef) -> Request:
@@ -69,46 +107,53 @@ def events(ref: RunRef) -> Request:
 
 
 def detail(raw: Mapping[str, Any]) -> MiddeskRun:
-    """Return a run's JSON object as `MiddeskRun`."""
-    return codec.structure(raw, MiddeskRun)
+    """Return a run's JSON object as `MiddeskRun`; raise `ProtocolError` for what does not fit."""
+    return wire.structure(raw, MiddeskRun, f"run {raw.get('id')}")
 
 
-def parse_run(response: Response) -> Run[MiddeskRun]:
+def parse_run(response: Response, *, reads: Reading = AS_GUESSED) -> Run[MiddeskRun]:
     """Return the run in the answer to a request."""
-    raw = wire.read_object(response)
-    return _state(wire.structure(raw, MiddeskRun, response), raw, response, JsonText(response.body))
+    return _state(wire.read_object(response), response, "$", reads, JsonText(response.body))
 
 
-def _state(
-    seen: MiddeskRun, raw: Mapping[str, Any], response: Response, text: JsonText | None = None
-) -> Run[MiddeskRun]:
+def _state(raw: Any, response: Response, at: str, reads: Reading, text: JsonText | None = None) -> Run[MiddeskRun]:
     """Trust `status` alone: interrupts and output count only in the state that they belong to."""
-    status = STATUS.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
-    interrupts = seen.interrupts if status is RunStatus.REQUIRES_ACTION else ()
+    seen = wire.structure(raw, RunState, response, at)
+    status = reads.status.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
+    asked: tuple[Asked, ...] = ()
+    if status is RunStatus.REQUIRES_ACTION:
+        asked = wire.structure(raw, PausedRun, response, at).interrupts
     return Run(
-        wire.ref(seen.id, seen.thread_id or ""),
+        wire.ref(seen.id, seen.thread_id or "", response=response),
         status,
         seen.status,
-        actions=tuple(Action(each.id, each.agent or "interrupt", each.value) for each in interrupts),
+        actions=tuple(Action(each.id, each.agent or "interrupt", each.value) for each in asked),
         output=raw.get("output") if status is RunStatus.COMPLETED else None,
-        failure=Failure(seen.status, _reason(seen.steps or ())) if status is RunStatus.FAILED else None,
+        failure=Failure(seen.status, _reason(raw.get("steps"))) if status is RunStatus.FAILED else None,
         poll_after=wire.retry_after(response.headers) if status.in_flight else None,
         vendor=NAME,
         raw=text or raw,
     )
 
 
-def _reason(steps: Iterable[Step]) -> str:
+_NO_REASON: Final = "a run has no field for why; its trace may say it: read the run with include=steps"
+
+
+def _reason(steps: Any) -> str:
     """Return what the last error step says: the run itself has no field for why it failed."""
+    if not isinstance(steps, list):
+        return _NO_REASON
     trace = list(_walk(steps))
-    wrong = [step for step in trace if step.type == "error"] or [step for step in trace if step.status == "error"]
-    return wrong[-1].label if wrong else ""
+    wrong = [step for step in trace if step.get("type") == "error"]
+    wrong = wrong or [step for step in trace if step.get("status") == "error"]
+    return (wire.first_text(wrong[-1], "label") or "") if wrong else ""
 
 
-def _walk(steps: Iterable[Step]) -> Iterator[Step]:
-    for step in steps:
-        yield step
-        yield from _walk(step.steps)
+def _walk(steps: Any) -> Iterator[Mapping[str, Any]]:
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, Mapping):
+            yield step
+            yield from _walk(step.get("steps"))
 
 
 def problem(response: Response) -> Problem:
@@ -142,9 +187,14 @@ def list_parent(_ref: RunRef) -> str:
     return ""
 
 
+def created_at(run: Run[MiddeskRun]) -> datetime:
+    """Return when a run was made."""
+    return wire.structure(run.raw, RunState, f"run {run.id}").created_at
+
+
 def times(run: Run[MiddeskRun]) -> tuple[datetime | None, datetime | None]:
     """Return when a run was made; when it ended says little of a run that may have waited for a person."""
-    return run.detail.created_at, None
+    return created_at(run), None
 
 
 def handler_names(action: Action) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from agentruns.errors import OutcomeUnknownError, ProtocolError
 
 from .catalog import context_of, create_thread
 from .objects import MiddeskRun
-from .reading import NAME, page, parse_run
+from .reading import AS_GUESSED, NAME, Reading, created_at, page, parse_run
 
 
 @frozen
@@ -40,11 +40,13 @@ class RunRequest:
         context_of(self.business_id, self.context_type, self.context_id, threaded=self.thread_id is not None)
 
 
-_LOOKS: Final = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before each look for a run that a lost answer may have started."""
+START_LOOKS: Final = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before each look for a run that a lost answer may have started: no page says how soon a run is listed."""
 
 
-def start(origin: RunRequest) -> Flow[Run[MiddeskRun]]:
+def start(
+    origin: RunRequest, *, reads: Reading = AS_GUESSED, looks: Sequence[float] = START_LOOKS
+) -> Flow[Run[MiddeskRun]]:
     """
     Start a run (create-agent-run), on a thread of our own unless one is named.
 
@@ -55,11 +57,11 @@ def start(origin: RunRequest) -> Flow[Run[MiddeskRun]]:
     if origin.thread_id is None:
         thread = yield from create_thread(**body)
         body = {"type": origin.type, "thread_id": thread.id}
-        search = _search(origin, thread.id)
+        search = _search(origin, thread.id, reads, looks)
         before = Before(since=thread.created_at.replace(microsecond=0))  # some times are in seconds
         yield from wire.checkpoint(before.note(search))
     else:
-        search = _search(origin, origin.thread_id)
+        search = _search(origin, origin.thread_id, reads, looks)
         before = yield from look_before(search)
     request = Request("POST", wire.path("runs"), json=body)
     try:
@@ -68,25 +70,31 @@ def start(origin: RunRequest) -> Flow[Run[MiddeskRun]]:
         lost = error
     else:
         try:
-            return parse_run(response)
+            return parse_run(response, reads=reads)
         except ProtocolError as error:  # it has started, and must not be started again
             lost = OutcomeUnknownError(request, str(error))
     return (yield from find_started(search, before, request, lost.reason, lost))
 
 
-def recover(origin: RunRequest, note: Mapping[str, Any]) -> Flow[Run[MiddeskRun]]:
+def recover(
+    origin: RunRequest,
+    note: Mapping[str, Any],
+    *,
+    reads: Reading = AS_GUESSED,
+    looks: Sequence[float] = START_LOOKS,
+) -> Flow[Run[MiddeskRun]]:
     """
     Find the run of a start whose process died before it heard the answer.
 
     None may be found because the request was never sent: that, too, is `OutcomeUnknownError`.
     """
-    search = _search(origin, note["thread_id"])
+    search = _search(origin, note["thread_id"], reads, looks)
     request = Request("POST", wire.path("runs"), json={"type": origin.type, "thread_id": note["thread_id"]})
     lost = OutcomeUnknownError(request, "the process that was about to send it ended before it noted an answer")
     return (yield from find_started(search, Before.of_note(note), request, lost.reason, lost))
 
 
-def _search(origin: RunRequest, thread_id: str) -> Search[MiddeskRun]:
+def _search(origin: RunRequest, thread_id: str, reads: Reading, looks: Sequence[float]) -> Search[MiddeskRun]:
     """
     Look for a run of the origin's agent on a thread.
 
@@ -94,10 +102,10 @@ def _search(origin: RunRequest, thread_id: str) -> Search[MiddeskRun]:
     """
     agent = origin.type
     return Search(
-        page=partial(page, ""),
-        created_at=lambda run: run.detail.created_at,
-        fits=lambda run: run.ref.parent == thread_id and run.detail.agent in {None, agent},
-        looks=_LOOKS,
+        page=partial(page, "", reads=reads),
+        created_at=created_at,
+        fits=lambda run: run.ref.parent == thread_id and run.raw.get("agent") in (None, agent),
+        looks=looks,
         what=f"{agent} on thread {thread_id}",
         where="GET /runs",
         group=f"{NAME} thread {thread_id}" if origin.thread_id else "",
