@@ -17,7 +17,7 @@ from ._polling.stats import Stats
 from ._values.exchange import RateLimit
 from ._values.generic import Json
 from ._values.run import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
-from .client import Client, connect
+from .client import Client, ConnectOptions, connect
 from .dialects.protocol import Dialect
 from .errors import (
     ActionRequiredError,
@@ -71,6 +71,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "Failure",
     "Usage",
     "Progress",
+    "ConnectOptions",
     "StreamOptions",
     "OnCancel",
     "Outcome",

@@ -99,16 +99,25 @@ def connect(
     """
     Return a client of one vendor, to be opened with `async with`.
 
-    *dialect* is a module such as `agentruns.narrative`, its name, or anything that satisfies the `Dialect` protocol.
-    *token* and *base_url* are else read from the vendor's environment variables. A *session* is borrowed, never closed.
-    *timeout* is in seconds, for one HTTP exchange; connecting may take no more than 10 of them. *schedule* says when to
-    poll; by default that is learned from how long runs take. *budget* is how many requests per second may be sent, by
-    default the vendor's documented limit with headroom.
-    *journal* is the path of a file that keeps what is begun under a `key`, so that it outlives this process.
-    *connections* bounds both the requests in flight and the connections; *max_body* the bytes of an answer.
+    - *dialect* is a module such as `agentruns.narrative`, its name, or anything that satisfies the `Dialect` protocol.
+    - *token* is by default read from the vendor's environment variable, such as `NARRATIVE_TOKEN`.
+    - *base_url* is what the vendor's paths hang on, version included; by default from the vendor's environment
+      variable, such as `NARRATIVE_BASE_URL`, else the production URL.
+    - *session* is borrowed and never closed; by default the client opens one of its own.
+    - *timeout* is in seconds, for one HTTP exchange; connecting may take no more than 10 of them.
+    - *retry* says how often one request is sent, and how long to wait between.
+    - *schedule* says when to poll; by default that is learned from how long runs take.
+    - *budget* is how many requests per second may be sent, or a `RateLimiter` that several clients share; by default
+      the vendor's documented limit with headroom, or none where none is documented.
+    - *insecure* allows sending the token over plain http to another host than this one.
+    - *journal* is the path of a file (SQLite) that keeps what is begun under a `key`, so that it outlives this process;
+      made if it is not there. It needs `pip install 'agentruns[journal]'`, else entering the client raises
+      `ConfigurationError`.
+    - *connections* is the most connections, and the most requests in flight, at a time.
+    - *max_body* is the most bytes that an answer may have; a longer one is a `TransportError`.
 
-    Raise `ConfigurationError` for what cannot work: no token, a token over plain http to another host (unless
-    *insecure*), an unknown dialect, a URL that is none, a number that is out of range.
+    Nothing is sent before the first call. Raise `ConfigurationError` for what cannot work: no token, a token over plain
+    http (unless *insecure*), an unknown dialect, a text that is no URL, a number that is out of range.
     """
     kind = type(token)
     token = Secret(token) if isinstance(token, str) else None  # what reports local variables shall not show it
@@ -143,7 +152,12 @@ class Client(Generic[OriginT, DetailT]):
     """
     Start, follow, answer and cancel runs of one vendor; made by `connect`.
 
-    An async context manager: leaving it ends every stream, releases every connection and leaves no task behind.
+    An async context manager: leaving it ends every stream, releases every connection and leaves no task behind. Its
+    parameters are the class of what starts a run and that of `Run.detail`; both follow from the dialect.
+
+    What every call that sends a request may raise: `APIError` where the vendor refuses, by its class (such as
+    `NotFoundError`); `TransportError` where no answer came after all attempts; `ProtocolError` for an answer that is
+    not what the vendor documents.
     """
 
     def __init__(
@@ -221,8 +235,8 @@ class Client(Generic[OriginT, DetailT]):
         """
         Start a run and return its first state.
 
-        Raise `OutcomeUnknownError` where the vendor may or may not have started it, `ConflictError` where its state has
-        moved, other `APIError`s where it refuses.
+        Raise `OutcomeUnknownError` where the vendor may or may not have started it, `ConflictError` where the state
+        that the start was made for has moved, `ConfigurationError` for an origin of another class.
         """
         self._check_origin(origin)
         run = await self._operations.start(origin)
@@ -230,7 +244,14 @@ class Client(Generic[OriginT, DetailT]):
         return run
 
     async def fetch(self, run: Run[DetailT] | RunRef, **params: str) -> Run[DetailT]:
-        """Read a run once; *params* go to the vendor as query parameters."""
+        """
+        Read a run once and return its state.
+
+        *params* are sent as query parameters. They ask for more of the detail where the vendor documents it:
+        `include="steps"` for Middesk, `include="stats,transcript"` for Origami. Raise `NotFoundError` for a run that
+        the vendor does not show to this token, `ConfigurationError` for a run of another vendor, or for a `RunRef`
+        without the parent that the vendor needs (Origami, Conduit: the agent).
+        """
         return await self._operations.fetch(self._ref(run), params)
 
     def stream(
@@ -250,16 +271,27 @@ class Client(Generic[OriginT, DetailT]):
         """
         Return the states of a run as an async iterator: of a new run, if *origin* is what starts one.
 
-        A `Run` or `RunRef` is watched from where it is; a `Run` counts as the first state. *timeout*, *patience* and
-        *stall* are in seconds: for the whole wait (handlers included; None for an `Inbox`), for lost contact while
-        polling, and for a run in which nothing observable changes. *max_resumes* bounds how often handlers answer. With
-        *progress*, states that differ in progress alone are shown too. *on_cancel* says what cancelling the local wait
-        does to the remote run.
-        *key* names the work in the client's journal: the same key attaches to the run that was started under it.
-        With *events*, the vendor's stream of events is listened to between polls, and its end is a reason to poll.
+        A `Run` or `RunRef` is followed from where it is; a `Run` counts as the first state.
 
-        Nothing is sent before the first step. Raise `ConfigurationError` or `UnsupportedError` at once for what cannot
-        work.
+        - *tools* answers what the run asks for: `Tools`, a mapping of names to functions, or one function of an
+          `Action`. Without a handler for each action, the stream ends with the paused state.
+        - *timeout* is the seconds of the whole wait, requests, retries and handlers included; None sets no end, as an
+          `Inbox` needs. After it, `DeadlineExceededError`.
+        - *max_resumes* is how often handlers may answer; one pause more is `TooManyResumesError`.
+        - *progress* also shows states that differ in progress alone.
+        - *patience* is the seconds of lost contact that polling survives; after them it raises the last
+          `TransportError` or `ServerError`.
+        - *stall* is the seconds without any observable change after which `StalledError` is raised; None for never.
+        - *on_cancel* says what cancelling the local wait does to the remote run: "leave" it, "cancel" it, or "confirm":
+          cancel it and read it until it is over, for 10 seconds at most.
+        - *events* listens to the vendor's stream of events between polls (Middesk); its end is a reason to poll.
+        - *key* names the work in the client's journal. A second stream of the same key, in this process or after a
+          crash in another, goes on with the run that the first one started, and runs no handler twice.
+
+        Nothing is sent before the first step; `RunStream.__anext__` says what a step raises. Raise at once:
+        `ConfigurationError` for an origin of another class, a run of another vendor, an option that is out of range, or
+        a *key* without a journal; `UnsupportedError` for *on_cancel* or *events* where the vendor has no cancel or no
+        stream of events.
         """
         options = Options(
             timeout=timeout,
@@ -296,9 +328,10 @@ class Client(Generic[OriginT, DetailT]):
 
     async def result(self, origin: OriginT | Run[DetailT] | RunRef, **options: Unpack[StreamOptions]) -> Run[DetailT]:
         """
-        Follow a run to its end and return its last state; the options are those of `stream`.
+        Follow a run until it has completed and return its last state; the options are those of `stream`.
 
-        Raise `RunFailedError` if it failed, `ActionRequiredError` if it waits for an answer that *tools* does not give.
+        Raise `RunFailedError` if it failed, `ActionRequiredError` if it waits for an answer that *tools* does not give,
+        and what `stream` and its steps raise. Each `RunError` has the last state as `error.run`.
         """
         async with self.stream(origin, **options) as stream:
             return await stream.result()
@@ -310,8 +343,10 @@ class Client(Generic[OriginT, DetailT]):
         Where an answer begins another run, every call for the same pause leads to the same one. If that run has failed,
         *again* starts a new one with these *outputs*.
 
-        Raise `ConfigurationError`, before any request, for a run that does not wait, for an answer to something that is
-        not pending, and for an output that JSON cannot carry.
+        Before any request, raise `ConfigurationError` for a run that does not wait, for an answer to something that is
+        not pending, and for an output that JSON cannot carry; `UnsupportedError` where the vendor's runs cannot be
+        answered (Conduit). Raise `ConflictError` where the vendor's state has moved, as when the pause was answered
+        already; `OutcomeUnknownError` where the answer may or may not have arrived.
         """
         self._operations.require(Resumes, "resume")
         check.boolean("again", again)
@@ -342,12 +377,25 @@ class Client(Generic[OriginT, DetailT]):
         return resumed
 
     async def cancel(self, run: Run[DetailT] | RunRef) -> Run[DetailT] | None:
-        """Cancel a run and return what the vendor says of it; raise `UnsupportedError` where there is no cancel."""
+        """
+        Cancel a run and return its state afterwards, which may still be in flight: cancelling can take a while.
+
+        A run that is over already is returned as it is. None means that the vendor had nothing to cancel and says
+        nothing of the run. Raise `UnsupportedError`, before any request, where the vendor has no cancel (all but
+        Origami); `ConflictError` where another run of the same agent was cancelled instead.
+        """
         self._operations.require(Cancels, "cancel")
         return await self._operations.cancel(self._ref(run))
 
     def runs(self, parent: str | None = None) -> AsyncGenerator[Run[DetailT], None]:
-        """Iterate over the runs of *parent*, page by page; raise `UnsupportedError` where the vendor has no list."""
+        """
+        Iterate over the runs of *parent*, in the vendor's order, newest first; one request per page, as it is needed.
+
+        *parent* is an agent (Origami, Conduit: needed, else `ConfigurationError` at the first step), or a thread
+        (Middesk, where None gives every run of the account). A run in a list has no `output` where the vendor leaves it
+        out (Origami, Conduit): `fetch` reads it. Raise `UnsupportedError` at once where the vendor has no list
+        (Narrative).
+        """
         return self._operations.runs(parent or "")
 
     @overload
@@ -400,15 +448,23 @@ class Client(Generic[OriginT, DetailT]):
         """
         Run many origins, never more than *limit* at once, and iterate over each `Outcome` as it ends.
 
-        *origins*, an iterable or async iterable, is taken lazily. One failure never stops the others. *timeout* is in
-        seconds, for each run. With *ordered*, outcomes come in the order of the origins. *key* names an origin: in a
-        client with a journal, a second batch over the same origins starts only what is not done. *prepare* makes the
-        origin of an item, in the item's turn, and not again if the journal knows it; it may be async, and create a
-        conversation for example.
+        One failure never stops the others: it is the `error` of its outcome.
+
+        - *origins* is an iterable or async iterable of what `stream` takes, taken lazily.
+        - *tools* is as in `stream`, for all runs.
+        - *timeout* is the seconds of each run; None sets no end.
+        - *key* is a function that names an origin. In a client with a journal, a second batch over the same origins
+          starts only what is not done.
+        - *ordered* yields the outcomes in the order of the origins.
+        - *prepare* is a function, sync or async, that makes the origin of an item, in the item's turn: it may create a
+          conversation first. It is not called for an item that the journal knows.
 
         `batch.stop()` takes no more origins and lets the rest end. Leave the loop early within
         `async with client.batch(...) as outcomes:` to end the rest at once; a plain `break` ends it when the batch is
-        let go of.
+        collected.
+
+        Raise `ConfigurationError` at once for what is no iterable, and for options that are out of range. What
+        *origins* itself raises ends the batch with that error, once all that was taken is over.
         """
         check.integer("limit", limit, 1)
         if timeout is not None:
@@ -422,7 +478,11 @@ class Client(Generic[OriginT, DetailT]):
         return Batch(ItemRunner(follow, key, prepare, known), origins, limit, ordered=ordered)
 
     async def perform(self, flow: Flow[T]) -> T:
-        """Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result."""
+        """
+        Run a vendor's operation, such as `narrative.get_conversation(id)`, and return its result.
+
+        A *flow* is used once: call the operation again to run it again.
+        """
         return await self._api.perform(flow)
 
     def unfinished(self) -> AsyncIterator[Unfinished[OriginT, DetailT]]:
