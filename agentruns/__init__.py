@@ -12,7 +12,7 @@ from ._api.retry import Backoff, Retry, Schedule
 from ._following.batch import Batch
 from ._following.options import OnCancel, StreamOptions
 from ._following.stream import RunStream
-from ._keeping.keys import Unfinished
+from ._keeping.work import Unfinished
 from ._polling.stats import Stats
 from ._values.exchange import RateLimit
 from ._values.generic import Json

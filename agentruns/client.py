@@ -21,7 +21,9 @@ from ._following.batch import Batch, ItemRunner
 from ._following.lifecycle import DirectLifecycle
 from ._following.options import OnCancel, Options, StreamOptions
 from ._following.stream import RunStream, close
-from ._keeping.keys import Keys, Unfinished
+from ._keeping.keys import Keys
+from ._keeping.lifecycle import JournaledLifecycle
+from ._keeping.work import Unfinished
 from ._polling.poller import Poller
 from ._polling.stats import Stats
 from ._telemetry import DEFAULT_ROLES, Telemetry
@@ -316,7 +318,7 @@ class Client(Generic[OriginT, DetailT]):
             self._operations.require(StreamsEvents, "announce events of")
         stream: RunStream[DetailT] = RunStream(
             origin,
-            lifecycle=self._lifecycle if key is None else self._journaled().work(key),
+            lifecycle=self._lifecycle if key is None else JournaledLifecycle(self._journaled(), key),
             operations=self._operations,
             poller=self._poller,
             tasks=self._tasks,

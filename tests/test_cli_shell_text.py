@@ -173,7 +173,8 @@ CORE = [
     "_api/transport.py",
     "_api/operations.py",
     "_keeping/journal/problems.py",
-    "_keeping/keys.py",
+    "_keeping/posting.py",
+    "_keeping/starting.py",
     "_values/check.py",
     "errors.py",
 ]

@@ -45,7 +45,8 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(seconds / HURRY)
 
     monkeypatch.setattr("agentruns._api.flow.sleep", sleep)
-    monkeypatch.setattr("agentruns._keeping.keys._LOOK_SECONDS", 0.005)
+    monkeypatch.setattr("agentruns._keeping.handlers._LOOK_SECONDS", 0.005)
+    monkeypatch.setattr("agentruns._keeping.keeper._LOOK_SECONDS", 0.005)
 
 
 class Line(Inside):

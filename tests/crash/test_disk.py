@@ -45,7 +45,8 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentruns._api.flow.sleep", sleep)
     monkeypatch.setattr("agentruns._aio.timers.TICK", 1e-4)
     for look in (
-        "_keeping.keys._LOOK_SECONDS",
+        "_keeping.handlers._LOOK_SECONDS",
+        "_keeping.keeper._LOOK_SECONDS",
         "_keeping.journal.journal._FIRST_LOOK",
         "_keeping.journal.journal._LAST_LOOK",
     ):

@@ -20,7 +20,7 @@ from agentruns._api import api, flow
 from agentruns._api.limiter import Permits, RateLimiter
 from agentruns._following.stream import RunStream
 from agentruns._following.waiter import Waiter
-from agentruns._keeping import keys
+from agentruns._keeping import handlers, keys, posting, starting
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.records import Records
 from agentruns._polling.contact import Contact
@@ -202,16 +202,16 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("the journal keeps claims that nobody heard of", _kept_claims, ("narrative", "middesk", "origami")),
     Mutation(
         "writes are not waited for to the end",
-        lambda: [(keys, "run_shielded", _unguarded)],
+        lambda: [(module, "run_shielded", _unguarded) for module in (handlers, posting, starting)],
         why="a write that was asked for is done, whatever happens to its caller: only the order may differ",
     ),
     Mutation("owners live for ever", lambda: [(disk.Locks, "alive", lambda self, owner: owner != "")]),
     Mutation("owners are taken for dead", lambda: [(disk.Locks, "alive", lambda self, owner: owner == self.me)]),
     Mutation("a key is not left when nobody follows it", lambda: [(keys.Keys, "leave", _nothing)]),
-    Mutation("a key takes any origin", lambda: [(keys.KeyedWork, "_check", _nothing)]),
+    Mutation("a key takes any origin", lambda: [(starting.Starting, "_check", _nothing)]),
     Mutation(
         "a start that died is begun anew instead of looked for",
-        lambda: [(keys, "Recovers", type("Nobody", (), {}))],
+        lambda: [(starting, "Recovers", type("Nobody", (), {}))],
         ("middesk", "conduit"),
     ),
     Mutation("a run may go back", lambda: [(news, "goes_back", _never)]),
@@ -229,12 +229,12 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("what Origami forgets is not looked for", lambda: [(admission, "_look", _nobody)], ("origami",)),
     Mutation(
         "what the vendor was asked yesterday is asked again",
-        lambda: [(keys.Keys, "is_forgotten", _never)],
+        lambda: [(keys.Keys, "key_expired", _never)],
         ("origami",),
     ),
     Mutation(
         "a run that another key has found is found again",
-        lambda: [(Records, "claim", lambda self, key, run_id: "ours")],
+        lambda: [(Records, "claim", lambda self, key, run_id: "mine")],
         ("middesk", "conduit"),
     ),
     Mutation("holds hold nobody", _no_locks, ("conduit", "middesk")),

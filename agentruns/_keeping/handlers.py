@@ -1,0 +1,97 @@
+"""
+Running the handlers of a pause once, whichever process does.
+
+A handler is entered before it is run, its answer after. One that was cut off by a crash may or may not have had its
+effect: it is run again only if its tool is `repeatable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from agentruns._aio.shield import run_shielded
+from agentruns._values import codec
+from agentruns._values.run import Action, Run, ToolOutput
+from agentruns.errors import ToolOutcomeUnknownError
+from agentruns.tools import Tool, answer
+
+from .journal.moves import AnswerState
+from .keys import Keys
+from .work import json_text
+
+if TYPE_CHECKING:
+    from .journal import Handling
+
+_LOOK_SECONDS: Final = 0.5
+"""Seconds between two looks whether a handler that another process runs has answered."""
+
+
+class HandlersOnce:
+    """The handlers of the work named *key*."""
+
+    __slots__ = ("_journal", "_key", "_keys")
+
+    def __init__(self, keys: Keys, key: str) -> None:
+        self._keys = keys
+        self._key = key
+        self._journal = keys.journal
+
+    async def handle(
+        self, run: Run, handlers: Sequence[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput]
+    ) -> None:
+        """Run those handlers of a pause that have not answered yet; none, if it is not known what another one did."""
+        known = {each.action_id: each for each in await self._journal.answers(self._key, run.id)}
+        for action, tool in handlers:
+            before = known.get(action.id)
+            if before is not None and not tool.repeatable and self._is_cut_off(before):
+                raise _outcome_unknown(run, action)
+        await answer([(action, partial(self._once, run, tool)) for action, tool in handlers], answers)
+
+    def _is_cut_off(self, known: Handling) -> bool:
+        """Tell whether nobody runs a handler that has not answered: no live process, and no stream of ours."""
+        at_it = self._keys.lock("handle", self._key, known.run_id, known.action_id).locked()
+        return known.state is AnswerState.RUNNING and not (at_it if known.mine else known.alive)
+
+    async def _once(self, run: Run, tool: Tool, action: Action) -> ToolOutput:
+        """Return the answer to an action: the one that was given, else that of the handler."""
+        async with self._keys.lock("handle", self._key, run.id, action.id):
+            return await self._once_alone(run, tool, action)
+
+    async def _once_alone(self, run: Run, tool: Tool, action: Action) -> ToolOutput:
+        """Answer, as the only stream of this client that does."""
+        place = (self._key, run.id, action.id)
+        while True:
+            known = await self._journal.handle(*place, action.name, repeatable=tool.repeatable)
+            if known.fresh:
+                break
+            if known.output is not None:
+                return ToolOutput(action, codec.decode(known.output), known.is_error)
+            if known.mine and tool.repeatable:
+                break
+            if known.mine or not known.alive:
+                raise _outcome_unknown(run, action)
+            await asyncio.sleep(_LOOK_SECONDS)  # another process runs it
+        try:
+            output = await tool(action)
+        except asyncio.CancelledError:
+            await run_shielded(self._journal.cut_off(*place))
+            raise
+        except BaseException:
+            await run_shielded(self._journal.abandon_handler(*place))
+            raise
+        given = json_text(output.output)
+        known = await run_shielded(self._journal.answered(*place, given, output.is_error))
+        if known.output is None or known.output == given:
+            return output
+        return ToolOutput(action, codec.decode(known.output), known.is_error)  # somebody has answered by hand
+
+
+def _outcome_unknown(run: Run, action: Action) -> ToolOutcomeUnknownError:
+    return ToolOutcomeUnknownError(
+        run,
+        f"the handler of {action.name!r} for action {action.id} was cut off before it answered, and may or may not "
+        "have done its work",
+    )

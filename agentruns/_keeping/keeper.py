@@ -1,0 +1,67 @@
+"""
+What a start finds out, kept before its next request; and whose run it is that was found by looking.
+
+Two starts that could not be told apart wait for each other, whichever process they are of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from agentruns._values.commands import Checkpoint, Ownership
+
+from .work import json_text
+
+if TYPE_CHECKING:
+    from .journal import Journal
+
+_FIRST_LOOK: Final = 0.05
+_LOOK_SECONDS: Final = 0.5
+"""Seconds between two looks at what another start does, the first ones and the last."""
+
+_STARTS_SECONDS: Final = 120.0
+"""How long a start elsewhere is waited for whose run might be taken for ours: longer than any looks for its own."""
+
+
+class StartKeeper:
+    """The keeper of the start of one piece of work, for `perform`."""
+
+    __slots__ = ("_journal", "_key")
+
+    def __init__(self, journal: Journal, key: str) -> None:
+        self._journal = journal
+        self._key = key
+
+    async def note(self, note: Checkpoint) -> Ownership:
+        """Keep what a start found out; wait first for a start elsewhere that could not be told from it."""
+        text = json_text(note.data)
+        if not note.group:
+            await self._journal.checkpoint(self._key, text)
+            return Ownership.MINE
+        if await self._journal.reserve(self._key, text, note.group, note.visible_after):
+            return Ownership.MINE
+        for pause in poll_intervals():
+            await asyncio.sleep(pause)
+            if await self._journal.reserve(self._key, text, note.group, note.visible_after):
+                break
+        return Ownership.OTHERS
+
+    async def claim(self, run_id: str) -> Ownership:
+        """Tell whose run it is that was found by looking; wait while another start may yet turn out to be its own."""
+        for pause in poll_intervals():
+            verdict = await self._journal.claim(self._key, run_id)
+            if verdict != "open":
+                return Ownership[verdict.upper()]
+            await asyncio.sleep(pause)
+        return Ownership.UNCLEAR
+
+
+def poll_intervals() -> Iterator[float]:
+    """Yield the seconds between looks at the journal, ever longer ones, until nothing is to be waited for any more."""
+    waited, pause = 0.0, _FIRST_LOOK
+    while waited < _STARTS_SECONDS:
+        yield pause
+        waited += pause
+        pause = min(1.6 * pause, _LOOK_SECONDS)

@@ -1,0 +1,171 @@
+"""
+Starting a piece of work once, or attaching to the run that was started.
+
+A start is entered before it is sent. One whose process died is gone through with under the keys of its origin, or
+recovered by looking (`dialects.Recovers`), never sent a second time blindly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from agentruns._aio.shield import run_shielded
+from agentruns._api.flow import Attempts
+from agentruns._values import codec
+from agentruns._values.commands import first_request
+from agentruns._values.run import Run, RunRef, RunStatus
+from agentruns.dialects.protocol import Recovers
+from agentruns.errors import (
+    APIError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    RunError,
+    ServerError,
+    UnsupportedError,
+)
+
+from .keeper import StartKeeper
+from .keys import Keys
+from .work import deserialize_origin, identity, keep_state, serialize_origin
+
+if TYPE_CHECKING:
+    from .journal import Work
+
+_NOTHING_HAPPENED: Final = (ConfigurationError, UnsupportedError, RunError, APIError)
+
+
+class Starting:
+    """The start of the work named *key*."""
+
+    __slots__ = ("_journal", "_keeper", "_key", "_keys", "_operations")
+
+    def __init__(self, keys: Keys, key: str) -> None:
+        self._keys = keys
+        self._key = key
+        self._journal = keys.journal
+        self._operations = keys.operations
+        self._keeper = StartKeeper(keys.journal, key)
+
+    async def begin(self, origin: Any, attempts: Attempts) -> Run:
+        """
+        Start the run, or attach to the one that this key has started.
+
+        Raise `ConfigurationError` for a key that names other work, `OutcomeUnknownError` for a start that died and
+        cannot be settled, and whatever a start raises.
+        """
+        async with self._keys.lock("begin", self._key):  # so no other stream of ours is at it
+            if isinstance(origin, Run | RunRef):
+                return await self._attach_to(origin, attempts)
+            return await self._begin(origin, attempts)
+
+    async def _begin(self, origin: Any, attempts: Attempts) -> Run:
+        text = serialize_origin(origin)
+        while True:
+            work = await self._journal.begin(self._key, text)
+            if work.fresh:
+                return await self._start(partial(self._operations.start, origin, self._keeper, attempts))
+            self._check(work, origin)
+            if work.run is not None:
+                return await self._present(Run.from_json(work.run), attempts)
+            if work.taken or work.mine:  # ours, if the journal could not be told that it was given up
+                return await self._start_again(work, attempts)
+            await self._journal.wait(self._key, work.updated)  # somebody else is starting it
+
+    async def _attach_to(self, origin: Run | RunRef, attempts: Attempts) -> Run:
+        run = origin if isinstance(origin, Run) else await self._operations.fetch(origin, attempts=attempts)
+        work = await self._journal.attach(self._key, serialize_origin(run.ref), run.to_json())
+        if work.fresh:
+            return run
+        if work.run is None and (work.taken or work.mine):  # it could not be settled; the caller knows which run it is
+            await run_shielded(keep_state(self._journal, self._key, run))
+            return run
+        if not await self._was_at(work, run):
+            self._check(work, run.ref)
+        return await self._present(run if work.run is None else Run.from_json(work.run), attempts)
+
+    async def _was_at(self, work: Work, run: Run) -> bool:
+        """Tell whether the work is, or was, at that run: its name is no other work."""
+        if work.run is not None and Run.from_json(work.run).id == run.id:
+            return True
+        return bool(await self._journal.answers(self._key, run.id))
+
+    async def _present(self, run: Run, attempts: Attempts) -> Run:
+        """Return the run as it is now, if it waited when it was last seen: it may have been answered since."""
+        if run.status is not RunStatus.REQUIRES_ACTION:
+            return run
+        now = await self._operations.fetch(run.ref, attempts=attempts)
+        if now != run:
+            await run_shielded(keep_state(self._journal, self._key, now))
+        return now
+
+    def _check(self, work: Work, origin: Any) -> None:
+        """Refuse a key that names other work; ids that are minted for each value do not make it other work."""
+        before = deserialize_origin(work.origin, self._keys.dialect)
+        if type(before) is not type(origin) or identity(before) != identity(origin):
+            raise ConfigurationError(
+                f"key {self._key!r} names other work in the journal {self._journal.path}: it began with {before!r}",
+                field="key",
+                remedy="use another key for this, or pass the same origin to go on with that",
+            )
+
+    async def _start_again(self, work: Work, attempts: Attempts) -> Run:
+        """Go through with a start whose process died, or whose outcome was not clear."""
+        dialect, origin = self._keys.dialect, deserialize_origin(work.origin, self._keys.dialect)
+        if self._keys.key_expired(work.created):
+            await self._journal.release(self._key)
+            raise self._with_advice(
+                OutcomeUnknownError(
+                    first_request(dialect.start(origin)),
+                    "it was begun longer ago than the vendor remembers what it was asked",
+                )
+            )
+        begin = partial(self._operations.start, origin, self._keeper, attempts)
+        # Without a note it died before the first request that must not be repeated.
+        if not isinstance(dialect, Recovers) or work.start_note is None:
+            return await self._start(begin, again=True)
+        note = codec.decode(work.start_note)
+
+        async def recover() -> Run:
+            if work.group_name is not None:
+                await self._journal.recovering(self._key)
+            if "known" in note:
+                note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
+            return await self._operations.recover(origin, note, self._keeper, attempts)
+
+        return await self._start(recover, again=True)
+
+    async def _start(self, start: Callable[[], Awaitable[Run]], *, again: bool = False) -> Run:
+        """
+        Start the run, and enter what came of it.
+
+        A clear refusal means that nothing was begun, unless that was tried before.
+        """
+        try:
+            run = await start()
+        except _NOTHING_HAPPENED as error:
+            unclear = again or isinstance(error, ServerError)
+            if isinstance(error, APIError):
+                unclear = unclear or error.status == 408 or error.after_doubt
+            end = self._journal.release if unclear else self._journal.forget_start
+            await run_shielded(end(self._key))
+            raise
+        except OutcomeUnknownError as error:
+            await run_shielded(self._journal.release(self._key))
+            raise self._with_advice(error) from error.__cause__
+        except BaseException:
+            await run_shielded(self._journal.release(self._key))
+            raise
+        await run_shielded(keep_state(self._journal, self._key, run))
+        return run
+
+    def _with_advice(self, error: OutcomeUnknownError) -> OutcomeUnknownError:
+        """Return the error with what can be done about it under this key."""
+        return OutcomeUnknownError(
+            error.request,
+            f"{error.reason}. Under key {self._key!r} the journal keeps it as begun",
+            remedy="the same call looks again; "
+            f"`client.stream(RunRef(id, parent), key={self._key!r})` goes on with a run that you know to be its own; "
+            "if there is none, start it under another key",
+        )
