@@ -111,7 +111,8 @@ class APIError(AgentRunsError, public=True):
     Report that the vendor said no.
 
     `status`, `message`, `code` (the vendor's own word), `title`, `docs_url`, `request_id` (or log id),
-    `retry_after` (seconds) and `detail` (further documented fields) are None or empty where the vendor gave none.
+    `retry_after` (seconds), `detail` (further documented fields) and `particulars` (what these say, as the text shows
+    it) are None or empty where the vendor gave none.
     """
 
     hint: ClassVar[str] = ""
@@ -133,11 +134,13 @@ class APIError(AgentRunsError, public=True):
         self.docs_url = problem.docs_url if problem else None
         self.request_id = problem.request_id if problem else None
         self.detail = problem.detail if problem else {}
+        self.particulars = problem.particulars if problem else ()
 
     def __str__(self) -> str:
         said = _cut(self.message or self.title or "no reason given")
         about = [
             *([str(self.code)] if self.code else []),
+            *self.particulars,
             *([f"retry after {self.retry_after:g} s"] if self.retry_after is not None else []),
             *([f"log id {self.request_id}"] if self.request_id else []),
             *([f"see {self.docs_url}"] if self.docs_url else []),

@@ -127,6 +127,8 @@ class Tool:
     def _bound(self, action: Action) -> Callable[[], Any]:
         if self.signature is None:
             return partial(self.function, action)
+        if not self.signature.schema.get("properties"):
+            return self.function  # it asks for nothing: some vendors tell more with an action than a handler needs
         from msgspec import ValidationError
 
         try:

@@ -231,6 +231,16 @@ async def tour_origami(client: Client, emulator: Emulator[Any]) -> None:
     await do(origami.list_rows(table, limit=200, cursor=first.cursor, defaults=True))
     await do(origami.list_rows(table, filters=FILTERS, sort=SORT, cells="flat", defaults=False))
 
+    (typed, *_) = first.items
+    assert typed.id is not None
+    await do(origami.get_row(table, typed.id))
+    assert (await do(origami.get_csv(table, limit=10))).count("\n") >= 1
+    await do(origami.list_columns(table))
+    await do(origami.list_tables_of_organization(limit=10))
+    await client.result(await do(origami.draft_campaign(table, "Introduce us to the clinics.")))
+    (campaign,) = emulator.state.campaigns
+    await client.result(await do(origami.edit_campaign(campaign, "Be brief.")))
+
     attachments = [origami.attached_document(DOCUMENT), origami.attached_table(table)]
     further: dict[str, Any] = {"model": "origami-lite", "focus_table_ids": [table], "attachments": attachments}
     await client.result(origami.Prompt("Go on.", agent_id=agent, **further))
@@ -246,6 +256,8 @@ async def tour_origami(client: Client, emulator: Emulator[Any]) -> None:
     followed = await do(origami.answered_by(asked))
     assert followed is not None
     assert followed.ref == after.ref
+    again = await do(origami.resume_again(asked, [ToolOutput(each, "Any") for each in asked.actions]))
+    assert again.ref == after.ref
     await client.result(origami.Prompt("Stop early."), tools={"continue": lambda: None})
 
     hanging = await client.start(origami.Prompt("Hang on.", agent_id=agent))
@@ -259,7 +271,7 @@ async def tour_origami(client: Client, emulator: Emulator[Any]) -> None:
     with pytest.raises(OutcomeUnknownError):
         await client.start(origami.Prompt("Hang, forgotten."))
     emulator.fail(Fault.vendor("ADMITTED_500", path="*/runs"))
-    await client.cancel(await client.start(origami.Prompt("Hang, forgotten too.", agent_id=agent)))
+    await client.cancel(await client.start(origami.Prompt("Hang on, forgotten too.", agent_id=agent)))
 
     runs = [run async for run in client.runs(agent)]
     await do(origami.page(agent, "opaque"))
@@ -364,6 +376,7 @@ VENDORS: Final = {
         frozenset({
             "createAgentAndRun", "listAgents", "getAgent", "archiveAgent", "sendRun", "listRuns", "getRun",
             "cancelActiveRun", "listAgentTables", "getTable", "listRows", "getAccount", "getAccountCredits",
+            "listTables", "listColumns", "getRow", "createTableCampaign", "editCampaign",
         }),
     ),
     "middesk": Vendor(MiddeskCase(), tour_middesk, {"script": middesk_script}, None),

@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import json
+import pickle
 import re
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -35,11 +36,11 @@ from agentruns import (
     ToolOutput,
     TransportError,
 )
-from agentruns._values.commands import Flow, Sleep
+from agentruns._values.commands import Flow, SkippedRows, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import origami
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes
-from tests.scripted_wire import Answer, Lost, Scripted, Wire, client_of
+from tests.scripted_wire import NOTHING, Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -94,6 +95,8 @@ def exchange(flow: Flow[T], *answers: Answer) -> tuple[list[Request], T]:
         asked.append(wanted)
         try:
             wanted = flow.send(Response(each.status, each.headers, each.body, wanted))
+            while isinstance(wanted, SkippedRows):
+                wanted = flow.send(NOTHING)
         except StopIteration as end:
             return asked, end.value
     raise AssertionError(f"one more answer is needed, to {wanted}")
@@ -258,9 +261,14 @@ def test_an_unknown_word_is_the_end_of_a_run_that_failed() -> None:
     assert run.failure == Failure("superseded", "the run is over with a status that is not known here: superseded")
 
 
-def test_a_failure_is_told_in_the_agents_words_where_there_are_any() -> None:
-    assert fetched("cancelled").failure == Failure("cancelled", "Stopped early with part of the list in place.")
-    for name in ("errored", "timed-out", "cancelled"):
+def test_a_failure_tells_the_reason_and_the_output_what_the_agent_said() -> None:  # A8
+    cancelled, unknown = fetched("cancelled"), fetched("cancelled", status="superseded")
+
+    assert cancelled.failure == Failure("cancelled", "the run was cancelled; what it had built is kept")
+    assert cancelled.output == unknown.output == "Stopped early with part of the list in place."
+    assert unknown.failure is not None
+    assert "not known here: superseded" in unknown.failure.message
+    for name in ("errored", "timed-out"):
         failure = fetched(name, response=None).failure
         assert failure is not None
         assert failure.message
@@ -347,10 +355,9 @@ def assert_shown(body: Any, seen: Any, path: str) -> None:
     """Compare what stands in JSON with what stands in our classes, as far down as these go."""
     if isinstance(body, dict) and not isinstance(seen, dict):
         for name, value in body.items():
-            if name != "object":
-                attribute = re.sub(r"([A-Z])", r"_\1", name).lower()
-                attribute = attribute + "_" * (attribute == "pass")
-                assert_shown(value, getattr(seen, attribute), f"{path}.{name}")
+            attribute = re.sub(r"([A-Z])", r"_\1", name).lower()
+            attribute = attribute + "_" * (attribute == "pass")
+            assert_shown(value, getattr(seen, attribute), f"{path}.{name}")
     elif isinstance(body, list) and not isinstance(seen, list):
         assert isinstance(seen, tuple), path
         assert len(body) == len(seen), path
@@ -400,26 +407,77 @@ def test_a_run_as_before_objects_were_stamped_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "path"),
+    ("name", "changes", "path"),
     [
-        ({"agentId": None}, r"expected string, got null @ \$\.agentId"),
-        ({"steps": {"completed": "7", "max": 50}}, r"expected integer, got string @ \$\.steps\.completed"),
-        ({"startedAt": "yesterday"}, r"expected date-time, got 'yesterday' @ \$\.startedAt"),
-        ({"todo": {"pendingQuestions": []}}, r"required field missing @ \$\.todo\.nextActions"),
-        ({"response": {"tables": [{"id": "t"}]}}, r"required field missing @ \$\.response\.tables\[0\]\.leadCount"),
+        ("completed", {"agentId": None}, r"expected string, got null @ \$\.agentId"),
+        ("completed", {"startedAt": "yesterday"}, r"expected date-time, got 'yesterday' @ \$\.startedAt"),
+        ("completed", {"response": {"text": 7}}, r"expected string, got integer @ \$\.response\.text"),
+        ("completed", {"response": []}, r"expected object, got array @ \$\.response"),
+        (
+            "needs-input",
+            {"todo": {"pendingQuestions": [{"question": 3}]}},
+            r"expected string, got integer @ \$\.todo\.pendingQuestions\[0\]\.question",
+        ),
     ],
 )
-def test_a_wrong_body_names_the_path_as_the_vendor_spells_it(changes: dict[str, Any], path: str) -> None:
-    with pytest.raises(ProtocolError, match=path):
-        fetched("completed", **changes)
+def test_what_a_state_needs_names_its_path_as_the_vendor_spells_it(
+    name: str, changes: dict[str, Any], path: str
+) -> None:
+    with pytest.raises(ProtocolError, match=path) as caught:
+        fetched(name, **changes)
+
+    assert caught.value.response is not None
 
 
-@pytest.mark.parametrize("name", ["id", "agentId", "status", "steps", "startedAt", "request", "response", "todo"])
-def test_a_missing_field_is_not_what_is_documented(name: str) -> None:
+def test_a_run_within_an_envelope_names_the_whole_path() -> None:
+    body = sample("created")
+    body["run"]["status"] = 7
+    with pytest.raises(ProtocolError, match=r"@ \$\.run\.status"):
+        exchange(origami.start(prompt()), Answer(body, 202))
+
+
+@pytest.mark.parametrize("name", ["id", "agentId", "status", "startedAt"])
+def test_a_missing_field_that_a_state_needs_is_not_what_is_documented(name: str) -> None:
     body = sample("running")
     del body[name]
     with pytest.raises(ProtocolError, match=rf"required field missing @ \$\.{name}"):
         exchange(origami.fetch(REF, {}), Answer(body))
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"steps": {"completed": "7", "max": 50}}, r"expected integer, got string @ \$\.steps\.completed"),
+        ({"todo": "none"}, r"expected object, got string @ \$\.todo"),
+        ({"response": {"tables": [{"name": "t"}]}}, r"required field missing @ \$\.response\.tables\[0\]\.id"),
+    ],
+)
+def test_what_a_state_does_not_need_is_an_error_of_its_detail_alone(  # A3
+    changes: dict[str, Any], path: str
+) -> None:
+    run = fetched("completed", **changes)
+
+    assert run.status is RunStatus.COMPLETED
+    with pytest.raises(ProtocolError, match=path):
+        _ = run.detail
+    assert run.raw.items() >= changes.items()
+
+
+def test_a_new_kind_of_action_and_nulls_for_empty_lists_are_taken() -> None:  # A3
+    said = {
+        "text": "Done.",
+        "actions": [{"type": "table_shared", "with": "x"}],
+        "tables": None,
+        "transcriptTruncated": None,
+    }
+    run = fetched("completed", response=said, todo=None, steps=None)
+
+    assert (run.output, run.progress) == ("Done.", None)
+    assert [action.type for action in run.detail.response.actions] == ["table_shared"]
+    assert run.detail.response.tables == ()
+    assert run.detail.response.transcript_truncated is False
+    assert run.detail.todo == origami.RunTodo()
+    assert fetched("completed", steps={"completed": 18.0, "max": 50}).progress == Progress(18, 50)
 
 
 def test_a_run_survives_as_json_with_fields_that_nobody_knows() -> None:
@@ -435,6 +493,107 @@ def test_a_run_survives_as_json_with_fields_that_nobody_knows() -> None:
 def resumed(run: Run, outputs: list[ToolOutput]) -> Request:
     (request,), _ = exchange(origami.resume(run, outputs), admitted("followed-up"))
     return request
+
+
+def after(*names: str) -> tuple[Answer, list[Answer]]:
+    """Return the list of runs of an agent that was asked, then came to *names*, and each of these read by itself."""
+    asked = sample("needs-input")
+    states = [
+        sample(name) | {"id": f"v2_run-{number}", "startedAt": f"2026-07-28T10:0{number}:00Z"}
+        for number, name in enumerate(names)
+    ]
+    items = [{name: value for name, value in each.items() if name in sample("runs")["items"][0]} for each in states]
+    return Answer({"items": [*items[::-1], asked], "nextCursor": None}), list(map(Answer, states))
+
+
+def test_an_answer_whose_run_failed_is_tried_again_under_another_key_when_somebody_decides_so() -> None:  # A1
+    run = fetched("needs-input")
+    first = resumed(run, outputs_for(run, "a", "b"))
+    listed, (_, last) = after("errored", "timed-out")
+    posts = [
+        exchange(origami.resume_again(run, outputs_for(run, *said)), listed, last, admitted("followed-up"))[0][-1]
+        for said in (("a", "b"), ("c", "d"))
+    ]
+    listed_too, (only,) = after("errored")
+    other, _ = exchange(
+        origami.resume_again(run, outputs_for(run, "a", "b")), listed_too, only, admitted("followed-up")
+    )
+
+    keys = [request.headers["Idempotency-Key"] for request in (first, *posts, other[-1])]
+    assert keys[1] == keys[2]  # another process tries the same, with whatever answers: one run between the two
+    assert len({keys[0], keys[1], keys[3]}) == 3
+    assert posts[1].json["prompt"] != posts[0].json["prompt"]
+
+
+@pytest.mark.parametrize("name", ["running", "completed", "needs-input", "incomplete"])
+def test_an_answer_whose_run_has_not_failed_stands(name: str) -> None:
+    run = fetched("needs-input")
+    listed, states = after("errored", name)
+
+    asked, found = exchange(origami.resume_again(run, outputs_for(run, "a", "b")), listed, states[-1])
+
+    assert {request.method for request in asked} == {"GET"}
+    assert found.vendor_status == name.replace("-", "_")
+
+
+def test_an_answer_that_was_never_given_is_given_under_its_first_key() -> None:
+    run = fetched("needs-input")
+    first = resumed(run, outputs_for(run, "a", "b"))
+    listed, _ = after()
+
+    asked, _ = exchange(origami.resume_again(run, outputs_for(run, "a", "b")), listed, admitted("followed-up"))
+
+    assert asked[-1] == first
+
+
+def in_german(outputs: Sequence[ToolOutput]) -> str:
+    return " ".join(f"{each.action.arguments['question']} Antwort: {each.output}" for each in outputs)
+
+
+def test_a_variant_words_an_answer_otherwise_and_may_leave_the_model_to_the_plan() -> None:  # B1
+    run = fetched("needs-input")
+    variant: Any = pickle.loads(pickle.dumps(origami.variant(answer_prompt=in_german, keep_model=False)))
+    (request,), _ = exchange(variant.resume(run, outputs_for(run, "a", "b")[::-1]), admitted("followed-up"))
+
+    assert request.json == {
+        "prompt": "Which clinics count as independent? Antwort: a "
+        "Looking up work emails spends credits. Go ahead? Antwort: b"
+    }
+    assert isinstance(variant, Resumes)
+    assert isinstance(variant, Cancels)
+    assert isinstance(variant, Lists)
+
+
+@pytest.mark.parametrize("gave", [None, "", "  ", 7])
+def test_a_wording_that_gives_no_text_is_refused_before_any_request(gave: Any) -> None:
+    run = fetched("needs-input")
+    variant: Any = origami.variant(answer_prompt=lambda outputs: gave)
+    with pytest.raises(ConfigurationError, match="answer_prompt gave"):
+        next(variant.resume(run, outputs_for(run, "a", "b")))
+
+
+def test_a_container_is_named_for_a_new_agent_alone() -> None:  # C3
+    asked, _ = exchange(origami.start(prompt(workspace_id=AGENT)), admitted())
+
+    assert asked[0].json["workspaceId"] == AGENT
+    with pytest.raises(ConfigurationError, match=r"Prompt\.workspace_id"):
+        follow_up(workspace_id=AGENT)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize(("said", "sent"), [(None, "Continue."), ("Mind the budget.", "Mind the budget.")])
+async def test_a_handler_for_continue_that_takes_no_argument_is_called_without_one(said: str | None, sent: str) -> None:
+    async def go_on() -> str | None:
+        return said
+
+    stopped = answer("incomplete")
+    wire = Wire({POLL: [stopped], SEND: admitted("followed-up"), POLL_NEXT: answer("completed", id=NEXT_RUN)})
+    async with client_of(wire, origami) as client:
+        run = await client.result(await client.fetch(REF), tools={"continue": go_on})
+
+    assert run.status is RunStatus.COMPLETED
+    assert wire.bodies(SEND)[0]["prompt"] == sent
 
 
 def test_one_prompt_answers_every_question_in_their_order() -> None:
@@ -1260,7 +1419,7 @@ def test_rows_are_read_typed() -> None:
         "sort": '{"column":"clinic","direction":"asc"}',
         "defaults": "false",
     }
-    assert (page.items, page.cursor, page.total) == ((origami.Row(typed, "r1"),), "c2", 23)
+    assert (page.items, page.cursor, page.total) == ((origami.Row(typed, "r1", "row"),), "c2", 23)
 
 
 def test_rows_are_read_flat() -> None:
@@ -1271,6 +1430,96 @@ def test_rows_are_read_flat() -> None:
 
     assert asked[0].params == {"limit": "50", "cursor": "c2", "cells": "flat"}
     assert page == origami.RowPage((origami.Row(flat[0]),), None, 1)
+
+
+def test_a_row_is_read_by_itself_and_rows_as_csv() -> None:
+    row = {"object": "row", "id": "r1", "cells": {"clinic": {"type": "scalar", "value": "Oak Vets"}}}
+    asked, seen = exchange(origami.get_row(TABLE, "r1"), Answer(row))
+    sort = {"column": "clinic", "direction": "asc"}
+    asked_too, text = exchange(origami.get_csv(TABLE, limit=3, sort=sort), Answer(b"\xef\xbb\xbfclinic\nOak Vets\n"))
+
+    assert [asked[0].line, asked_too[0].line] == [f"GET /tables/{TABLE}/rows/r1", f"GET /tables/{TABLE}/rows"]
+    assert_shown(row, seen, "$")
+    assert asked_too[0].params == {"limit": "3", "sort": '{"column":"clinic","direction":"asc"}', "format": "csv"}
+    assert asked_too[0].headers == {"Accept": "text/csv"}
+    assert text == "clinic\nOak Vets\n"
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_an_answer_that_is_csv_is_not_taken_for_a_lost_one() -> None:
+    wire = Wire({f"GET /tables/{TABLE}/rows": Answer(b"clinic\nOak Vets\n")})
+    async with client_of(wire, origami) as client:
+        assert await client.perform(origami.get_csv(TABLE)) == "clinic\nOak Vets\n"
+
+
+def test_columns_and_the_tables_of_the_organization_are_listed() -> None:
+    column = {"object": "column", "id": "c1", "name": "Clinic", "slug": "clinic", "kind": "input", "autoTrigger": False}
+    asked, columns = exchange(origami.list_columns(TABLE), Answer({"items": [column], "nextCursor": None}))
+    asked_too, tables = exchange(
+        origami.list_tables_of_organization(workspace_id=AGENT),
+        Answer({"items": [{"object": "table", "id": TABLE, "name": "Clinics"}, {"name": "no id"}], "nextCursor": "c2"}),
+    )
+
+    assert [asked[0].line, asked_too[0].line] == [f"GET /tables/{TABLE}/columns", "GET /tables"]
+    assert asked_too[0].params == {"limit": "50", "workspaceId": AGENT}
+    assert_shown(column, columns[0], "$")
+    assert ([table.name for table in tables.items], tables.cursor) == (["Clinics"], "c2")
+
+
+def test_a_campaign_is_drafted_and_edited_by_a_run_that_is_followed_as_any_other() -> None:
+    begun = {"agent": sample("created")["agent"], "run": sample("created")["run"], "table": {"id": TABLE}}
+    toggles = {"blockPriorContacts": True}
+    asked, run = exchange(origami.draft_campaign(TABLE, "Introduce us.", settings=toggles), Answer(begun, 202))
+    asked_too, _ = exchange(origami.edit_campaign("c1", "Be brief.", idempotency_key="k1"), Answer(begun, 202))
+
+    assert [asked[0].line, asked_too[0].line] == [f"POST /tables/{TABLE}/campaigns", "POST /campaigns/c1/edits"]
+    assert asked[0].json == {"instructions": "Introduce us.", "settings": toggles}
+    assert asked_too[0].json == {"instructions": "Be brief."}
+    assert asked_too[0].headers["Idempotency-Key"] == "k1"
+    assert (run.status, run.ref.parent) == (RunStatus.RUNNING, AGENT)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_campaign_that_a_5xx_may_have_begun_has_an_unknown_outcome() -> None:
+    line = f"POST /tables/{TABLE}/campaigns"
+    wire = Wire({line: refused(500, "INTERNAL_ERROR")})
+    async with client_of(wire, origami) as client:
+        with pytest.raises(OutcomeUnknownError):
+            await client.perform(origami.draft_campaign(TABLE, "Introduce us."))
+
+    assert len(wire.times(line)) == 1
+
+
+@pytest.mark.parametrize("instructions", ["", "x" * 10_001])
+def test_instructions_that_no_campaign_takes_are_refused_before_any_request(instructions: str) -> None:
+    with pytest.raises(ConfigurationError, match="instructions"):
+        next(origami.draft_campaign(TABLE, instructions))
+
+
+def test_an_entry_that_does_not_fit_is_skipped_and_no_other() -> None:  # A2
+    runs = sample("runs")
+    runs["items"].insert(1, runs["items"][0] | {"id": 7})
+    runs["items"][-1] |= {"steps": "many", "prompt": None, "model": 3}
+    _, page = exchange(origami.page(AGENT, None), Answer(runs))
+    agents = sample("agents")
+    agents["items"].append({"name": "no id"})
+    agents["total"] = "many"
+
+    assert len(page.runs) == len(runs["items"]) - 1
+    assert len(exchange(origami.list_agents(), Answer(agents))[1].items) == len(agents["items"]) - 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_cancel_of_a_run_that_is_not_there_says_so_and_cancels_nothing() -> None:
+    wire = Wire({POLL: answer("error-run-not-found", 404)})
+    async with client_of(wire, origami) as client:
+        with pytest.raises(NotFoundError, match="RUN_NOT_FOUND"):
+            await client.cancel(REF)
+
+    assert [request.method for _, request in wire.asked] == ["GET"]
 
 
 def test_the_account_and_its_credits_are_read() -> None:
@@ -1319,6 +1568,33 @@ async def test_every_documented_error_has_its_class_code_message_and_fields(
     assert error.detail == body
     assert error.docs_url == body.get("handoff", {}).get("url", body.get("topUpUrl"))
     assert all(part in str(error) for part in (body["code"], body["error"], "req_9", error.docs_url or ""))
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            {"details": {"issues": [{"path": "prompt", "message": "Too long"}, {"path": ["a", 0], "message": "Bad"}]}},
+            ["prompt: Too long", "a.0: Bad"],
+        ),
+        ({"creditsRequired": 5, "creditsAvailable": 1.25}, ["credits required: 5", "available: 1.25"]),
+        ({"message": "Budget of July is spent.", "blockedByBudgets": [{"id": "b1", "name": "July"}]}, ["July"]),
+        ({"reason": "payment_failed", "message": "Pay first."}, ["payment_failed", "Pay first."]),
+        ({"hint": "Upgrade to Pro.", "details": {"reason": "plan"}}, ["Upgrade to Pro.", "plan"]),
+        ({"details": {"issues": "none"}, "message": 7, "blockedByBudgets": [3]}, []),
+    ],
+)
+def test_the_text_of_a_refusal_has_the_reasons_that_stand_beside_it(
+    body: dict[str, Any], told: list[str]
+) -> None:  # A8
+    given = Answer({"error": "no", "code": "NO"} | body, 402)
+    response = Response(402, {}, given.body, Request("GET", "/agents"))
+    error = QuotaError(response, origami.problem(response))
+
+    assert error.message == "no"
+    assert all(each in str(error) for each in told)
+    assert len(error.particulars) >= len(told)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 @pytest.mark.parametrize(

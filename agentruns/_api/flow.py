@@ -140,7 +140,7 @@ async def _exchange(
             raise
         else:
             if 200 <= response.status < 300:
-                cut = undecodable(response)
+                cut = undecodable(response) if request.is_json else None
                 if cut is None:
                     attempts.ended(None)
                     return response

@@ -19,7 +19,8 @@ class Request:
     One HTTP request below the base URL: no host, no token.
 
     `idempotent` says that sending it again cannot do a thing twice; by default only GET is. `again_after_429` says that
-    a refusal for lack of room may be answered by sending the very same request again, as nearly all may.
+    a refusal for lack of room may be answered by sending the very same request again, as nearly all may. `is_json` says
+    that the answer is JSON; without it, the answer is taken as it comes.
     """
 
     method: str
@@ -29,6 +30,7 @@ class Request:
     headers: Mapping[str, str] = field(factory=dict)
     idempotent: bool = Factory(lambda self: self.method == "GET", takes_self=True)
     again_after_429: bool = True
+    is_json: bool = True
 
     @property
     def line(self) -> str:
@@ -57,7 +59,11 @@ class Response:
 
 @frozen
 class Problem:
-    """What a vendor's error body says, in common words."""
+    """
+    What a vendor's error body says, in common words.
+
+    `particulars` are shown after the message: which fields do not fit, how many credits are missing.
+    """
 
     message: str
     code: str | None = None
@@ -65,6 +71,7 @@ class Problem:
     docs_url: str | None = None
     request_id: str | None = None
     detail: Mapping[str, Json] = field(factory=dict)
+    particulars: tuple[str, ...] = ()
 
 
 @frozen

@@ -288,3 +288,56 @@ async def test_the_oldest_generation_has_rows_and_columns_without_kinds() -> Non
         rows = (await http.get(f"/tables/{table.id}/rows")).body
         assert set(rows["rows"][0]) == {"id", "cells"}
         assert set((await http.get(f"/tables/{table.id}/columns")).body) == {"columns", "pagination"}
+
+
+async def test_a_row_is_read_by_itself_as_the_list_has_it() -> None:
+    async with served() as http:
+        table = seeded(http)
+        listed = (await http.get(f"/tables/{table.id}/rows")).body["items"]
+        row = await http.get(f"/tables/{table.id}/rows/{listed[1]['id']}")
+        assert row.body == listed[1]
+        assert (await http.get(f"/tables/{table.id}/rows/nowhere")).refused == (404, "ROW_NOT_FOUND")
+
+
+async def test_the_tables_of_the_organization_are_listed_newest_first_by_container_if_need_be() -> None:
+    async with served() as http:
+        tables = [
+            http.state.add_table(name, workspace_id=where) for name, where in (("a", None), ("b", "w"), ("c", "w"))
+        ]
+        page = (await http.get("/tables", query={"limit": "2"})).body
+        assert [table["name"] for table in page["items"]] == ["c", "b"]
+        assert page["nextCursor"] is not None
+        assert [table["name"] for table in (await http.get("/tables", query={"workspaceId": "w"})).body["items"]] == [
+            tables[2].name,
+            tables[1].name,
+        ]
+
+
+async def test_a_campaign_is_drafted_by_an_agent_of_its_own_and_edited_by_the_same() -> None:
+    async with served(script=[Turn("Drafted.", running=9), Turn("Changed.")], plan="pro") as http:
+        table = seeded(http)
+        begun = await http.ask("POST", f"/tables/{table.id}/campaigns", {"instructions": "Introduce us."})
+        assert (begun.status, begun.body["table"]["id"]) == (202, table.id)
+        assert begun.body["run"]["request"]["prompt"] == "Introduce us."
+        (campaign,) = http.state.campaigns.values()
+        edits = f"/campaigns/{campaign.id}/edits"
+        assert (await http.ask("POST", edits, {"instructions": "Be brief."})).refused == (409, "AGENT_BUSY")
+        http.clock.advance(10)
+        edited = await http.ask("POST", edits, {"instructions": "Be brief."})
+        assert edited.body["agent"]["id"] == begun.body["agent"]["id"] == campaign.agent_id
+        assert edited.body["campaign"]["id"] == campaign.id
+        assert (await http.read(edited.body["run"]))["response"]["text"] == "Changed."
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "refused"),
+    [
+        ("/tables/nowhere/campaigns", {"instructions": "x"}, (404, "TABLE_NOT_FOUND")),
+        ("/campaigns/nowhere/edits", {"instructions": "x"}, (404, "CAMPAIGN_NOT_FOUND")),
+        ("/campaigns/nowhere/edits", {"instructions": ""}, (400, "VALIDATION_ERROR")),
+        ("/tables/nowhere/campaigns", {"prompt": "x"}, (400, "VALIDATION_ERROR")),
+    ],
+)
+async def test_a_campaign_that_cannot_be_worked_on_is_refused(path: str, body: Any, refused: tuple[int, str]) -> None:
+    async with served() as http:
+        assert (await http.ask("POST", path, body)).refused == refused

@@ -280,8 +280,16 @@ async def origami_tour() -> Recorder:
     tables = await do("tables", lambda: origami.list_tables(agent, include="stats"))
     table = tables.items[0].id
     await do("table", lambda: origami.get_table(table, include="stats"))
-    await do("rows", lambda: origami.list_rows(table, limit=1))
+    rows = await do("rows", lambda: origami.list_rows(table, limit=1))
     await do("flat rows", lambda: origami.list_rows(table, cells="flat"))
+    await do("row", lambda: origami.get_row(table, rows.items[0].id))
+    await do("csv", lambda: origami.get_csv(table))
+    await do("columns", lambda: origami.list_columns(table))
+    await do("tables of all", origami.list_tables_of_organization)
+    await do("campaign", lambda: origami.draft_campaign(table, "Introduce us."))
+    await asyncio.sleep(60.0)
+    await do("edit", lambda: origami.edit_campaign(next(iter(recorder.house.vendor.campaigns)), "Be brief."))
+    await asyncio.sleep(60.0)
     for word in ("Ask", "Stop", "Fail"):
         prompt = origami.Prompt(f"{word} me.", agent_id=agent)
         run = await do(f"start to {word.lower()}", partial(origami.start, prompt))
@@ -292,6 +300,7 @@ async def origami_tour() -> Recorder:
             await do("resume", partial(origami.resume, last, outputs))
             await asyncio.sleep(60.0)
             await do("answer", partial(origami.answered_by, last))
+            await do("resume again", partial(origami.resume_again, last, outputs))
     hanging = await do("start to hang", lambda: origami.start(origami.Prompt("Hang on.", agent_id=agent)))
     busy = origami.Prompt("Wait.", agent_id=agent, busy_wait=30.0)
     with suppress(AgentRunsError):

@@ -18,7 +18,21 @@ from typing import Final
 from agentruns._values.exchange import RateLimit
 
 from .admission import SLOT_SECONDS
-from .catalog import archive_agent, get_account, get_agent, get_credits, get_table, list_agents, list_rows, list_tables
+from .answers import GUESSES, prompt_of_answers, resume, resume_again, variant
+from .catalog import (
+    archive_agent,
+    get_account,
+    get_agent,
+    get_credits,
+    get_csv,
+    get_row,
+    get_table,
+    list_agents,
+    list_columns,
+    list_rows,
+    list_tables,
+    list_tables_of_organization,
+)
 from .objects import (
     Account,
     Agent,
@@ -33,11 +47,12 @@ from .objects import (
     RunAction,
     RunDetail,
     RunSummary,
+    RunTodo,
     Table,
     TablePage,
     TranscriptMessage,
 )
-from .prompts import Prompt, attached_document, attached_table, recover, resume, start
+from .prompts import Prompt, attached_document, attached_table, draft_campaign, edit_campaign, recover, start
 from .reading import NAME, STATUS, detail, handler_names, list_parent, parse_run, problem, times, timing_group
 from .runs import answered_by, cancel, fetch, page
 
@@ -45,6 +60,7 @@ __all__ = [
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
+    "GUESSES",
     "KEY_SECONDS",
     "NAME",
     "SLOT_SECONDS",
@@ -66,6 +82,7 @@ __all__ = [
     "RunAction",
     "RunDetail",
     "RunSummary",
+    "RunTodo",
     "Table",
     "TablePage",
     "TranscriptMessage",
@@ -75,24 +92,33 @@ __all__ = [
     "attached_table",
     "cancel",
     "detail",
+    "draft_campaign",
+    "edit_campaign",
     "fetch",
     "get_account",
     "get_agent",
     "get_credits",
+    "get_csv",
+    "get_row",
     "get_table",
     "handler_names",
     "list_agents",
+    "list_columns",
     "list_parent",
     "list_rows",
     "list_tables",
+    "list_tables_of_organization",
     "page",
     "parse_run",
     "problem",
+    "prompt_of_answers",
     "recover",
     "resume",
+    "resume_again",
     "start",
     "times",
     "timing_group",
+    "variant",
 ]
 
 BASE_URL: Final = "https://origami.chat/api/v2"

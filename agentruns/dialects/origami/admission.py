@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from agentruns._values import codec
 from agentruns._values.commands import Flow, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Run, RunRef
@@ -36,9 +37,8 @@ from agentruns.errors import (
     ServerError,
 )
 
-from .catalog import get_agent, list_agents
-from .objects import Agent, RunDetail, RunSummary
-from .reading import current_run, parse_run
+from .objects import RunDetail
+from .reading import current_run, listed, paging, parse_run
 from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key, turns
 
 SLOT_SECONDS: Final = 300.0
@@ -59,17 +59,22 @@ _RATE_BACKOFF: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 @frozen
 class Intent:
-    """What shall be started once; `answers` is the run that it follows, if it answers one."""
+    """
+    What shall be started once.
+
+    `answers` is the run that it follows, if it answers one; `path` is where it is posted, if it is no prompt.
+    """
 
     body: Mapping[str, Any]
     key: str
     agent_id: str | None
     busy_wait: float = 0.0
     answers: str | None = None
+    path: str | None = None
 
     def attempt(self, number: int) -> Request:
         """Return the request of one attempt; it is repeated here, where it is known what that takes."""
-        path = "/agents" if self.agent_id is None else agent_path(self.agent_id, "runs")
+        path = self.path or ("/agents" if self.agent_id is None else agent_path(self.agent_id, "runs"))
         headers = {KEY: nth_key(self.key, number)}
         return Request("POST", path, json=self.body, headers=headers, idempotent=False, again_after_429=False)
 
@@ -200,6 +205,8 @@ def _look(intent: Intent, unclear: OutcomeUnknownError, since: datetime | None) 
     came after the run we answer, is ours. A new agent with our prompt may be ours or that of a twin, and so may a run
     that is over: then raise `OutcomeUnknownError`, naming it, rather than start a second one.
     """
+    if "prompt" not in intent.body:
+        raise unclear from unclear.__cause__
     try:
         found = yield from _with_our_prompt(intent, since)
     except AgentRunsError:
@@ -212,20 +219,40 @@ def _look(intent: Intent, unclear: OutcomeUnknownError, since: datetime | None) 
     return None
 
 
+@frozen(kw_only=True)
+class _Turn(codec.CamelCase):
+    """A run, as far as a look needs it."""
+
+    id: str
+    agent_id: str
+    prompt: str
+    started_at: datetime
+
+
+@frozen(kw_only=True)
+class _Holder(codec.CamelCase):
+    """An agent, as far as a look needs it."""
+
+    id: str
+    created_at: datetime
+    last_run: _Turn | None = None
+
+
 def _with_our_prompt(intent: Intent, since: datetime | None) -> Flow[Sequence[Run[RunDetail]]]:
     """Return the runs that have the prompt of *intent*, and may be what it has started."""
     prompt = intent.body["prompt"].strip()
-    agents = (yield from _every_agent()) if intent.agent_id is None else [(yield from get_agent(intent.agent_id))]
+    agents = (yield from _every_agent()) if intent.agent_id is None else [(yield from _agent(intent.agent_id))]
     found = []
     for agent in agents:
         for each in (yield from _latest(agent, intent, since)):
             if _cut(each.prompt) == _cut(prompt):
                 run = yield from fetch(RunRef(each.id, each.agent_id), {})
-                found += [run] if run.raw["request"]["prompt"].strip() == prompt else []
+                asked = wire.first_text(wire.mapping(run.raw.get("request")), "prompt")
+                found += [run] if asked is None or asked.strip() == prompt else []
     return found
 
 
-def _latest(agent: Agent, intent: Intent, since: datetime | None) -> Flow[Sequence[RunSummary]]:
+def _latest(agent: _Holder, intent: Intent, since: datetime | None) -> Flow[Sequence[_Turn]]:
     """
     Return the runs of an agent that may be what was started *since*.
 
@@ -236,21 +263,31 @@ def _latest(agent: Agent, intent: Intent, since: datetime | None) -> Flow[Sequen
         return ()
     if since is None or (intent.agent_id is None and agent.created_at < since):
         return (last,)
-    runs = [run.detail for run in (yield from turns(agent.id))]
+    runs = [wire.structure(run.raw, _Turn, f"run {run.id}") for run in (yield from turns(agent.id))]
     answered = next((run.started_at for run in runs if run.id == intent.answers), None)
     return [run for run in runs if run.started_at >= since and (answered is None or run.started_at > answered)]
 
 
-def _every_agent() -> Flow[Sequence[Agent]]:
-    """Return all agents: no page says in which order they are listed. A cursor that comes again is the end."""
-    agents: list[Agent] = []
+def _agent(agent_id: str) -> Flow[_Holder]:
+    return wire.read((yield Request("GET", agent_path(agent_id))), _Holder)
+
+
+def _every_agent() -> Flow[Sequence[_Holder]]:
+    """
+    Return all agents: no page says in which order they are listed. A cursor that comes again is the end.
+
+    An agent that cannot be read ends the look: it may be the one that was started.
+    """
+    agents: list[_Holder] = []
     cursors: set[str | None] = {None}
     cursor = None
     for _ in range(_MOST_PAGES):
-        page = yield from list_agents(cursor=cursor, limit=100)
-        agents += page.items
-        cursor = page.cursor
-        if cursor in cursors or not page.items:
+        response = yield Request("GET", "/agents", params=paging(cursor, 100))
+        values, path, cursor = listed(response, "agents")
+        if not isinstance(values, list):
+            raise ProtocolError(f"the answer to {response.request.line} has no list @ {path}", response)
+        agents += [wire.structure(each, _Holder, response, f"{path}[{place}]") for place, each in enumerate(values)]
+        if cursor in cursors or not values:
             return agents
         cursors.add(cursor)
     raise ProtocolError(f"the list of agents has no end: {_MOST_PAGES} pages were read")

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
-
 from agentruns._values import codec
-from agentruns._values.commands import Flow, T
+from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import Json
-from agentruns.dialects import wire
+from agentruns.dialects import reading, wire
 from agentruns.errors import ConfigurationError, NotFoundError, OutcomeUnknownError, ProtocolError
 
-from .objects import Account, Agent, AgentPage, Archived, Balance, Deleted, Row, RowPage, Table, TablePage
-from .reading import Listed, paging
+from .objects import Account, Agent, AgentPage, Archived, Balance, Column, Deleted, Row, RowPage, Table, TablePage
+from .reading import listed, paging
 
 
 def list_agents(*, search: str | None = None, cursor: str | None = None, limit: int = 50) -> Flow[AgentPage]:
     """List the agents that the API made; *search* is part of a name (reference/list-agents)."""
     params = paging(cursor, limit) | wire.drop_none({"search": search})
     response = yield Request("GET", "/agents", params=params)
-    seen = wire.read(response, _Agents)
-    return AgentPage(_either(seen.items, seen.agents, response), seen.cursor)
+    values, path, following = listed(response, "agents")
+    return AgentPage((yield from reading.rows_of(response, values, path, Agent)), following)
 
 
 def get_agent(id: str) -> Flow[Agent]:  # noqa: A002
@@ -53,8 +51,28 @@ def list_tables(agent_id: str, *, include: str | None = None) -> Flow[TablePage]
     response = yield Request(
         "GET", wire.path("agents", agent_id, "tables"), params=wire.drop_none({"include": include})
     )
-    seen = wire.read(response, _Tables)
-    return TablePage(_either(seen.items, seen.tables, response), seen.workspace_id)
+    return (yield from _tables(response))
+
+
+def list_tables_of_organization(
+    *, cursor: str | None = None, limit: int = 50, workspace_id: str | None = None
+) -> Flow[TablePage]:
+    """List every table of the organization, or those of one container, deprecated as it is (openapi-v2.yaml)."""
+    params = paging(cursor, limit) | wire.drop_none({"workspaceId": workspace_id})
+    return (yield from _tables((yield Request("GET", "/tables", params=params))))
+
+
+def _tables(response: Response) -> Flow[TablePage]:
+    values, path, following = listed(response, "tables")
+    workspace = wire.first_text(wire.read_object(response), "workspaceId")
+    return TablePage((yield from reading.rows_of(response, values, path, Table)), workspace, following)
+
+
+def list_columns(table_id: str) -> Flow[tuple[Column, ...]]:
+    """List the columns of a table, without what they cost and how their cells stand (openapi-v2.yaml)."""
+    response = yield Request("GET", wire.path("tables", table_id, "columns"))
+    values, path, _ = listed(response, "columns")
+    return (yield from reading.rows_of(response, values, path, Column))
 
 
 def get_table(id: str, *, include: str | None = None) -> Flow[Table]:  # noqa: A002
@@ -86,19 +104,55 @@ def list_rows(
     """
     if cells not in {None, "flat"}:
         raise ConfigurationError(f"cells is {cells!r}; it must be 'flat', or left out for typed cells")
-    options = {
+    params = paging(cursor, limit, 200) | _selection(filters, sort, cells, defaults)
+    response = yield Request("GET", wire.path("tables", table_id, "rows"), params=params)
+    values, path, following = listed(response)
+    total = reading.count(wire.read_object(response).get("total"))
+    if cells == "flat":
+        flat = yield from reading.rows(response, values, path, lambda value, at: _flat_row(value, at, response))
+        return RowPage(flat, following, total)
+    return RowPage((yield from reading.rows_of(response, values, path, Row)), following, total)
+
+
+def _flat_row(value: Any, path: str, response: Response) -> Row:
+    if not isinstance(value, Mapping):
+        raise ProtocolError(f"the answer to {response.request.line} has no object @ {path}", response)
+    return Row(value)
+
+
+def get_row(table_id: str, row_id: str) -> Flow[Row]:
+    """Read one row, its cells typed (openapi-v2.yaml)."""
+    return wire.read((yield Request("GET", wire.path("tables", table_id, "rows", row_id))), Row)
+
+
+def get_csv(
+    table_id: str,
+    *,
+    cursor: str | None = None,
+    limit: int = 200,
+    filters: Sequence[Mapping[str, Any]] | None = None,
+    sort: Mapping[str, Any] | None = None,
+    defaults: bool | None = None,
+) -> Flow[str]:
+    """Read rows as the text of a CSV file, with a line of headers; the options are those of `list_rows`."""
+    params = paging(cursor, limit, 200) | _selection(filters, sort, None, defaults) | {"format": "csv"}
+    path = wire.path("tables", table_id, "rows")
+    response = yield Request("GET", path, params=params, headers={"Accept": "text/csv"}, is_json=False)
+    return response.body.decode("utf-8-sig", "replace")
+
+
+def _selection(
+    filters: Sequence[Mapping[str, Any]] | None,
+    sort: Mapping[str, Any] | None,
+    cells: str | None,
+    defaults: bool | None,
+) -> dict[str, str]:
+    return wire.drop_none({
         "filters": _as_text(filters, "filters"),
         "sort": _as_text(sort, "sort"),
         "cells": cells,
         "defaults": None if defaults is None else str(defaults).lower(),
-    }
-    path = wire.path("tables", table_id, "rows")
-    response = yield Request("GET", path, params=paging(cursor, limit, 200) | wire.drop_none(options))
-    if cells == "flat":
-        flat = wire.read(response, _FlatRows)
-        return RowPage(tuple(map(Row, flat.items)), flat.cursor, flat.total)
-    seen = wire.read(response, _Rows)
-    return RowPage(seen.items, seen.cursor, seen.total)
+    })
 
 
 def get_account() -> Flow[Account]:
@@ -109,37 +163,6 @@ def get_account() -> Flow[Account]:
 def get_credits() -> Flow[Balance]:
     """Read how many credits are left (openapi-v2.yaml)."""
     return wire.read((yield Request("GET", "/account/credits")), Balance)
-
-
-@frozen(kw_only=True)
-class _Agents(Listed):
-    items: tuple[Agent, ...] | None = None
-    agents: tuple[Agent, ...] | None = None
-
-
-@frozen(kw_only=True)
-class _Tables(Listed):
-    items: tuple[Table, ...] | None = None
-    tables: tuple[Table, ...] | None = None
-    workspace_id: str | None = None
-
-
-@frozen(kw_only=True)
-class _Rows(Listed):
-    items: tuple[Row, ...]
-
-
-@frozen(kw_only=True)
-class _FlatRows(Listed):
-    items: tuple[Mapping[str, Json], ...]
-
-
-def _either(items: tuple[T, ...] | None, older: tuple[T, ...] | None, response: Response) -> tuple[T, ...]:
-    """Return the items of a list under the name of either generation."""
-    found = items if items is not None else older
-    if found is None:
-        raise ProtocolError(f"the answer to {response.request.line} has no list @ $.items")
-    return found
 
 
 def _as_text(value: Any, what: str) -> str | None:

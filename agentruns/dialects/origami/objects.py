@@ -1,8 +1,8 @@
 """
 What the vendor answers, field for field; page names are those below https://docs.origami.chat/agents.
 
-`object`, which stamps every object from July 2026 on, is not read: the type says as much. Fields that an older
-generation of the API lacks, and deprecated ones, are None where they are missing.
+`object` stamps every object from July 2026 on. Fields that an older generation of the API lacks, and deprecated ones,
+are None where they are missing; what an object is nothing without is required.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from agentruns._values.codec import CamelCase
 
@@ -22,48 +22,49 @@ from agentruns._values.codec import CamelCase
 class Spent(CamelCase):
     """Credits that were settled; documented as whole, but charges are fractional."""
 
-    lifetime_used: float
+    lifetime_used: float | None = None
 
 
 @frozen
 class Cells(CamelCase):
     """How cells stand: while any are `running`, data still arrives, whatever the run says."""
 
-    running: int
-    errored: int
+    running: int | None = None
+    errored: int | None = None
 
 
 @frozen
 class ColumnStats(CamelCase):
     """What running a column costs (`include=stats`)."""
 
-    avg_credits_per_run: float
-    call_rate: float
-    total_runs: int
+    avg_credits_per_run: float | None = None
+    call_rate: float | None = None
+    total_runs: int | None = None
 
 
 @frozen
 class ColumnQualification(CamelCase):
     """How leads did on a column that filters for quality (`include=stats`)."""
 
-    pass_: int
-    fail: int
-    unsure: int
-    total: int
+    pass_: int | None = None
+    fail: int | None = None
+    unsure: int | None = None
+    total: int | None = None
 
 
 @frozen(kw_only=True)
 class Column(CamelCase):
     """A column; `type` and `kind` are open words, such as `code` and `enrichment`."""
 
+    object: str | None = None
     id: str
-    name: str
-    type: str
+    name: str = ""
+    type: str | None = None
     kind: str | None = None
     slug: str | None = None
-    auto_trigger: bool
-    credits: Spent
-    cells: Cells
+    auto_trigger: bool | None = None
+    credits: Spent = field(factory=Spent)
+    cells: Cells = field(factory=Cells)
     stats: ColumnStats | None = None
     qualification: ColumnQualification | None = None
 
@@ -72,31 +73,31 @@ class Column(CamelCase):
 class TableQualification(CamelCase):
     """How many leads pass the table's relevance conditions."""
 
-    rate: float | None
-    fetch_rate: float | None
-    qualified_leads: int
-    effective_leads_per_qualified: float
-    estimated_qualified_leads: int | None
+    rate: float | None = None
+    fetch_rate: float | None = None
+    qualified_leads: int | None = None
+    effective_leads_per_qualified: float | None = None
+    estimated_qualified_leads: int | None = None
 
 
 @frozen
 class Funnel(CamelCase):
     """What became of the leads that were found."""
 
-    total_sourced_leads: int
-    post_static_leads: int
-    deduped_leads: int
-    dedup_rate: float | None
-    excluded_leads: int
-    excluded_rate: float | None
+    total_sourced_leads: int | None = None
+    post_static_leads: int | None = None
+    deduped_leads: int | None = None
+    dedup_rate: float | None = None
+    excluded_leads: int | None = None
+    excluded_rate: float | None = None
 
 
 @frozen
 class RunningLeads(CamelCase):
     """The leads that are being worked on."""
 
-    running_leads: int
-    oldest_active_run_started_at: datetime | None
+    running_leads: int | None = None
+    oldest_active_run_started_at: datetime | None = None
 
 
 @frozen
@@ -104,50 +105,52 @@ class LeadSource(CamelCase):
     """Where leads came from, and at what price; `source` is historical or estimate."""
 
     id: str
-    name: str
-    avg_credits_per_lead: float
-    total_credits: float
-    total_leads: int
-    source: str
+    name: str = ""
+    avg_credits_per_lead: float | None = None
+    total_credits: float | None = None
+    total_leads: int | None = None
+    source: str | None = None
 
 
 @frozen
 class TableStats(CamelCase):
     """The economics of a table (`include=stats`)."""
 
-    credits_per_lead: float
-    credits_per_qualified_lead: float
-    find_more_estimated_credits: float
-    qualification: TableQualification | None
-    funnel: Funnel
-    running: RunningLeads
-    lead_sources: tuple[LeadSource, ...]
-    has_unknown_total_with_more: bool
+    credits_per_lead: float | None = None
+    credits_per_qualified_lead: float | None = None
+    find_more_estimated_credits: float | None = None
+    qualification: TableQualification | None = None
+    funnel: Funnel = field(factory=Funnel)
+    running: RunningLeads = field(factory=RunningLeads)
+    lead_sources: tuple[LeadSource, ...] = ()
+    has_unknown_total_with_more: bool | None = None
 
 
 @frozen(kw_only=True)
 class Table(CamelCase):
     """A table of leads; `url` is for humans."""
 
+    object: str | None = None
     id: str
     workspace_id: str | None = None
-    name: str
-    lead_count: int
-    columns: tuple[Column, ...]
-    credits: Spent
-    cells: Cells
-    url: str
-    created_at: datetime
-    updated_at: datetime
+    name: str = ""
+    lead_count: int | None = None
+    columns: tuple[Column, ...] = ()
+    credits: Spent = field(factory=Spent)
+    cells: Cells = field(factory=Cells)
+    url: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
     stats: TableStats | None = None
 
 
 @frozen
 class TablePage:
-    """Every table that an agent can reach; there is no second page."""
+    """Every table that an agent can reach, or a page of those of the organization; `cursor` is None on the last."""
 
     items: tuple[Table, ...]
     workspace_id: str | None = None
+    cursor: str | None = None
 
 
 @frozen
@@ -159,8 +162,9 @@ class Row:
     the bare value. Flat rows have no documented id.
     """
 
-    cells: Mapping[str, Any]
+    cells: Mapping[str, Any] = field(factory=dict)
     id: str | None = None
+    object: str | None = None
 
 
 @frozen
@@ -179,8 +183,8 @@ class RowPage:
 class Steps(CamelCase):
     """Steps that were taken, and the cap of the plan."""
 
-    completed: int
-    max: int
+    completed: int | None = None
+    max: int | None = None
 
 
 @frozen(kw_only=True)
@@ -191,12 +195,13 @@ class RunSummary(CamelCase):
     `prompt` is cut to 200 characters. `model` is what ran; before the first step it shows the default of the plan.
     """
 
+    object: str | None = None
     id: str
     agent_id: str
     status: str
-    prompt: str
-    model: str
-    steps: Steps
+    prompt: str = ""
+    model: str | None = None
+    steps: Steps = field(factory=Steps)
     started_at: datetime
     completed_at: datetime | None = None
 
@@ -205,17 +210,17 @@ class RunSummary(CamelCase):
 class RunRequest(CamelCase):
     """What was asked for, in full; attachments are not shown again."""
 
-    prompt: str
-    model: str
-    focus_table_ids: tuple[str, ...]
+    prompt: str = ""
+    model: str | None = None
+    focus_table_ids: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
 class RunAction(CamelCase):
     """A change that the agent made, such as `leads_added`; which of the optional fields are set depends on `type`."""
 
-    type: str
-    table_id: str
+    type: str = ""
+    table_id: str | None = None
     table_name: str | None = None
     column_id: str | None = None
     column_name: str | None = None
@@ -261,17 +266,17 @@ class RunResponse(CamelCase):
 class PendingQuestion(CamelCase):
     """A question; `suggested_answers` are hints, and `freeform_option` is the caption of a button, not an answer."""
 
-    type: str
-    question: str
-    suggested_answers: tuple[str, ...]
-    freeform_option: str
+    type: str = ""
+    question: str = ""
+    suggested_answers: tuple[str, ...] = ()
+    freeform_option: str | None = None
 
 
 @frozen
 class NextAction(CamelCase):
     """What the agent suggests to do next."""
 
-    label: str
+    label: str = ""
     type: str | None = None
     table_slug: str | None = None
 
@@ -280,8 +285,8 @@ class NextAction(CamelCase):
 class RunTodo(CamelCase):
     """What is left to the caller."""
 
-    pending_questions: tuple[PendingQuestion, ...]
-    next_actions: tuple[NextAction, ...]
+    pending_questions: tuple[PendingQuestion, ...] = ()
+    next_actions: tuple[NextAction, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -289,9 +294,9 @@ class OrigamiRun(RunSummary):
     """A run, field for field as the get-run page shows it."""
 
     workspace_id: str | None = None
-    request: RunRequest
-    response: RunResponse | None
-    todo: RunTodo
+    request: RunRequest = field(factory=RunRequest)
+    response: RunResponse | None = None
+    todo: RunTodo = field(factory=RunTodo)
 
 
 RunDetail: TypeAlias = OrigamiRun | RunSummary
@@ -305,12 +310,13 @@ RunDetail: TypeAlias = OrigamiRun | RunSummary
 class Agent(CamelCase):
     """An agent: a conversation that runs one prompt at a time; `last_run` is None before its first."""
 
+    object: str | None = None
     id: str
-    name: str
+    name: str = ""
     workspace_id: str | None = None
-    created_at: datetime
-    api_key_owned: bool
-    last_run: RunSummary | None
+    created_at: datetime | None = None
+    api_key_owned: bool | None = None
+    last_run: RunSummary | None = None
 
 
 @frozen
@@ -326,7 +332,8 @@ class Deleted(CamelCase):
     """What was put away, and when: None for a container that stays."""
 
     id: str
-    deleted_at: datetime | None
+    deleted_at: datetime | None = None
+    object: str | None = None
 
 
 @frozen
@@ -345,7 +352,7 @@ class Organization(CamelCase):
     """Whose key it is."""
 
     id: str
-    name: str | None
+    name: str | None = None
 
 
 @frozen
@@ -353,24 +360,24 @@ class Plan(CamelCase):
     """What is paid for."""
 
     id: str
-    name: str
+    name: str = ""
 
 
 @frozen
 class Capabilities(CamelCase):
     """What the plan allows; `concurrent_agents` is None where there is no limit."""
 
-    can_use_api: bool
-    can_run_scheduled_tasks: bool
-    concurrent_agents: int | None
+    can_use_api: bool | None = None
+    can_run_scheduled_tasks: bool | None = None
+    concurrent_agents: int | None = None
 
 
 @frozen
 class Quota(CamelCase):
     """How much is used; `limit` is None where there is none."""
 
-    used: int
-    limit: int | None
+    used: int | None = None
+    limit: int | None = None
 
 
 @frozen
@@ -379,8 +386,9 @@ class Account(CamelCase):
 
     organization: Organization
     plan: Plan
-    capabilities: Capabilities
-    workspaces: Quota
+    capabilities: Capabilities = field(factory=Capabilities)
+    workspaces: Quota = field(factory=Quota)
+    object: str | None = None
 
 
 @frozen
@@ -388,4 +396,5 @@ class Balance(CamelCase):
     """The credits that are left."""
 
     balance: float
-    currency: str
+    currency: str = "credits"
+    object: str | None = None

@@ -1,25 +1,23 @@
-"""What agents are asked, and what they are answered: both are prompts, and each starts a run."""
+"""What agents are asked: a prompt, which starts a run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from uuid import UUID, uuid4, uuid5
+from uuid import uuid4
 
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
-from agentruns._values.run import Action, Run, ToolOutput
+from agentruns._values.run import Run
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
 
 from .admission import Intent, admit, readmit
 from .objects import RunDetail
-from .reading import CONTINUE
-from .runs import agent_path
 
 LONGEST_PROMPT: Final = 10_000
 _LONGEST_NAME: Final = 80
@@ -66,12 +64,17 @@ def _no_more_than(most: int) -> Any:
 
 
 def _key(_: object, __: object, value: Any) -> None:
+    _is_key(value)
+
+
+def _is_key(value: Any) -> str:
     if not isinstance(value, str) or not _VALID_KEY.fullmatch(value):
         raise ConfigurationError(
             f"Prompt.idempotency_key is {value!r}; it must be 1 to 255 printable ASCII characters without spaces",
             field="Prompt.idempotency_key",
             remedy="`str(uuid.uuid4())` makes one",
         )
+    return value
 
 
 @frozen
@@ -81,11 +84,13 @@ class Prompt:
 
     `idempotency_key` makes it one intent: however often this value is started within 24 hours, the vendor starts one
     run. `busy_wait` is how many seconds to wait for a run that keeps the agent busy; without it, that is an error.
+    `workspace_id` names the container of a new agent, which is deprecated since July 2026.
     """
 
     prompt: str = field(validator=_text(LONGEST_PROMPT))
     agent_id: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
     name: str | None = field(default=None, kw_only=True, validator=optional(_text(_LONGEST_NAME)))
+    workspace_id: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
     model: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
     focus_table_ids: Sequence[str] = field(
         default=(), kw_only=True, converter=_tuple, validator=_no_more_than(_MOST_TABLES)
@@ -97,10 +102,12 @@ class Prompt:
     busy_wait: float = field(default=0.0, kw_only=True, validator=check.not_negative)
 
     def __attrs_post_init__(self) -> None:
-        if self.agent_id is not None and self.name is not None:
-            raise ConfigurationError(
-                "Prompt.name names a new agent; leave it out where agent_id says which one", field="Prompt.name"
-            )
+        for new, what in (("name", "names"), ("workspace_id", "is the container of")):
+            if self.agent_id is not None and getattr(self, new) is not None:
+                raise ConfigurationError(
+                    f"Prompt.{new} {what} a new agent; leave it out where agent_id says which one",
+                    field=f"Prompt.{new}",
+                )
 
 
 def start(origin: Prompt) -> Flow[Run[RunDetail]]:
@@ -121,66 +128,46 @@ def recover(origin: Prompt, note: Mapping[str, Any]) -> Flow[Run[RunDetail]]:
 def _intent(origin: Prompt) -> Intent:
     lists = codec.to_jsonable({"focusTableIds": origin.focus_table_ids, "attachments": origin.attachments}, "Prompt")
     body = {
-        **wire.drop_none({"prompt": origin.prompt, "name": origin.name, "model": origin.model}),
+        **wire.drop_none({
+            "prompt": origin.prompt,
+            "name": origin.name,
+            "model": origin.model,
+            "workspaceId": origin.workspace_id,
+        }),
         **{name: value for name, value in lists.items() if value},
     }
     return Intent(body, origin.idempotency_key, origin.agent_id, origin.busy_wait)
 
 
-# Answering ------------------------------------------------------------------------------------------------------------
-
-_RESUMES: Final = UUID("b7b7a7d2-1f0e-5a63-9e0c-3a4d5f6e7081")
+# Campaigns ------------------------------------------------------------------------------------------------------------
 
 
-def resume(run: Run[RunDetail], outputs: Sequence[ToolOutput]) -> Flow[Run[RunDetail]]:
+def draft_campaign(
+    table_id: str, instructions: str, *, settings: Mapping[str, Any] | None = None, idempotency_key: str | None = None
+) -> Flow[Run[RunDetail]]:
     """
-    Answer a run by the next run of its agent, whose prompt is the answer.
+    Have an agent draft a campaign for the leads of a table, and return the run, to be followed as any other.
 
-    The key derives from the run that is answered, so two processes that give the same answer start one run between
-    them. The model that ran is asked for again: a follow-up without one would run on the default of the plan.
+    *settings* are in no description of the API; a public client sends `blockPriorContacts` and `blockActiveDuplicates`
+    there. Without an *idempotency_key*, each call is an intent of its own. Raise as `client.start` does for a prompt.
     """
-    prompt = _prompt(run, outputs)
-    if len(prompt) > LONGEST_PROMPT:
+    path = wire.path("tables", table_id, "campaigns")
+    return (yield from _instruct(path, instructions, settings, idempotency_key))
+
+
+def edit_campaign(campaign_id: str, instructions: str, *, idempotency_key: str | None = None) -> Flow[Run[RunDetail]]:
+    """Have an agent change what a campaign says, and return the run, to be followed as any other."""
+    return (yield from _instruct(wire.path("campaigns", campaign_id, "edits"), instructions, None, idempotency_key))
+
+
+def _instruct(
+    path: str, instructions: str, settings: Mapping[str, Any] | None, key: str | None
+) -> Flow[Run[RunDetail]]:
+    check.non_empty_str("instructions", instructions)
+    if len(instructions) > LONGEST_PROMPT:
         raise ConfigurationError(
-            f"the answers to run {run.id} make a prompt of {len(prompt)} characters; it may have {LONGEST_PROMPT}"
+            f"instructions has {len(instructions)} characters; it may have no more than {LONGEST_PROMPT}"
         )
-    agent_path(run.ref.parent)
-    body = wire.drop_none({"prompt": prompt, "model": wire.first_text(run.raw, "model")})
-    return (yield from admit(Intent(body, str(uuid5(_RESUMES, run.id)), run.ref.parent, answers=run.id)))
-
-
-def _prompt(run: Run[RunDetail], outputs: Sequence[ToolOutput]) -> str:
-    """Return one text that answers everything, the same whatever the order of *outputs*."""
-    given = {output.action.id: output for output in outputs}
-    missing = [action.id for action in run.actions if action.id not in given]
-    if not run.actions or missing or len(given) < len(outputs):
-        raise ConfigurationError(
-            f"run {run.id} needs exactly one answer to each of its actions ({', '.join(missing) or 'all are there'}); "
-            "a run that came from a list shows none: read it by `client.fetch(run)` first"
-        )
-    answers = [_answer(action, given[action.id]) for action in run.actions]
-    if len(answers) == 1:
-        return answers[0]
-    return "\n".join(
-        f"{number}) {action.arguments.get('question', '')} -> {_stopped(answer)}"
-        for number, (action, answer) in enumerate(zip(run.actions, answers, strict=True), start=1)
-    )
-
-
-def _answer(action: Action, output: ToolOutput) -> str:
-    value = output.output
-    if action.name == CONTINUE and (value is None or value is True or value == ""):
-        return "Continue."
-    if isinstance(value, bool) and action.arguments.get("type") == "confirm":
-        return "Confirm" if value else "No"
-    text = (value if isinstance(value, str) else codec.encode(value).decode()).strip()
-    if value is None or not text:
-        raise ConfigurationError(
-            f"the answer to {action.arguments.get('question', action.name)!r} is empty; return a text, or raise "
-            "ToolError to say why there is none"
-        )
-    return f"No answer: {text}" if output.is_error and action.name != CONTINUE else text
-
-
-def _stopped(answer: str) -> str:
-    return answer if answer.endswith((".", "!", "?")) else f"{answer}."
+    body = wire.drop_none({"instructions": instructions, "settings": settings})
+    intent = Intent(codec.to_jsonable(body, "the campaign"), _is_key(key or str(uuid4())), None, path=path)
+    return (yield from admit(intent))

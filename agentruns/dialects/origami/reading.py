@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,11 +11,11 @@ from attrs import frozen
 
 from agentruns._values import check, codec
 from agentruns._values.exchange import Problem, Response
-from agentruns._values.run import Action, Failure, JsonText, Progress, Run, RunRef, RunStatus
-from agentruns.dialects import wire
+from agentruns._values.run import Action, Failure, JsonText, Run, RunRef, RunStatus
+from agentruns.dialects import reading, wire
 from agentruns.errors import ConfigurationError
 
-from .objects import OrigamiRun, PendingQuestion, RunDetail, RunSummary
+from .objects import OrigamiRun, RunDetail, RunSummary
 
 NAME: Final = "origami"
 
@@ -42,6 +42,40 @@ _WHY: Final[Mapping[str, str]] = {
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
+@frozen(kw_only=True)
+class RunState(codec.CamelCase):
+    """What every state needs."""
+
+    id: str
+    agent_id: str
+    status: str
+    started_at: datetime
+    completed_at: datetime | None = None
+
+
+@frozen(kw_only=True)
+class Words(codec.CamelCase):
+    """What the agent said."""
+
+    text: str | None = None
+
+
+@frozen(kw_only=True)
+class Question(codec.CamelCase):
+    """What is asked."""
+
+    question: str = ""
+    type: str = ""
+    suggested_answers: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Questions(codec.CamelCase):
+    """Everything that is asked."""
+
+    pending_questions: tuple[Question, ...] = ()
+
+
 def parse_run(response: Response) -> Run[RunDetail]:
     """
     Read the run in an answer: the body itself from get-run, `run` in the body elsewhere.
@@ -50,58 +84,73 @@ def parse_run(response: Response) -> Run[RunDetail]:
     """
     body = wire.read_object(response)
     path = ("run",) if "run" in body and "id" not in body else ()
-    seen = wire.read(response, OrigamiRun, *path)
-    return as_run(seen, JsonText(response.body, path), wire.retry_after(response.headers))
+    raw = wire.read_object(response, *path)
+    return as_run(response, raw, ".".join(("$", *path)), JsonText(response.body, path))
 
 
-def as_run(seen: RunSummary, raw: Mapping[str, Any] | JsonText, wait: float | None = None) -> Run[RunDetail]:
+def as_run(response: Response, raw: Mapping[str, Any], path: str, text: JsonText | None = None) -> Run[RunDetail]:
     """
-    Return a run, or the summary of one, in common words.
+    Return a run, or the summary of one that stands in a list, in common words.
 
     Whatever is not `running` is over (get-run page), so an unknown word is the end of a run that we cannot call a good
-    one.
+    one. What the agent said of a run that failed is its output, never the reason.
     """
+    seen = wire.structure(raw, RunState, response, path)
     status = STATUS.get(seen.status, RunStatus.FAILED)
-    text = seen.response.text if isinstance(seen, OrigamiRun) and seen.response else None
-    why = text or _WHY.get(seen.status, f"the run is over with a status that is not known here: {seen.status}")
+    said = _said(raw, response, path)
+    steps = wire.mapping(raw.get("steps"))
+    why = _WHY.get(seen.status, f"the run is over with a status that is not known here: {seen.status}")
     return Run(
-        wire.ref(seen.id, seen.agent_id, owned=True),
+        wire.ref(seen.id, seen.agent_id, owned=True, response=response),
         status,
         seen.status,
-        actions=_actions(seen, text) if status is RunStatus.REQUIRES_ACTION else (),
-        output=text,
+        actions=_actions(raw, seen.status, said, response, path) if status is RunStatus.REQUIRES_ACTION else (),
+        output=said,
         failure=Failure(seen.status, why) if status is RunStatus.FAILED else None,
-        progress=Progress(seen.steps.completed, seen.steps.max),
-        poll_after=wait if status.in_flight else None,
+        progress=reading.progress(steps.get("completed"), steps.get("max")),
+        poll_after=wire.retry_after(response.headers) if text and status.in_flight else None,
         vendor=NAME,
-        raw=raw,
+        raw=text or raw,
     )
+
+
+def _said(raw: Mapping[str, Any], response: Response, path: str) -> str | None:
+    answer = raw.get("response")
+    return None if answer is None else wire.structure(answer, Words, response, f"{path}.response").text
 
 
 def detail(raw: Mapping[str, Any]) -> RunDetail:
     """Return a run's JSON object as `OrigamiRun`, or as `RunSummary` if it stood in a list."""
-    return codec.structure(raw, OrigamiRun if "request" in raw else RunSummary)
+    if is_whole(raw):
+        return wire.structure(raw, OrigamiRun, f"run {raw.get('id')}")
+    return wire.structure(raw, RunSummary, f"run {raw.get('id')}")
 
 
-def _actions(seen: RunSummary, text: str | None) -> tuple[Action, ...]:
+def is_whole(raw: Mapping[str, Any]) -> bool:
+    """Tell a run from the summary of one, which a list has: it shows nothing of what came of the run."""
+    return not raw.keys().isdisjoint(("request", "response", "todo"))
+
+
+def _actions(raw: Mapping[str, Any], word: str, said: str | None, response: Response, path: str) -> tuple[Action, ...]:
     """
     Return what a run waits for: an answer to each question, or the word to go on.
 
     A summary does not show its questions: read the run by itself. Where `needs_input` comes without any, which is not
     documented, the agent's last words are the question: any text answers a run (send-run page).
     """
-    if seen.status != QUESTIONS:
-        return (Action(CONTINUE, CONTINUE, {"status": seen.status, "text": text}),)
-    if not isinstance(seen, OrigamiRun):
+    if word != QUESTIONS:
+        return (Action(CONTINUE, CONTINUE, {"status": word, "text": said}),)
+    if not is_whole(raw):
         return ()
-    asked = seen.todo.pending_questions or (PendingQuestion("", text or "", (), ""),)
+    todo = raw.get("todo")
+    asked = () if todo is None else wire.structure(todo, Questions, response, f"{path}.todo").pending_questions
     return tuple(
         Action(
             str(position),
             "ask-questions",
             {"question": each.question, "type": each.type, "suggestedAnswers": list(each.suggested_answers)},
         )
-        for position, each in enumerate(asked)
+        for position, each in enumerate(asked or (Question(question=said or ""),))
     )
 
 
@@ -117,7 +166,13 @@ def list_parent(ref: RunRef) -> str:
 
 def times(run: Run[RunDetail]) -> tuple[datetime | None, datetime | None]:
     """Return when a run began and ended (run-object)."""
-    return run.detail.started_at, run.detail.completed_at
+    seen = wire.structure(run.raw, RunState, f"run {run.id}")
+    return seen.started_at, seen.completed_at
+
+
+def started_at(run: Run[RunDetail]) -> datetime:
+    """Return when a run began."""
+    return wire.structure(run.raw, RunState, f"run {run.id}").started_at
 
 
 def handler_names(action: Action) -> Sequence[str]:
@@ -133,16 +188,15 @@ class Pagination(codec.CamelCase):
     """How lists went on before there were cursors: pages are counted from 0."""
 
     page: int
-    has_more: bool
+    has_more: bool = False
 
 
 @frozen(kw_only=True)
 class Listed(codec.CamelCase):
-    """What every list has; the class of each list adds its items, under the name of either generation."""
+    """How a list goes on: every list has one of the two."""
 
     next_cursor: str | None = None
     pagination: Pagination | None = None
-    total: int | None = None
 
     @property
     def cursor(self) -> str | None:
@@ -150,6 +204,13 @@ class Listed(codec.CamelCase):
         if self.pagination is not None and self.pagination.has_more:
             return f"page={self.pagination.page + 1}"
         return self.next_cursor
+
+
+def listed(response: Response, older: str = "items") -> tuple[Any, str, str | None]:
+    """Return the rows of a list, which stand under `items`, or *older* in an older API, their path, and the cursor."""
+    body = wire.read_object(response)
+    key = older if body.get("items") is None and older in body else "items"
+    return body.get(key), f"$.{key}", wire.structure(body, Listed, response).cursor
 
 
 def paging(cursor: str | None, limit: int, most: int = 100) -> dict[str, str]:
@@ -170,20 +231,46 @@ def problem(response: Response) -> Problem:
     """
     Read an error body: `{error, code, details?, handoff?}`, some codes with fields of their own beside these.
 
-    A refusal because of a run in progress names that run. The link that a human can act on stands as `docs_url`.
+    A refusal because of a run in progress names that run; what other fields say, such as which do not fit and how many
+    credits are missing, is in the text of the error. The link that a human can act on stands as `docs_url`.
     """
     body = wire.error_body(response)
+    handoff = wire.mapping(body.get("handoff"))
+    said = wire.first_text(body, "error", "message") or wire.body_excerpt(response)
     busy = current_run(body)
     named = f" (run {busy}; `busy_wait` of `Prompt` waits for its end)" if busy else ""
-    handoff = body.get("handoff")
-    links = {**(handoff if isinstance(handoff, Mapping) else {}), "topUpUrl": body.get("topUpUrl")}
     return Problem(
-        message=(wire.first_text(body, "error", "message") or wire.body_excerpt(response)) + named,
+        message=said + named,
         code=wire.first_text(body, "code"),
-        docs_url=wire.first_text(links, "url", "topUpUrl"),
+        docs_url=wire.first_text({**handoff, "topUpUrl": body.get("topUpUrl")}, "url", "topUpUrl"),
         request_id=response.headers.get("x-request-id"),
         detail=body,
+        particulars=tuple(each for each in _particulars(body) if each not in said),
     )
+
+
+def _particulars(body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an error says beyond its text; pages put such fields at the top, and some below `details`."""
+    places = (body, wire.mapping(body.get("details")))
+    for issue in (each for place in places for each in _list(place.get("issues"))):
+        yield ": ".join(filter(None, (_dotted(issue.get("path")), wire.first_text(issue, "message"))))
+    for name in ("message", "reason", "hint"):
+        yield from filter(None, [next(filter(None, (wire.first_text(place, name) for place in places)), None)])
+    for name, told in (("creditsRequired", "credits required"), ("creditsAvailable", "available"), ("limit", "limit")):
+        yield from (f"{told}: {place[name]}" for place in places if isinstance(place.get(name), int | float))
+    budgets = body.get("blockedByBudgets")
+    for budget in budgets if isinstance(budgets, list) else []:
+        named = budget if isinstance(budget, str) else wire.first_text(wire.mapping(budget), "name", "id")
+        yield f"blocked by the budget {named}" if named else "blocked by a budget"
+
+
+def _list(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def _dotted(path: Any) -> str:
+    """Return the path of a field: some validators give a list of its parts."""
+    return path if isinstance(path, str) else ".".join(map(str, path)) if isinstance(path, list) else ""
 
 
 def current_run(body: Mapping[str, Any]) -> str | None:

@@ -6,17 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID, uuid5
 
-from attrs import frozen
-
 from agentruns._values import codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.run import Page, Run, RunRef
-from agentruns.dialects import wire
+from agentruns.dialects import reading, wire
 from agentruns.errors import APIError, ConfigurationError, ConflictError, ProtocolError
 
-from .objects import RunDetail, RunSummary
-from .reading import Listed, as_run, paging, parse_run
+from .objects import RunDetail
+from .reading import as_run, listed, paging, parse_run, started_at
 
 KEY: Final = "Idempotency-Key"
 MOST_KEYS: Final = 200
@@ -46,14 +44,14 @@ def page(parent: str, cursor: str | None) -> Flow[Page[RunDetail]]:
     first, *trail = _trail(cursor)
     params = paging(trail[-1] if trail else None, 100)
     response = yield Request("GET", agent_path(parent, "runs"), params=params)
-    seen = wire.read(response, _Runs)
-    runs = seen.of(response)
+    values, path, following = listed(response, "runs")
+    runs = yield from reading.rows(response, values, path, lambda raw, at: as_run(response, raw, at))
     if trail and runs and runs[0].id == first:
         return Page(())
-    following = seen.cursor
-    if following is None or following in trail or not runs:
+    if following is None or following in trail or not values:
         return Page(runs)
-    return Page(runs, codec.encode([first or runs[0].id, *trail, following]).decode())
+    begin = first or (runs[0].id if runs else "")
+    return Page(runs, codec.encode([begin, *trail, following]).decode())
 
 
 def _trail(cursor: str | None) -> list[str]:
@@ -67,34 +65,27 @@ def _trail(cursor: str | None) -> list[str]:
     return trail if isinstance(trail, list) else ["", cursor]
 
 
-@frozen(kw_only=True)
-class _Runs(Listed):
-    items: tuple[RunSummary, ...] | None = None
-    runs: tuple[RunSummary, ...] | None = None
-
-    def of(self, response: Response) -> tuple[Run[RunDetail], ...]:
-        key, seen = ("items", self.items) if self.items is not None else ("runs", self.runs)
-        if seen is None:
-            raise ProtocolError(f"the answer to {response.request.line} has no list @ $.items")
-        return tuple(map(as_run, seen, wire.read_object(response)[key]))
-
-
 def turns(agent_id: str) -> Flow[Sequence[Run[RunDetail]]]:
     """Return the runs of an agent as summaries, oldest first: no page says in which order they are listed."""
     runs: dict[str, Run[RunDetail]] = {}
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
-        listed = yield from page(agent_id, cursor)
-        runs.update((run.id, run) for run in listed.runs)
-        cursor = listed.cursor
+        found = yield from page(agent_id, cursor)
+        runs.update((run.id, run) for run in found.runs)
+        cursor = found.cursor
         if cursor is None:
-            return sorted(runs.values(), key=lambda run: run.detail.started_at)
+            return sorted(runs.values(), key=started_at)
     raise ProtocolError(f"the list of runs of agent {agent_id} has no end: {_MOST_PAGES} pages were read")
+
+
+def turns_after(run: Run[RunDetail]) -> Flow[Sequence[Run[RunDetail]]]:
+    """Return the runs of the agent that began after *run*, oldest first."""
+    return [each for each in (yield from turns(run.ref.parent)) if started_at(each) > started_at(run)]
 
 
 def answered_by(run: Run[RunDetail]) -> Flow[Run[RunDetail] | None]:
     """Return the next run of the agent: any prompt answers a run (reference/send-run). None if there is none yet."""
-    later = [each for each in (yield from turns(run.ref.parent)) if each.detail.started_at > run.detail.started_at]
+    later = yield from turns_after(run)
     return (yield from fetch(later[0].ref, {})) if later else None
 
 

@@ -37,6 +37,11 @@ class Door:
             raise self.busy(last)
         self._check_slot()
 
+    def check_campaign(self) -> None:
+        """Check what the first run of a campaign's agent needs: the model is the plan's own."""
+        self._check_plan(RunBody(prompt="A campaign"))
+        self._check_slot()
+
     def busy(self, run: OrigamiRun) -> ApiError:
         """Make the refusal that names the run in flight; it has no Retry-After."""
         return ApiError("AGENT_BUSY", currentRun={"id": run.id, "startedAt": self.state.stamp(run.started)})

@@ -15,6 +15,7 @@ from agentruns.emulator.vendor import Reply, Request, Route, Stage, Vendor, make
 from .admission import Door
 from .bodies import CreateBody, RunBody, decode, is_uuid
 from .building import COLUMNS, added, new_table
+from .campaigns_api import Campaign, CampaignStarts
 from .errors import ADMISSION, BEFORE_HANDLERS, CODES, ApiError, Object, code_of, invalid
 from .idempotency import Keys
 from .limits import Budget
@@ -71,6 +72,7 @@ class Origami(Vendor):
         )
         self._organization = stage.ids.uuid()
         tables = TableReads(self._state, self._pen, self._project)
+        self._campaigns = CampaignStarts(self._state, self._door, self._pen, self._project, self._run_json)
         self._routes = tuple(
             Route(method, self.prefix + template, self._guarded(handle))
             for method, template, handle in (
@@ -83,9 +85,13 @@ class Origami(Vendor):
                 ("GET", "/agents/{id}/runs/{run}", self._run),
                 ("POST", "/agents/{id}/cancel", self._cancel),
                 ("GET", "/agents/{id}/tables", tables.of_agent),
+                ("GET", "/tables", tables.all),
                 ("GET", "/tables/{id}", tables.one),
                 ("GET", "/tables/{id}/rows", tables.rows),
+                ("GET", "/tables/{id}/rows/{row}", tables.row),
                 ("GET", "/tables/{id}/columns", tables.columns),
+                ("POST", "/tables/{id}/campaigns", self._campaigns.draft),
+                ("POST", "/campaigns/{id}/edits", self._campaigns.edit),
                 ("GET", "/account", self._account),
                 ("GET", "/account/credits", self._credits),
             )
@@ -114,6 +120,12 @@ class Origami(Vendor):
         """All tables by id, oldest first, as they stand now."""
         with self.lock:
             return self._state.tables
+
+    @property
+    def campaigns(self) -> Mapping[str, Campaign]:
+        """All campaigns by id, oldest first; the API tells of them in lists that are not emulated."""
+        with self.lock:
+            return dict(self._campaigns.campaigns)
 
     @property
     def runs_started(self) -> int:

@@ -57,6 +57,13 @@ class CreateBody(RunBody, frozen=True, kw_only=True, rename="camel"):
     workspace_id: Uuid | None = None
 
 
+class InstructionsBody(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a campaign shall say; `settings` are in no description, and third-party clients send them."""
+
+    instructions: Text
+    settings: dict[str, bool] | None = None
+
+
 def decode(kind: type[_B], content: bytes) -> _B:
     """Read a body, or refuse it with the place of what is wrong."""
     try:

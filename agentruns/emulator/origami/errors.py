@@ -83,6 +83,8 @@ CODES: Final[Mapping[str, CodeKind]] = {
     "AGENT_NOT_FOUND": CodeKind(404, "Agent not found", ("*", "/api/v2/agents/*")),
     "RUN_NOT_FOUND": CodeKind(404, "Run not found", ("GET", "/api/v2/agents/*/runs/*")),
     "TABLE_NOT_FOUND": CodeKind(404, "Table not found", ("GET", "/api/v2/tables/*")),
+    "ROW_NOT_FOUND": CodeKind(404, "Row not found", ("GET", "/api/v2/tables/*/rows/*")),
+    "CAMPAIGN_NOT_FOUND": CodeKind(404, "Campaign not found", ("POST", "/api/v2/campaigns/*/edits")),
     "PROJECT_NOT_FOUND": CodeKind(404, "Project not found"),
     "AGENT_BUSY": CodeKind(409, "A run is already in progress on this agent", _FOLLOW_UP),
     "IDEMPOTENCY_ERROR": CodeKind(409, "A request with this Idempotency-Key is still in progress", _POST),

@@ -10,7 +10,7 @@ from attrs import frozen
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Reply, Request
 
-from .errors import invalid
+from .errors import ApiError, invalid
 from .lists import Page
 from .query import csv_of, flat, selected
 from .records import OrigamiLead, OrigamiTable
@@ -37,6 +37,28 @@ class TableReads:
         if self.pen.old:
             return Reply.of(200, {"workspaceId": agent.workspace_id, "tables": written})
         return Reply.of(200, self.pen.list(_whole(written), request.path, "tables", workspaceId=agent.workspace_id))
+
+    def all(self, request: Request) -> Reply:
+        """List the tables of the organization (openapi-v2.yaml), newest first as other lists are."""
+        self.state.settle()
+        project, workspace = self.project(request), request.query.get("workspaceId")
+        found = [
+            table
+            for table in reversed(list(self.state.tables.values()))
+            if table.project == project and workspace in {None, table.workspace_id}
+        ]
+        page = self.pen.page(
+            found, lambda table: table.id, lambda table: self.pen.table(table, stats=False), request.query
+        )
+        return Reply.of(200, self.pen.list(page, request.path, "tables"))
+
+    def row(self, request: Request) -> Reply:
+        """Write one row (openapi-v2.yaml); the code for a row that is not there is a guess."""
+        table = self._table(request)
+        lead = next((lead for lead in table.leads if lead.id == request.params["row"]), None)
+        if lead is None:
+            raise ApiError("ROW_NOT_FOUND")
+        return Reply.of(200, self.pen.row(table, lead))
 
     def one(self, request: Request) -> Reply:
         """Write one table (get-table)."""
