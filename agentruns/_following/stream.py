@@ -13,37 +13,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import anyio
 
-from agentruns._aio.detached import Detached
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.tasks import Tasks
-from agentruns._api.flow import Attempts
-from agentruns._api.operations import FRESH_SECONDS, Operations
+from agentruns._api.operations import Operations
 from agentruns._polling.poller import Poller
-from agentruns._polling.watch import Watch
 from agentruns._values import html
 from agentruns._values.generic import DetailT_co
-from agentruns._values.news import Novelty, actions_of
+from agentruns._values.news import Novelty
 from agentruns._values.run import Run, RunRef, RunStatus, ToolOutput
 from agentruns.errors import (
     AgentRunsError,
     APIError,
     DeadlineExceededError,
-    OutcomeUnknownError,
     StalledError,
     TooManyResumesError,
     TransportError,
 )
-from agentruns.tools import Tools, asking
+from agentruns.tools import Tools
 
-from .answers import Handlers, PendingAnswers, handlers_for
+from .answers import Handlers, handlers_for
 from .cancelling import cancel_run
+from .driver import Driver
 from .ending import Closed, Ended, Failed, raise_unless_completed
 from .lifecycle import Lifecycle
 from .options import Options
@@ -53,9 +48,6 @@ logger = logging.getLogger("agentruns")
 
 LISTEN_SECONDS = 30.0
 """How long a stream of events is trusted to tell of the end before a poll makes sure."""
-
-CLEAN_UP_SECONDS = 5.0
-"""How long a handler that is ended may take to clean up before it is no longer waited for."""
 
 CONFIRM_SECONDS = 10.0
 """How long a cancelled wait may be kept back to cancel the remote run."""
@@ -72,24 +64,18 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     __slots__ = (
         "__weakref__",
-        "_attempts",
         "_began",
+        "_driver",
         "_ended",
         "_guard",
         "_is_waited_for",
-        "_lifecycle",
         "_operations",
         "_options",
         "_origin",
-        "_pending",
-        "_poller",
-        "_resumes",
         "_seen",
         "_tasks",
         "_tools",
         "_trusts_events",
-        "_watch",
-        "_work",
     )
 
     def __init__(
@@ -104,18 +90,12 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         options: Options,
     ) -> None:
         self._origin = origin
-        self._lifecycle = lifecycle
         self._operations = operations
-        self._poller = poller
         self._tasks = tasks
         self._tools = tools
         self._options = options
-        self._seen = Waiter(options)
-        self._watch: Watch | None = None
-        self._work = Detached(tasks)
-        self._attempts: Attempts | None = None  # how requests for that work fare
-        self._pending: PendingAnswers | None = None
-        self._resumes = 0
+        self._driver = Driver(lifecycle, tasks)
+        self._seen = Waiter(poller, operations, options)
         self._ended: Ended | None = None
         self._guard: asyncio.Timeout | None = None
         self._is_waited_for = False
@@ -137,7 +117,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     @property
     def outputs(self) -> tuple[ToolOutput, ...]:
         """Return the answers that handlers gave and that are not posted yet."""
-        return () if self._pending is None else tuple(self._pending.by_action.values())
+        return self._driver.outputs
 
     async def result(self) -> Run[DetailT_co]:
         """
@@ -179,7 +159,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     async def aclose(self) -> None:
         """End the stream, and what it has under way; another task that waits on it sees its end."""
         self._close("")
-        await self._work.drop(CLEAN_UP_SECONDS)
+        await self._driver.drop()
         self._stop_following()
 
     async def leave(self) -> None:
@@ -206,12 +186,11 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             with suppress(RuntimeError):  # it has expired already
                 self._guard.reschedule(asyncio.get_running_loop().time())
         self._seen.wake()
-        self._work.cancel()
+        self._driver.cancel()
 
     def __del__(self) -> None:
-        self._work.cancel()
-        if self._watch is not None:
-            self._tasks.call_soon(partial(self._poller.release, self._watch))
+        self._driver.cancel()
+        self._seen.unfollow_soon(self._tasks)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -226,7 +205,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
                 run = self.run
                 if run is not None and (run.status.in_flight or self._seen.shows_answered(run)):
                     news = await self._poll(loop, run.ref)
-                elif run is None and isinstance(self._origin, RunRef) and not self._lifecycle.begins(self._origin):
+                elif run is None and isinstance(self._origin, RunRef) and not self._driver.begins(self._origin):
                     news = await self._poll(loop, self._origin)
                 else:
                     news = await self._act(loop, run)
@@ -266,66 +245,42 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             return None
         finally:
             self._guard = None
+            self._ended = self._ended or self._driver.failed
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
-        origin, lifecycle = self._origin, self._lifecycle
-        if not lifecycle.begins(origin):
-            return self._begin_segment(origin, loop)
-        run = await self._once(lambda attempts: lifecycle.begin(origin, attempts), final=OutcomeUnknownError)
+        origin = self._origin
+        run = await self._driver.begin(origin) if self._driver.begins(origin) else origin
         return self._begin_segment(run, loop)
 
     async def _answer(self, loop: asyncio.AbstractEventLoop, run: Run, handlers: Handlers) -> bool:
-        if self._resumes >= self._options.max_resumes:
-            raise TooManyResumesError(run, f"the run asks again after {self._resumes} answers")
-        lifecycle, pending = self._lifecycle, self._pending
-        if pending is None:
-            pending = self._pending = PendingAnswers()
-        if not pending.is_collected:
-            handle = partial(lifecycle.handle, run, handlers, pending.by_action)
-            await self._once(lambda _: asking(run, lifecycle.key, handle), final=BaseException)
-            pending.collected()
-        outputs, again = pending.outputs(run), pending.is_unclear
-        try:
-            resumed: Run = await self._once(lambda attempts: lifecycle.answer(run, outputs, attempts, again=again))
-        except Exception:
-            pending.posting_failed()
-            raise
-        self._was_answered(run, resumed)
+        resumes = self._driver.resumes
+        if resumes >= self._options.max_resumes:
+            raise TooManyResumesError(run, f"the run asks again after {resumes} answers")
+        resumed = await self._driver.answer(run, handlers)
+        self._seen.answered(run, resumed)
         return self._begin_segment(resumed, loop)
-
-    def _was_answered(self, run: Run, resumed: Run) -> None:
-        """Note that the answers of a pause were posted."""
-        self._pending = None
-        self._resumes += 1
-        self._seen.answered(run)
-        if self._watch is not None and resumed.id == run.id:  # it goes on in place
-            self._watch.answered |= actions_of(run)
 
     def _begin_segment(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
         """Take in the state that a start, an answer or the caller brought; return whether it is to be shown."""
         news = self._accept(run, loop.time())
-        watch = self._follow(run.ref)
-        if watch.run is None or watch.run.status is RunStatus.REQUIRES_ACTION:
-            started = self._operations.started_at(run.ref) > -math.inf
-            self._poller.begin_segment(watch, run, later=self._resumes > 0, learns=started)
-            self._seen.taken = run
+        self._seen.begin_segment(run, later=self._driver.resumes > 0)
         return news
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
     async def _poll(self, loop: asyncio.AbstractEventLoop, ref: RunRef) -> bool | None:
         """Wait for news of a run; return whether there is a state to show, None if somebody has closed the stream."""
-        watch, seen = self._follow(ref), self._seen
-        known = watch.run if seen.run is not None or watch.listeners else None
-        if known is not None and known is not seen.taken and await self._take(known, loop):
+        seen = self._seen
+        seen.follow(ref)
+        if seen.is_current and seen.untaken is not None and await self._take(seen.untaken, loop):
             return True  # read while this stream did not listen
         if self._options.events and self._trusts_events:
-            await self._hear_events(watch)
+            await self._hear_events(ref)
         if self._is_to_end(loop):
             await self._give_up()
             return None
-        await seen.wait(self._poller, watch, self._deadline)
-        if watch.run is not None and watch.run is not seen.taken and await self._take(watch.run, loop):
+        await seen.wait(self._deadline)
+        if seen.untaken is not None and await self._take(seen.untaken, loop):
             return True
         if self._is_to_end(loop):
             await self._give_up()
@@ -334,7 +289,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             raise StalledError(self.run, f"nothing has changed for {self._options.stall:g} s")
         return False
 
-    async def _hear_events(self, watch: Watch) -> None:
+    async def _hear_events(self, ref: RunRef) -> None:
         """
         Wait until a stream of events has ended: a reason to look, not yet news.
 
@@ -344,26 +299,20 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         try:
             now = asyncio.get_running_loop().time()
             async with asyncio.timeout_at(min(now + LISTEN_SECONDS, self._deadline)) as self._guard:
-                await self._operations.listen(watch.ref)
+                await self._operations.listen(ref)
         except (TransportError, APIError, TimeoutError) as error:
-            logger.debug("the events of run %s cannot be heard: %s", watch.ref.id, error)
+            logger.debug("the events of run %s cannot be heard: %s", ref.id, error)
         else:
-            self._poller.poll_now(watch)
+            self._seen.poll_now()
         finally:
             self._guard = None
 
     async def _take(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
         """Take in what was read for all who follow the run; return whether it is to be shown."""
-        if self._lifecycle.keeps(run) and not self._seen.shows_answered(run):
-            # What a step that was cut off has begun to write is waited for first.
-            while await self._once(lambda _: self._keep(run)) is not run:
-                pass
+        if not self._seen.shows_answered(run):
+            await self._driver.keep(run)
         self._seen.taken = run
         return self._accept(run, loop.time())
-
-    async def _keep(self, run: Run) -> Run:
-        await self._lifecycle.saw(run)
-        return run
 
     def _accept(self, run: Run, now: float) -> bool:
         """Take in a state; return whether it is to be shown."""
@@ -372,42 +321,20 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             self._trusts_events = True
         return novelty is Novelty.NEWS or (novelty is Novelty.PROGRESS and self._options.progress)
 
-    def _follow(self, ref: RunRef) -> Watch:
-        watch = self._watch
-        if watch is None or watch.ref.id != ref.id:
-            self._unfollow()
-            watch = self._watch = self._poller.acquire(ref)
-            watch.contact.fresh_until = max(watch.contact.fresh_until, self._operations.started_at(ref) + FRESH_SECONDS)
-            self._seen.taken = None
-        return watch
-
-    def _unfollow(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            self._poller.release(watch)
-
     # Ending -----------------------------------------------------------------------------------------------------------
 
     def _stop_following(self) -> None:
-        self._unfollow()
-        self._lifecycle.leave()
+        self._seen.unfollow()
+        self._driver.leave()
 
     def _is_to_end(self, loop: asyncio.AbstractEventLoop) -> bool:
         return isinstance(self._ended, Closed) or loop.time() >= self._deadline
 
-    @property
-    def _is_sending(self) -> bool:
-        """Tell whether a start or answers are under way: not handlers, which send requests of their own."""
-        return self._work.is_under_way and (self.run is None or self._is_posting)
-
-    @property
-    def _is_posting(self) -> bool:
-        return self._pending is not None and self._pending.is_collected
-
     async def _give_up(self) -> None:
         """End at the deadline, or because somebody has closed the stream."""
-        failure = self._last_failure()
-        await self._work.drop(CLEAN_UP_SECONDS)
+        driver = self._driver
+        failure = driver.last_failure if driver.is_sending(self.run) else self._seen.error
+        await driver.drop()
         self._stop_following()
         if isinstance(self._ended, Closed):
             return
@@ -418,32 +345,6 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         said = str(failure).rstrip(".")
         raise DeadlineExceededError(self.run, f"{passed}, and the last request failed ({said})") from failure
 
-    def _last_failure(self) -> Exception | None:
-        """Return what the last request for this stream came to, if it failed."""
-        if self._is_sending:
-            return None if self._attempts is None else self._attempts.failure
-        return None if self._watch is None else self._watch.contact.error
-
-    async def _once(
-        self, make: Callable[[Attempts], Coroutine[Any, Any, Any]], *, final: type[BaseException] | None = None
-    ) -> Any:
-        """
-        Do a thing that must not be cut off and begun again; a cancelled wait for it is taken up by the next step.
-
-        A failure of the kind *final* is the failure of every further step: the thing is not tried again.
-        """
-        if not self._work.is_under_way:
-            self._attempts = Attempts()
-            self._work.begin(make(self._attempts))
-        try:
-            return await self._work.result()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            if final is not None and isinstance(error, final) and self._ended is None:
-                self._ended = Failed(error, told_once=isinstance(error, TimeoutError))
-            raise
-
     async def _cancel_if_asked(self) -> None:
         """
         Cancel the remote run as `on_cancel` says.
@@ -452,26 +353,21 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         """
         if self._options.on_cancel == "leave":
             return
+        driver, seen, paused = self._driver, self._seen, self.run
         with anyio.move_on_after(CONFIRM_SECONDS, shield=True):
             try:
-                if self._is_sending and not await self._see_what_was_sent():
-                    return
-                if self.run is None and isinstance(self._origin, RunRef):
-                    self._seen.run = await self._operations.fetch(self._origin)
-                await cancel_run(self._operations, self._seen, confirm=self._options.on_cancel == "confirm")
+                if driver.is_sending(paused):
+                    if driver.was_refused:  # so there is nothing to cancel
+                        await driver.drop()
+                        return
+                    seen.run = resumed = await driver.finish_sending(paused)
+                    if paused is not None:
+                        seen.answered(paused, resumed)
+                if seen.run is None and isinstance(self._origin, RunRef):
+                    seen.run = await self._operations.fetch(self._origin)
+                await cancel_run(self._operations, seen, confirm=self._options.on_cancel == "confirm")
             except AgentRunsError as error:
                 logger.warning("the wait was cancelled, but the remote run may go on: %s", error)
-
-    async def _see_what_was_sent(self) -> bool:
-        """Wait for what is being started, or follows an answer that is posted; False if all was refused so far."""
-        paused = self.run
-        if self._attempts is not None and self._attempts.idle and not self._attempts.doubt:
-            await self._work.drop(CLEAN_UP_SECONDS)
-            return False
-        self._seen.run = resumed = await self._work.result()
-        if paused is not None:
-            self._was_answered(paused, resumed)
-        return True
 
 
 def close(stream: RunStream, reason: str = "") -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
+from agentruns._aio.tasks import Tasks
+from agentruns._api.operations import FRESH_SECONDS, Operations
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
 from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, actions_of, compare, shows_answered
-from agentruns._values.run import Run
+from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.errors import AgentRunsError
 
 if TYPE_CHECKING:
@@ -24,10 +27,24 @@ class Waiter:
     of the loop at which something observable changed last.
     """
 
-    __slots__ = ("_answered", "_future", "_options", "changed", "patient_since", "run", "taken")
+    __slots__ = (
+        "_answered",
+        "_future",
+        "_operations",
+        "_options",
+        "_poller",
+        "_watch",
+        "changed",
+        "patient_since",
+        "run",
+        "taken",
+    )
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, poller: Poller, operations: Operations, options: Options) -> None:
+        self._poller = poller
+        self._operations = operations
         self._options = options
+        self._watch: Watch | None = None
         self._future: asyncio.Future[None] | None = None
         self._answered: AnsweredActions = NONE_ANSWERED
         self.run: Run | None = None
@@ -75,13 +92,68 @@ class Waiter:
             self._future.set_result(None)
         return True
 
-    async def wait(self, poller: Poller, watch: Watch, deadline: float) -> None:
+    def follow(self, ref: RunRef) -> None:
+        """Follow that run, and no other."""
+        watch = self._watch
+        if watch is None or watch.ref.id != ref.id:
+            self.unfollow()
+            watch = self._watch = self._poller.acquire(ref)
+            watch.contact.fresh_until = max(watch.contact.fresh_until, self._operations.started_at(ref) + FRESH_SECONDS)
+            self.taken = None
+
+    def unfollow(self) -> None:
+        """Follow nothing any more."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            self._poller.release(watch)
+
+    def unfollow_soon(self, tasks: Tasks) -> None:
+        """Follow nothing any more, for a stream that the collector has found, in whichever thread."""
+        if self._watch is not None:
+            tasks.call_soon(partial(self._poller.release, self._watch))
+
+    def begin_segment(self, run: Run, *, later: bool) -> None:
+        """Follow *run* from a state that a start, an answer (*later*) or the caller brought."""
+        self.follow(run.ref)
+        watch = self._following()
+        if watch.run is None or watch.run.status is RunStatus.REQUIRES_ACTION:
+            started = self._operations.started_at(run.ref) > -math.inf
+            self._poller.begin_segment(watch, run, later=later, learns=started)
+            self.taken = run
+
+    def _following(self) -> Watch:
+        assert self._watch is not None
+        return self._watch
+
+    @property
+    def untaken(self) -> Run | None:
+        """Return what was read of the run and not taken yet, None if there is nothing."""
+        run = None if self._watch is None else self._watch.run  # it may be closed while it waits
+        return None if run is self.taken else run
+
+    @property
+    def is_current(self) -> bool:
+        """Tell whether what was read before this stream listened is no older than what it would read itself."""
+        return self.run is not None or bool(self._following().listeners)
+
+    @property
+    def error(self) -> Exception | None:
+        """Return why contact with the run is lost, None if it is not."""
+        return None if self._watch is None else self._watch.contact.error
+
+    def poll_now(self) -> None:
+        """Have the run read now, if it is still followed."""
+        if self._watch is not None:
+            self._poller.poll_now(self._watch)
+
+    async def wait(self, deadline: float) -> None:
         """
         Wait until the poller has news, or until the *deadline*, a time of the loop.
 
         Raise what it cannot bear with; whoever waits again then bears with as much again.
         """
         loop = asyncio.get_running_loop()
+        poller, watch = self._poller, self._following()
         self._future = future = loop.create_future()
         poller.subscribe(watch, self)
         entry = None if deadline == math.inf else poller.set_deadline(self, deadline)
@@ -112,9 +184,12 @@ class Waiter:
         stall = self._options.stall
         return stall is not None and now >= self.changed + stall
 
-    def answered(self, run: Run) -> None:
-        """Note that the actions of *run* were answered."""
-        self._answered |= actions_of(run)
+    def answered(self, run: Run, resumed: Run) -> None:
+        """Note that the actions of *run* were answered, and that it goes on as *resumed*."""
+        actions = actions_of(run)
+        self._answered |= actions
+        if self._watch is not None and resumed.id == run.id:  # it goes on in place
+            self._watch.answered |= actions
 
     def shows_answered(self, run: Run) -> bool:
         """Tell whether *run* still shows, unchanged, a pause that was answered."""

@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 
 from agentruns._api import api, flow
 from agentruns._api.limiter import Permits, RateLimiter
+from agentruns._following.driver import Driver
 from agentruns._following.stream import RunStream
 from agentruns._following.waiter import Waiter
 from agentruns._keeping import handlers, keys, posting, starting
@@ -88,7 +89,7 @@ def _fresh(what: str) -> Sequence[Patch]:
 
 
 def _answers_of_streams() -> Sequence[Patch]:
-    original = RunStream._answer
+    original = Driver.answer
 
     async def dropping(self: Any, *args: Any) -> Any:
         try:
@@ -97,7 +98,7 @@ def _answers_of_streams() -> Sequence[Patch]:
             self._pending = None
             raise
 
-    return [(RunStream, "_answer", dropping)]
+    return [(Driver, "answer", dropping)]
 
 
 def _apart() -> Sequence[Patch]:
@@ -160,7 +161,7 @@ def _cut() -> Sequence[Patch]:
     async def once(self: Any, make: Any, **_: Any) -> Any:
         return await make(flow.Attempts())
 
-    return [(RunStream, "_once", once)]
+    return [(Driver, "_once", once)]
 
 
 def _kept_claims() -> Sequence[Patch]:

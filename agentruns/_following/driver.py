@@ -1,0 +1,141 @@
+"""What a stream does to its run: start it, have it handled, answer it. Reading it is for the `Waiter`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from agentruns._aio.detached import Detached
+from agentruns._aio.tasks import Tasks
+from agentruns._api.flow import Attempts
+from agentruns._values.run import Run, ToolOutput
+from agentruns.errors import OutcomeUnknownError
+from agentruns.tools import asking
+
+from .answers import Handlers, PendingAnswers
+from .ending import Failed
+from .lifecycle import Lifecycle
+
+CLEAN_UP_SECONDS = 5.0
+"""How long a handler that is ended may take to clean up before it is no longer waited for."""
+
+
+class Driver:
+    """
+    Do to a run, through its *lifecycle*, what must not be cut off and begun again.
+
+    Such work goes on when the wait for it is cancelled, and whoever calls next takes it up. `resumes` counts the pauses
+    that were answered. `failed` is set when work has failed for good: it is not tried again.
+    """
+
+    __slots__ = ("_attempts", "_lifecycle", "_pending", "_work", "failed", "resumes")
+
+    def __init__(self, lifecycle: Lifecycle, tasks: Tasks) -> None:
+        self._lifecycle = lifecycle
+        self._work = Detached(tasks)
+        self._attempts: Attempts | None = None  # how the requests of that work fare
+        self._pending: PendingAnswers | None = None
+        self.resumes = 0
+        self.failed: Failed | None = None
+
+    @property
+    def outputs(self) -> tuple[ToolOutput, ...]:
+        """Return the answers that handlers gave and that are not posted yet."""
+        return () if self._pending is None else tuple(self._pending.by_action.values())
+
+    def begins(self, origin: Any) -> bool:
+        """Tell whether `begin` has anything to do for *origin*; else it is a run, to be followed as it is."""
+        return self._lifecycle.begins(origin)
+
+    async def begin(self, origin: Any) -> Run:
+        """Start the run, or attach to the one that was started."""
+        lifecycle = self._lifecycle
+        run: Run = await self._once(lambda attempts: lifecycle.begin(origin, attempts), final=OutcomeUnknownError)
+        return run
+
+    async def answer(self, run: Run, handlers: Handlers) -> Run:
+        """Run the handlers of a pause, post what they answer, and return the state that follows."""
+        lifecycle, pending = self._lifecycle, self._pending
+        if pending is None:
+            pending = self._pending = PendingAnswers()
+        if not pending.is_collected:
+            handle = partial(lifecycle.handle, run, handlers, pending.by_action)
+            await self._once(lambda _: asking(run, lifecycle.key, handle), final=BaseException)
+            pending.collected()
+        outputs, again = pending.outputs(run), pending.is_unclear
+        try:
+            resumed: Run = await self._once(lambda attempts: lifecycle.answer(run, outputs, attempts, again=again))
+        except Exception:
+            pending.posting_failed()
+            raise
+        self._answered()
+        return resumed
+
+    async def keep(self, run: Run) -> None:
+        """Have a state kept before it is shown, if anything keeps it."""
+        if self._lifecycle.keeps(run):
+            # What a step that was cut off has begun to write is waited for first.
+            while await self._once(lambda _: self._keep(run)) is not run:
+                pass
+
+    async def _keep(self, run: Run) -> Run:
+        await self._lifecycle.saw(run)
+        return run
+
+    def leave(self) -> None:
+        """Follow the work no more."""
+        self._lifecycle.leave()
+
+    # What is under way ------------------------------------------------------------------------------------------------
+
+    def is_sending(self, run: Run | None) -> bool:
+        """Tell whether the start is under way, of which *run* is None, or answers: not handlers, who send their own."""
+        is_posting = self._pending is not None and self._pending.is_collected
+        return self._work.is_under_way and (run is None or is_posting)
+
+    @property
+    def was_refused(self) -> bool:
+        """Tell whether all requests of the work were clearly refused so far, and none is under way."""
+        return self._attempts is not None and self._attempts.idle and not self._attempts.doubt
+
+    @property
+    def last_failure(self) -> Exception | None:
+        """Return what the last request of the work came to, if it failed."""
+        return None if self._attempts is None else self._attempts.failure
+
+    async def finish_sending(self, run: Run | None) -> Run:
+        """Return the run that is being started, or the state that follows the answers to *run*."""
+        found: Run = await self._work.result()
+        if run is not None:
+            self._answered()
+        return found
+
+    def _answered(self) -> None:
+        self._pending = None
+        self.resumes += 1
+
+    async def drop(self) -> None:
+        """End what is under way, and give it `CLEAN_UP_SECONDS` to clean up."""
+        await self._work.drop(CLEAN_UP_SECONDS)
+
+    def cancel(self) -> None:
+        """Ask what is under way to end, from any thread, and wait for nothing."""
+        self._work.cancel()
+
+    async def _once(
+        self, make: Callable[[Attempts], Coroutine[Any, Any, Any]], *, final: type[BaseException] | None = None
+    ) -> Any:
+        """Take up the work that is under way, or begin it; a failure of the kind *final* is final."""
+        if not self._work.is_under_way:
+            self._attempts = Attempts()
+            self._work.begin(make(self._attempts))
+        try:
+            return await self._work.result()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if final is not None and isinstance(error, final):
+                self.failed = Failed(error, told_once=isinstance(error, TimeoutError))
+            raise
