@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from . import dialects as _dialects
 from ._api.limiter import RateLimiter
 from ._api.retry import Backoff, Retry, Schedule
+from ._connect import ConnectOptions, connect
 from ._following.batch import Batch
 from ._following.options import OnCancel, StreamOptions
 from ._following.stream import RunStream
@@ -17,7 +18,7 @@ from ._polling.stats import Stats
 from ._values.exchange import RateLimit
 from ._values.generic import Json
 from ._values.run import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
-from .client import Client, ConnectOptions, connect
+from .client import Client
 from .dialects.protocol import Dialect
 from .errors import (
     ActionRequiredError,

@@ -13,10 +13,11 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from agentruns._connect import connect
 from agentruns._following.stream import RunStream
 from agentruns._values import check, codec
 from agentruns._values.run import Run, RunRef, RunStatus
-from agentruns.client import Client, connect
+from agentruns.client import Client
 from agentruns.dialects import NAMES, load
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
 

@@ -19,8 +19,9 @@ from attrs import frozen
 
 from agentruns._api.address import is_loopback
 from agentruns._api.retry import Backoff
+from agentruns._connect import connect
 from agentruns._values import check, codec
-from agentruns.client import Client, connect
+from agentruns.client import Client
 from agentruns.dialects import NAMES, conduit, load, middesk, narrative, origami
 from agentruns.errors import ConfigurationError
 from agentruns.inbox import Inbox

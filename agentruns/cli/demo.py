@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from agentruns._api.retry import Backoff
+from agentruns._connect import connect
 from agentruns._following.stream import RunStream
 from agentruns._values.run import Action, Run
-from agentruns.client import Client, connect
+from agentruns.client import Client
 from agentruns.dialects import conduit, load, middesk, narrative, origami
 from agentruns.tools import Tools
 

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from agentruns._api.limiter import RateLimiter
+from agentruns._connect import connect
 from agentruns._following.ending import last_state
 from agentruns._following.stream import RunStream
 from agentruns._polling.stats import Stats
 from agentruns._values.exchange import RateLimit
 from agentruns._values.run import Run
-from agentruns.client import Client, connect
+from agentruns.client import Client
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import AgentRunsError

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from attrs import frozen
 
+from agentruns._connect import connect
 from agentruns._following import record
 from agentruns._following.batch import Batch
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow, first_request
 from agentruns._values.run import Outcome, Run, RunRef
 from agentruns.cli import arguments, shell_text
-from agentruns.client import Client, connect
+from agentruns.client import Client
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import APIError, ConfigurationError, JournalError, OutcomeUnknownError

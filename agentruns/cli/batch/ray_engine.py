@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._api.limiter import rate_limit
+from agentruns._connect import connect
 from agentruns._values import check
 from agentruns._values.exchange import RateLimit
 from agentruns.cli import arguments
-from agentruns.client import connect
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 

@@ -1,0 +1,152 @@
+"""`connect`: from what a user passes, or the environment says, to a client; whatever cannot work is refused here."""
+
+from __future__ import annotations
+
+import os
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+
+from ._api.address import address_of
+from ._api.limiter import RateLimiter, rate_limit
+from ._api.retry import Retry, Schedule, is_schedule
+from ._api.transport import MAX_BODY, AiohttpTransport, Secret
+from ._values import check
+from ._values.generic import DetailT, OriginT
+from .client import Client
+from .dialects import load
+from .dialects.protocol import Dialect
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays light
+    import aiohttp
+
+    from ._keeping.journal import Journal
+    from .dialects import conduit, middesk, narrative, origami
+
+
+class ConnectOptions(TypedDict, total=False):
+    """What `connect` takes beside the dialect, for those who pass it on."""
+
+    token: str | None
+    base_url: str | None
+    session: aiohttp.ClientSession | None
+    timeout: float
+    retry: Retry
+    schedule: Schedule | None
+    budget: float | RateLimiter | None
+    insecure: bool
+    journal: str | os.PathLike[str] | None
+    connections: int
+    max_body: int
+
+
+@overload
+def connect(
+    dialect: Literal["narrative"], **options: Unpack[ConnectOptions]
+) -> Client[narrative.UserMessage, narrative.NarrativeRun]: ...
+@overload
+def connect(
+    dialect: Literal["middesk"], **options: Unpack[ConnectOptions]
+) -> Client[middesk.RunRequest, middesk.MiddeskRun]: ...
+@overload
+def connect(
+    dialect: Literal["origami"], **options: Unpack[ConnectOptions]
+) -> Client[origami.Prompt, origami.RunDetail]: ...
+@overload
+def connect(
+    dialect: Literal["conduit"], **options: Unpack[ConnectOptions]
+) -> Client[conduit.Dispatch, conduit.ConduitRun]: ...
+@overload
+def connect(dialect: str, **options: Unpack[ConnectOptions]) -> Client: ...
+@overload
+def connect(dialect: Dialect[OriginT, DetailT], **options: Unpack[ConnectOptions]) -> Client[OriginT, DetailT]: ...
+def connect(
+    dialect: Dialect[OriginT, DetailT] | str,
+    *,
+    token: str | None = None,
+    base_url: str | None = None,
+    session: aiohttp.ClientSession | None = None,
+    timeout: float = 30.0,
+    retry: Retry = Retry(),  # noqa: B008 - frozen
+    schedule: Schedule | None = None,
+    budget: float | RateLimiter | None = None,
+    insecure: bool = False,
+    journal: str | os.PathLike[str] | None = None,
+    connections: int = 100,
+    max_body: int = MAX_BODY,
+) -> Client[OriginT, DetailT]:
+    """
+    Return a client of one vendor, to be opened with `async with`.
+
+    - *dialect* is a module such as `agentruns.narrative`, its name, or anything that satisfies the `Dialect` protocol.
+    - *token* is by default read from the vendor's environment variable, such as `NARRATIVE_TOKEN`.
+    - *base_url* is what the vendor's paths hang on, version included; by default from the vendor's environment
+      variable, such as `NARRATIVE_BASE_URL`, else the production URL.
+    - *session* is borrowed and never closed; by default the client opens one of its own.
+    - *timeout* is in seconds, for one HTTP exchange; connecting may take no more than 10 of them.
+    - *retry* says how often one request is sent, and how long to wait between.
+    - *schedule* says when to poll; by default that is learned from how long runs take.
+    - *budget* is how many requests per second may be sent, or a `RateLimiter` that several clients share; by default
+      the vendor's documented limit with headroom, or none where none is documented.
+    - *insecure* allows sending the token over plain http to another host than this one.
+    - *journal* is the path of a file (SQLite) that keeps what is begun under a `key`, so that it outlives this process;
+      made if it is not there. It needs `pip install 'agentruns[journal]'`, else entering the client raises
+      `ConfigurationError`.
+    - *connections* is the most connections, and the most requests in flight, at a time.
+    - *max_body* is the most bytes that an answer may have; a longer one is a `TransportError`.
+
+    Nothing is sent before the first call. Raise `ConfigurationError` for what cannot work: no token, a token over plain
+    http (unless *insecure*), an unknown dialect, a text that is no URL, a number that is out of range.
+    """
+    kind = type(token)
+    token = Secret(token) if isinstance(token, str) else None  # what reports local variables shall not show it
+    if not issubclass(kind, str | NoneType):
+        raise ConfigurationError(f"token is of the type {kind.__name__}; it must be a text, such as that in a variable")
+    known = load(dialect) if isinstance(dialect, str) else _checked(dialect)
+    check.number("timeout", timeout)
+    check.integer("connections", connections, 1)
+    check.integer("max_body", max_body, 1)
+    check.instance("retry", retry, Retry, "`Retry(attempts=4)`; with one attempt nothing is sent again")
+    check.boolean("insecure", insecure)
+    if session is not None:
+        _check_session(session)
+    if schedule is not None:
+        is_schedule("schedule", schedule)
+    if budget is not None and not isinstance(budget, RateLimiter):
+        check.number("budget", budget)
+    address = address_of(known, base_url, token, insecure=insecure)
+    transport = AiohttpTransport(
+        address,
+        session=session,
+        timeout=timeout,
+        connections=connections,
+        max_body=max_body,
+    )
+    limit = known.BUDGET if budget is None else budget if isinstance(budget, RateLimiter) else rate_limit(budget)
+    kept = None if journal is None else _journal(journal, known)
+    return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
+
+
+def _journal(path: str | os.PathLike[str], dialect: Dialect) -> Journal:
+    from ._keeping.journal import Journal
+
+    return Journal(path, dialect.NAME)
+
+
+def _checked(dialect: Any) -> Dialect:
+    missing = [
+        name for name in ("NAME", "BASE_URL", "Origin", "start", "fetch", "problem") if not hasattr(dialect, name)
+    ]
+    if missing:
+        raise ConfigurationError(
+            f"{dialect!r} is no dialect: it lacks {', '.join(missing)}. Pass a module such as `agentruns.narrative`, "
+            "its name, or what satisfies `agentruns.Dialect`"
+        )
+    known: Dialect = dialect
+    return known
+
+
+def _check_session(session: object) -> None:
+    import aiohttp  # which whoever has a session has imported before
+
+    check.instance("session", session, aiohttp.ClientSession, "leave it out, and the client opens one of its own")
