@@ -78,6 +78,8 @@ class Emulator(Generic[V]):
     `NarrativeOptions`. State, log and faults outlive a stop.
     """
 
+    # The parameters are repeated, and not a TypedDict of settings to unpack: mypy knows only closed ones (no
+    # `extra_items`, PEP 728), which would list all options of the four vendors a second time.
     @overload
     def __init__(
         self: Emulator[Narrative],
