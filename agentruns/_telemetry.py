@@ -65,7 +65,7 @@ class Telemetry:
 
     def on_state(self, run: Run, before: Run | None, *, kind: str = "", started: bool = False) -> None:
         """
-        Tell of a state that was not seen before: log it, and carry on the span of the run.
+        Record a state that was not seen before: log it, and add it to the span of the run.
 
         *before* is the state of the same run that was seen last, None at first sight: then the span begins, below
         whatever span is current for the caller. It ends with the run; a run that requires action keeps it, since it may

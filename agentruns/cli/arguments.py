@@ -171,7 +171,7 @@ completed, failed, requires_action, unfinished (its timeout has passed), error (
 
 A second call goes on where the first stopped: rows that are done are left out, runs that were started are followed,
 not started again (that is in the journal). Rows that cannot be used are reported by line and field, and entered as
-"invalid", with null as their key. A row whose run failed is done; --retry-failed starts it anew. The exit code is the
+"invalid", with null as their key. A row whose run failed is done; --retry-failed starts it again. The exit code is the
 highest that any row asks for, or 130 after Ctrl-C: the first takes no more rows and waits for those in flight, the
 second leaves them.
 
@@ -180,11 +180,11 @@ template is JSON whose texts are templates; "{column}" alone is the column's own
 template is taken from the column of its name. An optional field whose one column is empty is left out.
 
 With --engine ray (extra: ray) workers of Ray follow the runs, on this machine or on the cluster that RAY_ADDRESS names;
---limit and --budget are for all of them together. A worker that dies is begun anew, and attaches to the runs that it
+--limit and --budget are for all of them together. A worker that dies is started again, and attaches to the runs that it
 had started: on one machine by the journal, else by the ids of Narrative and Origami, which derive from the batch, the
 row's key and what it asks for. Middesk and Conduit have no such ids: without a journal that all machines share, a row
 of theirs whose worker dies is not started again, and reported as OutcomeUnknownError. Without a journal, a handler that
-a dead worker ran may be run again, and if this call itself dies, the next one starts rows of --conversation anew that
+a dead worker ran may be run again, and if this call itself dies, the next one starts rows of --conversation again that
 were in flight. Ctrl-C works as above. The token is read from the environment of the workers, --tools from their disks.
 """
 
@@ -227,7 +227,7 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
     journal.add_argument(
         "--no-journal", action="store_true", help="keep none: after a crash, runs in flight are started again"
     )
-    parser.add_argument("--retry-failed", action="store_true", help="start rows anew whose run failed")
+    parser.add_argument("--retry-failed", action="store_true", help="start rows again whose run failed")
     parser.add_argument(
         "--dry-run", action="store_true", help="look at every row, send nothing, show the first request"
     )

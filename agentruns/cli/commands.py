@@ -69,7 +69,7 @@ def _code(args: argparse.Namespace, seen: _Seen) -> int:
         if seen.stream is not None and seen.stream.run is not None:
             print(seen.how_to_go_on(args), file=sys.stderr)
         return TROUBLE
-    except BrokenPipeError:  # whoever read our lines has seen enough
+    except BrokenPipeError:  # the reader of our lines has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TROUBLE
     except Exception:  # a bug, ours or a handler's: not to be taken for a run that failed

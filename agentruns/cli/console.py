@@ -1,4 +1,4 @@
-"""`agentruns console`: a web page over a journal, or over an emulated vendor for whoever wants to try it first."""
+"""`agentruns console`: a web page over a journal, or over an emulated vendor to try it on."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _check(args: argparse.Namespace) -> None:
                 "over the network unencrypted. If you accept that, add --expose; a tunnel, such as `ssh -L`, is safer"
             )
         print(
-            f"agentruns: the console listens on {args.host}, unencrypted: whoever reads along can use it",
+            f"agentruns: the console listens on {args.host}, unencrypted: anyone who reads the traffic can use it",
             file=sys.stderr,
         )
 

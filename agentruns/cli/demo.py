@@ -133,7 +133,7 @@ def _connected(emulator: Emulator[Any], vendor: str) -> Client:
 
 
 def _lose(display: Display, emulator: Emulator[Any], path: str) -> None:
-    """Let the answer to the first start get lost: the vendor has done it, and nobody is told."""
+    """Lose the answer to the first start: the vendor has started the run, and the client is not told."""
     from agentruns.emulator import Fault
 
     emulator.fail(Fault.drop(committed=True, method="POST", path=path))

@@ -73,7 +73,7 @@ class _Warnings(logging.Handler):
     """Print warnings without tracebacks; an error, which is a bug, with its own."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print it, unless it is about an exception that nobody waited for: what that means was said by who did."""
+        """Print it, unless it is about an exception that was not awaited: what matters of it is printed elsewhere."""
         if record.exc_info and record.levelno < logging.ERROR:
             return
         print(f"agentruns: {self.format(record)}", file=sys.stderr, flush=True)

@@ -69,7 +69,7 @@ REMEDIES: Final[dict[str, str]] = {
 """By the `field` of an error, what helps in a shell; in place of its `remedy`. Without an entry, nothing is said."""
 
 _KEPT: Final = "the same call looks again; if you know that there is no such run, give the row another key"
-"""In place of the remedy of a start under a key, of which nobody knows what became."""
+"""In place of the remedy of a start under a key whose outcome is unknown."""
 
 OPTIONS: Final[dict[str, str]] = {
     "base_url": "the base URL",

@@ -39,7 +39,7 @@ _STATIC: Final[Mapping[str, str]] = {
     "icon.svg": "image/svg+xml",
 }
 
-_LATE: Final = "That was answered elsewhere, or is not asked any more. Nothing was sent."
+_LATE: Final = "That was answered elsewhere, or is no longer asked. Nothing was sent."
 _SAID: Final = "Your answer was sent."
 
 
@@ -80,7 +80,7 @@ class _Console:
         self._histories = Histories(source)
 
     async def close(self, _: web.Application) -> None:
-        """Let go of what was watched."""
+        """Close the histories that were watched."""
         await self._histories.close()
 
     @web.middleware
@@ -164,7 +164,7 @@ class _Console:
     async def _entry(self, request: web.Request) -> Entry:
         entry = await self._source.book.entry(request.match_info["entry"])
         if entry is None:
-            raise web.HTTPNotFound(text="The journal has no such work (any more).")
+            raise web.HTTPNotFound(text="The journal has no such work, or has it no longer.")
         return entry
 
     async def _work(self, history: WorkHistory, *, said: str = "", instead: Card | None = None) -> str:

@@ -327,7 +327,7 @@ def _chosen(members: Sequence[Any], text: str) -> Any:
 
 def _number_of(text: str, kind: Any) -> int | float:
     with suppress(ValueError):
-        return int(text.replace("_", "?"))  # Python's own spelling of thousands is nobody else's
+        return int(text.replace("_", "?"))  # only Python spells thousands with it
     if kind == "integer":
         raise ValueError(f"“{text[:40]}” is not a whole number.")
     try:

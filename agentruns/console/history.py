@@ -93,7 +93,7 @@ class WorkHistory:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether nothing can come any more."""
+        """Tell whether the run has ended, so that nothing more can come."""
         return self.run is not None and self.run.status.is_over
 
     @property

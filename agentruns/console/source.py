@@ -33,7 +33,7 @@ SURE_SECONDS: Final = 5.0
 """Seconds after which the journal is looked into in any case: who dies does not write."""
 
 LINGER_SECONDS: Final = 10.0
-"""Seconds for which a run is followed though nobody watches: a page that is loaded anew finds it again."""
+"""Seconds for which a run is still followed when the last page is closed: a page that is reloaded finds it again."""
 
 _KNOWN_TOOLS: Final = 256
 
@@ -124,7 +124,7 @@ class Source:
         self._changed.notify()
 
     def _on_error(self, error: AgentRunsError) -> None:
-        """Go on looking: whoever reads the journal then sees the error."""
+        """Go on looking: the next read of the journal raises the error."""
 
     # Following --------------------------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class Source:
             raise
 
     async def _resume(self, group: Group, answers: Sequence[Answer]) -> None:
-        """Answer a run that nobody follows, as it is at the vendor now."""
+        """Answer a run that no program follows, as it is at the vendor now."""
         client = self._clients[group.run.vendor]
         now = await client.fetch(group.run.ref)
         waiting = {action.id for action in now.actions}
@@ -217,7 +217,7 @@ class Source:
         """
         Return how a run came about, as the vendor tells it now: messages, steps, tool calls.
 
-        Raise the `AgentRunsError` of whatever went wrong.
+        Raise `AgentRunsError` if the vendor cannot be asked.
         """
         client = self._clients.get(run.vendor)
         if client is None:

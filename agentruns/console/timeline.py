@@ -23,7 +23,7 @@ a handler works on it, it was answered already, or no client can pass it on ("no
 @frozen(kw_only=True)
 class HistoryEntry:
     """
-    One thing that happened; `at` is in seconds since the epoch, None where nobody knows.
+    One thing that happened; `at` is in seconds since the epoch, None if unknown.
 
     `kind` is "begun", the status of a state, "action" for what became of an action, or "trouble".
     """
@@ -69,16 +69,16 @@ class Pause:
 
     @property
     def open(self) -> int:
-        """Return how many actions wait for somebody here."""
+        """Return how many actions can be answered from this page."""
         return sum(len(each.actions) for each in self.groups if each.is_open)
 
 
 def groups(run: Run, routes: Mapping[str, AnswerRoute]) -> tuple[Group, ...]:
     """
-    Return how the actions of *run* are answered, by the way of each, in their order.
+    Return the actions of *run* in groups that are answered together; *routes* says by action id where answers go.
 
-    The questions of Origami belong together: one prompt answers them all. What goes to the vendor by ourselves is sent
-    at once, all of it, but for Middesk, whose interrupts are answered one by one.
+    One prompt answers all questions of Origami. Answers that go to the vendor from here are sent all at once, except
+    those of Middesk, whose interrupts are answered one by one.
     """
     whole = run.vendor == "origami" or ("vendor" in routes.values() and run.vendor != "middesk")
     if whole and len(set(routes.values())) == 1:
@@ -115,7 +115,7 @@ class Call:
 
 
 def calls_of(run: Run) -> tuple[Call, ...]:
-    """Return the tool calls and changes that a state tells of, in the vendor's order."""
+    """Return the tool calls and changes in a state, in the vendor's order."""
     return tuple(_CALLS[run.vendor](run.raw)) if run.vendor in _CALLS else ()
 
 
@@ -134,7 +134,7 @@ def text_of(value: Any) -> str:
 
 
 def trace_of(run: Run) -> tuple[Call, ...]:
-    """Return all that a state tells of how it came about: steps, messages and tool calls, in the vendor's order."""
+    """Return the steps, messages and tool calls in a state, in the vendor's order."""
     return tuple(_TRACES[run.vendor](run.raw)) if run.vendor in _TRACES else calls_of(run)
 
 

@@ -8,7 +8,7 @@ An event is one of three:
              "progress": {"done", "limit"} or null}
     error   {"type", "message"}: the name and the text of an error of this library; any other is "Error", and is logged
     end     {"id", "status", "reason"}: the last, after which nothing comes; the reason is "over" (completed or failed),
-            "paused" (it waits for an answer that nobody here gives) or "error"
+            "paused" (it waits for an answer that no handler gives) or "error"
 
 A stream that is given up because the server stops says no `end`: a browser then comes back by itself, and goes on.
 """
@@ -79,7 +79,7 @@ def told(error: Exception) -> dict[str, str]:
     """
     Return what a watcher is told of an error: the class and the text where both are public.
 
-    Any other error may tell of the application's insides. Of `JournalError` only the class is told: its text names a
+    Other errors may reveal the inside of the application. Of `JournalError` only the class is told: its text names a
     file of the server.
     """
     if isinstance(error, errors.JournalError):
@@ -138,7 +138,7 @@ class Events(AsyncGeneratorBase[Event]):
             self.error = error
             said = told(error)
             if said["message"] is _UNTOLD:
-                logger.error("a run that is watched cannot be followed any more", exc_info=error)
+                logger.error("a run that is watched can no longer be followed", exc_info=error)
             return self._event("error", said)
 
     async def aclose(self) -> None:
@@ -147,7 +147,7 @@ class Events(AsyncGeneratorBase[Event]):
         self._is_over = True
         try:
             if is_watched and self.run is not None and self.run.status.in_flight:
-                # Whoever leaves while something is sent to him leaves no less than one who waits.
+                # Leaving while an event is being sent counts as much as leaving while waiting for one.
                 with suppress(errors.AgentRunsError):  # another task waits on the stream, and sees its end
                     await self._stream.leave()
         finally:

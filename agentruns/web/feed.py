@@ -102,7 +102,7 @@ class Feed:
         """
         Wait until the run is followed no more, and return the last state; count as watching meanwhile.
 
-        That is its end, or a pause that nobody answers, if the feed is not closed before. Raise what the stream raised.
+        That is its end, or a pause without a handler, if the feed is not closed before. Raise what the stream raised.
         """
         await self._until(lambda: False)
         if self.error is not None:
@@ -110,7 +110,7 @@ class Feed:
         return self._last()
 
     async def _until(self, enough: Callable[[], bool]) -> None:
-        """Wait as one who watches, until there is enough or nothing comes any more."""
+        """Count as a watcher until *enough* is true or the feed is over."""
         self._joined()
         try:
             while not enough() and not self._is_over:
@@ -153,7 +153,7 @@ class Feed:
         self._news.notify()
 
     def close(self) -> None:
-        """Tell everybody that nothing comes any more, and have the stream end; the remote run goes on."""
+        """Tell all watchers that the feed is over, and end the stream; the remote run goes on."""
         if self._is_over:
             return
         self._is_over = True
@@ -176,12 +176,12 @@ class Feed:
         self._settle()
 
     def _leave_soon(self) -> None:
-        """Count one less, for a watcher that nobody holds any more; the collector asks, in whichever thread."""
+        """Count one watcher less, for one that was garbage-collected, in any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._left)
 
     def _settle(self) -> None:
-        """Set the time at which the following stops if nobody watches, or take it back."""
+        """Schedule the end of the following if there is no watcher, else cancel it."""
         linger = self._feeds.linger
         if self._timer is not None:
             self._timer.cancel()
@@ -319,7 +319,7 @@ class Feeds:
         await run_shielded(self._end())
 
     async def _end(self) -> None:
-        """Wait until nothing is followed any more, and forget what was."""
+        """Wait until all following has ended, and forget the feeds."""
         if self._tasks:
             _done, left = await asyncio.wait(self._tasks, timeout=EXIT_SECONDS)
             for task in left:

@@ -387,7 +387,7 @@ class _Job:
         elif not self._args.quiet and max(self._codes) in {3, 4, 5}:
             print(f"what is not done is taken up again by:\n  {self._again()}", file=sys.stderr)
         elif not self._args.quiet and max(self._codes) == 1:
-            print(f"failed runs are started anew by:\n  {self._again()} --retry-failed", file=sys.stderr)
+            print(f"failed runs are started again by:\n  {self._again()} --retry-failed", file=sys.stderr)
         return max(self._codes)
 
     def _again(self) -> str:
@@ -404,7 +404,7 @@ class _Job:
     def _tell(self, tell: Callable[[], None]) -> None:
         try:
             tell()
-        except OSError as error:  # whoever read our lines has seen enough, or there is no room; the work goes on
+        except OSError as error:  # the pipe is closed, or there is no room; the work goes on
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._shown.fileno())
             self._view = progress.Quiet()
             if not isinstance(error, BrokenPipeError):

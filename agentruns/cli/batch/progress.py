@@ -120,7 +120,7 @@ class View(Protocol):
         ...
 
     def trouble(self, text: str) -> None:
-        """Tell of an item that did not complete."""
+        """Report an item that did not complete."""
         ...
 
     def say(self, text: str) -> None:
@@ -217,7 +217,7 @@ class JsonLines(_Aside):
 
 
 class Live:
-    """A table that is drawn anew in its place; the latest troubles stand below it."""
+    """A table that is redrawn in place, with the latest problems below it."""
 
     every = 0.25
 
