@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import dialects as _dialects
 from ._api.limiter import RateLimiter
@@ -46,7 +45,6 @@ from .errors import (
     TransportError,
     UnsupportedError,
 )
-from .inbox import Inbox, NotPendingError, Parked
 from .tools import Tools, ToolSchema, ToolsLike
 
 if TYPE_CHECKING:
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
     from .dialects import middesk as middesk
     from .dialects import narrative as narrative
     from .dialects import origami as origami
+    from .inbox import Inbox, NotPendingError, Parked
 
 __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "connect",
@@ -118,8 +117,12 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a vendor's module when it is first asked for."""
-    if name in _dialects.NAMES:
-        return import_module(f"{__name__}.dialects.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker, a name that is misspelled would be one that this function gives
+
+    def __getattr__(name: str) -> Any:
+        """Import what not every program needs, when it is first asked for: a vendor's module, and the inbox."""
+        if name in _dialects.NAMES:
+            return import_module(f"{__name__}.dialects.{name}")
+        if name in {"Inbox", "NotPendingError", "Parked"}:
+            return getattr(import_module(f"{__name__}.inbox"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

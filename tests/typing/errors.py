@@ -3,9 +3,15 @@
 import os
 from typing import Any
 
+import agentruns
 from agentruns import Client, Run, RunRef, Tools, connect, middesk, narrative, origami
 
 NarrativeClient = Client[narrative.UserMessage, narrative.NarrativeRun]
+
+
+def what_is_misspelled() -> None:
+    print(agentruns.Cliennt)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    print(narrative.UserMesage)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def what_is_no_dialect() -> None:

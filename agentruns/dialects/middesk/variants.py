@@ -78,4 +78,6 @@ def variant(
         "STATUS": reads.status,
     }
     given = {"resume_body": resume_body, "include": include, "status": status, "per_page": per_page, "looks": looks}
-    return cast("Dialect[RunRequest, MiddeskRun]", Variant(__package__, replaced, wire.drop_none(given)))
+    return cast(
+        "Dialect[RunRequest, MiddeskRun]", Variant(__name__.rpartition(".")[0], replaced, wire.drop_none(given))
+    )
