@@ -12,13 +12,13 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from agentruns._polling import clock as pollclock
-from agentruns._polling.clock import Clocks, ClockSettings, PollClock, phase
+from agentruns._polling.clock import Clocks, Parameters, PollClock, phase
 from agentruns.errors import ConfigurationError
 
 PRICE = 0.1
 STEP = math.sqrt(PRICE)
 WEEK = 7 * 86400.0
-FREE = ClockSettings(min_gap=1e-9, max_gap=1e9)
+FREE = Parameters(min_gap=1e-9, max_gap=1e9)
 """Settings whose limits on the gap are never felt."""
 
 few = settings(max_examples=100)
@@ -34,8 +34,8 @@ floors = st.one_of(st.just(0.0), st.floats(0, 100))
 offsets = st.floats(0, 1, exclude_max=True)
 observations = st.tuples(seconds, st.one_of(st.none(), seconds))
 odd_observations = st.tuples(odd, st.one_of(st.none(), odd))
-plain_settings = st.builds(
-    ClockSettings,
+plain_parameters = st.builds(
+    Parameters,
     weight=st.floats(0.1, 5),
     rate=st.floats(0.2, 5),
     scale=st.floats(0.5, 20),
@@ -46,7 +46,7 @@ plain_settings = st.builds(
 Observation = tuple[float, float | None]
 
 
-def learned(seen: Iterable[Observation], by: ClockSettings = FREE) -> PollClock:
+def learned(seen: Iterable[Observation], by: Parameters = FREE) -> PollClock:
     clock = PollClock(by)
     for after, until in seen:
         clock.learn(after, until)
@@ -59,7 +59,7 @@ def histories(observation: st.SearchStrategy[Observation] = observations) -> st.
     return st.builds(lambda many, one, times: many + [one] * times, mixed, observation, st.sampled_from([0, 0, 5, 60]))
 
 
-def clocks(by: ClockSettings = FREE) -> st.SearchStrategy[PollClock]:
+def clocks(by: Parameters = FREE) -> st.SearchStrategy[PollClock]:
     return histories().map(lambda seen: learned(seen, by))
 
 
@@ -99,7 +99,7 @@ def masses(clock: PollClock) -> list[float]:
 
 
 @few
-@given(clocks(ClockSettings()), elapsed, st.floats(0, 60), st.one_of(st.none(), phases), prices, floors)
+@given(clocks(Parameters()), elapsed, st.floats(0, 60), st.one_of(st.none(), phases), prices, floors)
 def test_the_next_poll_keeps_to_the_gaps_and_the_vendors_floor(
     clock: PollClock, sent: float, took: float, first: float | None, price: float, floor: float
 ) -> None:
@@ -108,9 +108,9 @@ def test_the_next_poll_keeps_to_the_gaps_and_the_vendors_floor(
     at = clock.next(sent, seen, phase=first, price=price, floor=floor)
 
     assert at > sent
-    assert at >= sent + clock.settings.min_gap
+    assert at >= sent + clock.parameters.min_gap
     assert at >= seen + floor
-    assert at <= max(sent + clock.settings.max_gap, seen + floor)
+    assert at <= max(sent + clock.parameters.max_gap, seen + floor)
 
 
 @few
@@ -125,14 +125,14 @@ def test_the_next_poll_keeps_to_the_gaps_and_the_vendors_floor(
 def test_nonsense_that_was_learned_or_a_clock_that_goes_backwards_changes_no_law_of_the_next_poll(
     seen: list[Observation], sent: float, answered: float, first: float | None, price: float, floor: float
 ) -> None:
-    clock = learned(seen, ClockSettings())
+    clock = learned(seen, Parameters())
 
     at = clock.next(sent, answered, phase=first, price=price, floor=floor)
 
     assert at > sent
-    assert at >= sent + clock.settings.min_gap
+    assert at >= sent + clock.parameters.min_gap
     assert at >= answered + max(floor, 0.0)
-    most = max(sent + clock.settings.max_gap, answered + max(floor, 0.0))
+    most = max(sent + clock.parameters.max_gap, answered + max(floor, 0.0))
     assert at <= max(most, math.nextafter(sent, math.inf))  # to a huge time no gap can be added
 
 
@@ -144,7 +144,7 @@ def test_a_floor_that_is_negative_asks_for_nothing() -> None:
 
 
 def test_the_next_gap_counts_from_when_the_last_poll_left() -> None:
-    clock = PollClock(ClockSettings(max_gap=5))
+    clock = PollClock(Parameters(max_gap=5))
 
     assert clock.next(3000, 3001, phase=None, price=PRICE) == 3005
     assert clock.next(3000, 3009, phase=None, price=PRICE) == 3009
@@ -167,10 +167,10 @@ def test_due_times_grow_strictly_with_the_last_poll_and_with_the_step(
 
 
 @few
-@given(histories(odd_observations), st.one_of(st.just(FREE), plain_settings))
+@given(histories(odd_observations), st.one_of(st.just(FREE), plain_parameters))
 @example([(10.0, 10.0)] * 1000, FREE)
 @example([(10.0, None)] * 1000, FREE)
-def test_weights_are_never_negative_nor_more_in_all_than_the_memory(seen: list[Observation], by: ClockSettings) -> None:
+def test_weights_are_never_negative_nor_more_in_all_than_the_memory(seen: list[Observation], by: Parameters) -> None:
     clock = PollClock(by)
 
     for after, until in seen:
@@ -201,7 +201,7 @@ def test_the_next_poll_at_four_times_the_price_is_the_second_next_one(
 
 
 @few
-@given(clocks(ClockSettings()), elapsed, st.one_of(st.none(), phases), prices, prices)
+@given(clocks(Parameters()), elapsed, st.one_of(st.none(), phases), prices, prices)
 def test_a_higher_price_never_polls_earlier(
     clock: PollClock, sent: float, first: float | None, one: float, other: float
 ) -> None:
@@ -213,9 +213,9 @@ def test_a_higher_price_never_polls_earlier(
 
 
 @few
-@given(st.one_of(histories(), histories(odd_observations)), plain_settings, elapsed, prices)
+@given(st.one_of(histories(), histories(odd_observations)), plain_parameters, elapsed, prices)
 def test_whatever_was_learned_a_run_of_any_length_is_looked_at(
-    seen: list[Observation], by: ClockSettings, last: float, price: float
+    seen: list[Observation], by: Parameters, last: float, price: float
 ) -> None:
     clock = learned(seen, by)
     behind = price * (by.weight + clock.weight) / (2 * by.weight * by.rate)
@@ -230,7 +230,7 @@ def test_whatever_was_learned_a_run_of_any_length_is_looked_at(
 def test_after_nothing_but_runs_of_hours_the_first_poll_still_comes_within_23_seconds(
     runs: list[float], first: float
 ) -> None:
-    clock = learned([(run, run) for run in runs], ClockSettings())
+    clock = learned([(run, run) for run in runs], Parameters())
 
     assert first_poll(clock, first) <= 23
     assert first_poll(clock, 1.0) < 11
@@ -280,7 +280,7 @@ def test_a_clock_learns_from_its_own_polls_and_forgets(offset: float) -> None:
 
 
 @few
-@given(clocks(ClockSettings()), phases)
+@given(clocks(Parameters()), phases)
 def test_runs_that_nobody_watched_to_their_end_move_the_first_poll_later_never_earlier(
     clock: PollClock, first: float
 ) -> None:
@@ -297,9 +297,9 @@ def test_runs_that_nobody_watched_to_their_end_move_the_first_poll_later_never_e
 
 
 @few
-@given(histories(), seconds, seconds, plain_settings)
+@given(histories(), seconds, seconds, plain_parameters)
 def test_an_end_adds_one_run_within_the_widened_interval(
-    seen: list[Observation], one: float, other: float, by: ClockSettings
+    seen: list[Observation], one: float, other: float, by: Parameters
 ) -> None:
     clock = learned(seen, by)
     after, until = sorted((one, other))
@@ -322,7 +322,7 @@ def test_an_end_adds_one_run_within_the_widened_interval(
 @given(histories(), odd)
 def test_a_run_that_was_lost_adds_one_run_where_it_was_last_seen(seen: list[Observation], after: float) -> None:
     clock = learned(seen)
-    keep = 1 - 1 / clock.settings.memory
+    keep = 1 - 1 / clock.parameters.memory
     done, lost = [mass * keep for mass in clock._done], [mass * keep for mass in clock._lost]
 
     clock.learn(after)
@@ -477,30 +477,11 @@ def test_what_is_no_number_is_refused_by_name_and_leaves_no_trace(
     assert clock.observations == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(
-            (name, value)
-            for name in ("price", "min_gap", "max_gap")
-            for value in (0, -1, math.nan, math.inf, "1", None)
-        ),
-        *((name, value) for name in ("weight", "rate", "scale") for value in (0, -1, math.nan, 1e4, "1", True)),
-        *(("smoothing", value) for value in (-0.1, 11, math.nan, None)),
-        *(("memory", value) for value in (0.9, math.inf, math.nan, None)),
-        ("max_gap", 0.1),
-    ],
-)
-def test_a_setting_that_cannot_work_is_refused_by_its_name(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^ClockSettings\.{name} is "):
-        ClockSettings(**{name: value})
-
-
 @few
 @given(
     histories(odd_observations),
     st.builds(
-        ClockSettings,
+        Parameters,
         weight=st.sampled_from([1e-3, 1e3]),
         rate=st.sampled_from([1e-3, 1e3]),
         scale=st.sampled_from([1e-3, 1e3]),
@@ -509,8 +490,8 @@ def test_a_setting_that_cannot_work_is_refused_by_its_name(name: str, value: Any
     ),
     elapsed,
 )
-def test_the_widest_settings_still_give_a_clock_that_goes_on(
-    seen: list[Observation], by: ClockSettings, sent: float
+def test_the_widest_parameters_still_give_a_clock_that_goes_on(
+    seen: list[Observation], by: Parameters, sent: float
 ) -> None:
     clock = learned(seen, by)
 
@@ -522,12 +503,11 @@ def test_the_widest_settings_still_give_a_clock_that_goes_on(
 
 
 def test_a_key_keeps_its_clock_and_keys_share_nothing() -> None:
-    kept = Clocks(ClockSettings(price=0.5))
+    kept = Clocks()
     kept["vendor", "model"].learn(10, 10)
 
     assert kept["vendor", "model"].observations == 1
     assert kept["vendor", "other"].observations == 0
-    assert kept["vendor", "model"].settings.price == 0.5
 
 
 @few

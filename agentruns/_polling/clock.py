@@ -23,14 +23,14 @@ import math
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any, Final
+from typing import Final
 
-from attrs import Attribute, field, frozen
+from attrs import frozen
 
-from agentruns._values.check import integer, positive
+from agentruns._values.check import integer
 from agentruns.errors import ConfigurationError
 
 _SHORTEST: Final = 0.1
@@ -56,45 +56,26 @@ def phase(index: int, offset: float) -> float:
     return min(0.75 + (offset + _GOLDEN * index) % 1.0, math.nextafter(1.75, 0.0))
 
 
-def _within(least: float, most: float) -> Callable[[object, Attribute[Any], Any], None]:
-    def check(_owner: object, attribute: Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise ConfigurationError(
-                f"ClockSettings.{attribute.name} is {value!r}; it must be a number from {least:g} to {most:g}"
-            )
-
-    return check
-
-
 @frozen
-class ClockSettings:
+class Parameters:
     """
-    What a request is worth, and how a clock learns.
+    How a clock learns. There is one set, and no way for users to change it; the laws are tested with others, too.
 
-    `price` is the seconds of waiting that one request is worth; gaps stay between `min_gap` and `max_gap` seconds.
-    `weight` runs of a chance of `rate` / (elapsed + `scale`) a second are the prior. An end is spread by a factor of
-    e^`smoothing` beyond both ends of its interval, and about `memory` runs are remembered. Twice or half of any of
-    these five changes little once 20 runs were seen.
+    Gaps stay between `min_gap` and `max_gap` seconds. `weight` runs of a chance of `rate` / (elapsed + `scale`) a
+    second are the prior. An end is spread by a factor of e^`smoothing` beyond both ends of its interval, and about
+    `memory` runs are remembered. Twice or half of any of these five changes little once 20 runs were seen.
     """
 
-    price: float = field(default=0.1, validator=positive)
-    min_gap: float = field(default=0.2, validator=positive)
-    max_gap: float = field(default=30.0, validator=positive)
-    weight: float = field(default=0.5, validator=_within(1e-3, 1e3))
-    rate: float = field(default=1.0, validator=_within(1e-3, 1e3))
-    scale: float = field(default=2.0, validator=_within(1e-3, 1e3))
-    smoothing: float = field(default=0.4, validator=_within(0, 10))
-    memory: float = field(default=30.0, validator=_within(1, 1e6))
-
-    @max_gap.validator
-    def _ordered(self, _: Attribute[float], value: float) -> None:
-        if value < self.min_gap:
-            raise ConfigurationError(
-                f"ClockSettings.max_gap is {value!r}; it must not be below min_gap, {self.min_gap!r}"
-            )
+    min_gap: float = 0.2
+    max_gap: float = 30.0
+    weight: float = 0.5
+    rate: float = 1.0
+    scale: float = 2.0
+    smoothing: float = 0.4
+    memory: float = 30.0
 
 
-_DEFAULT: Final = ClockSettings()
+_DEFAULT: Final = Parameters()
 
 
 class PollClock:
@@ -105,10 +86,10 @@ class PollClock:
     0; one beyond the last bin, a day, is taken to be like the last bin. NaN raises ConfigurationError.
     """
 
-    __slots__ = ("_done", "_lost", "_table", "active", "observations", "settings")
+    __slots__ = ("_done", "_lost", "_table", "active", "observations", "parameters")
 
-    def __init__(self, settings: ClockSettings = _DEFAULT) -> None:
-        self.settings = settings
+    def __init__(self, parameters: Parameters = _DEFAULT) -> None:
+        self.parameters = parameters
         self.observations = 0
         self.active = 0  # segments that go by it now
         self._done = array("d", bytes(8 * _BINS))
@@ -130,17 +111,17 @@ class PollClock:
         """
         after = _elapsed("after", after)
         until = None if until is None else max(_elapsed("until", until), after)
-        settings = self.settings
+        parameters = self.parameters
         self.observations += 1
-        mass = settings.memory / max(settings.memory, min(self.observations, active))
-        keep = 1 - mass / settings.memory
+        mass = parameters.memory / max(parameters.memory, min(self.observations, active))
+        keep = 1 - mass / parameters.memory
         self._done = array("d", [before * keep for before in self._done])
         self._lost = array("d", [before * keep for before in self._lost])
         self._table = None
         if until is None:
             self._lost[_bin(after)] += mass
         else:
-            widened = math.exp(settings.smoothing)
+            widened = math.exp(parameters.smoothing)
             _spread(self._done, mass, _place(after / widened), _place(until * widened))
 
     def due(self, last: float, step: float) -> float:
@@ -167,7 +148,9 @@ class PollClock:
             raise ConfigurationError(f"phase is {phase!r}; it must be a number of zero or above, or None")
         _elapsed("seen", seen)
         due = self.due(_elapsed("sent", sent), math.sqrt(price) * (1.0 if phase is None else phase))
-        due = max(min(due, sent + self.settings.max_gap), sent + self.settings.min_gap, seen + _elapsed("floor", floor))
+        due = max(
+            min(due, sent + self.parameters.max_gap), sent + self.parameters.min_gap, seen + _elapsed("floor", floor)
+        )
         return due if due > sent else math.nextafter(sent, math.inf)  # a gap too small to be added to a huge time
 
     def pressure(self, now: float, sent: float, *, polled: bool) -> float:
@@ -202,9 +185,9 @@ class PollClock:
 
     def _build(self) -> array[float]:
         """Make the table: M at each edge. From the last bin down, since each needs the weight beyond it."""
-        settings = self.settings
-        prior = _prior(settings.weight, settings.rate, settings.scale)
-        beyond = settings.weight
+        parameters = self.parameters
+        prior = _prior(parameters.weight, parameters.rate, parameters.scale)
+        beyond = parameters.weight
         growth = []
         for index in reversed(range(_BINS)):
             done, lost = self._done[index], self._lost[index]
@@ -259,9 +242,8 @@ class Clocks:
 
     __iter__ = None  # every key has a clock, so iteration by index would never end
 
-    def __init__(self, settings: ClockSettings = _DEFAULT, limit: int = 1000) -> None:
+    def __init__(self, limit: int = 1000) -> None:
         integer("limit", limit, 1)
-        self.settings = settings
         self._limit = limit
         self._clocks: OrderedDict[Hashable, PollClock] = OrderedDict()
 
@@ -269,7 +251,7 @@ class Clocks:
         """Return the clock of *key*: an empty one, if there is none yet."""
         clock = self._clocks.get(key)
         if clock is None:
-            clock = self._clocks[key] = PollClock(self.settings)
+            clock = self._clocks[key] = PollClock()
             if len(self._clocks) > self._limit:
                 self._clocks.popitem(last=False)
         else:
