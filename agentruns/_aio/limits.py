@@ -17,30 +17,30 @@ TOO_LONG: Final = "it took too long"
 class ConcurrencyLimit:
     """Let so many through at once; who comes later waits in line."""
 
-    def __init__(self, places: int) -> None:
-        self._free = places
+    def __init__(self, most: int) -> None:
+        self._free = most
         self._line: deque[asyncio.Future[bool]] = deque()
 
-    def try_enter(self) -> bool:
-        """Take a place, if one is free."""
+    def acquire_nowait(self) -> bool:
+        """Take a permit, if one is free, and tell whether."""
         if self._free <= 0:
             return False
         self._free -= 1
         return True
 
-    async def wait(self) -> bool:
-        """Wait for a place; False if the gate was closed meanwhile. A wait that is cancelled takes none."""
+    async def acquire(self) -> bool:
+        """Wait for a permit; False if this was closed meanwhile. A wait that is cancelled takes none."""
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result():
-                self.leave()
+                self.release()
             raise
 
-    def leave(self) -> None:
-        """Give the place to who waits longest."""
+    def release(self) -> None:
+        """Give the permit to who waits longest."""
         while self._line:
             turn = self._line.popleft()
             if not turn.done():  # else it was given up
@@ -56,26 +56,26 @@ class ConcurrencyLimit:
                 turn.set_result(False)
 
 
-Cuttable: TypeAlias = asyncio.Task[Any]
+Task: TypeAlias = asyncio.Task[Any]
 """The task of an exchange, which has no other exchange at the same time."""
 
 
 class ExchangeTimeouts:
     """
-    Cut off exchanges that take longer than *seconds*, with one timer for all: the first to begin is the first to end.
+    Cancel exchanges that take longer than *seconds*, with one timer for all: the first to begin is the first to end.
 
-    Cutting off means cancelling the task. It is told from a cancellation that came from outside as `asyncio.timeout`
+    It is their task that is cancelled. That is told from a cancellation that came from outside as `asyncio.timeout`
     does, by the task's own count.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._under_way: dict[Cuttable, tuple[float, int]] = {}  # until when, and how often it was cancelled before
-        self._endless: dict[Cuttable, tuple[float, int]] = {}
-        self._reasons: dict[Cuttable, str] = {}
+        self._under_way: dict[Task, tuple[float, int]] = {}  # until when, and how often it was cancelled before
+        self._endless: dict[Task, tuple[float, int]] = {}
+        self._reasons: dict[Task, str] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def enter(self, *, endless: bool = False) -> Cuttable:
+    def begin(self, *, endless: bool = False) -> Task:
         """Begin an exchange of the current task, and return the task."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
@@ -83,10 +83,10 @@ class ExchangeTimeouts:
         until = loop.time() + self._seconds
         (self._endless if endless else self._under_way)[task] = (until, task.cancelling())
         if self._timer is None and not endless:
-            self._timer = loop.call_at(until, self._ring)
+            self._timer = loop.call_at(until, self._on_timer)
         return task
 
-    def leave(self, task: Cuttable) -> None:
+    def end(self, task: Task) -> None:
         """End an exchange."""
         if self._under_way.pop(task, None) is None:
             self._endless.pop(task, None)
@@ -96,27 +96,27 @@ class ExchangeTimeouts:
             self._timer.cancel()
             self._timer = None
 
-    def reason(self, task: Cuttable) -> str | None:
-        """Return why an exchange whose task was cancelled was cut off; None if it was not, or not only that."""
+    def reason(self, task: Task) -> str | None:
+        """Return why an exchange whose task was cancelled was ended; None if not from here, or not only."""
         reason = self._reasons.get(task)
         _, before = self._under_way.get(task) or self._endless.get(task) or (0.0, 0)
         return reason if reason is not None and task.uncancel() <= before else None
 
-    def cut_all(self, reason: str) -> None:
-        """Cut off everything."""
+    def cancel_all(self, reason: str) -> None:
+        """Cancel every exchange."""
         for task in (*self._under_way, *self._endless):
-            self._end(task, reason)
+            self._cancel(task, reason)
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
         for task, (until, _) in self._under_way.items():
             if until > loop.time():
-                self._timer = loop.call_at(until, self._ring)
+                self._timer = loop.call_at(until, self._on_timer)
                 return
-            self._end(task, TOO_LONG)
+            self._cancel(task, TOO_LONG)
 
-    def _end(self, task: Cuttable, reason: str) -> None:
+    def _cancel(self, task: Task, reason: str) -> None:
         if task not in self._reasons:
             self._reasons[task] = reason
             task.cancel()

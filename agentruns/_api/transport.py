@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 from attrs import field, frozen
 
-from agentruns._aio.limits import TOO_LONG, ConcurrencyLimit, Cuttable, ExchangeTimeouts
+from agentruns._aio.limits import TOO_LONG, ConcurrencyLimit, ExchangeTimeouts, Task
 from agentruns._values import codec
 from agentruns._values.exchange import Request, Response
 from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
@@ -119,7 +119,7 @@ class Address:
     token: str = field(converter=Secret, repr=False)
 
 
-Rested: TypeAlias = Callable[[], Awaitable[None]]
+WaitResumed: TypeAlias = Callable[[], Awaitable[None]]
 """What returns when the vendor has had the rest that it asked for."""
 
 
@@ -130,8 +130,8 @@ async def _at_once() -> None:
 class Transport(Protocol):
     """What carries requests: a `Send` that opens and closes."""
 
-    async def open(self, rested: Rested, /) -> None:
-        """Get ready to send; what has to wait for a connection awaits *rested* before it is sent."""
+    async def open(self, wait_resumed: WaitResumed, /) -> None:
+        """Get ready to send; what has to wait for a connection awaits *wait_resumed* before it is sent."""
         ...
 
     async def close(self) -> None:
@@ -170,14 +170,14 @@ class AiohttpTransport:
         self._seconds = timeout
         self._connections = connections
         self._max_body = max_body
-        self._cutter = ExchangeTimeouts(timeout)
+        self._timeouts = ExchangeTimeouts(timeout)
         self._closed = False
 
     def __repr__(self) -> str:
         return f"AiohttpTransport({self._address.base_url!r})"
 
-    async def open(self, rested: Rested = _at_once) -> None:
-        """Import aiohttp and make the session; what has to wait for a connection awaits *rested* before it is sent."""
+    async def open(self, wait_resumed: WaitResumed = _at_once) -> None:
+        """Import aiohttp and make the session; a request that waits for a connection awaits *wait_resumed* after."""
         import aiohttp
         from yarl import URL
 
@@ -188,7 +188,7 @@ class AiohttpTransport:
             "Authorization": Secret(f"Bearer {self._address.token}"),
         }
         if self._borrowed is None:
-            # The gate bounds what is sent.
+            # The concurrency limit bounds what is sent.
             self._session = self._made(connector_class()(limit=0, keepalive_timeout=60.0), headers)
             # A kept connection may be closed by the server just as a request goes out, and nobody knows whether that
             # was read: what must not be sent twice gets a connection of its own.
@@ -200,7 +200,7 @@ class AiohttpTransport:
             connector = self._borrowed.connector
             limits = (getattr(connector, "limit", 0), getattr(connector, "limit_per_host", 0))
             connections = min(connections, *(limit or connections for limit in limits))
-        # Less for connecting than for all: running out of it says that nothing was sent. The whole is the cutter's.
+        # Less for connecting than for all: running out of it says that nothing was sent. `_timeouts` bounds the whole.
         self._options: dict[str, Any] = {
             "timeout": aiohttp.ClientTimeout(
                 total=None, sock_connect=min(0.9 * self._seconds, CONNECT_SECONDS), ceil_threshold=float("inf")
@@ -212,8 +212,8 @@ class AiohttpTransport:
         if self._borrowed is not None:
             self._options["raise_for_status"] = False
         # Waiting for a connection inside aiohttp counts against the timeout and is lost in a crowd; here it does not.
-        self._gate = ConcurrencyLimit(connections)
-        self._rested = rested
+        self._limit = ConcurrencyLimit(connections)
+        self._wait_resumed = wait_resumed
         self._url = URL
         self._refused = aiohttp.ClientSSLError
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -222,8 +222,8 @@ class AiohttpTransport:
     async def close(self) -> None:
         """End what is under way and release every connection; a borrowed session stays open."""
         self._closed = True
-        self._gate.close()
-        self._cutter.cut_all(_CLOSED)
+        self._limit.close()
+        self._timeouts.cancel_all(_CLOSED)
         if self._borrowed is None:
             await self._session.close()
             await self._once.close()
@@ -240,10 +240,10 @@ class AiohttpTransport:
         """Send *request* once and read the whole answer."""
         if self._closed:
             raise AgentRunsError(_IS_CLOSED)
-        gate = self._gate
-        if not gate.try_enter():
-            await self._wait_at(gate, request)
-        task = self._cutter.enter()
+        limit = self._limit
+        if not limit.acquire_nowait():
+            await self._acquire(limit, request)
+        task = self._timeouts.begin()
         answer: aiohttp.ClientResponse | None = None
         try:
             answer = await self._ask(request, request.headers)
@@ -258,36 +258,36 @@ class AiohttpTransport:
                 logger.debug("%s: %d, %d bytes", request.line, answer.status, len(content))
             return Response(answer.status, Headers(answer.headers, self._mask), self._mask.body(content), request)
         finally:
-            self._cutter.leave(task)
-            gate.leave()
+            self._timeouts.end(task)
+            limit.release()
         raise ours
 
-    async def _wait_at(self, gate: ConcurrencyLimit, request: Request) -> None:
-        """Wait for a place, and then for the rest that the vendor may have asked for meanwhile."""
-        if not await gate.wait():
+    async def _acquire(self, limit: ConcurrencyLimit, request: Request) -> None:
+        """Wait for a permit, and then for the end of a pause that the vendor may have asked for meanwhile."""
+        if not await limit.acquire():
             raise AgentRunsError(f"{_CLOSED} while {request.line} was under way")
         try:
-            await self._rested()
+            await self._wait_resumed()
         except BaseException:
-            gate.leave()
+            limit.release()
             raise
 
     async def listen(self, request: Request, opened: Callable[[], None]) -> Response | None:
         """
         Open a stream of events, call *opened*, and return when the server ends it; what it says is not kept.
 
-        Where it is refused, the refusal is returned, without its body. Takes no place among the requests in flight.
+        Where it is refused, the refusal is returned, without its body. Takes no permit of the requests in flight.
         Raise `TransportError` if it cannot be opened or breaks. It may last for ever: whoever listens sets the time.
         """
         if self._closed:
             raise AgentRunsError(_IS_CLOSED)
-        task = self._cutter.enter(endless=True)
+        task = self._timeouts.begin(endless=True)
         try:
             return await self._hear(request, opened)
         except BaseException as error:
             ours = self._in_our_words(request, error, task)
         finally:
-            self._cutter.leave(task)
+            self._timeouts.end(task)
         raise ours
 
     async def _hear(self, request: Request, opened: Callable[[], None]) -> Response | None:
@@ -299,7 +299,7 @@ class AiohttpTransport:
                 pass
             return None
 
-    def _in_our_words(self, request: Request, error: BaseException, task: Cuttable) -> BaseException:
+    def _in_our_words(self, request: Request, error: BaseException, task: Task) -> BaseException:
         """
         Return what went wrong as an error of ours; what is none of the transport's is returned as it is.
 
@@ -307,7 +307,7 @@ class AiohttpTransport:
         the answer as it came, and what reports local variables would show them.
         """
         if isinstance(error, asyncio.CancelledError):
-            reason = self._cutter.reason(task)
+            reason = self._timeouts.reason(task)
             if reason == TOO_LONG:
                 return TransportError(request, f"no whole answer within {self._seconds:g} s")
             if reason is not None:

@@ -317,14 +317,16 @@ class Laws:
         permits, transport = process.client._api.permits, process.transport
         waiting = [turn for turn in permits._vendor.line if not turn.future.done()]
         self.check(not waiting, f"leaks: {len(waiting)} requests of {process} wait for a permit")
-        gate, cutter = transport._gate, transport._cutter
-        self.check(not [turn for turn in gate._line if not turn.done()], f"leaks: the gate of {process} has waiters")
+        limit, timeouts = transport._limit, transport._timeouts
+        waiting_here = [turn for turn in limit._line if not turn.done()]
+        self.check(not waiting_here, f"leaks: {len(waiting_here)} requests of {process} wait for a connection")
         self.check(
-            gate._free == process.connections,
-            f"leaks: the gate of {process} has {gate._free} places of {process.connections}",
+            limit._free == process.connections,
+            f"leaks: {process} has {limit._free} permits for connections of {process.connections}",
         )
         self.check(
-            not (cutter._under_way or cutter._endless or cutter._timer), f"leaks: the cutter of {process} is not idle"
+            not (timeouts._under_way or timeouts._endless or timeouts._timer),
+            f"leaks: {process} has timeouts of exchanges under way",
         )
         self.check(not process.session.under_way, f"leaks: {process} has requests under way")
 
