@@ -144,8 +144,19 @@ async def forgotten(path: str) -> None:
     await journal.begin("k", "{}")
 
 
+async def locked_out(path: str) -> None:
+    """End while a write waits for a file that somebody else keeps locked."""
+    await forgotten(path)
+    (journal,) = kept
+    say(open=True)
+    await asyncio.to_thread(sys.stdin.readline)  # it is locked now
+    writing = asyncio.create_task(journal.begin("l", "{}"))
+    await asyncio.sleep(0.05)
+    assert not writing.done()
+
+
 kept: list[Journal] = []
-COMMANDS = {each.__name__: each for each in (hold, race, steps, fork, full, unprivileged, busy, forgotten)}
+COMMANDS = {each.__name__: each for each in (hold, race, steps, fork, full, unprivileged, busy, forgotten, locked_out)}
 
 if __name__ == "__main__":
     asyncio.run(COMMANDS[sys.argv[1]](*sys.argv[2:]))

@@ -1068,6 +1068,14 @@ def test_a_journal_that_nobody_closed_does_not_keep_the_interpreter(path: Path) 
     assert asyncio.run(take())
 
 
+def test_a_write_that_waits_for_a_locked_file_does_not_keep_the_interpreter(path: Path) -> None:
+    with process("locked_out", path) as running:
+        assert running.heard() == {"open": True}
+        with database(path, "BEGIN IMMEDIATE"):
+            running.tell()
+            assert running.popen.wait(0.9 * ledger.PATIENCE) in {0, 1}  # an exit that complains is one, too
+
+
 def test_no_process_is_starved_by_busy_others(path: Path) -> None:
     running = [Process("busy", path, 16, 1.0) for _ in range(3)]
     said = [each.end()[0] for each in running]

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-NAME = "agentruns-journal"
+NAME: Final = "agentruns-journal"
 
 
 class ConnectionThread:
     """
     Does things one after the other, in a thread of its own that starts with the first of them.
 
-    The interpreter waits for what is under way when it exits; a thread that has nothing to do does not keep it.
+    It is no executor, since the interpreter waits for the threads of executors when it exits: a journal that nobody
+    closed, or one that waits for a file that another program keeps locked, would hold it up.
     """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, NAME)
+        self._acts: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: Thread | None = None
 
     def do(self, act: Callable[[], T]) -> asyncio.Future[T]:
         """Do *act* in its turn; it is done even if the future is cancelled, or its loop closed."""
@@ -41,12 +44,21 @@ class ConnectionThread:
             finally:
                 outcome = problem = None  # an error and the frame that it came through would hold each other
 
-        self._executor.submit(work)
+        self._acts.put(work)
+        if self._thread is None:
+            self._thread = Thread(target=_work, args=(self._acts,), name=NAME, daemon=True)
+            self._thread.start()
         return future
 
     def close(self) -> None:
-        """Let the thread end when everything is done."""
-        self._executor.shutdown(wait=False)
+        """Let the thread end when everything is done; nothing may be asked of it from now on."""
+        self._acts.put(None)
+
+
+def _work(acts: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (act := acts.get()) is not None:
+        act()
+        del act  # what it holds is not needed while the next is waited for
 
 
 def _tell(future: asyncio.Future[Any], outcome: Any, problem: BaseException | None) -> None:
