@@ -326,6 +326,7 @@ async def test_a_campaign_is_drafted_by_an_agent_of_its_own_and_edited_by_the_sa
         edited = await http.ask("POST", edits, {"instructions": "Be brief."})
         assert edited.body["agent"]["id"] == begun.body["agent"]["id"] == campaign.agent_id
         assert edited.body["campaign"]["id"] == campaign.id
+        http.clock.advance(10)
         assert (await http.read(edited.body["run"]))["response"]["text"] == "Changed."
 
 
