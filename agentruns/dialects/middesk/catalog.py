@@ -8,13 +8,14 @@ an answer that is not as documented, and `ConfigurationError`, before any reques
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from attrs import frozen
 
 from agentruns._values import check
 from agentruns._values.commands import Flow
-from agentruns._values.exchange import Request
+from agentruns._values.exchange import Request, Response
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
 
@@ -47,10 +48,38 @@ def create_thread(
     It is about a business: give its *business_id*, or *context_type* together with *context_id*. Raise `NotFoundError`
     for an unknown type.
     """
+    return wire.read((yield from _post_thread(type, business_id, context_type, context_id)), Thread)
+
+
+@frozen
+class OpenedThread:
+    """A new thread, as far as a start needs it."""
+
+    id: str
+    created_at: datetime
+
+
+def open_thread(
+    type: str,  # noqa: A002
+    *,
+    business_id: str | None = None,
+    context_type: str | None = None,
+    context_id: str | None = None,
+) -> Flow[OpenedThread]:
+    """Create a thread as `create_thread` does, whatever else the vendor says of it."""
+    return wire.read((yield from _post_thread(type, business_id, context_type, context_id)), OpenedThread)
+
+
+def _post_thread(
+    type: str,  # noqa: A002
+    business_id: str | None,
+    context_type: str | None,
+    context_id: str | None,
+) -> Flow[Response]:
     check.non_empty_str("type", type)
     body = {"type": type, **context_of(business_id, context_type, context_id)}
     # Creating twice leaves an empty thread behind, which runs nothing: safe to repeat.
-    return wire.read((yield Request("POST", wire.path("threads"), json=body, idempotent=True)), Thread)
+    return (yield Request("POST", wire.path("threads"), json=body, idempotent=True))
 
 
 def get_thread(id: str) -> Flow[Thread]:  # noqa: A002

@@ -17,7 +17,7 @@ from agentruns.dialects import wire
 from agentruns.dialects.search import Before, Search, find_started, look_before
 from agentruns.errors import OutcomeUnknownError, ProtocolError
 
-from .catalog import context_of, create_thread
+from .catalog import context_of, open_thread
 from .objects import MiddeskRun
 from .reading import AS_GUESSED, NAME, Reading, created_at, page, parse_run
 
@@ -55,7 +55,7 @@ def start(
     """
     body = wire.drop_none(codec.unstructure(origin))
     if origin.thread_id is None:
-        thread = yield from create_thread(**body)
+        thread = yield from open_thread(**body)
         body = {"type": origin.type, "thread_id": thread.id}
         search = _search(origin, thread.id, reads, looks)
         before = Before(since=thread.created_at.replace(microsecond=0))  # some times are in seconds
