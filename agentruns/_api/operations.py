@@ -14,6 +14,7 @@ from attrs import evolve
 from agentruns._telemetry import Telemetry
 from agentruns._values import codec
 from agentruns._values.commands import Flow
+from agentruns._values.generic import Json
 from agentruns._values.run import Action, Run, RunRef, ToolOutput
 from agentruns.dialects.protocol import (
     Cancels,
@@ -63,7 +64,7 @@ class Operations:
     async def recover(
         self,
         origin: Any,
-        note: Mapping[str, Any],
+        note: Mapping[str, Json],
         keeper: Keeper | None = None,
         attempts: Attempts | None = None,
     ) -> Run:

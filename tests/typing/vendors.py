@@ -45,6 +45,8 @@ async def of_narrative() -> None:
 def of_a_variant() -> None:
     variant = narrative.variant(tool_output=lambda output: {"id": output.action.id, "result": output.output})
     assert_type(connect(variant), Client[narrative.UserMessage, narrative.NarrativeRun])
+    resumed = middesk.variant(resume_body=lambda output: {"id": output.action.id, "value": output.output})
+    assert_type(connect(resumed), Client[middesk.RunRequest, middesk.MiddeskRun])
 
 
 async def of_middesk() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
 from agentruns._values.commands import Flow, Lock, Sleep
 from agentruns._values.exchange import Problem, Request, Response
+from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.dialects import guesses, wire
 from agentruns.errors import (
@@ -31,11 +32,11 @@ _EFFECT_LOOKS: Final = (1.0, 2.0, 4.0, 8.0)
 
 _REFUSALS: Final = frozenset({400, 404, 409, 422})
 
-ResumeBody: TypeAlias = Callable[[ToolOutput], Mapping[str, Any]]
+ResumeBody: TypeAlias = Callable[[ToolOutput], Mapping[str, Json]]
 _SWITCH: Final = "`middesk.variant(resume_body=...)`"
 
 
-def resume_body(output: ToolOutput) -> Mapping[str, Any]:
+def resume_body(output: ToolOutput) -> Mapping[str, Json]:
     """
     Return an answer as the wire has it: a guess, all of it, which `variant(resume_body=...)` replaces.
 
@@ -55,7 +56,7 @@ class _Answering:
     include: Mapping[str, str]
     reads: Reading
 
-    def body_of(self, output: ToolOutput) -> Mapping[str, Any]:
+    def body_of(self, output: ToolOutput) -> Mapping[str, Json]:
         return guesses.mapping_of("resume_body", self.body(output))
 
     def fetch(self) -> Flow[Run[MiddeskRun]]:

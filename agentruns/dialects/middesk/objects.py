@@ -8,6 +8,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from agentruns._values.generic import Json
+
 
 @frozen
 class Source:
@@ -47,7 +49,7 @@ class Interrupt:
     """What a paused run waits for; the shape of `value` is the agent's own."""
 
     id: str
-    value: Mapping[str, Any] = field(factory=dict)
+    value: Mapping[str, Json] = field(factory=dict)
     agent: str | None = None
 
 
@@ -124,8 +126,8 @@ class Thread:
     created_at: datetime
     updated_at: datetime
     status: str
-    metadata: Mapping[str, Any] | None = None
-    requester: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Json] | None = None
+    requester: Mapping[str, Json] | None = None
     steps: tuple[Step, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from attrs import field, frozen
 from attrs.validators import optional
@@ -12,6 +12,7 @@ from attrs.validators import optional
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
+from agentruns._values.generic import Json
 from agentruns._values.run import Run
 from agentruns.dialects import wire
 from agentruns.dialects.search import Before, Search, find_started, look_before
@@ -78,7 +79,7 @@ def start(
 
 def recover(
     origin: RunRequest,
-    note: Mapping[str, Any],
+    note: Mapping[str, Json],
     *,
     reads: Reading = AS_GUESSED,
     looks: Sequence[float] = START_LOOKS,

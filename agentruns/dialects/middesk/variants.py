@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from agentruns._values import check
+from agentruns._values.generic import Json
 from agentruns._values.run import RunStatus
 from agentruns.dialects import guesses, wire
 from agentruns.dialects.guesses import Guess, Variant
@@ -68,7 +69,7 @@ def variant(
     reads = Reading({**STATUS, **guesses.statuses("status", status)}, per_page or MOST_PER_PAGE)
     seconds = START_LOOKS if looks is None else guesses.seconds("looks", looks)
     body = guesses.function("resume_body", resume_body, answers.resume_body)
-    replaced: Mapping[str, Any] = {
+    replaced: Mapping[str, Json] = {
         "start": partial(start, reads=reads, looks=seconds),
         "recover": partial(recover, reads=reads, looks=seconds),
         "fetch": partial(fetch, reads=reads),

@@ -112,7 +112,7 @@ def variant(*, answer_prompt: AnswerPrompt | None = None, keep_model: bool = Tru
     }
     replaced = {"resume": partial(resume, **switches), "resume_again": partial(resume_again, **switches)}
     given = {"answer_prompt": answer_prompt, "keep_model": keep_model}
-    return cast("Dialect[Prompt, RunDetail]", Variant(__package__, replaced, given))
+    return cast("Dialect[Prompt, RunDetail]", Variant(__name__.rpartition(".")[0], replaced, given))
 
 
 def _intent(
