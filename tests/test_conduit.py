@@ -1,7 +1,10 @@
 """Conduit's rules, on scripted answers; the law above all others: one start, at most one dispatch."""
 
 import asyncio
+import inspect
 import json
+import math
+import pickle
 import re
 from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -33,10 +36,10 @@ from agentruns import (
     UnsupportedError,
     Usage,
 )
-from agentruns._values.commands import Command, Flow, Lock, Sleep
+from agentruns._values.commands import Command, Flow, Lock, SkippedRows, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import conduit
-from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes
+from agentruns.dialects.protocol import Cancels, Dialect, Lists, Recovers, Resumes
 from tests.scripted_wire import Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
@@ -495,7 +498,7 @@ async def test_without_a_look_before_there_is_no_dispatch() -> None:
 
 
 TROUBLES = [Answer({"error": "boom"}, 500), Answer({"error": "no"}, 401), Answer({"error": "no"}, 404)]
-TROUBLES += [Answer({"error": "slow"}, 429), Answer({"data": [{}]}), Answer({"error": "clash"}, 409)]
+TROUBLES += [Answer({"error": "slow"}, 429), Answer({"data": {}}), Answer({"error": "clash"}, 409)]
 
 
 @pytest.mark.asyncio
@@ -709,23 +712,69 @@ def test_a_run_needs_no_more_than_its_id_agent_status_and_time() -> None:
 def test_nulls_and_halves_are_borne() -> None:
     state = fetched(run("completed", tool_trace=None, token_usage={"input": 5}, response=None))
 
-    assert (state.detail.tool_trace, state.usage, state.output) == ((), Usage(5, 0), None)
+    assert (state.detail.tool_trace, state.usage, state.output) == ((), Usage(5, None), None)  # A8
 
 
 @pytest.mark.parametrize(
     ("changes", "path"),
     [
         ({"id": None}, r"expected string, got null @ \$\.data\.id"),
+        ({"agent_id": 7}, r"expected string, got integer @ \$\.data\.agent_id"),
         ({"created_at": "soon"}, r"expected date-time, got 'soon' @ \$\.data\.created_at"),
-        ({"duration_ms": "4213"}, r"expected integer, got string @ \$\.data\.duration_ms"),
-        ({"tool_trace": {}}, r"expected array, got object @ \$\.data\.tool_trace"),
-        ({"tool_trace": [{}]}, r"required field missing @ \$\.data\.tool_trace\[0\]\.name"),
-        ({"token_usage": 5}, r"expected object, got integer @ \$\.data\.token_usage"),
+        ({"completed_at": 1778490002}, r"expected date-time, got integer @ \$\.data\.completed_at"),
     ],
 )
-def test_a_wrong_body_names_the_path(changes: dict[str, Any], path: str) -> None:
-    with pytest.raises(ProtocolError, match=path):
+def test_what_a_state_needs_names_its_path_where_it_does_not_fit(changes: dict[str, Any], path: str) -> None:
+    with pytest.raises(ProtocolError, match=path) as caught:
         fetched(run("running", **changes))
+
+    assert caught.value.response is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"duration_ms": "4213"}, r"expected number, got string @ \$\.duration_ms"),
+        ({"tool_trace": {}}, r"expected array, got object @ \$\.tool_trace"),
+        ({"tool_trace": [{}]}, r"required field missing @ \$\.tool_trace\[0\]\.name"),
+        ({"token_usage": 5}, r"expected object, got integer @ \$\.token_usage"),
+        ({"total_cost": "0.0121"}, r"expected number, got string @ \$\.total_cost"),
+        ({"trigger_id": 7}, r"expected string, got integer @ \$\.trigger_id"),
+    ],
+)
+def test_what_a_state_does_not_need_is_an_error_of_its_detail_alone(changes: dict[str, Any], path: str) -> None:  # A3
+    body = run_body("completed", **changes)
+    state = fetched(Answer({"data": body}))
+
+    assert (state.status, state.output) == (RunStatus.COMPLETED, body["response"])
+    with pytest.raises(ProtocolError, match=path):
+        _ = state.detail
+    assert state.raw == body
+
+
+@pytest.mark.parametrize(
+    ("usage", "seen"),
+    [
+        (None, None),
+        (5, None),
+        ({}, Usage(None, None)),
+        ({"input": None, "output": 7.0}, Usage(None, 7)),
+        ({"input": "5", "output": True}, Usage(None, None)),
+    ],
+)
+def test_a_count_that_is_not_known_is_none(usage: Any, seen: Usage | None) -> None:  # A8
+    assert fetched(run("completed", token_usage=usage)).usage == seen
+
+
+@pytest.mark.parametrize("reply", [{"slot": "14:00"}, ["14:00"], 14, "14:00", None])
+def test_a_reply_may_be_of_any_shape(reply: Any) -> None:  # A3
+    state = fetched(run("completed", response=reply))
+
+    assert state.output == state.detail.response == reply
+
+
+def test_numbers_may_have_a_fraction() -> None:  # A2
+    assert fetched(run("completed", duration_ms=4213.25, total_cost=1)).detail.duration_ms == 4213.25
 
 
 @pytest.mark.parametrize("field", ["id", "agent_id", "status", "created_at"])
@@ -822,8 +871,8 @@ def test_runs_are_listed_by_status() -> None:
 @pytest.mark.parametrize(
     ("body", "path"),
     [
-        ({"data": [{}], "has_more": False}, r"\$\.data\[0\]\.id"),
-        ({"data": None, "has_more": False}, r"expected array, got null @ \$\.data"),
+        ({"data": None, "has_more": False}, r"has no list @ \$\.data"),
+        ({"data": {}, "has_more": False}, r"has no list @ \$\.data"),
         ({"data": []}, r"required field missing @ \$\.has_more"),
         ({"data": [], "has_more": 1}, r"expected boolean, got integer @ \$\.has_more"),
         ({"data": [], "has_more": True, "next_cursor": 5}, r"expected string, got integer @ \$\.next_cursor"),
@@ -832,6 +881,55 @@ def test_runs_are_listed_by_status() -> None:
 def test_a_list_that_is_not_what_is_documented_names_the_path(body: Any, path: str) -> None:
     with pytest.raises(ProtocolError, match=path):
         exchange(conduit.list_runs(AGENT), Answer(body))
+
+
+def test_a_row_that_does_not_fit_is_left_out_and_told() -> None:  # A2
+    asked, seen = exchange(conduit.list_runs(AGENT), listed({**OLD, "id": None}, NEW, {}, cursor="d"))
+
+    assert ([each.id for each in seen.items], seen.cursor, seen.skipped) == (["new"], "d", 2)
+    (skipped,) = [each for each in asked if isinstance(each, SkippedRows)]
+    assert skipped.line == LIST
+    assert "expected string, got null @ $.data[0].id" in skipped.misfits[0]
+    assert "@ $.data[2].id" in skipped.misfits[1]
+
+
+ODD: list[dict[str, Any]] = [
+    {"duration_ms": 4213.25},
+    {"total_cost": "0.01"},
+    {"token_usage": "many"},
+    {"run_id": 7},
+    {"created_at": 17},
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("odd", ODD, ids=str)
+async def test_an_odd_old_row_stops_no_start_and_hides_no_run(odd: dict[str, Any]) -> None:  # A2
+    older = summary("odd", -9, "completed", **odd)
+    done = run_body("completed", id="new", created_at=NEW["created_at"])
+    wire = Wire({
+        LIST: [listed(OLD, older), listed(summary("new", 60, "completed"), OLD, older)],
+        POST: DISPATCHED,
+        f"GET /agents/{AGENT}/runs/new": Answer({"data": done}),
+    })
+    async with client_of(wire, conduit) as client:
+        assert (await client.result(dispatch())).id == "new"
+
+    assert len(wire.bodies(POST)) == 1
+
+
+@pytest.mark.parametrize("odd", [each for each in ODD if "created_at" not in each], ids=str)
+def test_our_own_run_is_found_whatever_its_other_fields_are(odd: dict[str, Any]) -> None:  # A2
+    _, state = exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, listed({**NEW, **odd}, OLD))
+
+    assert state.id == "new"
+
+
+def test_a_run_that_cannot_be_read_is_told_where_none_is_found() -> None:  # A2
+    looks = [listed({**NEW, "created_at": 17}, OLD)] * len(LOOKS)
+    with pytest.raises(OutcomeUnknownError, match="61 s; 1 of its rows could not be read, and one may be it"):
+        exchange(conduit.start(dispatch()), listed(OLD), DISPATCHED, *looks)
 
 
 @pytest.mark.asyncio
@@ -999,6 +1097,15 @@ def test_workspaces_and_their_members_are_listed() -> None:
         (conduit.send_message("cv1", body=""), "body is ''"),
         (conduit.send_message("cv1", body=None), "body is None"),  # type: ignore[arg-type]
         (conduit.list_messages("cv1", order="up"), "order is 'up'; choose one of asc, desc"),
+        (conduit.create_agent("", "A"), "workspace_id is ''"),
+        (conduit.create_agent("w1", ""), "name is ''"),
+        (conduit.create_agent("w1", "A", operation_mode="off"), "choose one of autopilot, copilot, inactive, or None"),
+        (conduit.create_agent("w1", "A", mode="off"), "an agent has no field mode; it has description"),  # type: ignore[call-arg]
+        (conduit.create_agent("w1", "A", skill_ids={1j}), "is not something that JSON can carry"),  # type: ignore[arg-type]
+        (conduit.update_agent(AGENT), "update_agent changes nothing"),
+        (conduit.update_agent(AGENT, name=""), "name is ''"),
+        (conduit.get_agent(AGENT, workspace_id=7), "workspace_id is 7"),  # type: ignore[arg-type]
+        (conduit.send_ticket_message("", body="Hi"), "path"),
         (conduit.list_users(""), "path"),
         (conduit.list_runs(""), "runs are listed by their agent; pass the id of the agent"),
         (conduit.list_runs(AGENT, status="accepted,running"), "status is 'accepted,running'; choose one of accepted"),
@@ -1007,6 +1114,180 @@ def test_workspaces_and_their_members_are_listed() -> None:
 def test_what_cannot_be_asked_is_refused_before_any_request(flow: Flow[Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(said)):
         next(flow)
+
+
+@pytest.mark.parametrize(
+    ("flow", "line"),
+    [
+        (conduit.get_agent(AGENT, workspace_id="w1"), READ),
+        (conduit.update_agent(AGENT, workspace_id="w1", name="B"), f"PATCH /agents/{AGENT}"),
+        (conduit.delete_agent(AGENT, workspace_id="w1"), f"DELETE /agents/{AGENT}"),
+        (conduit.list_runs(AGENT, workspace_id="w1"), LIST),
+        (conduit.assign_escalation("k1", assignee_id="u1", workspace_id="w1"), "POST /escalations/k1/assign"),
+        (conduit.resolve_escalation("k1", workspace_id="w1"), "POST /escalations/k1/resolve"),
+        (conduit.get_conversation("cv1", workspace_id="w1"), "GET /conversations/cv1"),
+        (conduit.list_messages("cv1", workspace_id="w1"), "GET /conversations/cv1/messages"),
+        (conduit.send_message("cv1", body="Hi", workspace_id="w1"), "POST /conversations/cv1/messages"),
+        (conduit.send_ticket_message("t1", body="Hi", workspace_id="w1"), "POST /tickets/t1/messages"),
+    ],
+)
+def test_every_call_by_id_may_name_the_workspace(flow: Flow[Any], line: str) -> None:  # C1
+    asked = next(flow)
+
+    assert isinstance(asked, Request)
+    assert (asked.line, asked.params["workspace_id"]) == (line, "w1")
+
+
+FIELDS: dict[str, Any] = {
+    "description": "Books plumbers",
+    "guardrails": [{"title": "Refunds", "knowledge": "Never."}],
+    "operation_mode": "copilot",
+    "custom_response_delay_ms": 0,
+    "auto_mark_as_done": False,
+    "triggers": ({"name": "Hook", "type": "event", "enabled": True},),
+}
+
+
+def test_an_agent_is_created_once_changed_and_deleted() -> None:  # D
+    asked, seen = exchange(conduit.create_agent("w1", "Janitor", **FIELDS), Answer({"data": AGENT_BODY}, 201))
+    create = request(asked, "POST /agents")
+    sent = FIELDS | {"triggers": [{"name": "Hook", "type": "event", "enabled": True}]}
+    assert (create.json, create.idempotent) == ({"workspace_id": "w1", "name": "Janitor", **sent}, False)
+    assert_fields(seen, AGENT_BODY)
+
+    asked, _ = exchange(conduit.update_agent(AGENT, auto_mark_as_done=False), Answer({"data": AGENT_BODY}))
+    change = request(asked, f"PATCH /agents/{AGENT}")
+    assert (change.json, change.idempotent) == ({"auto_mark_as_done": False}, True)
+    asked, _ = exchange(conduit.update_agent(AGENT, triggers=[]), Answer({"data": AGENT_BODY}))
+    assert not request(asked, f"PATCH /agents/{AGENT}").idempotent  # they might be made anew, with other ids
+
+    asked, gone = exchange(conduit.delete_agent(AGENT), Answer(b"", 204))
+    assert (lines(asked), gone) == ([f"DELETE /agents/{AGENT}"], None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_an_agent_that_a_lost_answer_deleted_is_deleted() -> None:
+    missing = Answer({"error": "Agent not found"}, 404)
+    line = f"DELETE /agents/{AGENT}"
+    async with client_of(Wire({line: [Lost(), missing]}), conduit) as client:
+        await client.perform(conduit.delete_agent(AGENT))
+    async with client_of(Wire({line: missing}), conduit) as client:
+        with pytest.raises(NotFoundError):
+            await client.perform(conduit.delete_agent(AGENT))
+
+
+def test_a_conversation_keeps_what_no_page_shows() -> None:  # D
+    body = {"id": "cv1", "workspace_id": "w1", "sentiment": "calm", "assignee": {"id": "u1"}}
+    _, seen = exchange(conduit.get_conversation("cv1"), Answer({"data": body}))
+
+    assert (seen.id, seen.workspace_id, seen.raw) == ("cv1", "w1", body)
+
+
+def test_a_reply_on_a_ticket_is_never_sent_twice() -> None:  # D
+    receipt = {"id": "m1", "workspace_id": "w1", "conversation_id": "cv1", "ticket_id": None, "status": "sent"}
+    asked, seen = exchange(conduit.send_ticket_message("t1", body="Hello"), Answer({"data": receipt}))
+
+    sent = request(asked, "POST /tickets/t1/messages")
+    assert (sent.json, sent.idempotent) == ({"body": "Hello"}, False)
+    assert_fields(seen, receipt)
+
+
+# What is a guess ------------------------------------------------------------------------------------------------------
+
+
+def in_payload(row: Mapping[str, Any], trigger_id: str) -> bool:
+    return row.get("contact_id") == trigger_id
+
+
+def test_a_variant_finds_the_run_of_a_dispatch_in_another_way() -> None:
+    dialect: Any = conduit.variant(fits=in_payload, looks=[0.5])
+    ours = summary("ours", 60, contact_id=TRIGGER)
+    asked, state = exchange(dialect.start(dispatch()), listed(OLD), DISPATCHED, listed(ours, NEW, OLD))
+
+    assert state.id == "ours"
+    assert [each.seconds for each in asked if isinstance(each, Sleep)] == [0.5]
+
+
+def test_a_variant_knows_where_an_answer_names_its_run() -> None:
+    dialect: Any = conduit.variant(names=lambda answer: [answer["agent_run_id"]])
+    answer = Answer({"data": {"dispatched": True, "trigger_id": TRIGGER, "agent_run_id": "new"}})
+    _, state = exchange(dialect.start(dispatch()), listed(OLD), answer, listed(summary("newer", 61), NEW, OLD))
+
+    assert state.id == "new"
+
+
+def test_a_variant_says_which_triggers_a_dispatch_can_mean() -> None:
+    dialect: Any = conduit.variant(fires=lambda trigger: trigger["name"] == "Nightly")
+    nightly = trigger("tr-night", "message", name="Nightly", enabled=False)
+    asked, _ = exchange(
+        dialect.start(dispatch(trigger_id=None)), agent(trigger(), nightly), listed(OLD), DISPATCHED, listed(NEW, OLD)
+    )
+
+    assert request(asked, POST).json["trigger_id"] == "tr-night"
+
+
+def test_odd_triggers_stop_no_dispatch() -> None:  # A2
+    odd: Any = [{"id": "tr-odd", "type": "message", "created_at": 17}, {"type": "event"}, "trigger", trigger()]
+    asked, _ = exchange(
+        conduit.start(dispatch(trigger_id=None)), agent(*odd), listed(OLD), DISPATCHED, listed(NEW, OLD)
+    )
+
+    assert request(asked, POST).json["trigger_id"] == TRIGGER
+
+
+def test_a_variant_reads_other_words() -> None:
+    dialect: Any = conduit.variant(status={"cancelled": "failed", "done": RunStatus.COMPLETED})
+
+    def read(word: str) -> Run:
+        flow: Flow[Run] = dialect.fetch(RunRef(RUN, AGENT), {})
+        return exchange(flow, run(word, response="Done."))[1]
+
+    assert (read("cancelled").status, read("running").status) == (RunStatus.FAILED, RunStatus.RUNNING)
+    assert (read("done").status, read("done").output) == (RunStatus.COMPLETED, "Done.")
+    (seen,) = exchange(dialect.page(AGENT, None), listed(summary("x", 0, "done")))[1].runs
+    assert seen.status is RunStatus.COMPLETED
+
+
+def test_a_variant_says_which_dispositions_wait_for_a_person() -> None:
+    dialect: Any = conduit.variant(needs_human=lambda disposition: disposition in {"escalated", "missing_info"})
+    asks = fetched(run("completed", disposition="missing_info"))
+
+    assert (dialect.needs_human(asks), conduit.needs_human(asks)) == (True, False)
+    assert conduit.needs_human(fetched(Answer(sample("escalated"))))
+
+
+def test_a_variant_sends_messages_elsewhere() -> None:
+    dialect: Any = conduit.variant(message_path="/threads/{id}/reply")
+    asked = next(dialect.send_message("a/b", body="Hi"))
+
+    assert isinstance(asked, Request)
+    assert asked.line == "POST /threads/a%2Fb/reply"
+
+
+def test_a_variant_is_a_dialect_of_the_same_abilities_and_pickles() -> None:
+    dialect: Any = pickle.loads(pickle.dumps(conduit.variant(fits=in_payload)))
+
+    assert all(isinstance(dialect, ability) for ability in (Lists, Recovers))
+    assert not isinstance(dialect, Resumes | Cancels)
+    assert repr(dialect) == "conduit.variant(fits=in_payload)"
+    assert {guess.name for guess in conduit.GUESSES} == set(inspect.signature(conduit.variant).parameters)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"fits": "trigger_id"}, "fits is 'trigger_id'; it must be a function"),
+        ({"needs_human": ["escalated"]}, "needs_human is ['escalated']"),
+        ({"looks": [math.nan]}, "looks is [nan]"),
+        ({"status": {"done": None}}, "must map words of the vendor"),
+        ({"message_path": "/messages"}, "must begin with / and have {id} in it"),
+        ({"message_path": 7}, "message_path is 7"),
+    ],
+)
+def test_a_variant_that_cannot_work_is_refused_when_it_is_made(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        conduit.variant(**wrong)
 
 
 # Errors, and what Conduit has not -------------------------------------------------------------------------------------

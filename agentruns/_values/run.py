@@ -289,10 +289,11 @@ detail_readers: Final[dict[str, Callable[[Mapping[str, Json]], Any]]] = {}
 
 @frozen
 class Page(Generic[DetailT_co]):
-    """One page of a list of runs; `cursor` is None on the last."""
+    """One page of a list of runs; `cursor` is None on the last. `skipped` rows did not fit, and were left out."""
 
     runs: tuple[Run[DetailT_co], ...]
     cursor: str | None = None
+    skipped: int = 0
 
 
 @frozen

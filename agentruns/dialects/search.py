@@ -140,12 +140,13 @@ def find_started(
     unless there is exactly one. No other error leaves here: whoever sees one might start again. Runs that other starts
     claim are passed over.
     """
-    there, trouble, waited = before.known, "", 0.0
+    there, trouble, waited, skipped = before.known, "", 0.0, 0
     for seconds in search.looks:
         yield Sleep(seconds)
         waited += seconds
         try:
-            found, trouble = (yield from _look(search, before, there)), ""
+            found, skipped = yield from _look(search, before, there)
+            trouble = ""
         except AgentRunsError as error:
             cause, trouble = error, f" (the last look failed: {error})"
             if isinstance(error, APIError | TransportError | ProtocolError):
@@ -171,6 +172,8 @@ def find_started(
                 "it heard an answer",
             ) from cause
         before = evolve(before, known=before.known | {only.id})
+    if skipped:
+        trouble += f"; {skipped} of its rows could not be read, and one may be it"
     unordered = ", whose order does not tell what is certainly new," if before.since == _NEVER else ""
     raise OutcomeUnknownError(
         request,
@@ -178,20 +181,27 @@ def find_started(
     ) from cause
 
 
-def _look(search: Search[DetailT], before: Before, there: AbstractSet[str]) -> Flow[Sequence[Run[DetailT]]]:
-    """Return the runs that may be ours, read back to what was *there*; new runs shift the pages: each counts once."""
+def _look(search: Search[DetailT], before: Before, there: AbstractSet[str]) -> Flow[tuple[Sequence[Run[DetailT]], int]]:
+    """
+    Return the runs that may be ours, read back to what was *there*, and how many rows could not be read.
+
+    New runs shift the pages, so each counts once.
+    """
     runs: dict[str, Run[DetailT]] = {}
+    skipped = 0
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
         listed = yield from search.page(cursor)
         runs.update((run.id, run) for run in listed.runs)
+        skipped += listed.skipped
         cursor = listed.cursor
         if cursor is None or not there.isdisjoint(runs) or _is_older(listed, search, before):
             break
     seen = runs.values()
-    return [run for run in seen if search.is_named(run)] or [
+    found = [run for run in seen if search.is_named(run)] or [
         run for run in seen if search.fits(run) and before.lacks(run.id, search.created_at(run))
     ]
+    return found, skipped
 
 
 def _is_older(listed: Page[DetailT], search: Search[DetailT], before: Before) -> bool:

@@ -1,5 +1,6 @@
 """The vendors of this package, as cases of the kit."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from agentruns import Client, ToolOutput, conduit, middesk, narrative, origami
@@ -176,6 +177,49 @@ class ConduitCase(Case):
         return conduit.Dispatch(emulator.state.agent_id, trigger_id=emulator.state.trigger_id, payload={"unit": "12B"})
 
 
+def _of_trigger(row: Mapping[str, Any], trigger_id: str) -> bool:
+    return trigger_id in str(row)
+
+
+class ConduitOtherwiseCase(ConduitCase):
+    """The other reading of everything that no page settles, on both sides."""
+
+    name = "conduit_other"
+
+    @property
+    def dialect(self) -> Dialect:
+        return conduit.variant(
+            fits=_of_trigger,
+            names=lambda answer: [answer["agent_run_id"]],
+            fires=lambda trigger: trigger["type"] == "event",
+            looks=[0.1, 0.3, 1.0, 3.0],
+            status={"queued": "pending", "busy": "running", "done": "completed", "broken": "failed"},
+            message_path="/threads/{id}/reply",
+        )
+
+    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
+        return Emulator(
+            "conduit",
+            script=script,
+            clock=clock,
+            shown_after=0.2 if clock is None else 0.0,
+            names_run="agent_run_id",
+            words={"accepted": "queued", "running": "busy", "completed": "done", "failed": "broken"},
+            send_path="/threads/{conversation}/reply",
+            dispatch_code=202,
+            create_code=201,
+            cursors="keyed",
+            error_form="object",
+            absent="omit",
+            empty_trace="null",
+            grow=True,
+            older_escalations=True,
+        )
+
+    async def origin(self, client: Client, emulator: Emulator[Any]) -> conduit.Dispatch:
+        return conduit.Dispatch(emulator.state.agent_id, payload={"unit": "12B"})
+
+
 CASES: list[Case] = [
     NarrativeCase(),
     NarrativeOtherwiseCase(),
@@ -183,5 +227,6 @@ CASES: list[Case] = [
     MiddeskOtherwiseCase(),
     OrigamiCase(),
     ConduitCase(),
+    ConduitOtherwiseCase(),
     AcmeCase(),
 ]

@@ -262,6 +262,39 @@ async def test_a_deleted_agent_is_gone_with_its_runs() -> None:
         assert http.state.agents[http.state.agent_id].deleted
 
 
+async def test_a_conversation_tells_how_it_stands_and_a_ticket_takes_replies_into_it() -> None:
+    async with served(script=[Turn(running=3, extra=ESCALATED)]) as http:
+        conversation = (await escalated(http))["conversation_id"]
+        ticket = http.state.add_ticket(conversation)
+        workspace = f"?workspace_id={http.state.workspace_id}"
+        sent = await http.post(f"/tickets/{ticket}/messages{workspace}", {"body": "We will."})
+        assert (sent.status, sent.data["ticket_id"], sent.data["conversation_id"]) == (200, ticket, conversation)
+        assert (await http.post(f"/tickets/{ticket}/messages", {"body": ""})).refused[0] == 400
+        assert (await http.post("/tickets/none/messages", {"body": "x"})).refused == (404, "Ticket not found")
+        seen = (await http.get(f"/conversations/{conversation}{workspace}")).data
+        assert (seen["id"], seen["workspace_id"]) == (conversation, http.state.workspace_id)
+        assert (seen["ticket"]["id"], seen["last_message"]["body"]) == (ticket, "We will.")
+        assert (await http.get("/conversations/none")).refused == (404, "Conversation not found")
+        with pytest.raises(KeyError):
+            http.state.add_ticket("none")
+
+
+async def test_what_no_page_says_may_be_otherwise() -> None:
+    options: dict[str, Any] = {
+        "names_run": "agent_run_id",
+        "words": {"completed": "done"},
+        "send_path": "/threads/{conversation}/reply",
+    }
+    async with served(script=[Turn("Hi.", running=1, extra={"conversation_id": "cv1"})], **options) as http:
+        answer = await http.dispatch()
+        http.clock.advance(9)
+        (row,) = await http.listed()
+        assert answer.data["agent_run_id"] == row["id"]
+        assert row["status"] == (await http.run(row["id"]))["status"] == "done"
+        assert (await http.post("/threads/cv1/reply", {"body": "Hello."})).data["conversation_id"] == "cv1"
+        assert (await http.post("/conversations/cv1/messages", {"body": "Hello."})).status == 405
+
+
 async def test_a_failed_run_may_be_escalated_by_the_script() -> None:
     turn = Turn(error="The model broke.", calls=[Call("look")], extra={"disposition": "escalated"})
     async with served(script=[turn]) as http:

@@ -361,6 +361,12 @@ async def conduit_tour() -> Recorder:
     conversation = done.detail.conversation_id
     await do("messages", lambda: conduit.list_messages(conversation))
     await do("send", lambda: conduit.send_message(conversation, body="Hello."))
+    ticket = state.add_ticket(conversation)
+    await do("send on a ticket", lambda: conduit.send_ticket_message(ticket, body="Hello."))
+    await do("conversation", lambda: conduit.get_conversation(conversation))
+    made = await do("create agent", lambda: conduit.create_agent(workspace, "Janitor"))
+    await do("update agent", lambda: conduit.update_agent(made.id, operation_mode="copilot"))
+    await do("delete agent", lambda: conduit.delete_agent(made.id))
     return recorder
 
 

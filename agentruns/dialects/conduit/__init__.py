@@ -11,8 +11,9 @@ A run cannot be answered or cancelled. What needs a person is an escalation, an 
 not touch the run.
 
 Pages: https://docs.conduit.ai/api-reference (agents/run, agents/list-runs, agents/get-run, agents/list, agents/get,
-escalations/list, escalations/assign, escalations/resolve, conversations/messages, conversations/send-message,
-workspaces/list-users, introduction) and https://docs.conduit.ai/rate-limits.
+agents/create, agents/update, agents/delete, escalations/list, escalations/assign, escalations/resolve,
+conversations/get, conversations/messages, conversations/send-message, tickets/send-message, workspaces/list-users,
+introduction) and https://docs.conduit.ai/rate-limits.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ from agentruns._values.exchange import RateLimit
 
 from .catalog import (
     ESCALATION_STATUS,
+    OPERATION_MODES,
+    AgentFields,
     assign_escalation,
+    create_agent,
+    delete_agent,
     get_agent,
+    get_conversation,
     list_agents,
     list_escalations,
     list_messages,
@@ -32,6 +38,8 @@ from .catalog import (
     list_workspaces,
     resolve_escalation,
     send_message,
+    send_ticket_message,
+    update_agent,
 )
 from .dispatch import Dispatch, recover, start
 from .objects import (
@@ -39,6 +47,7 @@ from .objects import (
     RESOLVED,
     Agent,
     ConduitRun,
+    Conversation,
     Escalation,
     Listing,
     Message,
@@ -57,12 +66,14 @@ from .reading import (
     handler_names,
     list_parent,
     list_runs,
+    needs_human,
     page,
     parse_run,
     problem,
     times,
     timing_group,
 )
+from .variants import GUESSES, variant
 
 __all__ = [
     "BASE_URL",
@@ -70,13 +81,17 @@ __all__ = [
     "BUDGET",
     "ESCALATED",
     "ESCALATION_STATUS",
+    "GUESSES",
     "NAME",
+    "OPERATION_MODES",
     "RESOLVED",
     "STATUS",
     "TOKEN_VARIABLE",
     "TRACE_ROLES",
     "Agent",
+    "AgentFields",
     "ConduitRun",
+    "Conversation",
     "Dispatch",
     "Escalation",
     "Listing",
@@ -89,9 +104,12 @@ __all__ = [
     "User",
     "Workspace",
     "assign_escalation",
+    "create_agent",
+    "delete_agent",
     "detail",
     "fetch",
     "get_agent",
+    "get_conversation",
     "handler_names",
     "list_agents",
     "list_escalations",
@@ -100,15 +118,19 @@ __all__ = [
     "list_runs",
     "list_users",
     "list_workspaces",
+    "needs_human",
     "page",
     "parse_run",
     "problem",
     "recover",
     "resolve_escalation",
     "send_message",
+    "send_ticket_message",
     "start",
     "times",
     "timing_group",
+    "update_agent",
+    "variant",
 ]
 
 BASE_URL: Final = "https://api.conduit.ai/v1"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from attrs import evolve, field, frozen, validators
 
@@ -17,12 +17,51 @@ from agentruns.dialects import wire
 from agentruns.dialects.search import Before, Search, find_started, look_before
 from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError, ProtocolError, RunError
 
-from .catalog import get_agent
 from .objects import ConduitRun
-from .reading import NAME, fetch, page
+from .reading import AS_GUESSED, NAME, Reading, created_at, fetch, page
 
-_LOOKS: Final = tuple(min(1.5**look, 10.0) for look in range(10))
-"""Seconds before each look for the run of a dispatch: 61 in all. A guess: no page says how soon a run is listed."""
+START_LOOKS: Final = tuple(min(1.5**look, 10.0) for look in range(10))
+"""Seconds before each look for the run of a dispatch, 61 in all: no page says how soon a run is listed."""
+
+Fits: TypeAlias = Callable[[Mapping[str, Any], str], bool]
+Fires: TypeAlias = Callable[[Mapping[str, Any]], bool]
+Names: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
+
+
+def fits(row: Mapping[str, Any], trigger_id: str) -> bool:
+    """Tell whether a row of the list can be the run of a dispatch: `variant(fits=...)` replaces it."""
+    return row.get("trigger_id") == trigger_id
+
+
+def fires(trigger: Mapping[str, Any]) -> bool:
+    """
+    Tell whether a dispatch without trigger id can mean a trigger: `variant(fires=...)` replaces it.
+
+    The page says no more than that the id is needed where there are several triggers, and that message triggers cannot
+    be dispatched (agents/run). So triggers that are disabled, or of type `message`, do not count.
+    """
+    return trigger.get("type") != "message" and trigger.get("enabled") is not False
+
+
+def names(answer: Mapping[str, Any]) -> Iterable[str]:
+    """Return the ids of a run in the answer to a dispatch, for the day that it has one: `variant(names=...)`."""
+    nested = answer.get("run")
+    found = (answer.get("run_id"), answer.get("id"), wire.mapping(nested).get("id"))
+    return [each for each in found if isinstance(each, str)]
+
+
+@frozen
+class Finding:
+    """How the run of a dispatch is found, where no page says it; `variant` gives other ways."""
+
+    fits: Fits = fits
+    fires: Fires = fires
+    names: Names = names
+    looks: Sequence[float] = START_LOOKS
+    reads: Reading = AS_GUESSED
+
+
+AS_FOUND: Final = Finding()
 
 
 def _json(value: Any) -> Any:
@@ -44,74 +83,82 @@ class Dispatch:
     payload: Any = field(default=None, kw_only=True, converter=_json)
 
 
-def start(origin: Dispatch) -> Flow[Run[ConduitRun]]:
+def start(origin: Dispatch, *, finding: Finding = AS_FOUND) -> Flow[Run[ConduitRun]]:
     """Fire a trigger (agents/run) and find the run that this started (agents/list-runs)."""
     agent_id = origin.agent_id
-    trigger_id = origin.trigger_id or (yield from _only_trigger(agent_id))
-    search = _search(agent_id, trigger_id)
+    trigger_id = origin.trigger_id or (yield from _only_trigger(agent_id, finding))
+    search = _search(agent_id, trigger_id, finding)
     before = yield from look_before(search)
     body = wire.drop_none({"trigger_id": trigger_id, "payload": origin.payload})
     request = Request("POST", wire.path("agents", agent_id, "run"), json=body)
     try:
         answer = _dispatched((yield request))
     except OutcomeUnknownError as error:
-        return (yield from _whole((yield from find_started(search, before, request, error.reason, error))))
+        found = yield from find_started(search, before, request, error.reason, error)
+        return (yield from _whole(found, finding))
     if answer.get("dispatched") is False:  # no page says when; nothing is refused, but no run is to be expected
         raise RunError(
             None,
             f"{request.line} was answered `dispatched: false`, so trigger {trigger_id} was not fired. Check that the "
             "trigger and the agent are enabled",
         )
-    search = _search(agent_id, wire.first_text(answer, "trigger_id") or trigger_id, _named(answer))
-    return (yield from _whole((yield from find_started(search, before, request, "it was dispatched"))))
+    fired = wire.first_text(answer, "trigger_id") or trigger_id
+    search = _search(agent_id, fired, finding, frozenset(finding.names(answer)))
+    found = yield from find_started(search, before, request, "it was dispatched")
+    return (yield from _whole(found, finding))
 
 
-def recover(origin: Dispatch, note: Mapping[str, Any]) -> Flow[Run[ConduitRun]]:
+def recover(origin: Dispatch, note: Mapping[str, Any], *, finding: Finding = AS_FOUND) -> Flow[Run[ConduitRun]]:
     """
     Find the run of a dispatch whose process died before it heard the answer.
 
     None may be found because the trigger was never fired: that, too, is `OutcomeUnknownError`.
     """
-    search = _search(origin.agent_id, note["trigger_id"])
+    search = _search(origin.agent_id, note["trigger_id"], finding)
     yield Lock(search.group)
     request = Request("POST", wire.path("agents", origin.agent_id, "run"))
     told = "the process that was about to send it ended before it noted an answer"
-    return (yield from _whole((yield from find_started(search, Before.of_note(note), request, told))))
+    found = yield from find_started(search, Before.of_note(note), request, told)
+    return (yield from _whole(found, finding))
 
 
-def _search(agent_id: str, trigger_id: str, named: AbstractSet[str] = frozenset()) -> Search[ConduitRun]:
+def _search(
+    agent_id: str, trigger_id: str, finding: Finding, named: AbstractSet[str] = frozenset()
+) -> Search[ConduitRun]:
     """Look for a run of a trigger in the list of its agent; one that the answer has *named* settles it."""
     return Search(
-        page=partial(page, agent_id),
-        created_at=lambda run: run.detail.created_at,
-        fits=lambda run: run.detail.trigger_id == trigger_id,
-        looks=_LOOKS,
+        page=partial(page, agent_id, reads=finding.reads),
+        created_at=created_at,
+        fits=lambda run: finding.fits(run.raw, trigger_id),
+        looks=finding.looks,
         what=f"trigger {trigger_id}",
         where=f"the list of agent {agent_id}",
         group=f"{NAME} {agent_id} {trigger_id}",
         marks={"trigger_id": trigger_id},
-        is_named=lambda run: run.id in named or run.detail.run_id in named,
+        is_named=lambda run: run.id in named or wire.first_text(run.raw, "run_id") in named,
     )
 
 
-def _only_trigger(agent_id: str) -> Flow[str]:
-    """
-    Return the one trigger that a dispatch without a trigger id can mean.
-
-    A guess: triggers that are disabled, or of type `message`, do not count. The page says no more than that the id is
-    needed where there are several triggers, and that message triggers cannot be dispatched (agents/run).
-    """
-    triggers = (yield from get_agent(agent_id)).triggers or ()
-    fit = [trigger for trigger in triggers if trigger.type != "message" and trigger.enabled is not False]
+def _only_trigger(agent_id: str, finding: Finding) -> Flow[str]:
+    """Return the one trigger that a dispatch without a trigger id can mean."""
+    agent = wire.read_object((yield Request("GET", wire.path("agents", agent_id))), "data")
+    listed = agent.get("triggers")
+    objects = map(wire.mapping, listed if isinstance(listed, list) else ())
+    triggers = [each for each in objects if wire.first_text(each, "id")]
+    fit = [each for each in triggers if finding.fires(each)]
     if len(fit) != 1:
-        have = [f"{each.id} ({each.type}{', disabled' if each.enabled is False else ''})" for each in triggers]
+        have = [
+            f"{each['id']} ({each.get('type')}{', disabled' if each.get('enabled') is False else ''})"
+            for each in triggers
+        ]
         raise ConfigurationError(
             f"agent {agent_id} has {len(fit) or 'no'} triggers that a dispatch without trigger_id could mean; it has "
             f"{', '.join(have) or 'none at all'}. Pass the trigger_id of one that is enabled and not of "
             "type message",
             field="Dispatch.trigger_id",
         )
-    return fit[0].id
+    only: str = fit[0]["id"]
+    return only
 
 
 def _dispatched(response: Response) -> Mapping[str, Any]:
@@ -122,14 +169,7 @@ def _dispatched(response: Response) -> Mapping[str, Any]:
         return {}
 
 
-def _named(answer: Mapping[str, Any]) -> frozenset[str]:
-    """Return the ids of a run in the answer to a dispatch: a guess, for the day that it has one; no page shows any."""
-    nested = answer.get("run")
-    named = (answer.get("run_id"), answer.get("id"), nested.get("id") if isinstance(nested, Mapping) else None)
-    return frozenset(each for each in named if isinstance(each, str))
-
-
-def _whole(run: Run[ConduitRun]) -> Flow[Run[ConduitRun]]:
+def _whole(run: Run[ConduitRun], finding: Finding) -> Flow[Run[ConduitRun]]:
     """
     Read what a list leaves out of a run that is over: its reply.
 
@@ -139,6 +179,6 @@ def _whole(run: Run[ConduitRun]) -> Flow[Run[ConduitRun]]:
     if run.status.in_flight:
         return run
     try:
-        return (yield from fetch(run.ref, {}))
+        return (yield from fetch(run.ref, {}, reads=finding.reads))
     except AgentRunsError:
         return evolve(run, status=RunStatus.RUNNING, failure=None)

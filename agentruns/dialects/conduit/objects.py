@@ -15,7 +15,8 @@ RESOLVED: Final = "resolved"
 """The two values of `disposition` that the pages show; there may be more."""
 
 
-# The pages leave open which fields may be missing or null: only those that nothing works without are required.
+# The pages leave open which fields may be missing or null: only those that nothing works without are required. The
+# types of the rest are those of the one example that each page has.
 
 
 def _items(value: Any) -> Any:
@@ -46,7 +47,8 @@ class ConduitRun:
     A run, field for field as the get-run page shows it.
 
     The last six fields are not in a list of runs, only where a run is read by itself. `run_id` (`run_...`) is an
-    identity of the execution that no path takes. `error` is null in every example, so it may be of any type.
+    identity of the execution that no path takes. `error` is null in every example, so it may be of any type; `response`
+    is a text, and no page says what it is for an agent with an `output_schema`.
     """
 
     id: str
@@ -60,7 +62,7 @@ class ConduitRun:
     conversation_id: str | None = None
     trigger_id: str | None = None
     error: Any = None
-    duration_ms: int | None = None
+    duration_ms: float | None = None
     token_usage: TokenUsage | None = None
     total_cost: float | None = None
     trace_id: str | None = None
@@ -68,7 +70,7 @@ class ConduitRun:
     session_id: str | None = None
     disposition_reason: str | None = None
     trigger_event_id: str | None = None
-    response: str | None = None
+    response: Any = None
     reflection: str | None = None
     tool_trace: tuple[ToolCall, ...] | None = field(default=(), converter=_items)
 
@@ -142,6 +144,20 @@ class Escalation:
 
 
 @frozen
+class Conversation:
+    """
+    A thread with a contact; its messages stand in `list_messages`.
+
+    The page says in words what it has besides (contact, ticket, assignee, reservation, summary, sentiment, the latest
+    message) but shows no field of it, so it is all in `raw`.
+    """
+
+    id: str
+    workspace_id: str | None = None
+    raw: Mapping[str, Any] = field(factory=dict, repr=False)
+
+
+@frozen
 class Sender:
     """Who sent a message."""
 
@@ -189,8 +205,9 @@ class Workspace:
 
 @frozen
 class Listing(Generic[T]):
-    """One page of a list; while there is more, `cursor` asks for the next."""
+    """One page of a list; while there is more, `cursor` asks for the next. `skipped` rows did not fit."""
 
     items: tuple[T, ...]
     cursor: str | None
     has_more: bool
+    skipped: int = 0

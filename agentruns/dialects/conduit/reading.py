@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response
-from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus, Usage
-from agentruns.dialects import wire
+from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus
+from agentruns.dialects import reading, wire
 from agentruns.errors import ConfigurationError, ProtocolError
 
-from .objects import ConduitRun, Listing
+from .objects import ESCALATED, ConduitRun, Listing
 
 T = TypeVar("T")
 
@@ -32,7 +32,28 @@ STATUS: Final[Mapping[str, RunStatus]] = {
 }
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[ConduitRun]]:
+@frozen
+class Reading:
+    """How runs are read, where no page says it; `variant` gives another."""
+
+    status: Mapping[str, RunStatus] = STATUS
+
+
+AS_GUESSED: Final = Reading()
+
+
+@frozen
+class RunState:
+    """What every state needs."""
+
+    id: str
+    agent_id: str
+    status: str
+    created_at: datetime
+    completed_at: datetime | None = None
+
+
+def fetch(ref: RunRef, params: Mapping[str, str], *, reads: Reading = AS_GUESSED) -> Flow[Run[ConduitRun]]:
     """Read a run with its reply and tool trace (agents/get-run)."""
     if ref.id.startswith(_OTHER_ID):  # the page's example of the path has the id
         raise ConfigurationError(
@@ -47,18 +68,24 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[ConduitRun]]:
             field="RunRef.parent",
             remedy=f"pass RunRef({ref.id!r}, agent_id)",
         )
-    return parse_run((yield Request("GET", wire.path("agents", ref.parent, "runs", ref.id), params=params)))
+    path = wire.path("agents", ref.parent, "runs", ref.id)
+    return parse_run((yield Request("GET", path, params=params)), reads=reads)
 
 
-def parse_run(response: Response) -> Run[ConduitRun]:
+def parse_run(response: Response, *, reads: Reading = AS_GUESSED) -> Run[ConduitRun]:
     """Return the run in the answer to `fetch`."""
-    return _run(JsonText(response.body, ("data",)), wire.read(response, ConduitRun, "data"))
+    raw = wire.read_object(response, "data")
+    return _state(raw, response, "$.data", reads, JsonText(response.body, ("data",)))
 
 
-def page(parent: str, cursor: str | None) -> Flow[Page[ConduitRun]]:
-    """Return a page of an agent's runs, newest first and without their replies (agents/list-runs)."""
-    listed = yield from list_runs(parent, limit=100, cursor=cursor)
-    return Page(listed.items, listed.cursor)
+def page(parent: str, cursor: str | None, *, reads: Reading = AS_GUESSED) -> Flow[Page[ConduitRun]]:
+    """
+    Return a page of an agent's runs, newest first and without their replies (agents/list-runs).
+
+    A row that does not fit is left out.
+    """
+    listed = yield from list_runs(parent, limit=100, cursor=cursor, reads=reads)
+    return Page(listed.items, listed.cursor, listed.skipped)
 
 
 def list_runs(
@@ -68,44 +95,48 @@ def list_runs(
     workspace_id: str | None = None,
     limit: int = 20,
     cursor: str | None = None,
+    reads: Reading = AS_GUESSED,
 ) -> Flow[Listing[Run[ConduitRun]]]:
     """
-    List an agent's runs, newest first, or those of one *status* (agents/list-runs).
+    Return one page of an agent's runs, newest first, or of those of one *status* of Conduit (agents/list-runs).
 
-    A run in a list has no `output`: read it with `client.fetch(run)` once it is over.
+    A page has at most *limit* runs, from 1 to 100; while there is more, its `cursor` asks for the next. A run in a list
+    has no `output`: read it with `client.fetch(run)` once it is over. A row that does not fit is left out.
     """
     if not agent_id:
         raise ConfigurationError("runs are listed by their agent", field="parent", remedy="pass the id of the agent")
     path = wire.path("agents", check.non_empty_str("the agent, the parent of its runs,", agent_id), "runs")
     filters = {"status": choice_of("status", status, tuple(STATUS)), "workspace_id": workspace_id}
-    response, seen = yield from page_of(ConduitRun, path, limit, cursor, **filters)
-    runs = zip(wire.read_object(response)["data"], seen.items, strict=True)
-    return Listing(tuple(_run(raw, run) for raw, run in runs), seen.cursor, seen.has_more)
+    response = yield _page_request(path, limit, cursor, **filters)
+    return (yield from _listing(response, lambda row, at: _state(row, response, at, reads)))
 
 
 def detail(raw: Mapping[str, Any]) -> ConduitRun:
-    """Return a run's JSON object as `ConduitRun`."""
-    return codec.structure(raw, ConduitRun)
+    """Return a run's JSON object as `ConduitRun`; raise `ProtocolError` for what does not fit."""
+    return wire.structure(raw, ConduitRun, f"run {raw.get('id')}")
 
 
-def _run(raw: Mapping[str, Any] | JsonText, seen: ConduitRun) -> Run[ConduitRun]:
+def _state(raw: Any, response: Response, at: str, reads: Reading, text: JsonText | None = None) -> Run[ConduitRun]:
     """Return a run; while it is in flight it has no output, so that a list and the run by itself say the same."""
-    status = STATUS.get(seen.status) or _unknown_status(seen)
+    seen = wire.structure(raw, RunState, response, at)
     if seen.id.startswith(_OTHER_ID):
-        raise ProtocolError(f"the vendor gives {seen.id!r}, which is the form of a run_id, for the id of a run @ $.id")
+        raise ProtocolError(
+            f"the vendor gives {seen.id!r}, which is the form of a run_id, for the id of a run @ {at}.id", response
+        )
+    status = reads.status.get(seen.status) or _unknown_status(seen)
     return Run(
-        wire.ref(seen.id, seen.agent_id, owned=True),
+        wire.ref(seen.id, seen.agent_id, owned=True, response=response),
         status,
         seen.status,
-        output=None if status.in_flight else seen.response,
-        failure=Failure(seen.status, _why(seen.error)) if status is RunStatus.FAILED else None,
-        usage=Usage(seen.token_usage.input or 0, seen.token_usage.output or 0) if seen.token_usage else None,
+        output=None if status.in_flight else raw.get("response"),
+        failure=Failure(seen.status, _why(raw.get("error"))) if status is RunStatus.FAILED else None,
+        usage=reading.usage(raw.get("token_usage"), "input", "output"),
         vendor=NAME,
-        raw=raw,
+        raw=text or raw,
     )
 
 
-def _unknown_status(seen: ConduitRun) -> RunStatus:
+def _unknown_status(seen: RunState) -> RunStatus:
     """Judge a word that no page has: over as soon as the run has an end; that it ended well, only a known word says."""
     return RunStatus.RUNNING if seen.completed_at is None else RunStatus.FAILED
 
@@ -117,6 +148,19 @@ def _why(error: Any) -> str:
     if error is None or isinstance(error, str):
         return error or ""
     return codec.encode(error).decode()
+
+
+NeedsHuman: TypeAlias = Callable[[str | None], bool]
+
+
+def is_escalated(disposition: str | None) -> bool:
+    """Tell whether a run of that disposition waits for a person: `variant(needs_human=...)` replaces it."""
+    return disposition == ESCALATED
+
+
+def needs_human(run: Run[ConduitRun], *, by: NeedsHuman = is_escalated) -> bool:
+    """Tell whether the agent handed the matter to a person: look for the escalation with this `agent_run_id`."""
+    return by(wire.first_text(run.raw, "disposition"))
 
 
 def timing_group(run: Run[ConduitRun]) -> str:
@@ -131,7 +175,13 @@ def list_parent(ref: RunRef) -> str:
 
 def times(run: Run[ConduitRun]) -> tuple[datetime | None, datetime | None]:
     """Return when a run was accepted and when it ended: what `duration_ms` counts."""
-    return run.detail.created_at, run.detail.completed_at
+    seen = wire.structure(run.raw, RunState, f"run {run.id}")
+    return seen.created_at, seen.completed_at
+
+
+def created_at(run: Run[ConduitRun]) -> datetime:
+    """Return when a run was accepted."""
+    return wire.structure(run.raw, RunState, f"run {run.id}").created_at
 
 
 def handler_names(action: Action) -> Sequence[str]:
@@ -140,27 +190,34 @@ def handler_names(action: Action) -> Sequence[str]:
 
 
 @frozen
-class _Many(Generic[T]):
-    data: tuple[T, ...]
+class _Listed:
+    """What every list needs."""
+
     has_more: bool
     next_cursor: str | None = None
 
 
-def page_of(
-    cls: type[T], path: str, limit: int, cursor: str | None, **filters: str | None
-) -> Flow[tuple[Response, Listing[T]]]:
+def _page_request(path: str, limit: int, cursor: str | None, **filters: str | None) -> Request:
     """Ask for one page of a list, of at most 100 items (introduction)."""
     check.integer("limit", limit, 1)
     if limit > 100:
         raise ConfigurationError(f"limit is {limit}; it must be 100 or less. Follow `cursor` for more")
-    response = yield Request("GET", path, params=wire.drop_none({**filters, "limit": str(limit), "cursor": cursor}))
-    seen = wire.read(response, _Many[cls])  # type: ignore[valid-type]
-    return response, Listing(seen.data, seen.next_cursor if seen.has_more else None, seen.has_more)
+    return Request("GET", path, params=wire.drop_none({**filters, "limit": str(limit), "cursor": cursor}))
+
+
+def _listing(response: Response, read: Callable[[Any, str], T]) -> Flow[Listing[T]]:
+    """Return a page of a list, each row of which is *read* with its path; one that does not fit is left out."""
+    raw = wire.read_object(response)
+    seen = wire.structure(raw, _Listed, response)
+    items = yield from reading.rows(response, raw.get("data"), "$.data", read)
+    cursor = seen.next_cursor if seen.has_more else None
+    return Listing(items, cursor, seen.has_more, len(raw["data"]) - len(items))
 
 
 def list_of(cls: type[T], path: str, limit: int, cursor: str | None, **filters: str | None) -> Flow[Listing[T]]:
-    """Ask for one page of a list, and return it."""
-    return (yield from page_of(cls, path, limit, cursor, **filters))[1]
+    """Ask for one page of a list of objects of one class, and return it."""
+    response = yield _page_request(path, limit, cursor, **filters)
+    return (yield from _listing(response, lambda row, at: wire.structure(row, cls, response, at)))
 
 
 def choice_of(name: str, value: str | None, choices: Sequence[str]) -> str | None:

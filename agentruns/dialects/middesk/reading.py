@@ -89,9 +89,8 @@ def page(parent: str, cursor: str | None, *, reads: Reading = AS_GUESSED) -> Flo
     more = wire.structure(raw, Listed, response).has_more
     data = raw.get("data") or []
     runs = yield from reading.rows(response, data, "$.data", lambda row, at: _state(row, response, at, reads))
-    return Page(
-        tuple(run for run in runs if parent in {"", run.ref.parent}), str(number + 1) if more and data else None
-    )
+    kept = tuple(run for run in runs if parent in {"", run.ref.parent})
+    return Page(kept, str(number + 1) if more and data else None, len(data) - len(runs))
 
 
 @frozen

@@ -71,6 +71,13 @@ class Access:
         self._owned(request, workspace_id, "Conversation")
         return key, self._state.messages_of(key)
 
+    def ticket(self, request: Request) -> str:
+        """Find the conversation of the ticket of the path."""
+        key = self._state.tickets.get(request.params["ticket"])
+        self._owned(request, None if key is None else self._state.threads[key][0], "Ticket")
+        assert key is not None
+        return key
+
     def pay(self, request: Request) -> None:
         """Take the call from the budget of its workspace, or of its token where it has none (rate-limits)."""
         planted = request.planted == RATE_LIMITED
@@ -92,7 +99,8 @@ class Access:
         state, params = self._state, request.params
         agent = state.agents.get(params.get("agent", ""))
         escalation = state.escalations.get(params["escalation"]) if "escalation" in params else None
-        thread = state.threads.get(params.get("conversation", ""))
+        ticket = state.tickets.get(params.get("ticket", ""), "")
+        thread = state.threads.get(params.get("conversation", ticket))
         body = request.json
         named = (
             agent and agent.workspace_id,

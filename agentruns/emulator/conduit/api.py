@@ -144,6 +144,15 @@ class Conduit(Vendor):
             agent = self._state.agents[agent_id or self.agent_id]
             return self._roster.attach(agent, TriggerBody(kind, name, enabled=enabled, config=dict(config or {})))
 
+    def add_ticket(self, conversation_id: str) -> str:
+        """Add a ticket to a conversation that is there, and return its id."""
+        with self.lock:
+            if conversation_id not in self._state.threads:
+                raise KeyError(conversation_id)
+            ticket_id = self._state.new_id("xd")
+            self._state.tickets[ticket_id] = conversation_id
+            return ticket_id
+
     def fire(self, trigger_id: str | None = None, payload: JSON = None, *, turn: Turn | None = None) -> ConduitRun:
         """Fire a trigger as a contact's message, a schedule or a webhook does: a foreign run, in the list at once.
 

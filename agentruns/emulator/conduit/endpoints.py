@@ -47,8 +47,10 @@ class Endpoints:
                 ("GET", "/escalations", self._escalations),
                 ("POST", "/escalations/{escalation}/assign", self._assign),
                 ("POST", "/escalations/{escalation}/resolve", self._resolve),
+                ("GET", "/conversations/{conversation}", self._conversation),
                 ("GET", "/conversations/{conversation}/messages", self._messages),
-                ("POST", "/conversations/{conversation}/messages", self._send),
+                ("POST", self._options.send_path, self._send),
+                ("POST", "/tickets/{ticket}/messages", self._send_on_ticket),
                 ("GET", "/workspaces", self._workspaces),
                 ("GET", "/workspaces/{workspace}/users", self._users),
             )
@@ -143,14 +145,36 @@ class Endpoints:
         stamp, style = self._writer.stamp, self._options.cursors
         return Reply.of(200, page(rows, request, lambda row: row.json(stamp), style, lambda _: True))
 
+    def _conversation(self, request: Request) -> Reply:
+        """Say how a conversation stands: conversations/get tells of these parts in words, and shows no field."""
+        key, rows = self._access.conversation(request)
+        stamp = self._writer.stamp
+        ticket = next((ticket for ticket, of in self._state.tickets.items() if of == key), None)
+        return _one({
+            "id": key,
+            "workspace_id": self._state.threads[key][0],
+            "ticket": None if ticket is None else {"id": ticket, "status": "open"},
+            "assignee": None,
+            "reservation": None,
+            "summary": None,
+            "sentiment": None,
+            "last_message": rows[-1].json(stamp) if rows else None,
+        })
+
     def _send(self, request: Request) -> Reply:
         key, _ = self._access.conversation(request)
+        return self._sent(key, request, None)
+
+    def _send_on_ticket(self, request: Request) -> Reply:
+        return self._sent(self._access.ticket(request), request, request.params["ticket"])
+
+    def _sent(self, key: str, request: Request, ticket_id: str | None) -> Reply:
         body = decode(SendBody, request.content)
         workspace_id, _ = self._state.threads[key]
         user = self._state.workspaces[workspace_id].users[0]
         name = f"{user.first_name} {user.last_name}"
         sent = self._state.write(workspace_id, key, body.body, self._state.stage.now(), user.id, name)
-        return _one(sent.receipt())
+        return _one(sent.receipt(ticket_id))
 
     def _workspaces(self, request: Request) -> Reply:
         rows = self._access.reachable(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias, get_args
 
 from attrs import Attribute, field, frozen, validators
@@ -36,6 +36,9 @@ class ConduitOptions:
       dispatch, so that later runs may show before it, or the moment it shows.
     * `runs_per_dispatch`: how many runs one dispatch starts; `dispatched`: what it answers, where False starts none.
     * `dispatch_code`, `create_code`: 200, or 202 and 201, which the pages do not say.
+    * `names_run`: the key under which the answer to a dispatch names its run; by default it names none.
+    * `words`: other words for the four of `status`, such as {"completed": "done"}, on runs that are read or listed.
+    * `send_path`: where a reply in a conversation is posted, with `{conversation}` for its id.
     * `inactive_agents`: dispatch to an inactive or disabled agent is refused with 400 ("refuse"), answered without a
       run ("ignore"), or carried out ("run").
     * `honour_idempotency_key`: a repeated Idempotency-Key gets the first answer and starts nothing.
@@ -58,6 +61,9 @@ class ConduitOptions:
     dispatched: bool = field(default=True, validator=_bool)
     dispatch_code: int = field(default=200, validator=validators.in_((200, 202)))
     create_code: int = field(default=200, validator=validators.in_((200, 201)))
+    names_run: str | None = None
+    words: Mapping[str, str] = field(factory=dict)
+    send_path: str = "/conversations/{conversation}/messages"
     inactive_agents: Inactive = field(default="refuse", validator=validators.in_(get_args(Inactive)))
     honour_idempotency_key: bool = field(default=False, validator=_bool)
     accept_execution_ids: bool = field(default=False, validator=_bool)

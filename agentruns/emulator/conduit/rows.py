@@ -225,13 +225,13 @@ class ConduitMessage:
             "sender": {"user_id": self.sender_id, "external_id": None, "name": self.sender_name},
         }
 
-    def receipt(self) -> Object:
-        """Write the answer to sending (conversations/send-message)."""
+    def receipt(self, ticket_id: str | None = None) -> Object:
+        """Write the answer to sending (conversations/send-message, tickets/send-message)."""
         return {
             "id": self.id,
             "workspace_id": self.workspace_id,
             "conversation_id": self.conversation_id,
-            "ticket_id": None,
+            "ticket_id": ticket_id,
             "channel": self.channel,
             "status": "sent",
         }

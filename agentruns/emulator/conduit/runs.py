@@ -164,7 +164,7 @@ class RunWriter:
             "run_id": run.run_id,
             "agent_id": run.agent_id,
             "workspace_id": run.workspace_id,
-            "status": run.status,
+            "status": self._options.words.get(run.status, run.status),
             "disposition": run.disposition,
             "contact_id": run.contact_id,
             "conversation_id": run.conversation_id,

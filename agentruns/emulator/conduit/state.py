@@ -33,6 +33,7 @@ class State:
         self.workspaces: dict[str, ConduitWorkspace] = {}
         self.agents: dict[str, ConduitAgent] = {}
         self.threads: dict[str, tuple[str, list[ConduitMessage]]] = {}  # workspace and messages, by conversation
+        self.tickets: dict[str, str] = {}  # their conversations
         self._runs: dict[str, ConduitRun] = {}
         self._by_agent: dict[str, list[tuple[float, int, str]]] = {}
         self._turns_played: dict[str, int] = {}
@@ -93,10 +94,13 @@ class State:
             self.fire(agent, trigger, payload, Turn("I am the run of another caller."))
         silent = not agent.works and self.options.inactive_agents == "ignore"
         dispatched = self.options.dispatched and planted != NOT_DISPATCHED
+        started: list[ConduitRun] = []
         if dispatched and not silent:
             count = {NO_RUN: 0, TWO_RUNS: 2}.get(planted or "", self.options.runs_per_dispatch)
-            self._start(agent, trigger, payload, count=count, key=key)
+            started = self._start(agent, trigger, payload, count=count, key=key)
         answer: Object = {"dispatched": dispatched, "trigger_id": trigger.id, "trigger_type": trigger.type}
+        if self.options.names_run is not None and started:
+            answer[self.options.names_run] = started[0].id
         if key:
             self._answers[memo] = answer
         return answer
