@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,27 @@ def test_the_guide_to_the_vendors_has_every_word_and_every_flow(name: str) -> No
         each for each in vendor.__all__ if each.startswith(("list_", "get_", "create_", "archive_", "give_", "send_"))
     ]
     assert [each for each in flows if each not in section and each not in {"list_parent", "list_runs"}] == []
+
+
+def _named(text: str) -> Iterator[str]:
+    """Yield the symbols of the package that a text names in full, metrics left out."""
+    metrics = (ROOT / "agentruns" / "_telemetry.py").read_text()
+    found: list[str] = re.findall(r"`(agentruns(?:\.\w+)+)(?:\(.*?\))?`", text)
+    yield from (symbol for symbol in found if f'"{symbol}"' not in metrics)
+
+
+def _leads_somewhere(symbol: str) -> bool:
+    found: Any = agentruns
+    for number, name in enumerate(parts := symbol.split(".")[1:]):
+        if not hasattr(found, name):
+            try:
+                import_module(".".join(["agentruns", *parts[: number + 1]]))
+            except ModuleNotFoundError:
+                return name in getattr(found, "__annotations__", {})
+        found = getattr(found, name)
+    return True
+
+
+@pytest.mark.parametrize("page", [ROOT / "CHANGELOG.md", *PAGES], ids=name_of)
+def test_every_symbol_that_is_named_in_full_is_there(page: Path) -> None:
+    assert [symbol for symbol in _named(page.read_text()) if not _leads_somewhere(symbol)] == []
