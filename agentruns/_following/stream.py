@@ -169,10 +169,12 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         Raise `AgentRunsError` while another task waits on the stream: cancel that.
         """
         self._check_not_waited_for()
+        self._is_waited_for = True
         try:
             if self._began is not None and self._ended is None:
                 await self._cancel_if_asked()
         finally:
+            self._is_waited_for = False
             await self.aclose()
 
     def _check_not_waited_for(self) -> None:

@@ -151,8 +151,10 @@ def _listens_on() -> Sequence[Patch]:
 def _no_locks() -> Sequence[Patch]:
     perform = flow.perform
 
-    async def alone(wanted: Any, send: Any, problem: Any, retry: Any, _locks: Any = None, *rest: Any) -> Any:
-        return await perform(wanted, send, problem, retry, None, *rest)
+    async def alone(
+        wanted: Any, send: Any, problem: Any, retry: Any, _locks: Any = None, *rest: Any, **others: Any
+    ) -> Any:
+        return await perform(wanted, send, problem, retry, None, *rest, **others)
 
     return [(api, "perform", alone)]
 
