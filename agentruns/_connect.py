@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from ._api.address import address_of
+from ._api.defaults import defaults_of
 from ._api.limiter import RateLimiter, rate_limit
 from ._api.retry import Retry, Schedule, is_schedule
 from ._api.transport import MAX_BODY, AiohttpTransport, Secret
@@ -38,6 +40,8 @@ class ConnectOptions(TypedDict, total=False):
     journal: str | os.PathLike[str] | None
     connections: int
     max_body: int
+    headers: Mapping[str, str] | None
+    params: Mapping[str, str] | None
 
 
 @overload
@@ -74,6 +78,8 @@ def connect(
     journal: str | os.PathLike[str] | None = None,
     connections: int = 100,
     max_body: int = MAX_BODY,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | None = None,
 ) -> Client[OriginT, DetailT]:
     """
     Return a client of one vendor, to be opened with `async with`.
@@ -94,6 +100,8 @@ def connect(
       `ConfigurationError`.
     - *connections* is the most connections, and the most requests in flight, at a time.
     - *max_body* is the most bytes that an answer may have; a longer one is a `TransportError`.
+    - *headers* and *params* are sent with every request, beside its own: `x-origami-project`, or `workspace_id` of
+      Conduit. A header that the client sets itself, such as the token's, is refused.
 
     Nothing is sent before the first call. Raise `ConfigurationError` for what cannot work: no token, a token over plain
     http (unless *insecure*), an unknown dialect, a text that is no URL, a number that is out of range.
@@ -121,6 +129,7 @@ def connect(
         timeout=timeout,
         connections=connections,
         max_body=max_body,
+        defaults=defaults_of(known, headers, params),
     )
     limit = known.BUDGET if budget is None else budget if isinstance(budget, RateLimiter) else rate_limit(budget)
     kept = None if journal is None else _journal(journal, known)

@@ -26,6 +26,8 @@ from agentruns._values import codec
 from agentruns._values.exchange import Request, Response
 from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
 
+from .defaults import Defaults
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -152,7 +154,7 @@ class AiohttpTransport:
     Send requests, each within *timeout* seconds, at most *connections* of them at once.
 
     Calling it returns the `Response`, whatever its status, or raises `TransportError`. A session that is passed in is
-    borrowed: it is used, and never closed.
+    borrowed: it is used, and never closed. *defaults* are the headers and query parameters of every request.
     """
 
     def __init__(
@@ -163,8 +165,10 @@ class AiohttpTransport:
         timeout: float = 30.0,
         connections: int = 100,
         max_body: int = MAX_BODY,
+        defaults: Defaults = Defaults(),  # noqa: B008 - frozen
     ) -> None:
         self._address = address
+        self._defaults = defaults
         self._mask = _Mask(address.token)
         self._borrowed = session
         self._seconds = timeout
@@ -186,6 +190,7 @@ class AiohttpTransport:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "Authorization": Secret(f"Bearer {self._address.token}"),
+            **self._defaults.headers,
         }
         if self._borrowed is None:
             # The concurrency limit bounds what is sent.
@@ -330,8 +335,9 @@ class AiohttpTransport:
 
     def _ask(self, request: Request, headers: Mapping[str, str]) -> Awaitable[aiohttp.ClientResponse]:
         url = self._address.base_url + request.path
-        if request.params:
-            url += "?" + urlencode(request.params)
+        params = {**self._defaults.params, **request.params} if self._defaults.params else request.params
+        if params:
+            url += "?" + urlencode(params)
         options = self._options
         if self._headers or headers or request.method != "GET":
             # Where there is no body, there is no type of one.

@@ -15,7 +15,8 @@ answers, and never wait. All that they need is importable from here:
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `Recovers`, `FindsAnsweringRun`, `Cancels`, `Lists`,
-  `ListsCurrentStates`, `ParsesRun`, `GroupsRuns`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
+  `ListsCurrentStates`, `ParsesRun`, `GroupsRuns`, `SendsDefaults`, `NamesTraceRoles`, `ReportsTimes`,
+  `StreamsEvents`, `ChecksToken`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -73,6 +74,7 @@ from .protocol import (
     ReportsTimes,
     Resumes,
     ResumesAgain,
+    SendsDefaults,
     StreamsEvents,
 )
 from .wire import checkpoint, claim_run
@@ -111,6 +113,7 @@ __all__ = [
     "Run",
     "RunRef",
     "RunStatus",
+    "SendsDefaults",
     "SkippedRows",
     "Sleep",
     "StreamsEvents",

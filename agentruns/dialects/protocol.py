@@ -157,6 +157,21 @@ class GroupsRuns(Protocol):
 
 
 @runtime_checkable
+class SendsDefaults(Protocol):
+    """A vendor with something to send with every request beside the token."""
+
+    @property
+    def DEFAULT_HEADERS(self) -> Mapping[str, str]:  # noqa: N802
+        """Return headers of every request."""
+        ...
+
+    @property
+    def DEFAULT_PARAMS(self) -> Mapping[str, str]:  # noqa: N802
+        """Return query parameters of every request."""
+        ...
+
+
+@runtime_checkable
 class NamesTraceRoles(Protocol):
     """A vendor that says what the parent and the kind of its runs are called in traces."""
 

@@ -43,6 +43,8 @@ GUESSES: Final = (
     ),
 )
 
+PROJECT: Final = "x-origami-project"
+
 _RESUMES: Final = UUID("b7b7a7d2-1f0e-5a63-9e0c-3a4d5f6e7081")
 
 
@@ -99,19 +101,27 @@ def resume_again(
     return (yield from admit(_intent(run, outputs, answer_prompt, keep_model, after=last.id)))
 
 
-def variant(*, answer_prompt: AnswerPrompt | None = None, keep_model: bool = True) -> Dialect[Prompt, RunDetail]:
+def variant(
+    *, answer_prompt: AnswerPrompt | None = None, keep_model: bool = True, project: str | None = None
+) -> Dialect[Prompt, RunDetail]:
     """
     Return this dialect with another reading of what no page says, for `connect(origami.variant(...))`.
 
     *answer_prompt* gives the text that answers a run. Without *keep_model*, answers run on the default of the plan.
+    *project* is the child organization that every request is for (`x-origami-project`, authentication page).
     """
     check.boolean("keep_model", keep_model)
     switches: dict[str, Any] = {
         "answer_prompt": guesses.function("answer_prompt", answer_prompt, prompt_of_answers),
         "keep_model": keep_model,
     }
-    replaced = {"resume": partial(resume, **switches), "resume_again": partial(resume_again, **switches)}
-    given = {"answer_prompt": answer_prompt, "keep_model": keep_model}
+    replaced: dict[str, Any] = {
+        "resume": partial(resume, **switches),
+        "resume_again": partial(resume_again, **switches),
+    }
+    if project is not None:
+        replaced |= {"DEFAULT_HEADERS": {PROJECT: check.non_empty_str("project", project)}, "DEFAULT_PARAMS": {}}
+    given = {"answer_prompt": answer_prompt, "keep_model": keep_model, "project": project}
     return cast("Dialect[Prompt, RunDetail]", Variant(__name__.rpartition(".")[0], replaced, given))
 
 
