@@ -30,7 +30,7 @@ from tests.hostile.recorded_answers import Answer, Operation, Playback, operatio
 from tests.scripted_wire import NOTHING, STEADY, VirtualLoop, Wire, client_of
 from tests.scripted_wire import Answer as WireAnswer
 
-VENDORS: Final = [name for name in HOUSES if name != "conduit"]  # which is on its way
+VENDORS: Final = list(HOUSES)
 SAMPLES: Final = Path(__file__).parent / "samples"
 
 Place: TypeAlias = tuple[str | int, ...]
