@@ -48,13 +48,14 @@ class Variant:
     a function of a module does.
     """
 
-    def __init__(self, module: str, replaced: Mapping[str, Json], given: Mapping[str, Json]) -> None:
+    def __init__(self, module: str | None, replaced: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        assert module is not None  # the `__package__` of a vendor's module
         names = vars(import_module(module))
         self.__dict__.update({name: names[name] for name in names["__all__"]})
         self.__dict__.update(replaced)
         self._made = (module, dict(given))
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, Mapping[str, Json]]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, Mapping[str, Any]]]:
         return _remade, self._made
 
     def __repr__(self) -> str:
@@ -66,7 +67,7 @@ class Variant:
         raise AttributeError(f"{self!r} has no {name!r}")
 
 
-def _remade(module: str, given: Mapping[str, Json]) -> Any:
+def _remade(module: str, given: Mapping[str, Any]) -> Any:
     return import_module(module).variant(**given)
 
 

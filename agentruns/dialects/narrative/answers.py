@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from uuid import UUID, uuid5
 
 from agentruns._values import codec
@@ -122,7 +122,7 @@ def variant(
     *tool_output* gives the item of `outputs` for an answer. *tool_choice* and *config_override* are those of every
     answer that handlers give, as in `resume`. Raise `ConfigurationError` for what cannot be sent.
     """
-    switches: Mapping[str, Json] = {
+    switches: Mapping[str, Any] = {
         "tool_output": guesses.function("tool_output", tool_output, tool_output_item),
         "tool_choice": _checked_choice(tool_choice),
         "config_override": _checked_override(config_override),
