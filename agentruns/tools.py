@@ -10,19 +10,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
-from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 from weakref import ReferenceType, ref
 
-import anyio
-import anyio.lowlevel
-import anyio.to_thread
 from attrs import field, frozen
 
 from agentruns._values.generic import Json
 
+from ._handlers import threads
 from ._values import check, codec
 from ._values.run import Action, Run, ToolOutput
 from .errors import AgentRunsError, ConfigurationError, ToolError
@@ -34,8 +31,6 @@ Function: TypeAlias = Callable[..., Any]
 F = TypeVar("F", bound=Function)
 T = TypeVar("T")
 
-_THREADS = 40
-_limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("agentruns_tool_threads")
 _asking: ContextVar[tuple[Run, str | None]] = ContextVar("agentruns_asking")
 _guard: ContextVar[ReferenceType[asyncio.Timeout]] = ContextVar("agentruns_guard")
 """By a weak reference, since a timer of a handler keeps its context, and the guard the task and all that it raised."""
@@ -311,26 +306,15 @@ async def _call(call: Callable[[], Any], guard: asyncio.Timeout, seconds: float 
 
     The *guard* is set to so many *seconds* when the call begins: waiting for a free thread is not the tool's time.
     """
-    async with AsyncExitStack() as stack:
-        if not _is_async(call):
-            await stack.enter_async_context(_threads())
-        await stack.enter_async_context(guard)
+    slot = None if _is_async(call) else await threads.acquire()
+    async with guard:
         if seconds is not None:
             guard.reschedule(asyncio.get_running_loop().time() + seconds)
-        if _is_async(call):
-            return await call()
-        result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
-        return await result if inspect.isawaitable(result) else result
-
-
-def _threads() -> anyio.CapacityLimiter:
-    """Return the limit on worker threads of this event loop."""
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
-        return limiter
+        try:
+            result = call() if slot is None else await slot.run(call)
+            return await result if inspect.isawaitable(result) else result
+        except SystemExit as error:  # which would end the loop with all that it runs
+            raise threads.ended_by(error) from error
 
 
 def _is_async(function: Function) -> bool:

@@ -1,0 +1,1 @@
+"""What stands behind `agentruns.tools`: signatures and arguments of handlers, their threads."""
