@@ -1351,6 +1351,17 @@ def test_feedback_is_given_and_may_be_repeated() -> None:
         (lambda: middesk.give_feedback(RUN, rating="POSITIVE", artifact_id=""), "artifact_id is ''"),
         (lambda: middesk.give_feedback(RUN, rating="POSITIVE", artifact_id="a", comment="x" * 5001), "5001 char"),
         (lambda: middesk.give_feedback("", rating="POSITIVE", artifact_id="a"), "path"),
+        (lambda: middesk.create_webhook("", ["*"]), "url is ''"),
+        (lambda: middesk.create_webhook("https://a.test", "run.completed"), "enabled_events is 'run.completed'"),
+        (lambda: middesk.create_webhook("https://a.test", []), "enabled_events is []"),
+        (lambda: middesk.create_webhook("https://a.test", ["*"], secrets="s"), "has no field secrets"),  # type: ignore[call-arg]
+        (lambda: middesk.list_webhooks(page=0), "page is 0"),
+        (lambda: middesk.update_webhook("w1"), "update_webhook changes nothing"),
+        (lambda: middesk.take_action("people", "b1", "decision", {}), "choose one of businesses, watchlist_result"),
+        (lambda: middesk.take_action("businesses", "b1", "party", {}), "type is 'party'; choose one of add_sources"),
+        (lambda: middesk.take_action("businesses", "", "decision", {}), "object_id is ''"),
+        (lambda: middesk.take_action("businesses", "b1", "decision", "yes"), "payload is 'yes'"),  # type: ignore[arg-type]
+        (lambda: middesk.list_actions("business", "b1"), "object_type is 'business'"),
         (lambda: middesk.get_thread(".."), "path"),
         (lambda: middesk.get_agent(""), "path"),
         (lambda: middesk.fetch(RunRef(""), {}), "path"),
@@ -1359,6 +1370,104 @@ def test_feedback_is_given_and_may_be_repeated() -> None:
 def test_what_cannot_be_sent_is_refused_before_any_request(flow: Callable[[], Flow[Any]], named: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(named)):
         next(flow())
+
+
+HOOK: dict[str, Any] = {
+    "object": "webhook",
+    "id": "w1",
+    "url": "https://app.example/hook",
+    "enabled_events": ["run.completed"],
+    "include": None,
+    "created_at": "2026-09-14T09:05:29Z",
+    "future": 1,
+}
+
+
+def test_events_are_subscribed_to_once_and_subscriptions_kept() -> None:  # D
+    asked, made = drive(
+        middesk.create_webhook("https://app.example/hook", ("run.completed",), secret="shh", include="*"),
+        Answer(HOOK, 201),
+    )
+    (create,) = asked
+    assert isinstance(create, Request)
+    assert (create.line, create.idempotent) == ("POST /webhooks", False)
+    sent = {"url": "https://app.example/hook", "enabled_events": ["run.completed"], "secret": "shh", "include": "*"}
+    assert create.json == sent
+    assert (made.id, made.enabled_events, made.include, made.raw) == ("w1", ("run.completed",), None, HOOK)
+
+    asked, seen = drive(middesk.list_webhooks(page=2, per_page=1), listed(HOOK, {"id": 7}, more=True))
+    assert isinstance(asked[0], Request)
+    assert asked[0].params == {"page": "2", "per_page": "1"}
+    assert (seen.items, seen.has_more) == ((made,), True)
+    assert drive(middesk.get_webhook("w1"), Answer(HOOK))[1] == made
+    assert drive(middesk.list_webhooks(), listed(more=True))[1].has_more is False
+
+    moment = datetime(2026, 9, 14, tzinfo=UTC)
+    asked, _ = drive(middesk.update_webhook("w1", disabled_at=moment, enabled_events=["*"]), Answer(HOOK))
+    assert isinstance(asked[0], Request)
+    assert (asked[0].line, asked[0].idempotent) == ("PUT /webhooks/w1", True)
+    assert asked[0].json == {"disabled_at": "2026-09-14T00:00:00+00:00", "enabled_events": ["*"]}
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_subscription_that_a_lost_answer_ended_is_ended() -> None:
+    line = "DELETE /webhooks/w1"
+    async with client_of(Wire({line: [Lost(), refused(404)]}), middesk) as client:
+        await client.perform(middesk.delete_webhook("w1"))
+    async with client_of(Wire({line: refused(404)}), middesk) as client:
+        with pytest.raises(NotFoundError):
+            await client.perform(middesk.delete_webhook("w1"))
+
+
+ACTION: dict[str, Any] = {
+    "id": "a1",
+    "type": "dismissal",
+    "object_type": "Watchlist::Result",
+    "object_id": "h1",
+    "created_at": "2026-09-14T09:31:48Z",
+    "note": None,
+    "metadata": {"by": "rule"},
+    "effects": [
+        {"operation": "updated", "diff": {"status": ["hit", "dismissed"]}, "target": {"object": "result", "id": "h1"}},
+        {"operation": "linked", "diff": None, "target": None},
+    ],
+    "actors": [{"actor_type": "run", "data": {"id": RUN}}, {"actor_type": "user"}],
+}
+
+
+def test_an_action_is_taken_once_and_told_with_its_effects() -> None:  # D
+    asked, taken = drive(
+        middesk.take_action("watchlist_result", "h1", "dismissal", {"reason": "x"}, note="No match.", run_id=RUN),
+        Answer(ACTION, 201),
+    )
+    (take,) = asked
+    assert isinstance(take, Request)
+    assert (take.line, take.idempotent) == ("POST /actions", False)
+    assert take.json == {
+        "object_type": "watchlist_result",
+        "object_id": "h1",
+        "type": "dismissal",
+        "note": "No match.",
+        "run_id": RUN,
+        "payload": {"reason": "x"},
+    }
+    assert contains(taken, ACTION)
+
+    asked, seen = drive(middesk.list_actions("watchlist_result", "h1"), listed(ACTION, {}))
+    assert isinstance(asked[0], Request)
+    assert asked[0].params == {"object_type": "watchlist_result", "object_id": "h1"}
+    assert seen.items == (taken,)
+    assert drive(middesk.get_action("a1", "watchlist_result", "h1"), Answer(ACTION))[1] == taken
+
+
+@pytest.mark.parametrize("flow", [middesk.list_agents, middesk.list_threads])
+def test_odd_rows_of_other_lists_are_left_out_too(flow: Callable[[], Flow[Any]]) -> None:  # A2
+    row = sample("thread") | {"type": AGENT}
+    asked, seen = drive(flow(), listed({**row, "id": None}, row))
+
+    assert [each.id for each in seen.items] == [row["id"]]
+    assert isinstance(asked[-1], SkippedRows)
 
 
 def test_blanks_around_a_comment_do_not_count() -> None:

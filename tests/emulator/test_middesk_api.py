@@ -403,3 +403,44 @@ async def test_it_serves_from_a_thread_on_the_real_clock_too() -> None:
             async with session.get(f"{emulator.base_url}/runs/{run['id']}/stream") as response:
                 text = await response.text()
         assert text.rstrip().splitlines()[-2] == "event: RUN_FINISHED"
+
+
+ACTION: dict[str, Any] = {
+    "object_type": "businesses",
+    "object_id": BUSINESS,
+    "type": "decision",
+    "payload": {"decision": "approve"},
+}
+
+
+async def test_an_action_is_taken_by_an_account_or_a_run_and_told_of_its_object() -> None:
+    async with served() as http:
+        run = await http.play()
+        first = await http.ask("POST", "/actions", {**ACTION, "note": "All is well."})
+        assert first.status == 201
+        assert (first.body["object_type"], first.body["note"]) == ("Business", "All is well.")
+        assert first.body["actors"][0]["actor_type"] == "account"
+        by_run = {"type": "verify_tin", "run_id": run["id"], "thread_id": run["thread_id"]}
+        second = (await http.ask("POST", "/actions", {**ACTION, **by_run})).body
+        assert second["actors"] == [{"actor_type": "run", "data": {"id": run["id"], "thread_id": run["thread_id"]}}]
+        about = f"?object_type=businesses&object_id={BUSINESS}"
+        assert (await http.ask("GET", f"/actions{about}")).body["data"] == [first.body, second]
+        assert (await http.ask("GET", f"/actions/{second['id']}{about}")).body == second
+        assert [action.body.type for action in http.emulator.state.actions] == ["decision", "verify_tin"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"type": "party"}, 400),
+        ({"object_type": "people"}, 400),
+        ({"object_id": "acme"}, 404),
+        ({"payload": "approve"}, 422),
+        ({"note": 7}, 422),
+    ],
+)
+async def test_an_action_that_cannot_be_is_refused(change: dict[str, Any], status: int) -> None:
+    async with served() as http:
+        assert (await http.ask("POST", "/actions", {**ACTION, **change})).refused[0] == status
+        assert (await http.ask("GET", "/actions?object_type=people")).refused[0] == 400
+        assert (await http.ask("GET", f"/actions/a1?object_type=businesses&object_id={BUSINESS}")).refused[0] == 404

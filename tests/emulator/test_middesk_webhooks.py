@@ -36,6 +36,24 @@ async def test_a_subscription_is_made_and_keeps_its_secret() -> None:
             assert (status, named) == (422, parameter)
 
 
+async def test_a_subscription_is_listed_read_changed_and_ended() -> None:
+    async with served() as http:
+        made = (await http.ask("POST", "/webhooks", {**HOOK, "include": "identifiers"})).body
+        assert (await http.ask("GET", f"/webhooks/{made['id']}")).body == made
+        assert (await http.ask("GET", "/webhooks")).body["data"] == [made]
+        http.clock.advance(5)
+        change = {"url": "https://other.example", "disabled_at": "2026-09-14T09:00:00Z"}
+        changed = (await http.ask("PUT", f"/webhooks/{made['id']}", change)).body
+        assert changed == made | change | {"updated_at": changed["updated_at"]}
+        assert changed["updated_at"] != made["updated_at"]
+        await http.play()
+        assert http.emulator.state.deliveries() == ()
+        assert (await http.ask("PUT", f"/webhooks/{made['id']}", {"enabled_events": []})).refused[0] == 422
+        assert (await http.ask("DELETE", f"/webhooks/{made['id']}")).status == 200
+        for method in ("GET", "PUT", "DELETE"):
+            assert (await http.ask(method, f"/webhooks/{made['id']}", {})).refused[:2] == (404, "Webhook not found")
+
+
 async def test_a_webhook_is_signed_over_its_raw_body() -> None:
     async with served() as http:
         run = await http.play()

@@ -247,6 +247,15 @@ async def middesk_tour() -> Recorder:
     done = await do("fetch completed", lambda: middesk.fetch(run.ref, {"include": "steps"}))
     artifact = done.output["artifacts"][0]["id"]
     await do("feedback", lambda: middesk.give_feedback(run.id, rating="POSITIVE", artifact_id=artifact, comment="Yes."))
+    hook = await do("subscribe", lambda: middesk.create_webhook("https://app.example/hook", ["*"]))
+    await do("webhook", lambda: middesk.get_webhook(hook.id))
+    await do("webhooks", lambda: middesk.list_webhooks())
+    await do("update webhook", lambda: middesk.update_webhook(hook.id, enabled_events=["run.completed"]))
+    await do("delete webhook", lambda: middesk.delete_webhook(hook.id))
+    about = ("businesses", BUSINESS)
+    action = await do("action", lambda: middesk.take_action(*about, "decision", {"decision": "approve"}))
+    await do("get action", lambda: middesk.get_action(action.id, *about))
+    await do("actions", lambda: middesk.list_actions(*about))
     asking = await do(
         "start asking", lambda: middesk.start(middesk.RunRequest("watchlist_resolution", business_id=BUSINESS))
     )

@@ -6,9 +6,10 @@ same id. Nothing can be cancelled, and no request carries an idempotency key: a 
 looking for a new run on its thread, an answer by looking whether its interrupt is still listed.
 
 Pages: https://docs.middesk.com/api-reference/agents/runs (create-agent-run, get-agent-run, list-agent-runs,
-stream-agent-run-events, submit-agent-run-feedback), .../agents/threads, https://docs.middesk.com/reference (run,
-thread, agent), https://docs.middesk.com/work-with-agents (take-action, interrupt-policy, webhooks) and
-https://docs.middesk.com/build (api-keys, status-codes-errors, webhooks, secure-webhooks).
+stream-agent-run-events, submit-agent-run-feedback), .../agents/threads, .../business-verification/actions and
+.../webhooks, https://docs.middesk.com/reference (run, thread, agent, action), https://docs.middesk.com/work-with-agents
+(take-action, interrupt-policy, webhooks) and https://docs.middesk.com/build (api-keys, status-codes-errors, webhooks,
+secure-webhooks).
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from typing import Final
 from agentruns._values.exchange import RateLimit
 from agentruns.errors import ConfigurationError
 
+from .actions import ACTION_TYPES, OBJECT_TYPES, get_action, list_actions, take_action
 from .answers import resume, resume_body
 from .catalog import create_thread, get_agent, get_thread, give_feedback, list_agents, list_threads
 from .objects import (
+    ActionActor,
+    ActionEffect,
+    ActionTarget,
     Agent,
     AgentPage,
     Artifact,
@@ -33,8 +38,12 @@ from .objects import (
     Source,
     Step,
     StepResult,
+    TakenAction,
+    TakenActions,
     Thread,
     ThreadPage,
+    Webhook,
+    WebhookPage,
 )
 from .reading import (
     NAME,
@@ -52,18 +61,32 @@ from .reading import (
 )
 from .starts import RunRequest, recover, start
 from .variants import GUESSES, variant
-from .webhooks import WebhookEvent, verify_webhook
+from .webhooks import (
+    WebhookEvent,
+    WebhookFields,
+    create_webhook,
+    delete_webhook,
+    get_webhook,
+    list_webhooks,
+    update_webhook,
+    verify_webhook,
+)
 
 __all__ = [
+    "ACTION_TYPES",
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
     "GUESSES",
     "NAME",
+    "OBJECT_TYPES",
     "SANDBOX_URL",
     "STATUS",
     "TOKEN_VARIABLE",
     "TRACE_ROLES",
+    "ActionActor",
+    "ActionEffect",
+    "ActionTarget",
     "Agent",
     "AgentPage",
     "Artifact",
@@ -78,21 +101,32 @@ __all__ = [
     "Source",
     "Step",
     "StepResult",
+    "TakenAction",
+    "TakenActions",
     "Thread",
     "ThreadPage",
+    "Webhook",
     "WebhookEvent",
+    "WebhookFields",
+    "WebhookPage",
     "check_token",
     "create_thread",
+    "create_webhook",
+    "delete_webhook",
     "detail",
     "events",
     "fetch",
+    "get_action",
     "get_agent",
     "get_thread",
+    "get_webhook",
     "give_feedback",
     "handler_names",
+    "list_actions",
     "list_agents",
     "list_parent",
     "list_threads",
+    "list_webhooks",
     "page",
     "parse_run",
     "problem",
@@ -100,8 +134,10 @@ __all__ = [
     "resume",
     "resume_body",
     "start",
+    "take_action",
     "times",
     "timing_group",
+    "update_webhook",
     "variant",
     "verify_webhook",
 ]

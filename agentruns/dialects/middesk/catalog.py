@@ -16,18 +16,20 @@ from attrs import frozen
 from agentruns._values import check
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
-from agentruns.dialects import wire
+from agentruns.dialects import reading, wire
 from agentruns.errors import ConfigurationError
 
 from .objects import Agent, AgentPage, Feedback, Thread, ThreadPage
-from .reading import MOST_PER_PAGE
+from .reading import MOST_PER_PAGE, Listed
 
 _LONGEST_COMMENT: Final = 5000  # submit-agent-run-feedback
 
 
 def list_agents() -> Flow[AgentPage]:
     """Return all agents that this account may use; this list has no pages."""
-    return AgentPage(wire.read((yield Request("GET", wire.path("agents"))), _Agents).data)
+    response = yield Request("GET", wire.path("agents"))
+    data = wire.read_object(response).get("data") or []
+    return AgentPage((yield from reading.rows_of(response, data, "$.data", Agent)))
 
 
 def get_agent(id: str) -> Flow[Agent]:  # noqa: A002
@@ -98,8 +100,11 @@ def list_threads(*, page: int = 1, per_page: int = MOST_PER_PAGE, business_id: s
     if per_page > MOST_PER_PAGE:
         raise ConfigurationError(f"per_page is {per_page}; a page has {MOST_PER_PAGE} at most")
     params = wire.drop_none({"page": str(page), "per_page": str(per_page), "business_id": business_id})
-    seen = wire.read((yield Request("GET", wire.path("threads"), params=params)), _Threads)
-    return ThreadPage(seen.data, seen.has_more and bool(seen.data), seen.total_count)
+    response = yield Request("GET", wire.path("threads"), params=params)
+    raw, seen = wire.read_object(response), wire.read(response, Listed)
+    data = raw.get("data") or []
+    items = yield from reading.rows_of(response, data, "$.data", Thread)
+    return ThreadPage(items, seen.has_more and bool(data), reading.count(raw.get("total_count")))
 
 
 def give_feedback(run_id: str, *, rating: str, artifact_id: str, comment: str | None = None) -> Flow[Feedback]:
@@ -120,18 +125,6 @@ def give_feedback(run_id: str, *, rating: str, artifact_id: str, comment: str | 
     body = wire.drop_none({"rating": rating, "artifact_id": artifact_id, "comment": comment})
     path = wire.path("runs", run_id, "feedback")
     return wire.read((yield Request("POST", path, json=body, idempotent=True)), Feedback)
-
-
-@frozen
-class _Agents:
-    data: tuple[Agent, ...]
-
-
-@frozen
-class _Threads:
-    has_more: bool
-    data: tuple[Thread, ...] = ()
-    total_count: int | None = None
 
 
 def context_of(

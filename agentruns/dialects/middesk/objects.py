@@ -168,6 +168,79 @@ class Feedback:
 
 
 @frozen
+class ActionTarget:
+    """What an action changed: `object` is its type."""
+
+    object: str
+    id: str
+
+
+@frozen
+class ActionEffect:
+    """One change: `operation` is created, updated or linked; `diff` has each field before and after."""
+
+    operation: str
+    diff: Mapping[str, Json] | None = None
+    target: ActionTarget | None = None
+
+
+@frozen
+class ActionActor:
+    """Who did it: `actor_type` is account, user or run."""
+
+    actor_type: str
+    data: Mapping[str, Json] | None = None
+
+
+@frozen
+class TakenAction:
+    """What was done to a business or a watchlist result, and what that changed."""
+
+    id: str
+    type: str
+    object_type: str
+    object_id: str
+    created_at: datetime
+    note: str | None = None
+    metadata: Mapping[str, Json] | None = None
+    effects: tuple[ActionEffect, ...] = ()
+    actors: tuple[ActionActor, ...] = ()
+
+
+@frozen
+class TakenActions:
+    """All that was done to one object; this list has no pages."""
+
+    items: tuple[TakenAction, ...]
+
+
+@frozen
+class Webhook:
+    """
+    A subscription to events; the description of the API leaves its fields open, so all but `id` may be missing.
+
+    What else it has stands in `raw`; a secret is never in it.
+    """
+
+    id: str
+    url: str | None = None
+    enabled_events: tuple[str, ...] = ()
+    include: str | None = None
+    disabled_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    raw: Mapping[str, Json] = field(factory=dict, repr=False)
+
+
+@frozen
+class WebhookPage:
+    """One page of subscriptions; with `has_more`, the next `page` has others."""
+
+    items: tuple[Webhook, ...]
+    has_more: bool
+
+
+@frozen
 class AgentPage:
     """All agents; this list has no pages."""
 

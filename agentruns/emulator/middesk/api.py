@@ -7,13 +7,14 @@ from datetime import UTC
 from http import HTTPStatus
 from typing import ClassVar, Literal, Self, TypeAlias, TypeVar
 
-from attrs import field, frozen, validators
+from attrs import evolve, field, frozen, validators
 
 from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Reply, Request, Route, Stage, Vendor, make_options
 
 from .access import Limiter, Requester, caller, key_of
-from .bodies import feedback_body, page_of, resume_body, start_body, webhook_body
+from .actions import Action, Actions
+from .bodies import feedback_body, page_of, resume_body, start_body, webhook_body, webhook_changes
 from .errors import BAD_KEY, FEATURE_OFF, PLANTS, STREAM_PLANTS, TOO_MANY, RefusedError, not_found, planted
 from .rows import Caller, Feedback, Object, Run, Style, Thread
 from .state import Rules, State
@@ -23,7 +24,7 @@ from .webhooks import EVENTS, Delivery, Subscription, events_of, signed
 Absent: TypeAlias = Literal["null", "omit", "random"]
 """How optional fields are written that are null, or an empty list."""
 
-_R = TypeVar("_R", Run, Thread)
+_R = TypeVar("_R", Run, Thread, Subscription)
 _bool = validators.instance_of(bool)
 _OLD_WORDS = {"running": "pending", "error": "failed"}
 _OPTIONAL = frozenset({
@@ -99,6 +100,7 @@ class Middesk(Vendor):
         self._limiter = Limiter(options.rate_limit)
         self._subscriptions: list[Subscription] = []
         self._style = Style(self._stamp, self._word)
+        self._actions = Actions(stage, self._style)
         accounts = {stage.token: options.account, **options.others}
         self._callers = {key: caller(account, options.requester) for key, account in accounts.items()}
         self._routes = tuple(
@@ -115,7 +117,14 @@ class Middesk(Vendor):
                 ("POST", "/runs/{id}/resume", self._resume),
                 ("GET", "/runs/{id}/stream", self._stream),
                 ("POST", "/runs/{id}/feedback", self._rate),
+                ("GET", "/webhooks", self._list_webhooks),
                 ("POST", "/webhooks", self._subscribe),
+                ("GET", "/webhooks/{id}", self._get_webhook),
+                ("PUT", "/webhooks/{id}", self._update_webhook),
+                ("DELETE", "/webhooks/{id}", self._delete_webhook),
+                ("GET", "/actions", lambda request: self._actions.list(request, self._caller(request))),
+                ("POST", "/actions", lambda request: self._actions.take(request, self._caller(request))),
+                ("GET", "/actions/{id}", lambda request: self._actions.get(request, self._caller(request))),
             )
         )
 
@@ -146,6 +155,12 @@ class Middesk(Vendor):
     def runs_started(self) -> int:
         """Count the runs; each one starts as it is created, and a resumed run is still the same."""
         return len(self.runs)
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """All actions that were taken, oldest first."""
+        with self.lock:
+            return self._actions.rows
 
     @property
     def in_audit(self) -> set[str]:
@@ -283,11 +298,36 @@ class Middesk(Vendor):
             url=body.url,
             enabled_events=body.enabled_events,
             secret=body.secret,
+            include=body.include,
             caller=self._caller(request),
             created=self.stage.now(),
+            updated=self.stage.now(),
         )
         self._subscriptions.append(row)
         return Reply.of(HTTPStatus.CREATED, row.json(self._style))
+
+    def _list_webhooks(self, request: Request) -> Reply:
+        own = [row for row in self._subscriptions if row.caller.account == self._caller(request).account]
+        return self._page(request, own, lambda row: row.json(self._style))
+
+    def _get_webhook(self, request: Request) -> Reply:
+        return Reply.of(200, self._subscription(request).json(self._style))
+
+    def _update_webhook(self, request: Request) -> Reply:
+        old = self._subscription(request)
+        row = evolve(old, updated=self.stage.now(), **webhook_changes(request.content))
+        self._subscriptions[self._subscriptions.index(old)] = row
+        return Reply.of(200, row.json(self._style))
+
+    def _delete_webhook(self, request: Request) -> Reply:
+        self._subscriptions.remove(self._subscription(request))
+        return Reply.of(200, {})  # what the body holds is on no page
+
+    def _subscription(self, request: Request) -> Subscription:
+        for row in self._subscriptions:
+            if row.id == request.params["id"] and row.caller.account == self._caller(request).account:
+                return row
+        raise not_found("Webhook")
 
     def _caller(self, request: Request) -> Caller:
         return self._callers[key_of(request) or ""]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 from attrs import frozen
 
 from agentruns.emulator.schema import JSON
 
-from .errors import NO_CONTEXT, RefusedError, invalid
+from .errors import NO_CONTEXT, RefusedError, invalid, not_found
 
 _LONGEST_COMMENT = 5000
+_ACTION_TYPES: Final = frozenset({"add_sources", "add_attributes", "verify_tin", "decision", "dismissal"})
+_OBJECT_TYPES: Final = frozenset({"businesses", "watchlist_result"})
 
 
 @frozen
@@ -57,6 +59,20 @@ class WebhookBody:
     url: str
     enabled_events: tuple[str, ...]
     secret: str | None
+    include: str | None
+
+
+@frozen(kw_only=True)
+class ActionBody:
+    """The body of POST /v1/actions."""
+
+    type: str
+    object_type: str
+    object_id: str
+    payload: Mapping[str, JSON]
+    note: str | None
+    thread_id: str | None
+    run_id: str | None
 
 
 def start_body(content: bytes, *, strict: bool) -> StartBody:
@@ -102,14 +118,68 @@ def feedback_body(content: bytes) -> FeedbackBody:
 def webhook_body(content: bytes) -> WebhookBody:
     """Read a subscription; both `url` and `enabled_events` are required."""
     body = _object(content, status=422)
+    return WebhookBody(
+        url=_address(body), enabled_events=_wanted(body), secret=_text(body, "secret"), include=_text(body, "include")
+    )
+
+
+def webhook_changes(content: bytes) -> Mapping[str, Any]:
+    """Read what of a subscription is changed."""
+    body = _object(content, status=422)
+    read: Mapping[str, Callable[[Mapping[str, JSON]], object]] = {
+        "url": _address,
+        "enabled_events": _wanted,
+        "secret": lambda body: _text(body, "secret"),
+        "include": lambda body: _text(body, "include"),
+        "disabled_at": lambda body: _text(body, "disabled_at"),
+    }
+    return {name: of(body) for name, of in read.items() if name in body}
+
+
+def _address(body: Mapping[str, JSON]) -> str:
     url = _text(body, "url")
     if url is None or not url.startswith(("http://", "https://")):
         raise invalid("url is not an address", "url")
+    return url
+
+
+def _wanted(body: Mapping[str, JSON]) -> tuple[str, ...]:
     events = body.get("enabled_events")
     wanted = [event for event in events if isinstance(event, str)] if isinstance(events, list) else []
     if not isinstance(events, list) or not wanted or len(wanted) != len(events):
         raise invalid("enabled_events is a list of event types", "enabled_events")
-    return WebhookBody(url=url, enabled_events=tuple(wanted), secret=_text(body, "secret"))
+    return tuple(wanted)
+
+
+def action_body(content: bytes) -> ActionBody:
+    """Read what is done to what; the shape of the payload depends on the type, and is not looked at."""
+    body = _object(content)
+    kind = _text(body, "type")
+    if kind not in _ACTION_TYPES:
+        raise RefusedError(400, f"Invalid action type {kind!r}", parameter="type")
+    payload = body.get("payload")
+    if not isinstance(payload, dict):
+        raise invalid("payload is an object", "payload")
+    object_type, object_id = object_of({name: _text(body, name) or "" for name in ("object_type", "object_id")})
+    return ActionBody(
+        type=kind or "",
+        object_type=object_type,
+        object_id=object_id,
+        payload=payload,
+        note=_text(body, "note"),
+        thread_id=_text(body, "thread_id"),
+        run_id=_text(body, "run_id"),
+    )
+
+
+def object_of(named: Mapping[str, str]) -> tuple[str, str]:
+    """Read which object is meant, by its type and id."""
+    object_type, object_id = named.get("object_type", ""), named.get("object_id", "")
+    if object_type not in _OBJECT_TYPES:
+        raise RefusedError(400, f"Invalid object_type {object_type!r}", parameter="object_type")
+    if not _is_uuid(object_id):
+        raise not_found("Object")
+    return object_type, object_id
 
 
 def page_of(query: Mapping[str, str], *, most: int) -> tuple[int, int]:

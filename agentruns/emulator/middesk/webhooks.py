@@ -48,11 +48,19 @@ class Subscription:
     secret: str | None = field(repr=False)
     caller: Caller
     created: float
+    updated: float
+    include: str | None = None
+    disabled_at: str | None = None
 
     def wants(self, event: Event) -> bool:
         """Tell whether an event is to be sent here."""
         named = event.type in self.enabled_events or "*" in self.enabled_events
-        return named and event.run.caller.account == self.caller.account and event.at >= self.created
+        return (
+            named
+            and self.disabled_at is None
+            and event.run.caller.account == self.caller.account
+            and event.at >= self.created
+        )
 
     def json(self, style: Style) -> Object:
         """Write the subscription, without its secret."""
@@ -61,8 +69,10 @@ class Subscription:
             "id": self.id,
             "url": self.url,
             "enabled_events": self.enabled_events,
+            "include": self.include,
+            "disabled_at": self.disabled_at,
             "created_at": style.stamp(self.created),
-            "updated_at": style.stamp(self.created),
+            "updated_at": style.stamp(self.updated),
         }
 
 
