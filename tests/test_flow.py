@@ -23,7 +23,7 @@ from agentruns import (
 )
 from agentruns._api.flow import Locks, perform
 from agentruns._api.retry import Backoff
-from agentruns._values.commands import Checkpoint, Flow, Lock, Ownership, Sleep, T, first_request
+from agentruns._values.commands import Flow, Lock, Sleep, T
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import wire
 from tests.scripted_wire import STEADY, Answer, Lost, Scripted, Wire, problem
@@ -459,29 +459,3 @@ async def test_a_request_that_must_not_follow_a_429_is_not_repeated_after_one(id
         await performed(asking(Request("POST", "/thing", idempotent=idempotent, again_after_429=False)), over)
 
     assert len(over.asked) == 1
-
-
-# What a flow would send first ---------------------------------------------------------------------------------------
-
-
-def test_the_first_request_of_a_flow_is_known_without_sending_it() -> None:
-    ended: list[str] = []
-
-    def flow() -> Flow[None]:
-        try:
-            assert (yield Lock("key")).status == Ownership.MINE
-            assert (yield Checkpoint({})).status == Ownership.MINE
-            yield Request("POST", "/runs")
-        finally:
-            ended.append("closed")
-
-    assert first_request(flow()) == Request("POST", "/runs")
-    assert ended == ["closed"]
-
-
-def test_a_flow_that_makes_no_request_has_no_first_one() -> None:
-    def flow() -> Flow[None]:
-        yield Sleep(1.0)
-
-    with pytest.raises(ValueError, match="makes no request"):
-        first_request(flow())
