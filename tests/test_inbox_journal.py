@@ -288,7 +288,7 @@ async def test_an_action_whose_stream_has_ended_stays_parked_and_its_answer_is_t
 
 
 async def test_a_handlers_timeout_withdraws_the_action(inbox: Inbox, desk: Inbox) -> None:
-    (task,) = await parked(inbox, paused(), 1, timeout=0.05)
+    (task,) = await parked(inbox, paused(), 0, timeout=0.05)
     assert (await task).output == "the tool gave no answer within 0.05 s"
     with pytest.raises(ConfigurationError, match="it was withdrawn, since nobody waits for it any more"):
         await desk.answer("0", "yes")
