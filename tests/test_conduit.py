@@ -35,11 +35,13 @@ from agentruns import (
     TransportError,
     UnsupportedError,
     Usage,
+    connect,
 )
 from agentruns._values.commands import Command, Flow, Lock, SkippedRows, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import conduit
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Recovers, Resumes
+from agentruns.emulator import Emulator, Turn
 from tests.scripted_wire import Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
@@ -1271,7 +1273,22 @@ def test_a_variant_is_a_dialect_of_the_same_abilities_and_pickles() -> None:
     assert all(isinstance(dialect, ability) for ability in (Lists, Recovers))
     assert not isinstance(dialect, Resumes | Cancels)
     assert repr(dialect) == "conduit.variant(fits=in_payload)"
-    assert {guess.name for guess in conduit.GUESSES} == set(inspect.signature(conduit.variant).parameters)
+    switches = set(inspect.signature(conduit.variant).parameters)
+    assert {guess.name for guess in conduit.GUESSES} == switches - {"workspace_id"}
+
+
+@pytest.mark.asyncio
+async def test_a_variant_names_the_workspace_in_every_request() -> None:  # C1
+    async with Emulator("conduit", script=[Turn("Done.", running=0.05)]) as emulator:
+        state = emulator.state
+        variant = conduit.variant(workspace_id=state.workspace_id)
+        async with connect(variant, base_url=emulator.base_url, token=emulator.token) as client:
+            await client.result(conduit.Dispatch(state.agent_id), timeout=20)
+            assert [run.status async for run in client.runs(state.agent_id)] == [RunStatus.COMPLETED]
+        asked = emulator.exchanges
+
+    assert len(asked) > 4
+    assert {each.query.get("workspace_id") for each in asked} == {state.workspace_id}
 
 
 @pytest.mark.parametrize(
@@ -1283,6 +1300,7 @@ def test_a_variant_is_a_dialect_of_the_same_abilities_and_pickles() -> None:
         ({"status": {"done": None}}, "must map words of the vendor"),
         ({"message_path": "/messages"}, "must begin with / and have {id} in it"),
         ({"message_path": 7}, "message_path is 7"),
+        ({"workspace_id": ""}, "workspace_id is ''"),
     ],
 )
 def test_a_variant_that_cannot_work_is_refused_when_it_is_made(wrong: dict[str, Any], said: str) -> None:

@@ -70,6 +70,7 @@ def variant(
     needs_human: NeedsHuman | None = None,
     status: Mapping[str, RunStatus | str] | None = None,
     message_path: str | None = None,
+    workspace_id: str | None = None,
 ) -> Dialect[Dispatch, ConduitRun]:
     """
     Return this dialect with another reading of what no page says, for `connect(conduit.variant(...))`.
@@ -79,7 +80,8 @@ def variant(
     dispatch. *fires(trigger)* tells whether a dispatch without `trigger_id` can mean a trigger of the agent, a JSON
     object. *needs_human(disposition)* is what `needs_human(run)` of the variant goes by. *status* maps words of the
     vendor to ours, besides those that are known. *message_path* is where `send_message` posts, with `{id}` for the
-    conversation's. Raise `ConfigurationError` for what cannot be used.
+    conversation's. *workspace_id* is sent with every request, as `connect(params={"workspace_id": ...})` sends it; by
+    default Conduit finds the workspace of an id by itself. Raise `ConfigurationError` for what cannot be used.
     """
     check.text_or_none("message_path", message_path)
     if message_path is not None and ("{id}" not in message_path or not message_path.startswith("/")):
@@ -92,7 +94,7 @@ def variant(
         looks=START_LOOKS if looks is None else guesses.seconds("looks", looks),
         reads=reads,
     )
-    replaced: Mapping[str, Any] = {
+    replaced: dict[str, Any] = {
         "start": partial(start, finding=finding),
         "recover": partial(recover, finding=finding),
         "fetch": partial(fetch, reads=reads),
@@ -105,6 +107,9 @@ def variant(
         "send_message": partial(send_message, path=message_path or MESSAGE_PATH),
         "STATUS": reads.status,
     }
+    if workspace_id is not None:
+        params = {"workspace_id": check.non_empty_str("workspace_id", workspace_id)}
+        replaced |= {"DEFAULT_HEADERS": {}, "DEFAULT_PARAMS": params}
     given = {
         "fits": fits,
         "looks": looks,
@@ -113,5 +118,6 @@ def variant(
         "needs_human": needs_human,
         "status": status,
         "message_path": message_path,
+        "workspace_id": workspace_id,
     }
     return cast("Dialect[Dispatch, ConduitRun]", Variant(__package__, replaced, wire.drop_none(given)))
