@@ -19,8 +19,8 @@ from attrs import field, frozen
 
 from agentruns._values.generic import Json
 
-from ._handlers import threads
-from ._values import check, codec
+from ._handlers import outputs, threads
+from ._values import check
 from ._values.run import Action, Run, ToolOutput
 from .errors import AgentRunsError, ConfigurationError, ToolError
 
@@ -108,16 +108,16 @@ class Tool:
         guard = asyncio.timeout(None)
         before = _guard.set(ref(guard))
         try:
-            output = await _call(self._bound(action), guard, self.timeout)
+            returned = await _call(self._bound(action), guard, self.timeout)
         except ToolError as error:
-            return ToolOutput(action, str(error) or "the tool failed and gave no reason", is_error=True)
+            return outputs.refusal_of(action, error)
         except TimeoutError:
             if not guard.expired():
                 raise
             return ToolOutput(action, f"the tool gave no answer within {self.timeout:g} s", is_error=True)
         finally:
             _guard.reset(before)
-        return ToolOutput(action, codec.to_jsonable(output, f"the output of tool {self.name!r}"))
+        return await outputs.answer_of(action, returned, f"the output of tool {self.name!r}")
 
     def _bound(self, action: Action) -> Callable[[], Any]:
         if self.signature is None:
@@ -141,9 +141,9 @@ class Tools:
     that no name matches. Async functions are awaited, others run in a worker thread with the caller's context
     variables.
 
-    What a handler returns becomes the answer: anything that JSON can carry. The text of a `ToolError`, arguments that
-    do not fit and a handler's own timeout become an answer with `is_error`, for the model. Any other exception reaches
-    the caller of the stream as it is, and nothing is posted.
+    What a handler returns becomes the answer: anything that `json.dumps` or pydantic would write, or a `ToolOutput`.
+    The text of a `ToolError`, arguments that do not fit and a handler's own timeout become an answer with `is_error`,
+    for the model. Any other exception reaches the caller of the stream as it is, and nothing is posted.
     """
 
     def __init__(self) -> None:
@@ -311,7 +311,7 @@ async def _call(call: Callable[[], Any], guard: asyncio.Timeout, seconds: float 
         if seconds is not None:
             guard.reschedule(asyncio.get_running_loop().time() + seconds)
         try:
-            result = call() if slot is None else await slot.run(call)
+            result = call() if slot is None else await slot.run(call, guard)
             return await result if inspect.isawaitable(result) else result
         except SystemExit as error:  # which would end the loop with all that it runs
             raise threads.ended_by(error) from error

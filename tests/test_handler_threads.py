@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -184,6 +185,21 @@ def test_a_handler_that_is_stuck_keeps_neither_the_loop_nor_the_process() -> Non
     ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=LONGEST, check=True)
 
     assert (ended.stdout, ended.stderr) == ("over\n", "")
+
+
+@pytest.mark.asyncio
+async def test_a_function_that_has_ended_before_its_timeout_was_noticed_has_answered() -> None:
+    def brisk() -> str:
+        asked.set()
+        return "done"
+
+    asked = threading.Event()
+    task = asyncio.create_task(called(brisk, timeout=0.05))
+    await asyncio.sleep(0)
+    assert asked.wait(LONGEST)
+    time.sleep(0.2)  # noqa: ASYNC251 - the loop is busy elsewhere
+
+    assert (await task).output == "done"
 
 
 # Fault 28: handlers within handlers -----------------------------------------------------------------------------------

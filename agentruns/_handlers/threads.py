@@ -15,7 +15,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
@@ -137,22 +137,26 @@ class Threads:
 class Slot:
     """The right to one thread: to be used by `run`, once, or given back."""
 
-    __slots__ = ("_threads", "ended", "left")
+    __slots__ = ("_outcome", "_threads", "ended", "left")
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
+        self._outcome: tuple[Any, BaseException | None] | None = None
         self.ended = False
         self.left = False
 
-    async def run(self, call: Callable[[], Any]) -> Any:
+    async def run(self, call: Callable[[], Any], guard: asyncio.Timeout) -> Any:
         """
         Call in a thread, with the context variables of here; a wait that is cancelled leaves the thread behind.
+
+        A function that has ended before the *guard* could say that it is late has answered.
 
         Raise what *call* raises; what would end the thread, the loop or the process (`SystemExit` and the like) as a
         `RuntimeError`. Raise `ToolError` where the system gives no thread.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        cancelling = 0 if task is None else task.cancelling()
+        future: asyncio.Future[None] = loop.create_future()
         context = copy_context()
         context.run(_depth.set, _depth.get() + 1)
         scope = anyio.CancelScope()
@@ -167,11 +171,15 @@ class Slot:
             raise ToolError("the tool could not be run: no thread is free") from error
         try:
             with scope:
-                result, failed = await future
+                await future
         except asyncio.CancelledError:
-            self._threads.leave(self)
-            scope.cancel()  # which `anyio.from_thread.check_cancelled()` tells the function
-            raise
+            by_guard_alone = guard.expired() and task is not None and task.cancelling() == cancelling + 1
+            if self._outcome is None or not by_guard_alone:
+                self._threads.leave(self)
+                scope.cancel()  # which `anyio.from_thread.check_cancelled()` tells the function
+                raise
+        assert self._outcome is not None
+        (result, failed), self._outcome = self._outcome, None
         if failed is None:
             return result
         try:
@@ -185,7 +193,7 @@ class Slot:
         context: Context,
         scope: anyio.CancelScope,
         loop: asyncio.AbstractEventLoop,
-        future: asyncio.Future[tuple[Any, BaseException | None]],
+        future: asyncio.Future[None],
     ) -> None:
         result: Any = None
         failed: BaseException | None = None
@@ -196,14 +204,11 @@ class Slot:
             failed = ended_by(error)
         except BaseException as error:
             failed = error
-        finally:
-            self._threads.end(self)
-        try:
-            loop.call_soon_threadsafe(_settle, future, result, failed)
-        except RuntimeError:  # the loop is closed
-            pass
-        finally:
-            del failed
+        self._outcome = result, failed
+        self._threads.end(self)
+        del result, failed
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(_wake, future)
 
     def give_back(self) -> None:
         """Give the right back, unused."""
@@ -217,11 +222,9 @@ def ended_by(error: BaseException) -> RuntimeError:
     return wrapped
 
 
-def _settle(
-    future: asyncio.Future[tuple[Any, BaseException | None]], result: Any, failed: BaseException | None
-) -> None:
+def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
-        future.set_result((result, failed))
+        future.set_result(None)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origi
 
 import attrs
 
-from .base import ConfigurationError
 from .generic import Json
+from .jsonable import to_jsonable as to_jsonable
 
 if TYPE_CHECKING:  # this and msgspec are imported when they are first used: `import agentruns` stays light
     import cattrs
@@ -86,26 +86,6 @@ def encode(value: Json) -> bytes:
     import msgspec
 
     return msgspec.json.encode(value)
-
-
-def to_jsonable(value: object, what: str) -> Json:
-    """
-    Return *value* (attrs classes, datetimes, enums and the like included) as its reader will see it: plain JSON types.
-
-    Raise `ConfigurationError`, naming *what* it is, for what JSON cannot carry: NaN, sets of objects, lone surrogates.
-    """
-    import json
-
-    import msgspec
-
-    try:
-        builtins = msgspec.to_builtins(value, str_keys=True)
-        return msgspec.json.decode(json.dumps(builtins, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ConfigurationError(
-            f"{what} is not something that JSON can carry ({error}). Use dicts, lists, strings, finite numbers, "
-            "booleans, None, or attrs classes of these"
-        ) from error
 
 
 def structure(value: Json, cls: type[T], path: str = "$") -> T:
