@@ -259,6 +259,25 @@ async def test_a_handler_that_was_cut_off_is_run_again_if_it_is_repeatable(path:
     assert approve.runs == 2
 
 
+async def test_a_stream_that_is_let_go_of_leaves_its_key_whatever_still_refers_to_its_work(path: Path) -> None:
+    wire, approve = paused(), Approve(seconds=100)
+    async with client_of(wire, path) as client:
+        stream = client.stream(message(), tools=approve, key=KEY)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                async for _ in stream:
+                    pass
+        lifecycle = stream._driver._lifecycle  # as the traceback of a cancelled handler may, until the next collection
+        del stream
+        gc.collect()
+        await asyncio.sleep(0.2)
+        work = await client.work(KEY)
+
+    assert lifecycle.key == KEY
+    assert work is not None
+    assert not work.alive
+
+
 async def test_a_handler_that_raised_may_be_run_again(path: Path) -> None:
     wire, runs = paused(), 0
 

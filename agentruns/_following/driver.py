@@ -124,6 +124,12 @@ class Driver:
         """Ask what is under way to end, from any thread, and wait for nothing."""
         self._work.cancel()
 
+    def abandon(self, tasks: Tasks) -> None:
+        """Ask what is under way to end, and leave the work soon; the garbage collector calls this, in any thread."""
+        self._work.cancel()
+        if self._lifecycle.key is not None:
+            tasks.call_soon(self._lifecycle.leave)
+
     async def _once(
         self, make: Callable[[Attempts], Coroutine[Any, Any, Any]], *, final: type[BaseException] | None = None
     ) -> Any:

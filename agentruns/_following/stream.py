@@ -191,7 +191,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._driver.cancel()
 
     def __del__(self) -> None:
-        self._driver.cancel()
+        self._driver.abandon(self._tasks)
         self._seen.unfollow_soon(self._tasks)
 
     # One step ---------------------------------------------------------------------------------------------------------

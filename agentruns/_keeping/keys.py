@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -53,10 +52,6 @@ class Keys:
         if self._followed[key] <= 0:
             del self._followed[key]
             self._tasks.spawn(self.journal.release(key))
-
-    def leave_soon(self, key: str) -> None:
-        """Leave *key* for a stream that is abandoned; the garbage collector calls this, in any thread."""
-        self._tasks.call_soon(partial(self.leave, key))
 
     async def decided(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
         """Enter answers given by hand, before they are posted, in whatever work *run* is the last state of."""

@@ -71,7 +71,3 @@ class JournaledLifecycle:
         if self._follows:
             self._follows = False
             self._keys.leave(self.key)
-
-    def __del__(self) -> None:
-        if self._follows:
-            self._keys.leave_soon(self.key)
