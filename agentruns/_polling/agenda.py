@@ -9,14 +9,14 @@ from typing import Final
 from agentruns._aio.timers import Timer, TimerQueue
 
 from .listener import Listener
-from .watch import Stage, Watch
+from .watch import DUE, ENDED, IDLE, PLANNED, READING, Stage, Watch
 
 _MOVES: Final = (
-    frozenset({Stage.PLANNED, Stage.ENDED}),  # from IDLE
-    frozenset({Stage.IDLE, Stage.DUE, Stage.ENDED, Stage.READING}),  # from PLANNED
-    frozenset({Stage.IDLE, Stage.ENDED, Stage.READING}),  # from DUE
-    frozenset({Stage.IDLE, Stage.READING}),  # from ENDED
-    frozenset({Stage.IDLE}),  # from READING
+    frozenset({PLANNED, ENDED}),  # from IDLE
+    frozenset({IDLE, DUE, ENDED, READING}),  # from PLANNED
+    frozenset({IDLE, ENDED, READING}),  # from DUE
+    frozenset({IDLE, READING}),  # from ENDED
+    frozenset({IDLE}),  # from READING
 )
 
 
@@ -53,47 +53,47 @@ class Agenda:
         `rearm` sees to the timer.
         """
         stage = watch.stage
-        if not watch.listeners or stage > Stage.PLANNED:
+        if not watch.listeners or stage > PLANNED:
             return
         when, contact = watch.due, watch.contact
         if contact.lost_since is not None:  # a last look when patience runs out
             when = min(when, max(min(map(contact.patience_ends, watch.listeners)), now))
         elif contact.may_poll_early:
             when = min((when, *(each.look_by for each in watch.listeners if each.look_by > now)))
-        if stage is Stage.PLANNED:
+        if stage is PLANNED:
             assert watch.timer is not None
             if watch.timer.when <= when:
                 return
             self._timers.cancel(watch.timer)
-        watch.stage = Stage.PLANNED
+        watch.stage = PLANNED
         watch.timer = self._timers.schedule(when, watch)
 
     def cancel(self, watch: Watch) -> None:
         """Take a run out of the line; one that is being read is left there."""
-        if watch.stage is not Stage.IDLE and watch.stage is not Stage.READING:
-            self._move(watch, Stage.IDLE)
+        if watch.stage is not IDLE and watch.stage is not READING:
+            self._move(watch, IDLE)
 
     def end(self, watch: Watch) -> None:
         """Have a run read before all others: a list has shown that it is over."""
-        if watch.stage is not Stage.ENDED:
-            self._move(watch, Stage.ENDED)
+        if watch.stage is not ENDED:
+            self._move(watch, ENDED)
             self._ended[watch] = None
 
     def begin_reading(self, watch: Watch) -> None:
         """Note that a request is under way for a run."""
-        self._move(watch, Stage.READING)
+        self._move(watch, READING)
 
     def finish_reading(self, watch: Watch) -> None:
         """Note that the request for a run is over."""
-        if watch.stage is not Stage.READING:
+        if watch.stage is not READING:
             raise RuntimeError(f"run {watch.ref.id} is {watch.stage.name}, so no read of it can end")
-        watch.stage = Stage.IDLE
+        watch.stage = IDLE
 
     def collect(self, now: float) -> None:
         """Take note of what has come due: runs to be read, waits to be ended."""
         for what in self._timers.pop_due(now):
             if isinstance(what, Watch):
-                self._move(what, Stage.DUE)
+                self._move(what, DUE)
                 self._due[what] = None
             else:
                 what.on_deadline()
@@ -102,13 +102,13 @@ class Agenda:
         stage = watch.stage
         if to not in _MOVES[stage]:
             raise RuntimeError(f"run {watch.ref.id} is {stage.name} and cannot become {to.name}")
-        if stage is Stage.PLANNED:
+        if stage is PLANNED:
             assert watch.timer is not None
             self._timers.cancel(watch.timer)
             watch.timer = None
-        elif stage is Stage.DUE:
+        elif stage is DUE:
             del self._due[watch]
-        elif stage is Stage.ENDED:
+        elif stage is ENDED:
             del self._ended[watch]
         watch.stage = to
 
@@ -116,7 +116,7 @@ class Agenda:
         """Plan all runs whose time has passed anew, one after the other within half of *seconds*: no burst."""
         overdue = [what for what in self._timers.overdue(now) if isinstance(what, Watch)]
         for number, watch in enumerate(overdue):
-            self._move(watch, Stage.IDLE)
+            self._move(watch, IDLE)
             watch.due = now + number * seconds / (2 * len(overdue))
             self.plan(watch, now)
 
@@ -139,7 +139,7 @@ class Agenda:
         ranked = self._ranked
         while ranked:
             watch = ranked.pop()
-            if watch.stage is Stage.DUE:
+            if watch.stage is DUE:
                 return watch
         if len(self._due) == 1:
             return self.first_due()

@@ -18,9 +18,9 @@ from agentruns._values.commands import Flow
 from agentruns._values.run import Page
 from agentruns.dialects.protocol import ListsCurrentStates
 
-from .watch import Stage, Watch
+from .watch import DUE, PLANNED, READING, Watch
 
-_WAITING: Final = (Stage.PLANNED, Stage.DUE)
+_WAITING: Final = (PLANNED, DUE)
 _AGAIN: Final = 2e-5
 """Seconds for each run before it is weighed again whether a list is worth its requests: weighing costs, too."""
 
@@ -83,7 +83,7 @@ class Listing:
 
     def finds(self, watch: Watch, sent: float) -> bool:
         """Note that a run is on the page that was asked for at the time *sent*; tell whether that may be news of it."""
-        if watch.segment.read_at > sent or (watch.stage is Stage.READING and watch not in self.covered):
+        if watch.segment.read_at > sent or (watch.stage is READING and watch not in self.covered):
             return False
         watch.place = self._page
         self.covered.discard(watch)

@@ -35,7 +35,7 @@ from .lists import Listing, Lists
 from .pace import Pace
 from .reader import Reader
 from .stats import Counters, Stats
-from .watch import Stage, Watch
+from .watch import READING, Watch
 
 logger = logging.getLogger("agentruns")
 
@@ -331,7 +331,7 @@ class Poller:
                 if watch is None or not listing.finds(watch, sent):
                     continue
                 found += 1
-                if watch.stage is Stage.READING:
+                if watch.stage is READING:
                     agenda.finish_reading(watch)
                 if run.status.in_flight:
                     agenda.cancel(watch)

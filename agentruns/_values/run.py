@@ -34,12 +34,16 @@ class RunStatus(enum.StrEnum):
     @property
     def in_flight(self) -> bool:
         """Tell whether the run moves on by itself, pending or running: it is worth another read."""
-        return self in {RunStatus.PENDING, RunStatus.RUNNING}
+        return self in _IN_FLIGHT
 
     @property
     def is_over(self) -> bool:
         """Tell whether the run has ended, completed or failed; one that requires action has not."""
-        return self is RunStatus.COMPLETED or self is RunStatus.FAILED
+        return self in _OVER
+
+
+_IN_FLIGHT: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})  # looked up in the class, members take long
+_OVER: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED})
 
 
 @frozen
