@@ -10,11 +10,12 @@ from ._api.limiter import RateLimiter
 from ._api.retry import Backoff, Retry, Schedule
 from ._connect import ConnectOptions, connect
 from ._following.batch import Batch
+from ._following.events import EventStream
 from ._following.options import OnCancel, StreamOptions
 from ._following.stream import RunStream
 from ._keeping.work import Unfinished
 from ._polling.stats import Stats
-from ._values.exchange import RateLimit
+from ._values.exchange import RateLimit, ServerEvent
 from ._values.generic import Json
 from ._values.run import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
 from .client import Client
@@ -66,6 +67,8 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "RunRef",
     "RunStatus",
     "RunStream",
+    "EventStream",
+    "ServerEvent",
     "Action",
     "ToolOutput",
     "Failure",

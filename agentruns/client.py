@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
@@ -15,6 +16,7 @@ from ._api.operations import Operations, plain_output
 from ._api.retry import Retry, Schedule
 from ._api.transport import Transport
 from ._following.batch import Batch, ItemRunner
+from ._following.events import EventStream
 from ._following.lifecycle import DirectLifecycle
 from ._following.options import OnCancel, Options, StreamOptions
 from ._following.stream import RunStream, close
@@ -217,6 +219,18 @@ class Client(Generic[OriginT, DetailT]):
         )
         self._streams.add(stream)
         return stream
+
+    def events(self, run: Run[DetailT] | RunRef) -> EventStream:
+        """
+        Return the events of a run as an async iterator, until the vendor ends the stream; for `async with`.
+
+        It yields `ServerEvent` values, and `middesk.RunEvent.of(event)` reads them. They are hints for a display: the
+        state of a run is what `fetch` and `stream` say. Nothing is sent before the first step. Raise at once
+        `UnsupportedError` for a vendor without such a stream, `ConfigurationError` for a run of another vendor.
+        """
+        ref = self._ref(run)
+        self._operations.require(StreamsEvents, "announce events of")
+        return EventStream(partial(self._operations.listen, ref), self._tasks)
 
     async def result(self, origin: OriginT | Run[DetailT] | RunRef, **options: Unpack[StreamOptions]) -> Run[DetailT]:
         """

@@ -180,7 +180,7 @@ class Vendor:
         await asyncio.sleep(LATENCY)
         return Response(status, {"content-type": "application/json"}, body, request)
 
-    async def listen(self, request: Request, opened: Callable[[], None], /) -> None:  # noqa: ARG002
+    async def listen(self, request: Request, opened: Callable[[], None], heard: object = None, /) -> None:  # noqa: ARG002
         """Announce nothing."""
         raise TransportError(request, "there are no events")
 

@@ -91,7 +91,7 @@ class Wire:
         await asyncio.sleep(answer.after)
         return Response(answer.status, answer.headers, answer.body, request)
 
-    async def listen(self, request: Request, opened: Callable[[], None]) -> Response | None:
+    async def listen(self, request: Request, opened: Callable[[], None], _: object = None) -> Response | None:
         response = await self(request)
         opened()
         return None if response.status == 200 else response

@@ -429,7 +429,7 @@ class Spoiler:
     async def close(self) -> None:
         pass
 
-    async def listen(self, request: Request, opened: Callable[[], None]) -> Response | None:
+    async def listen(self, request: Request, opened: Callable[[], None], _: object = None) -> Response | None:
         raise NotImplementedError
 
     async def __call__(self, request: Request) -> Response:

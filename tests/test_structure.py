@@ -71,7 +71,7 @@ def test_the_emulator_knows_nothing_of_the_client() -> None:
 
 CLIENT = {
     *("start", "fetch", "stream", "result", "resume", "cancel", "runs", "batch", "perform"),
-    *("unfinished", "work", "stats"),
+    *("unfinished", "work", "stats", "events"),
 }
 RUN_STREAM = {"run", "outputs", "result", "leave", "aclose", "asend", "athrow"}
 
@@ -90,7 +90,8 @@ def test_the_public_names_are_those_that_can_be_imported() -> None:
 
 def public_functions() -> Iterator[tuple[str, object]]:
     """Yield what users call: functions, methods and properties of the public classes, and how their values are made."""
-    made_by_calls = {agentruns.Client, agentruns.RunStream, agentruns.Batch}  # by `connect`, `stream` and `batch`
+    # By `connect`, `stream`, `events` and `batch`.
+    made_by_calls = {agentruns.Client, agentruns.RunStream, agentruns.EventStream, agentruns.Batch}
     for name in agentruns.__all__:
         public = getattr(agentruns, name)
         if inspect.isfunction(public):

@@ -105,7 +105,7 @@ class Server:
     async def close(self) -> None:
         pass
 
-    async def listen(self, request: Request, opened: Callable[[], None]) -> None:
+    async def listen(self, request: Request, opened: Callable[[], None], _: object = None) -> None:
         raise AssertionError("this vendor announces nothing")
 
     async def __call__(self, request: Request) -> Response:

@@ -18,7 +18,7 @@ from .flow import Attempts, Keeper, perform
 from .limiter import Permits
 from .retry import Retry
 from .skipped import SkippedLog
-from .transport import Transport
+from .transport import Heard, Transport
 
 T = TypeVar("T")
 
@@ -101,16 +101,16 @@ class Api:
         self.honor_retry_after(response)
         return response
 
-    async def listen(self, request: Request) -> None:
+    async def listen(self, request: Request, heard: Heard | None = None) -> None:
         """
-        Return when the vendor ends the stream of events that *request* opens.
+        Return when the vendor ends the stream of events that *request* opens; await *heard* for each event.
 
         Raise `TransportError` if it refuses, or the connection is lost.
         """
         await self.permits.acquire(self.retry.longest)
         with ExitStack() as permit:  # held until the stream is open, or will not be
             permit.callback(self.permits.release)
-            refusal = await self._transport.listen(request, permit.close)
+            refusal = await self._transport.listen(request, permit.close, heard)
         if refusal is not None:
             self.honor_retry_after(refusal)
             raise TransportError(request, f"the stream of events was answered {refusal.status}")

@@ -31,6 +31,7 @@ from agentruns.errors import ConflictError, UnsupportedError
 
 from .api import Api
 from .flow import Attempts, Keeper
+from .transport import Heard
 
 logger = logging.getLogger("agentruns")
 
@@ -119,9 +120,13 @@ class Operations:
                 return
             cursor, last = page.cursor, {run.ref for run in page.runs}
 
-    async def listen(self, ref: RunRef) -> None:
-        """Return when the vendor ends the stream of events of a run: a reason to read it, not yet news."""
-        await self._api.listen(self.require(StreamsEvents, "announce events of").events(ref))
+    async def listen(self, ref: RunRef, heard: Heard | None = None) -> None:
+        """
+        Return when the vendor ends the stream of events of a run: a reason to read it, not yet news.
+
+        Await *heard* for each event.
+        """
+        await self._api.listen(self.require(StreamsEvents, "announce events of").events(ref), heard)
 
     def handler_names(self, action: Action) -> Sequence[str]:
         """Return the names under which a handler for *action* may be registered, best first."""

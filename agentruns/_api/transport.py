@@ -23,10 +23,11 @@ from attrs import field, frozen
 
 from agentruns._aio.limits import TOO_LONG, ConcurrencyLimit, ExchangeTimeouts, Task
 from agentruns._values import codec
-from agentruns._values.exchange import Request, Response
+from agentruns._values.exchange import Request, Response, ServerEvent
 from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
 
 from .defaults import Defaults
+from .sse import EventParser, TooLongError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -121,6 +122,9 @@ class Address:
     token: str = field(converter=Secret, repr=False)
 
 
+Heard: TypeAlias = Callable[[ServerEvent], Awaitable[None]]
+"""What is awaited for each event of a stream."""
+
 WaitResumed: TypeAlias = Callable[[], Awaitable[None]]
 """What returns when the vendor has had the rest that it asked for."""
 
@@ -144,8 +148,14 @@ class Transport(Protocol):
         """Send *request* once."""
         ...
 
-    async def listen(self, request: Request, opened: Callable[[], None], /) -> Response | None:
-        """Open a stream of events, call *opened* when it is, and return when the server ends it; or its refusal."""
+    async def listen(
+        self, request: Request, opened: Callable[[], None], heard: Heard | None = None, /
+    ) -> Response | None:
+        """
+        Open a stream of events, call *opened* when it is, and return when the server ends it; or its refusal.
+
+        Await *heard* for each event.
+        """
         ...
 
 
@@ -277,9 +287,9 @@ class AiohttpTransport:
             limit.release()
             raise
 
-    async def listen(self, request: Request, opened: Callable[[], None]) -> Response | None:
+    async def listen(self, request: Request, opened: Callable[[], None], heard: Heard | None = None) -> Response | None:
         """
-        Open a stream of events, call *opened*, and return when the server ends it; what it says is not kept.
+        Open a stream of events, call *opened*, and return when the server ends it; *heard* is awaited for each event.
 
         Where it is refused, the refusal is returned, without its body. Takes no permit of the requests in flight.
         Raise `TransportError` if it cannot be opened or breaks. It may last for ever: whoever listens sets the time.
@@ -288,21 +298,37 @@ class AiohttpTransport:
             raise AgentRunsError(_IS_CLOSED)
         task = self._timeouts.begin(endless=True)
         try:
-            return await self._hear(request, opened)
+            return await self._hear(request, opened, heard)
         except BaseException as error:
             ours = self._in_our_words(request, error, task)
         finally:
             self._timeouts.end(task)
         raise ours
 
-    async def _hear(self, request: Request, opened: Callable[[], None]) -> Response | None:
+    async def _hear(self, request: Request, opened: Callable[[], None], heard: Heard | None) -> Response | None:
         async with await self._ask(request, {**request.headers, **_EVENTS}) as answer:
             opened()
             if answer.status != 200:
                 return Response(answer.status, Headers(answer.headers, self._mask), b"", request)
-            while await answer.content.readany():
-                pass
+            parser = EventParser()
+            while piece := await answer.content.readany():
+                if heard is not None:
+                    for event in self._events(parser, piece, request):
+                        await heard(event)
             return None
+
+    def _events(self, parser: EventParser, piece: bytes, request: Request) -> Iterator[ServerEvent]:
+        try:
+            raw = parser.feed(piece)
+        except TooLongError as error:
+            raise TransportError(request, str(error), final=True) from None
+        for event in raw:
+            text = self._mask.text(event.data)
+            try:
+                data = codec.decode(text)
+            except codec.CodecError:
+                data = text
+            yield ServerEvent(event.name, data, event.id)
 
     def _in_our_words(self, request: Request, error: BaseException, task: Task) -> BaseException:
         """

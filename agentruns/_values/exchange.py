@@ -58,6 +58,20 @@ class Response:
 
 
 @frozen
+class ServerEvent:
+    """
+    One event of a stream that a server keeps open.
+
+    `name` is what the server calls it, empty where it has no name; `data` is the JSON value that it carries, or a text
+    that is no JSON; `id` is the last id that the stream gave, None before the first.
+    """
+
+    name: str
+    data: Json
+    id: str | None = None
+
+
+@frozen
 class Problem:
     """
     What a vendor's error body says, in common words.

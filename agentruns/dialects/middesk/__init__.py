@@ -22,6 +22,7 @@ from agentruns.errors import ConfigurationError
 from .actions import ACTION_TYPES, OBJECT_TYPES, get_action, list_actions, take_action
 from .answers import resume, resume_body
 from .catalog import create_thread, get_agent, get_thread, give_feedback, list_agents, list_threads
+from .events import RUN_FINISHED, RUN_STARTED, STATE_SNAPSHOT, RunEvent
 from .objects import (
     ActionActor,
     ActionEffect,
@@ -80,7 +81,10 @@ __all__ = [
     "GUESSES",
     "NAME",
     "OBJECT_TYPES",
+    "RUN_FINISHED",
+    "RUN_STARTED",
     "SANDBOX_URL",
+    "STATE_SNAPSHOT",
     "STATUS",
     "TOKEN_VARIABLE",
     "TRACE_ROLES",
@@ -97,6 +101,7 @@ __all__ = [
     "Output",
     "Requester",
     "Reviewer",
+    "RunEvent",
     "RunRequest",
     "Source",
     "Step",
