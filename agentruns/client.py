@@ -18,7 +18,7 @@ from ._api.transport import Transport
 from ._following.batch import Batch, ItemRunner
 from ._following.events import EventStream
 from ._following.lifecycle import DirectLifecycle
-from ._following.options import OnCancel, Options, StreamOptions
+from ._following.options import OnCancel, Options, StreamOptions, Timeout, seconds_of
 from ._following.stream import RunStream, close
 from ._keeping.keys import Keys
 from ._keeping.lifecycle import JournaledLifecycle
@@ -153,7 +153,7 @@ class Client(Generic[OriginT, DetailT]):
         origin: OriginT | Run[DetailT] | RunRef,
         *,
         tools: ToolsLike | None = None,
-        timeout: float | None = 600.0,
+        timeout: Timeout = "vendor",
         max_resumes: int = 10,
         progress: bool = False,
         patience: float = 60.0,
@@ -170,7 +170,8 @@ class Client(Generic[OriginT, DetailT]):
         - *tools* answers what the run asks for: `Tools`, a mapping of names to functions, or one function of an
           `Action`. Without a handler for each action, the stream ends with the paused state.
         - *timeout* is the seconds of the whole wait, requests, retries and handlers included; None sets no end, as an
-          `Inbox` needs. After it, `DeadlineExceededError`.
+          `Inbox` needs. By default it fits the vendor: 21 minutes for Origami, 6 hours for Middesk, else 600 seconds.
+          After it, `DeadlineExceededError`.
         - *max_resumes* is how often handlers may answer; one pause more is `TooManyResumesError`.
         - *progress* also shows states that differ in progress alone.
         - *patience* is the seconds of lost contact that polling survives; after them it raises the last
@@ -188,7 +189,7 @@ class Client(Generic[OriginT, DetailT]):
         stream of events.
         """
         options = Options(
-            timeout=timeout,
+            timeout=seconds_of(self._dialect, timeout),
             max_resumes=max_resumes,
             progress=progress,
             patience=patience,
@@ -311,7 +312,7 @@ class Client(Generic[OriginT, DetailT]):
         *,
         limit: int = 64,
         tools: ToolsLike | None = None,
-        timeout: float | None = 600.0,
+        timeout: Timeout = "vendor",
         key: Callable[[OriginT], str] | None = None,
         ordered: bool = False,
         prepare: None = None,
@@ -323,7 +324,7 @@ class Client(Generic[OriginT, DetailT]):
         *,
         limit: int = 64,
         tools: ToolsLike | None = None,
-        timeout: float | None = 600.0,
+        timeout: Timeout = "vendor",
         key: Callable[[Run[DetailT] | RunRef], str] | None = None,
         ordered: bool = False,
         prepare: None = None,
@@ -335,7 +336,7 @@ class Client(Generic[OriginT, DetailT]):
         *,
         limit: int = 64,
         tools: ToolsLike | None = None,
-        timeout: float | None = 600.0,
+        timeout: Timeout = "vendor",
         key: Callable[[ItemT], str] | None = None,
         ordered: bool = False,
         prepare: Callable[[ItemT], OriginT | Awaitable[OriginT]],
@@ -346,7 +347,7 @@ class Client(Generic[OriginT, DetailT]):
         *,
         limit: int = 64,
         tools: ToolsLike | None = None,
-        timeout: float | None = 600.0,
+        timeout: Timeout = "vendor",
         key: Callable[[Any], str] | None = None,
         ordered: bool = False,
         prepare: Callable[[Any], Any] | None = None,
@@ -358,7 +359,7 @@ class Client(Generic[OriginT, DetailT]):
 
         - *origins* is an iterable or async iterable of what `stream` takes, taken lazily.
         - *tools* is as in `stream`, for all runs.
-        - *timeout* is the seconds of each run; None sets no end.
+        - *timeout* is the seconds of each run, by default as in `stream`; None sets no end.
         - *key* is a function that names an origin. In a client with a journal, a second batch over the same origins
           starts only what is not done.
         - *ordered* yields the outcomes in the order of the origins.
@@ -373,12 +374,11 @@ class Client(Generic[OriginT, DetailT]):
         *origins* itself raises ends the batch with that error, once all that was taken is over.
         """
         check.integer("limit", limit, 1)
-        if timeout is not None:
-            check.number("timeout", timeout)
+        seconds = seconds_of(self._dialect, timeout)
         common = None if tools is None else Tools.of(tools)
 
         def follow(origin: Any, key: str | None) -> RunStream:
-            return self.stream(origin, tools=common, timeout=timeout, key=key)
+            return self.stream(origin, tools=common, timeout=seconds, key=key)
 
         known = None if self._keys is None else self._keys.origin_of
         return Batch(ItemRunner(follow, key, prepare, known), origins, limit, ordered=ordered)

@@ -1,6 +1,7 @@
 """The command line: what it prints, and which exit code it ends with."""
 
 import asyncio
+import inspect
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from agentruns import Run, RunStatus, connect, narrative
 from agentruns.cli import arguments, commands, demo, display
-from agentruns.dialects import NAMES
+from agentruns.dialects import NAMES, load
 from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
 from tests.scripted_wire import run_body
 
@@ -237,6 +238,31 @@ def test_a_list_that_the_vendor_does_not_have_is_wrong_usage(
 
 
 # As a process of its own ----------------------------------------------------------------------------------------------
+
+
+def test_vendors_lists_what_is_guessed_why_and_how_to_change_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["vendors", "narrative"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "no readable page names the field of the result" in told
+    assert "`narrative.variant(tool_output=...)`" in told
+
+    assert commands.main(["vendors", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["vendor"] for row in rows} == {"narrative", "middesk", "origami", "conduit"}
+    assert all(row.keys() == {"vendor", "guess", "taken", "why", "change"} and all(row.values()) for row in rows)
+
+    with pytest.raises(SystemExit) as caught:
+        commands.main(["vendors", "acme"])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("vendor", ["narrative", "middesk", "origami", "conduit"])
+def test_every_guess_has_a_switch(vendor: str) -> None:
+    dialect: Any = load(vendor)
+    switches = set(inspect.signature(dialect.variant).parameters)
+
+    assert {guess.name for guess in dialect.GUESSES if not guess.change} <= switches
+    assert len({guess.name for guess in dialect.GUESSES}) == len(dialect.GUESSES)
 
 
 def spawn(*argv: str, **environment: str) -> "subprocess.Popen[str]":

@@ -1,5 +1,7 @@
 """Narrative's rules, on scripted answers; the emulator has tests of its own, and test_end_to_end.py joins both."""
 
+import asyncio
+import itertools
 import json
 import pickle
 import re
@@ -15,6 +17,7 @@ from agentruns import (
     Action,
     APIError,
     AuthenticationError,
+    Client,
     ConfigurationError,
     ConflictError,
     Failure,
@@ -527,6 +530,9 @@ def test_a_variant_sends_another_reading_of_a_guess_and_is_the_dialect_in_all_el
     assert isinstance(variant, ResumesAgain)
     assert not isinstance(variant, Cancels)
     assert {name for name in narrative.__all__ if getattr(variant, name) is not getattr(narrative, name)} == {
+        "STATUS",
+        "fetch",
+        "parse_run",
         "resume",
         "resume_again",
     }
@@ -541,9 +547,33 @@ def test_two_variants_with_the_same_answer_start_one_run_between_them() -> None:
     assert ours[0]["client_op_id"] == theirs[0]["client_op_id"]
 
 
+def test_a_word_that_no_page_has_may_be_told_to_the_dialect() -> None:
+    variant: Any = pickle.loads(pickle.dumps(narrative.variant(status={"expired": "failed", "queued": "pending"})))
+    seen = [
+        exchange(variant.fetch(RunRef(RUN), {}), run(word))[1] for word in ("expired", "queued", "completed", "new")
+    ]
+
+    assert [each.status.value for each in seen] == ["failed", "pending", "completed", "running"]
+    assert seen[0].failure == Failure("expired")
+    assert variant.parse_run is not narrative.parse_run
+
+
+def test_a_failure_that_no_page_has_may_be_called_retryable() -> None:
+    state = paused()
+    variant: Any = narrative.variant(retryable={"QuotaGlitch"})
+    posts, resumed = answer_posts(
+        variant.resume(state, outputs_for(state)), failed("QuotaGlitch"), Answer(run_body("pending", id=NEXT_RUN), 202)
+    )
+    only, _ = answer_posts(variant.resume(state, outputs_for(state)), failed("JobFailed"))
+
+    assert (len(posts), resumed.id, len(only)) == (2, NEXT_RUN, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        ({"retryable": "JobFailed"}, "retryable is 'JobFailed'"),
+        ({"status": {"expired": "gone"}}, "status is"),
         ({"tool_output": "result"}, "tool_output is 'result'"),
         ({"tool_choice": 3}, "tool_choice is 3"),
         ({"config_override": 3}, "config_override is 3"),
@@ -1185,3 +1215,31 @@ def test_a_default_handler_beside_others_is_no_hindrance_and_no_tools_are_none()
     assert [tool.name for tool in narrative.flat_tools(both)] == ["book"]
     assert [tool.name for tool in narrative.client_tools(both, alias="user").tools] == ["book"]
     assert narrative.flat_tools(Tools()) == ()
+
+
+# Waiting --------------------------------------------------------------------------------------------------------------
+
+
+async def poll_gaps(client: Client, wire: Wire, lasts: float) -> list[float]:
+    """Follow a run that is over after so many seconds, and return the seconds between the looks at it."""
+    over = asyncio.get_running_loop().time() + lasts
+    wire.script[POLL] = [lambda _: run("running" if asyncio.get_running_loop().time() < over else "completed")]
+    wire.asked.clear()
+    await client.result(narrative.UserMessage(CONVERSATION, "Hi", expected_version=0))
+    return [later - earlier for earlier, later in itertools.pairwise(wire.times(POLL))]
+
+
+@pytest.mark.virtual
+@pytest.mark.asyncio
+async def test_a_run_is_looked_at_no_more_often_than_the_page_advises_until_its_like_are_known() -> None:
+    wire = Wire({START: run("pending"), POLL: run("running")})
+    async with Client(narrative, wire, retry=Retry()) as client:
+        first = await poll_gaps(client, wire, 60.0)
+        for number in range(30):
+            await poll_gaps(client, wire, 1.0 + 0.2 * number)
+        learned = await poll_gaps(client, wire, 6.0)
+
+    assert all(2.0 <= gap <= 8.8 for gap in first)
+    assert max(first) >= 7.0
+    assert 7 <= len(first) <= 16
+    assert min(learned) < 2.0

@@ -564,6 +564,16 @@ def test_a_variant_words_an_answer_otherwise_and_may_leave_the_model_to_the_plan
     assert isinstance(variant, Lists)
 
 
+def test_a_word_that_no_page_has_may_be_told_to_the_dialect() -> None:
+    variant: Any = pickle.loads(pickle.dumps(origami.variant(status={"queued": "pending"})))
+    listed = sample("runs")
+    listed["items"][0]["status"] = "queued"
+
+    assert exchange(variant.fetch(REF, {}), answer("running", status="queued"))[1].status is RunStatus.PENDING
+    assert exchange(variant.fetch(REF, {}), answer("running", status="superseded"))[1].status is RunStatus.FAILED
+    assert exchange(variant.page(AGENT, None), Answer(listed))[1].runs[0].status is RunStatus.PENDING
+
+
 @pytest.mark.parametrize("gave", [None, "", "  ", 7])
 def test_a_wording_that_gives_no_text_is_refused_before_any_request(gave: Any) -> None:
     run = fetched("needs-input")

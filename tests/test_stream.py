@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import math
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
+import msgspec
 import pytest
 
 from agentruns import (
@@ -34,7 +37,8 @@ from agentruns import (
     narrative,
 )
 from agentruns._api.retry import Backoff
-from agentruns._values.exchange import Request
+from agentruns._values.exchange import Request, Response
+from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
 from tests.scripted_wire import (
     CONVERSATION,
@@ -52,6 +56,8 @@ from tests.scripted_wire import (
     problem,
     run,
 )
+
+SAMPLES = Path(__file__).parent / "samples"
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
 
@@ -152,6 +158,32 @@ async def test_an_unknown_status_word_is_in_flight_until_the_deadline_which_quot
 
     assert caught.value.run is not None
     assert isinstance(caught.value, TimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "sample", "seconds"),
+    [
+        ("narrative", "running", 600.0),
+        ("origami", "running", 21 * 60.0),
+        ("middesk", "running", 6 * 3600.0),
+        ("conduit", "running", 600.0),
+    ],
+)
+async def test_a_deadline_that_nobody_names_fits_the_vendor(vendor: str, sample: str, seconds: float) -> None:
+    body = json.loads((SAMPLES / vendor / f"{sample}.json").read_text())
+    dialect = load(vendor)
+    response = Response(200, {}, msgspec.json.encode(body), Request("GET", "/"))
+    running: Any = dialect
+    ref = running.parse_run(response).ref
+    line = next(running.fetch(ref, {})).line
+    async with client_of(Wire({line: Answer(body)}), dialect, schedule=Backoff(initial=60.0, maximum=60.0)) as client:
+        with pytest.raises(DeadlineExceededError, match=f"{seconds:g} s have passed"):
+            await client.result(ref)
+        batch = client.batch([ref])
+        (outcome,) = [each async for each in batch]
+
+    assert isinstance(outcome.error, DeadlineExceededError)
+    assert f"{seconds:g} s have passed" in str(outcome.error)
 
 
 async def test_the_deadline_counts_from_the_first_step_and_covers_a_slow_answer() -> None:

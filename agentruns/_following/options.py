@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from attrs import field, frozen
 
 from agentruns._values import check
+from agentruns.dialects.protocol import Dialect, LimitsRuns
 from agentruns.errors import ConfigurationError
 from agentruns.tools import ToolsLike
 
 OnCancel: TypeAlias = Literal["leave", "cancel", "confirm"]
 """What a cancelled wait does to the remote run: leave it alone, cancel it, or cancel it and wait until it is over."""
+
+
+Timeout: TypeAlias = float | Literal["vendor"] | None
+"""Seconds of a wait; None sets no end, and "vendor" stands for as long as the vendor says that a run may take."""
+
+DEFAULT_SECONDS: Final = 600.0
+"""How long a run is waited for where neither the user nor the vendor says it."""
+
+
+def seconds_of(dialect: Dialect, timeout: Timeout) -> float | None:
+    """Return the seconds of a wait; raise `ConfigurationError` for what is no time."""
+    if timeout == "vendor":
+        return dialect.RUN_SECONDS if isinstance(dialect, LimitsRuns) else DEFAULT_SECONDS
+    if timeout is not None:
+        check.number("timeout", timeout)
+    return timeout
 
 
 def _some_time(_: object, attribute: Any, value: float | None) -> None:
@@ -40,7 +57,7 @@ def _known(_: object, attribute: Any, value: str) -> None:
 class Options:
     """How to wait for a run; seconds throughout."""
 
-    timeout: float | None = field(default=600.0, validator=_some_time)
+    timeout: float | None = field(default=DEFAULT_SECONDS, validator=_some_time)
     max_resumes: int = field(default=10, validator=_count)
     progress: bool = field(default=False, validator=_flag)
     patience: float = field(default=60.0, validator=_zero_or_more)
@@ -53,7 +70,7 @@ class StreamOptions(TypedDict, total=False):
     """What `client.stream` takes beside the origin, for those who pass it on."""
 
     tools: ToolsLike | None
-    timeout: float | None
+    timeout: Timeout
     max_resumes: int
     progress: bool
     patience: float

@@ -14,15 +14,24 @@ from .reader import Reader
 from .watch import Watch
 
 _LEAST: Final = 0.01  # seconds between two reads of a run, whatever a schedule says
+_ADVISED_FACTOR: Final = 1.25
 BROKEN_SECONDS: Final = 10.0
 """When a run is read again whose schedule says nothing that makes sense."""
 
 
 class Pace:
-    """Say when a run is to be read next; `clocks` learn from each segment that is closed."""
+    """
+    Say when a run is to be read next; `clocks` learn from each segment that is closed.
 
-    def __init__(self, reader: Reader, schedule: Schedule | None, backoff: Backoff) -> None:
+    *advised* are the first and the longest gap between two reads that the vendor advises: they hold for a clock that
+    has learned nothing, and for answers that do not say themselves when to come back.
+    """
+
+    def __init__(
+        self, reader: Reader, schedule: Schedule | None, backoff: Backoff, advised: tuple[float, float] | None = None
+    ) -> None:
         self._reader = reader
+        self._advised = advised and Backoff(initial=advised[0], factor=_ADVISED_FACTOR, maximum=advised[1], jitter=0.0)
         self._schedule = schedule
         self._backoff = backoff
         self.clocks = Clocks()
@@ -31,7 +40,11 @@ class Pace:
         """Return when a run in flight is due: its last answer came *now*, and asked for *floor* seconds of peace."""
         if self._schedule is not None:
             return now + _delay(self._schedule, watch.unchanged_count, floor)
-        return watch.segment.next(self.clock_of(watch), now, floor)
+        clock = self.clock_of(watch)
+        told = watch.run is not None and watch.run.poll_after is not None
+        if self._advised and not told and not clock.observations and watch.segment.sent is not None:
+            floor = max(floor, self._advised.delay(watch.unchanged_count))
+        return watch.segment.next(clock, now, floor)
 
     def next_after_end(self, watch: Watch, now: float) -> float:
         """Return when a run that moves no more is due: a pause that was answered may show for a while."""

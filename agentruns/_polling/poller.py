@@ -24,7 +24,7 @@ from agentruns._api.retry import Schedule
 from agentruns._telemetry import Telemetry
 from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Run, RunRef
-from agentruns.dialects.protocol import Dialect, ListsCurrentStates
+from agentruns.dialects.protocol import AdvisesPolls, Dialect, ListsCurrentStates
 from agentruns.errors import ConfigurationError
 
 from .agenda import Agenda
@@ -67,7 +67,8 @@ class Poller:
         self._telemetry = telemetry
         self._at_once = at_once
         self._reader = Reader(dialect, api)
-        self._pace = Pace(self._reader, schedule, api.retry.backoff)
+        advised = dialect.POLL_SECONDS if isinstance(dialect, AdvisesPolls) else None
+        self._pace = Pace(self._reader, schedule, api.retry.backoff, advised)
         self._lists = Lists(dialect) if isinstance(dialect, ListsCurrentStates) else None
         self._counters = Counters(telemetry)
         self._intake = Intake(self._reader, self._pace, self._counters, telemetry)

@@ -57,6 +57,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                 _waiting(vendor)
             _output(vendor)
 
+    guesses = _command(commands, "vendors", "what no page of a vendor says, what is taken for it, and how to change it")
+    guesses.add_argument("vendor", metavar="VENDOR", nargs="?", choices=NAMES, help="of all vendors by default")
+    guesses.add_argument("--json", action="store_true", help="print one JSON object per guess")
+
     watch = _command(commands, "watch", "follow a run that exists to its end")
     watch.add_argument("vendor", choices=NAMES, help="whose run it is")
     watch.add_argument("id", help="the run's id")
@@ -221,7 +225,9 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
     parser.add_argument("--workers", type=int, help="of Ray (default: 2, or one for each of its machines)")
     parser.add_argument("--batch-name", metavar="NAME", help="of Ray: what ids derive from (default: OUTPUT's path)")
     parser.add_argument("--budget", type=float, help="requests per second, at most (default: the vendor's limit)")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for each run (default: 600)")
+    parser.add_argument(
+        "--timeout", type=float, help="seconds for each run (default: as long as the vendor says that one may take)"
+    )
     journal = parser.add_mutually_exclusive_group()
     journal.add_argument("--journal", metavar="PATH", help="what keeps work across a crash (default: OUTPUT.journal)")
     journal.add_argument(
@@ -284,7 +290,9 @@ def _connection(parser: argparse.ArgumentParser) -> None:
 
 
 def _waiting(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for the whole wait (default: 600)")
+    parser.add_argument(
+        "--timeout", type=float, help="seconds for the whole wait (default: as long as the vendor says a run may take)"
+    )
     parser.add_argument("--tools", metavar="MODULE:NAME", help="handlers: module:name or file.py:name")
     parser.add_argument("--progress", action="store_true", help="show states that differ in progress alone too")
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentruns._connect import connect
+from agentruns._following.options import Timeout
 from agentruns._following.stream import RunStream
 from agentruns._values import check, codec
 from agentruns._values.run import Run, RunRef, RunStatus
@@ -21,7 +22,7 @@ from agentruns.client import Client
 from agentruns.dialects import NAMES, load
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
 
-from . import arguments, demo, shell_text
+from . import arguments, demo, shell_text, vendors
 from .batch import batch
 from .display import Display, choose, warnings
 from .report import report
@@ -143,9 +144,11 @@ async def _list(args: argparse.Namespace, _: _Seen) -> int:
 
 
 async def _show(client: Client, origin: object, args: argparse.Namespace, seen: _Seen) -> int:
-    check.number("--timeout", args.timeout)
+    timeout: Timeout = "vendor" if args.timeout is None else args.timeout
+    if timeout != "vendor":
+        check.number("--timeout", timeout)
     tools = arguments.tools(args.tools)
-    seen.stream = client.stream(origin, tools=tools, timeout=args.timeout, progress=args.progress)
+    seen.stream = client.stream(origin, tools=tools, timeout=timeout, progress=args.progress)
     display = choose(json=args.json)
     try:
         return code_of(await follow(seen.stream, display))
@@ -224,6 +227,11 @@ def _where(name: str, emulator: Emulator[Vendor], *, json: bool) -> str:
     )
 
 
+async def _vendors(args: argparse.Namespace, _: _Seen) -> int:
+    vendors.show(args.vendor, json=args.json)
+    return COMPLETED
+
+
 _COMMANDS = {
     "demo": _demo,
     "emulate": _emulate,
@@ -234,4 +242,5 @@ _COMMANDS = {
     "batch": _batch,
     "report": _report,
     "console": _console,
+    "vendors": _vendors,
 }

@@ -15,8 +15,8 @@ answers, and never wait. All that they need is importable from here:
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `Recovers`, `FindsAnsweringRun`, `Cancels`, `Lists`,
-  `ListsCurrentStates`, `ParsesRun`, `GroupsRuns`, `SendsDefaults`, `NamesTraceRoles`, `ReportsTimes`,
-  `StreamsEvents`, `ChecksToken`.
+  `ListsCurrentStates`, `ParsesRun`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `NamesTraceRoles`,
+  `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -61,11 +61,13 @@ from agentruns.errors import ConfigurationError, ProtocolError
 
 from . import guesses, reading, search, wire
 from .protocol import (
+    AdvisesPolls,
     Cancels,
     ChecksToken,
     Dialect,
     FindsAnsweringRun,
     GroupsRuns,
+    LimitsRuns,
     Lists,
     ListsCurrentStates,
     NamesTraceRoles,
@@ -82,6 +84,7 @@ from .wire import checkpoint, claim_run
 __all__ = [
     "NAMES",
     "Action",
+    "AdvisesPolls",
     "Cancels",
     "Checkpoint",
     "ChecksToken",
@@ -94,6 +97,7 @@ __all__ = [
     "Json",
     "JsonText",
     "Limit",
+    "LimitsRuns",
     "Lists",
     "ListsCurrentStates",
     "Lock",

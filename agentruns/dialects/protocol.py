@@ -157,6 +157,26 @@ class GroupsRuns(Protocol):
 
 
 @runtime_checkable
+class LimitsRuns(Protocol):
+    """A vendor that says how long a run may take."""
+
+    @property
+    def RUN_SECONDS(self) -> float:  # noqa: N802
+        """Return how long to wait for a run where the user does not say: its ceiling, and a little more."""
+        ...
+
+
+@runtime_checkable
+class AdvisesPolls(Protocol):
+    """A vendor that says how often a run may be read."""
+
+    @property
+    def POLL_SECONDS(self) -> tuple[float, float]:  # noqa: N802
+        """Return the first and the longest gap between two reads, which hold until it is known how long runs take."""
+        ...
+
+
+@runtime_checkable
 class SendsDefaults(Protocol):
     """A vendor with something to send with every request beside the token."""
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from agentruns._api.limiter import rate_limit
 from agentruns._following import record
+from agentruns._following.options import Timeout
 from agentruns._values import check, codec
 from agentruns._values.exchange import RateLimit
 from agentruns.dialects import load
@@ -34,7 +35,7 @@ def map_batches(
     batch_size: int = 64,
     budget: float | None = None,
     tools: ToolsLike | None = None,
-    timeout: float | None = 600.0,
+    timeout: Timeout = "vendor",
     base_url: str | None = None,
     insecure: bool = False,
     journal: str | None = None,
@@ -105,7 +106,7 @@ class RunAgents:
         rate_limit_actor: Any = None,
         limit: RateLimit | None = None,
         tools: ToolsLike | None = None,
-        timeout: float | None = 600.0,
+        timeout: Timeout = "vendor",
         base_url: str | None = None,
         insecure: bool = False,
         journal: str | None = None,

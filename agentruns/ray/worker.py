@@ -15,6 +15,7 @@ from attrs import frozen
 from agentruns._api.limiter import RateLimiter
 from agentruns._connect import connect
 from agentruns._following.ending import last_state
+from agentruns._following.options import Timeout
 from agentruns._following.stream import RunStream
 from agentruns._polling.stats import Stats
 from agentruns._values.exchange import RateLimit
@@ -37,13 +38,14 @@ class ClientOptions:
 
     The token is not among them, since Ray may log, keep or show what it carries. A worker reads the token from its own
     environment, which on one machine is that of the process that called `ray.init()`. *timeout* is in seconds, for each
-    run. *journal* is a path on a disk that all workers share. *limit* is for the requests of all workers together.
+    run, by default what the vendor says. *journal* is a path on a disk that all workers share. *limit* is for the
+    requests of all workers together.
     """
 
     vendor: str | Dialect
     base_url: str | None = None
     insecure: bool = False
-    timeout: float | None = 600.0
+    timeout: Timeout = "vendor"
     journal: str | None = None
     limit: RateLimit | None = None
 

@@ -59,7 +59,10 @@ async def batch(args: argparse.Namespace) -> int:
     Raise `ConfigurationError`, before anything is sent, for what cannot work.
     """
     check.integer("--limit", args.limit, 1)
-    check.number("--timeout", args.timeout)
+    if args.timeout is None:
+        args.timeout = "vendor"
+    else:
+        check.number("--timeout", args.timeout)
     if args.budget is not None:
         check.number("--budget", args.budget)
     dialect = load(args.vendor)

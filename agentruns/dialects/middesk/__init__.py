@@ -82,6 +82,7 @@ __all__ = [
     "NAME",
     "OBJECT_TYPES",
     "RUN_FINISHED",
+    "RUN_SECONDS",
     "RUN_STARTED",
     "SANDBOX_URL",
     "STATE_SNAPSHOT",
@@ -153,6 +154,7 @@ TOKEN_VARIABLE: Final = "MIDDESK_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "MIDDESK_BASE_URL"
 BUDGET: Final = RateLimit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.agent.name")
+RUN_SECONDS: Final = 6 * 3600.0  # webhooks: work takes seconds, minutes or hours
 Origin: Final = RunRequest
 
 

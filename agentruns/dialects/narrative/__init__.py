@@ -60,7 +60,9 @@ __all__ = [
     "BUDGET",
     "GUESSES",
     "NAME",
+    "POLL_SECONDS",
     "RETRYABLE",
+    "RUN_SECONDS",
     "SAME",
     "STATUS",
     "TEXT_SCHEMA",
@@ -111,4 +113,6 @@ TOKEN_VARIABLE: Final = "NARRATIVE_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "NARRATIVE_BASE_URL"
 BUDGET: Final[RateLimit | None] = None  # the knowledge base says that no limit is enforced
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.request.model")
+RUN_SECONDS: Final = 600.0  # get-a-runs-current-state: give up at about 5 minutes, after which it may turn failed yet
+POLL_SECONDS: Final = (2.0, 8.0)  # get-a-runs-current-state: start at 2 s, back off to 4 to 8 s for longer runs
 Origin: Final = UserMessage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from uuid import UUID, uuid5
@@ -17,8 +17,8 @@ from agentruns.errors import ConfigurationError, InvalidRequestError
 
 from .config import ToolChoice
 from .objects import NarrativeRun
-from .runs import OVERRIDABLE, UserMessage, as_sent, check_choice, check_override, post_run, read_head
-from .states import parse_run
+from .runs import OVERRIDABLE, UserMessage, as_sent, check_choice, check_override, fetch, post_run, read_head
+from .states import STATUS, parse_run
 
 if TYPE_CHECKING:
     from agentruns.dialects.protocol import Dialect
@@ -58,6 +58,23 @@ GUESSES: Final = (
         "no readable page names the field of the result; the stored block nests it as `content_blocks` "
         "(list-conversation-messages)",
     ),
+    Guess(
+        "retryable",
+        f"an answer whose run failed as {', '.join(sorted(RETRYABLE))} may be given again under a new id, and is",
+        "the pages of these failures speak of a fresh run or of trying later; the list of failures may be incomplete",
+    ),
+    Guess(
+        "status",
+        "a word that is none of pending, running, requires_action, completed, failed is that of a run in flight",
+        "get-a-runs-current-state lists these five; new ones may come",
+    ),
+    Guess(
+        "revision",
+        "tools are declared under an alias, as `client_tools`",
+        "the pages exist in two states, A and B, and none says which account has which; `Conversation.dropped` tells "
+        "what an account did not take",
+        "`narrative.Config(tools=narrative.flat_tools(tools))` declares them as B has them",
+    ),
 )
 
 ToolOutputItem: TypeAlias = Callable[[ToolOutput], Mapping[str, Json]]
@@ -82,6 +99,7 @@ def resume(
     tool_choice: Choice = None,
     config_override: Override = SAME,
     tool_output: ToolOutputItem = tool_output_item,
+    retryable: Collection[str] = RETRYABLE,
 ) -> Flow[Run[NarrativeRun]]:
     """
     Answer a paused run by starting the next one on its conversation.
@@ -95,7 +113,7 @@ def resume(
     *config_override* is what is sent, None for nothing. *tool_choice* is for the first iteration of the answering run,
     `SAME` for the paused run's own.
     """
-    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, RETRYABLE))
+    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, retryable))
 
 
 def resume_again(
@@ -115,20 +133,39 @@ def variant(
     tool_output: ToolOutputItem | None = None,
     tool_choice: Choice = None,
     config_override: Override = SAME,
+    retryable: Collection[str] | None = None,
+    status: Mapping[str, RunStatus | str] | None = None,
 ) -> Dialect[UserMessage, NarrativeRun]:
     """
     Return this dialect with another reading of what no page says, for `connect(narrative.variant(...))`.
 
     *tool_output* gives the item of `outputs` for an answer. *tool_choice* and *config_override* are those of every
-    answer that handlers give, as in `resume`. Raise `ConfigurationError` for what cannot be sent.
+    answer that handlers give, as in `resume`. *retryable* are the failures of an answering run that are stepped over.
+    *status* maps words of the vendor to ours, besides those that are known. Raise `ConfigurationError` for what cannot
+    be sent or read.
     """
     switches: Mapping[str, Any] = {
         "tool_output": guesses.function("tool_output", tool_output, tool_output_item),
         "tool_choice": _checked_choice(tool_choice),
         "config_override": _checked_override(config_override),
     }
-    replaced = {"resume": partial(resume, **switches), "resume_again": partial(resume_again, **switches)}
-    given = {"tool_output": tool_output, "tool_choice": tool_choice, "config_override": config_override}
+    if isinstance(retryable, str):
+        raise ConfigurationError(f"retryable is {retryable!r}; it must be a collection of types, such as a set")
+    words = {**STATUS, **guesses.statuses("status", status)}
+    replaced: Mapping[str, Any] = {
+        "resume": partial(resume, **switches, retryable=RETRYABLE if retryable is None else frozenset(retryable)),
+        "resume_again": partial(resume_again, **switches),
+        "fetch": partial(fetch, words=words),
+        "parse_run": partial(parse_run, words=words),
+        "STATUS": words,
+    }
+    given = {
+        "tool_output": tool_output,
+        "tool_choice": tool_choice,
+        "config_override": config_override,
+        "retryable": retryable,
+        "status": status,
+    }
     return cast("Dialect[UserMessage, NarrativeRun]", Variant(__name__.rpartition(".")[0], replaced, given))
 
 
@@ -157,7 +194,7 @@ def _answer(
     choice: Choice,
     override: Override,
     item: ToolOutputItem,
-    retryable: frozenset[str] | None,
+    retryable: Collection[str] | None,
 ) -> Flow[Run[NarrativeRun]]:
     """Go from attempt to attempt until one has not failed; *retryable* are the failures to step over, None for all."""
     _answers_all(run, outputs)
@@ -186,7 +223,7 @@ def _answer(
         attempt += 1
 
 
-def _is_over(answering: Run, retryable: frozenset[str] | None) -> bool:
+def _is_over(answering: Run, retryable: Collection[str] | None) -> bool:
     """Tell whether an attempt has failed, so that another may do: a run that has just begun is pending."""
     if answering.status is not RunStatus.FAILED:
         return False

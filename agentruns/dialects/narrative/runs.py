@@ -12,13 +12,13 @@ from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import Json
-from agentruns._values.run import Run, RunRef
+from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
 
 from .config import ToolChoice, given
 from .objects import NarrativeRun
-from .states import parse_run
+from .states import STATUS, parse_run
 
 OVERRIDABLE: Final = (
     "model",
@@ -106,9 +106,11 @@ def start(origin: UserMessage) -> Flow[Run[NarrativeRun]]:
     return parse_run((yield from post_run(origin.conversation_id, origin.client_op_id, version, payload, options)))
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[NarrativeRun]]:
+def fetch(
+    ref: RunRef, params: Mapping[str, str], *, words: Mapping[str, RunStatus] = STATUS
+) -> Flow[Run[NarrativeRun]]:
     """Read a run (get-a-runs-current-state); the conversation is not needed."""
-    return parse_run((yield Request("GET", wire.path("agents", "runs", ref.id), params=params)))
+    return parse_run((yield Request("GET", wire.path("agents", "runs", ref.id), params=params)), words=words)
 
 
 def read_head(conversation_id: str) -> Flow[tuple[int, Mapping[str, Json]]]:

@@ -74,16 +74,16 @@ class FailedRun:
     error: Fault | None = None
 
 
-def parse_run(response: Response) -> Run[NarrativeRun]:
+def parse_run(response: Response, *, words: Mapping[str, RunStatus] = STATUS) -> Run[NarrativeRun]:
     """
-    Return the run in the answer to a request.
+    Return the run in the answer to a request; *words* of the vendor are read as our status.
 
     Actions, output and failure count only in the state that they belong to: `final_text` is "populated only on status
     completed" (start-a-new-run-on-the-conversation), and the half text of a run that failed stands in `detail`.
     """
     raw = wire.read_object(response)
     seen = wire.structure(raw, RunState, response)
-    status = STATUS.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
+    status = words.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
     config = wire.mapping(raw.get("effective_config"))
     return Run(
         wire.ref(seen.id, seen.conversation_id, response=response),

@@ -63,6 +63,8 @@ __all__ = [
     "GUESSES",
     "KEY_SECONDS",
     "NAME",
+    "POLL_SECONDS",
+    "RUN_SECONDS",
     "SLOT_SECONDS",
     "STATUS",
     "TOKEN_VARIABLE",
@@ -127,4 +129,6 @@ BASE_URL_VARIABLE: Final = "ORIGAMI_BASE_URL"
 KEY_SECONDS: Final = 24 * 3600.0  # how long an Idempotency-Key is remembered (openapi-v2.yaml)
 BUDGET: Final = RateLimit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
 TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.request.model")
+POLL_SECONDS: Final = (15.0, 15.0)  # reference/get-run: what Retry-After says at present
+RUN_SECONDS: Final = 21 * 60.0  # openapi-v2.yaml: a run ends as timed_out after 20 minutes
 Origin: Final = Prompt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from uuid import UUID, uuid5
@@ -19,8 +19,8 @@ from agentruns.errors import ConfigurationError
 from .admission import Intent, admit
 from .objects import RunDetail
 from .prompts import LONGEST_PROMPT, Prompt
-from .reading import CONTINUE
-from .runs import agent_path, fetch, turns_after
+from .reading import CONTINUE, STATUS, parse_run
+from .runs import agent_path, fetch, page, turns_after
 
 if TYPE_CHECKING:
     from agentruns.dialects.protocol import Dialect
@@ -40,6 +40,11 @@ GUESSES: Final = (
         "an answer asks for the model that ran before",
         "a follow-up without a model runs on the default of the plan (reference/send-run), and no page says "
         "whether answers are meant to",
+    ),
+    Guess(
+        "status",
+        "a word that is none of the eight known ones is the end of a run that failed",
+        "whatever is not `running` is over (reference/get-run); whether it ended well, only a known word says",
     ),
 )
 
@@ -102,26 +107,36 @@ def resume_again(
 
 
 def variant(
-    *, answer_prompt: AnswerPrompt | None = None, keep_model: bool = True, project: str | None = None
+    *,
+    answer_prompt: AnswerPrompt | None = None,
+    keep_model: bool = True,
+    project: str | None = None,
+    status: Mapping[str, RunStatus | str] | None = None,
 ) -> Dialect[Prompt, RunDetail]:
     """
     Return this dialect with another reading of what no page says, for `connect(origami.variant(...))`.
 
     *answer_prompt* gives the text that answers a run. Without *keep_model*, answers run on the default of the plan.
-    *project* is the child organization that every request is for (`x-origami-project`, authentication page).
+    *project* is the child organization that every request is for (`x-origami-project`, authentication page). *status*
+    maps words of the vendor to ours, besides those that are known.
     """
     check.boolean("keep_model", keep_model)
     switches: dict[str, Any] = {
         "answer_prompt": guesses.function("answer_prompt", answer_prompt, prompt_of_answers),
         "keep_model": keep_model,
     }
+    words = {**STATUS, **guesses.statuses("status", status)}
     replaced: dict[str, Any] = {
+        "fetch": partial(fetch, words=words),
+        "page": partial(page, words=words),
+        "parse_run": partial(parse_run, words=words),
+        "STATUS": words,
         "resume": partial(resume, **switches),
         "resume_again": partial(resume_again, **switches),
     }
     if project is not None:
         replaced |= {"DEFAULT_HEADERS": {PROJECT: check.non_empty_str("project", project)}, "DEFAULT_PARAMS": {}}
-    given = {"answer_prompt": answer_prompt, "keep_model": keep_model, "project": project}
+    given = {"answer_prompt": answer_prompt, "keep_model": keep_model, "project": project, "status": status}
     return cast("Dialect[Prompt, RunDetail]", Variant(__name__.rpartition(".")[0], replaced, given))
 
 

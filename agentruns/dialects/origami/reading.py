@@ -76,7 +76,7 @@ class Questions(codec.CamelCase):
     pending_questions: tuple[Question, ...] = ()
 
 
-def parse_run(response: Response) -> Run[RunDetail]:
+def parse_run(response: Response, *, words: Mapping[str, RunStatus] = STATUS) -> Run[RunDetail]:
     """
     Read the run in an answer: the body itself from get-run, `run` in the body elsewhere.
 
@@ -85,10 +85,16 @@ def parse_run(response: Response) -> Run[RunDetail]:
     body = wire.read_object(response)
     path = ("run",) if "run" in body and "id" not in body else ()
     raw = wire.read_object(response, *path)
-    return as_run(response, raw, ".".join(("$", *path)), JsonText(response.body, path))
+    return as_run(response, raw, ".".join(("$", *path)), JsonText(response.body, path), words)
 
 
-def as_run(response: Response, raw: Mapping[str, Any], path: str, text: JsonText | None = None) -> Run[RunDetail]:
+def as_run(
+    response: Response,
+    raw: Mapping[str, Any],
+    path: str,
+    text: JsonText | None = None,
+    words: Mapping[str, RunStatus] = STATUS,
+) -> Run[RunDetail]:
     """
     Return a run, or the summary of one that stands in a list, in common words.
 
@@ -96,7 +102,7 @@ def as_run(response: Response, raw: Mapping[str, Any], path: str, text: JsonText
     one. What the agent said of a run that failed is its output, never the reason.
     """
     seen = wire.structure(raw, RunState, response, path)
-    status = STATUS.get(seen.status, RunStatus.FAILED)
+    status = words.get(seen.status, RunStatus.FAILED)
     said = _said(raw, response, path)
     steps = wire.mapping(raw.get("steps"))
     why = _WHY.get(seen.status, f"the run is over with a status that is not known here: {seen.status}")

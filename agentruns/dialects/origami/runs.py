@@ -9,12 +9,12 @@ from uuid import UUID, uuid5
 from agentruns._values import codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response
-from agentruns._values.run import Page, Run, RunRef
+from agentruns._values.run import Page, Run, RunRef, RunStatus
 from agentruns.dialects import reading, wire
 from agentruns.errors import APIError, ConfigurationError, ConflictError, ProtocolError
 
 from .objects import RunDetail
-from .reading import as_run, listed, paging, parse_run, started_at
+from .reading import STATUS, as_run, listed, paging, parse_run, started_at
 
 KEY: Final = "Idempotency-Key"
 MOST_KEYS: Final = 200
@@ -29,12 +29,12 @@ _CANCELS: Final = UUID("0d0d0f57-6f4b-5d0a-8a53-1b7e6c9f2d40")
 _ATTEMPTS: Final = UUID("5b1f2ed3-93c6-5c6e-b0f4-7e0a54d1c2b9")
 
 
-def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[RunDetail]]:
+def fetch(ref: RunRef, params: Mapping[str, str], *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[RunDetail]]:
     """Read a run (reference/get-run); `include="stats,transcript"` asks for more of it."""
-    return parse_run((yield Request("GET", agent_path(ref.parent, "runs", ref.id), params=params)))
+    return parse_run((yield Request("GET", agent_path(ref.parent, "runs", ref.id), params=params)), words=words)
 
 
-def page(parent: str, cursor: str | None) -> Flow[Page[RunDetail]]:
+def page(parent: str, cursor: str | None, *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Page[RunDetail]]:
     """
     List an agent's runs (reference/list-runs), as summaries: no output, and no questions.
 
@@ -45,7 +45,7 @@ def page(parent: str, cursor: str | None) -> Flow[Page[RunDetail]]:
     params = paging(trail[-1] if trail else None, 100)
     response = yield Request("GET", agent_path(parent, "runs"), params=params)
     values, path, following = listed(response, "runs")
-    runs = yield from reading.rows(response, values, path, lambda raw, at: as_run(response, raw, at))
+    runs = yield from reading.rows(response, values, path, lambda raw, at: as_run(response, raw, at, None, words))
     if trail and runs and runs[0].id == first:
         return Page(())
     if following is None or following in trail or not values:
