@@ -31,7 +31,7 @@ from ._values.commands import Flow
 from ._values.exchange import RateLimit
 from ._values.generic import DetailT, OriginT
 from ._values.run import Origins, Run, RunRef, RunStatus, ToolOutput
-from .dialects.protocol import Cancels, Dialect, NamesTraceRoles, Resumes, StreamsEvents
+from .dialects.protocol import Cancels, Dialect, NamesTraceRoles, ReportsErrorsInBody, Resumes, StreamsEvents
 from .errors import ConfigurationError
 from .tools import Tools, ToolsLike
 
@@ -72,7 +72,8 @@ class Client(Generic[OriginT, DetailT]):
         self._tasks = Tasks()
         roles = dialect.TRACE_ROLES if isinstance(dialect, NamesTraceRoles) else DEFAULT_ROLES
         self._telemetry = Telemetry(dialect.NAME, roles)
-        self._api = Api(transport, Permits(limiter, dialect.NAME), dialect.problem, retry)
+        error_status = dialect.error_status if isinstance(dialect, ReportsErrorsInBody) else None
+        self._api = Api(transport, Permits(limiter, dialect.NAME), dialect.problem, retry, error_status)
         self._operations = Operations(self._api, dialect, self._telemetry)
         self._lifecycle = DirectLifecycle(self._operations)
         self._keys = None if journal is None else Keys(journal, self._operations, self._tasks)

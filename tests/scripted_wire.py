@@ -103,7 +103,7 @@ class Wire:
         return [request.json for _, request in self.asked if request.line == line]
 
 
-NOTHING = Response(204, {}, b"", Request("NONE", ""))
+NOTHING = Response(204, {}, b"", Request("NONE", "/"))
 """What a flow is sent for a command that has no answer."""
 
 

@@ -114,7 +114,7 @@ def exchange(
         asked.append(wanted)
         try:
             if not isinstance(wanted, Request):
-                wanted = flow.send(Response(204, {}, b"", Request("NONE", "")))
+                wanted = flow.send(Response(204, {}, b"", Request("NONE", "/")))
                 continue
             if not left:
                 raise AssertionError(f"one more answer is needed, to {wanted}")

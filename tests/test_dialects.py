@@ -44,7 +44,7 @@ def decided(flow: Flow[object], status: int) -> tuple[Command, object]:
     """Return what a flow asks for, and what it returns when that is decided so."""
     asked = next(flow)
     with pytest.raises(StopIteration) as end:
-        flow.send(Response(status, {}, b"", Request("NONE", "")))
+        flow.send(Response(status, {}, b"", Request("NONE", "/")))
     return asked, end.value.value
 
 

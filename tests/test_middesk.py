@@ -115,7 +115,7 @@ def drive(flow: Flow[T], *answers: Answer) -> tuple[list[Command], T]:
         while True:
             asked.append(wanted)
             answer = left.pop(0) if isinstance(wanted, Request) else Answer()
-            request = wanted if isinstance(wanted, Request) else Request("NONE", "")
+            request = wanted if isinstance(wanted, Request) else Request("NONE", "/")
             wanted = flow.send(Response(answer.status, answer.headers, answer.body, request))
     except StopIteration as end:
         assert not left

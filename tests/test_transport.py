@@ -131,17 +131,10 @@ async def test_parameters_are_encoded_once() -> None:
     assert server.lines == ["GET /runs?since=a+b%2Bc%26d%3De%2F%C3%BC%2520&page=2"]
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        Request("GET", "/runs", headers={"X-Beta": "1\r\nX-Evil: 1"}),
-        Request("GET", "/runs", params={"since": "\ud800"}),
-    ],
-)
-async def test_what_http_cannot_carry_is_refused_before_anything_is_sent(request_: Request) -> None:
+async def test_what_http_cannot_carry_is_refused_before_anything_is_sent() -> None:
     async with Server(reply()) as server, sending(server) as transport:
         with pytest.raises(ConfigurationError, match="GET /runs cannot be sent"):
-            await transport(request_)
+            await transport(Request("GET", "/runs", params={"since": "\ud800"}))
 
     assert server.seen == []
 
@@ -777,7 +770,7 @@ async def test_the_token_shows_in_no_failure(
     assert "took 0.0" in everything.text  # the debug mode of asyncio has spoken
 
 
-@pytest.mark.parametrize("where", ["refused", "tls", "closed", "closed in the body", "header", "outside", "body"])
+@pytest.mark.parametrize("where", ["refused", "tls", "closed", "closed in the body", "params", "outside", "body"])
 async def test_the_token_shows_in_no_failure_that_the_server_is_innocent_of(
     where: str, everything: pytest.LogCaptureFixture
 ) -> None:
@@ -789,7 +782,7 @@ async def test_the_token_shows_in_no_failure_that_the_server_is_innocent_of(
             Address(f"http://127.0.0.1:{free_port()}" if where == "refused" else server.url, TOKEN)
         )
         await transport.open()
-        request = Request("GET", "/runs", headers={"X-A": "\n"} if where == "header" else {})
+        request = Request("GET", "/runs", params={"a": "\ud800"} if where == "params" else {})
         asked = asyncio.ensure_future(performed(request, transport, ONCE))
         if where in {"closed", "closed in the body"}:
             await server.reached()

@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
+from attrs import evolve
+
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns.dialects.wire import retry_after
 from agentruns.errors import ConfigurationError, TransportError, api_error
 
-from .flow import Attempts, Keeper, perform
+from .flow import Attempts, Keeper, perform, undecodable
 from .limiter import Permits
 from .retry import Retry
 from .skipped import SkippedLog
@@ -34,9 +36,14 @@ class Api:
     """
 
     def __init__(
-        self, transport: Transport, permits: Permits, problem: Callable[[Response], Problem], retry: Retry
+        self,
+        transport: Transport,
+        permits: Permits,
+        problem: Callable[[Response], Problem],
+        retry: Retry,
+        error_status: Callable[[Response], int | None] | None = None,
     ) -> None:
-        self.send: Final[Send] = transport
+        self.send: Final[Send] = transport if error_status is None else _TrueStatus(transport, error_status)
         self.permits: Final = permits
         self.retry: Final = retry
         self.skipped: Final = SkippedLog()
@@ -95,7 +102,7 @@ class Api:
         """Send a request that somebody waits for, once, when a permit is free: calls go before polls."""
         await self.permits.acquire(self.retry.longest)
         try:
-            response = await self._transport(request)
+            response = await self.send(request)
         finally:
             self.permits.release()
         self.honor_retry_after(response)
@@ -124,3 +131,18 @@ class Api:
 
     async def _wait_resumed(self) -> None:
         await self.permits.wait_resumed(self.retry.longest)
+
+
+class _TrueStatus:
+    """Give an answer of 2xx that tells of an error the status which that error stands for."""
+
+    def __init__(self, send: Send, error_status: Callable[[Response], int | None]) -> None:
+        self._send = send
+        self._error_status = error_status
+
+    async def __call__(self, request: Request) -> Response:
+        response = await self._send(request)
+        if not (200 <= response.status < 300) or undecodable(response) is not None:
+            return response
+        status = self._error_status(response)
+        return response if status is None else evolve(response, status=status)

@@ -8,13 +8,14 @@ import random
 from asyncio import sleep
 from collections.abc import Callable, MutableMapping
 from copy import copy
-from typing import Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from attrs import define, evolve
 
 from agentruns._values import codec
 from agentruns._values.commands import GRANTED, Checkpoint, Flow, Lock, Ownership, SkippedRows, Sleep, T
 from agentruns._values.exchange import Problem, Request, Response, Send
+from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import wire
 from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
 
@@ -77,6 +78,7 @@ async def perform(
     *skipped* is told of the rows of a list that did not fit, *attempts* how each request fares.
     """
     held: list[asyncio.Lock] = []
+    answer = GRANTED
     try:
         wanted = next(flow)
         while True:
@@ -105,14 +107,25 @@ async def perform(
             else:
                 wanted = flow.send(answer)
     except StopIteration as end:
-        result: T = end.value
-        return result
+        result: Any = end.value
+        return cast("T", with_poll_hint(result, answer) if isinstance(result, Run) else result)
     finally:
         try:
             flow.close()
         finally:
             for lock in held:
                 lock.release()
+
+
+def with_poll_hint(run: Run, answer: Response) -> Run:
+    """Return the run with the wait that the vendor asked for by a header, if its dialect has read none elsewhere."""
+    if run.poll_after is not None or run.status not in _IN_FLIGHT:
+        return run
+    asked = wire.poll_after(answer.headers)
+    return run if asked is None else evolve(run, poll_after=asked)
+
+
+_IN_FLIGHT: Final = frozenset(status for status in RunStatus if status.in_flight)
 
 
 async def _exchange(

@@ -185,6 +185,7 @@ class AiohttpTransport:
         self._connections = connections
         self._max_body = max_body
         self._timeouts = ExchangeTimeouts(timeout)
+        self._other_timeouts: dict[float, ExchangeTimeouts] = {}  # by seconds
         self._closed = False
 
     def __repr__(self) -> str:
@@ -196,12 +197,12 @@ class AiohttpTransport:
         from yarl import URL
 
         connections = self._connections
-        headers = {
+        own = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "Authorization": Secret(f"Bearer {self._address.token}"),
-            **self._defaults.headers,
         }
+        headers = _merged(own, self._defaults.headers)
         if self._borrowed is None:
             # The concurrency limit bounds what is sent.
             self._session = self._made(connector_class()(limit=0, keepalive_timeout=60.0), headers)
@@ -238,7 +239,8 @@ class AiohttpTransport:
         """End what is under way and release every connection; a borrowed session stays open."""
         self._closed = True
         self._limit.close()
-        self._timeouts.cancel_all(_CLOSED)
+        for timeouts in (self._timeouts, *self._other_timeouts.values()):
+            timeouts.cancel_all(_CLOSED)
         if self._borrowed is None:
             await self._session.close()
             await self._once.close()
@@ -258,7 +260,8 @@ class AiohttpTransport:
         limit = self._limit
         if not limit.acquire_nowait():
             await self._acquire(limit, request)
-        task = self._timeouts.begin()
+        timeouts = self._timeouts if request.timeout is None else self._timeouts_of(request.timeout)
+        task = timeouts.begin()
         answer: aiohttp.ClientResponse | None = None
         try:
             answer = await self._ask(request, request.headers)
@@ -267,15 +270,19 @@ class AiohttpTransport:
             if answer is not None:
                 answer.close()
                 answer = None  # it shows the headers that came
-            ours = self._in_our_words(request, error, task)
+            ours = self._in_our_words(request, error, timeouts, task)
         else:
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("%s: %d, %d bytes", request.line, answer.status, len(content))
-            return Response(answer.status, Headers(answer.headers, self._mask), self._mask.body(content), request)
+            headers, body = Headers(answer.headers, self._mask), self._mask.body(content)
+            return Response(answer.status, headers, body, request, self._address.base_url)
         finally:
-            self._timeouts.end(task)
+            timeouts.end(task)
             limit.release()
         raise ours
+
+    def _timeouts_of(self, seconds: float) -> ExchangeTimeouts:
+        return self._other_timeouts.setdefault(seconds, ExchangeTimeouts(seconds))
 
     async def _acquire(self, limit: ConcurrencyLimit, request: Request) -> None:
         """Wait for a permit, and then for the end of a pause that the vendor may have asked for meanwhile."""
@@ -300,13 +307,13 @@ class AiohttpTransport:
         try:
             return await self._hear(request, opened, heard)
         except BaseException as error:
-            ours = self._in_our_words(request, error, task)
+            ours = self._in_our_words(request, error, self._timeouts, task)
         finally:
             self._timeouts.end(task)
         raise ours
 
     async def _hear(self, request: Request, opened: Callable[[], None], heard: Heard | None) -> Response | None:
-        async with await self._ask(request, {**request.headers, **_EVENTS}) as answer:
+        async with await self._ask(request, _merged(request.headers, _EVENTS)) as answer:
             opened()
             if answer.status != 200:
                 return Response(answer.status, Headers(answer.headers, self._mask), b"", request)
@@ -330,7 +337,9 @@ class AiohttpTransport:
                 data = text
             yield ServerEvent(event.name, data, event.id)
 
-    def _in_our_words(self, request: Request, error: BaseException, task: Task) -> BaseException:
+    def _in_our_words(
+        self, request: Request, error: BaseException, timeouts: ExchangeTimeouts, task: Task
+    ) -> BaseException:
         """
         Return what went wrong as an error of ours; what is none of the transport's is returned as it is.
 
@@ -338,9 +347,9 @@ class AiohttpTransport:
         the answer as it came, and what reports local variables would show them.
         """
         if isinstance(error, asyncio.CancelledError):
-            reason = self._timeouts.reason(task)
+            reason = timeouts.reason(task)
             if reason == TOO_LONG:
-                return TransportError(request, f"no whole answer within {self._seconds:g} s")
+                return TransportError(request, f"no whole answer within {request.timeout or self._seconds:g} s")
             if reason is not None:
                 return AgentRunsError(f"{reason} while {request.line} was under way")
         elif isinstance(error, self._refused):
@@ -363,15 +372,17 @@ class AiohttpTransport:
         url = self._address.base_url + request.path
         params = {**self._defaults.params, **request.params} if self._defaults.params else request.params
         if params:
-            url += "?" + urlencode(params)
+            url += ("&" if "?" in request.path else "?") + urlencode(params)
         options = self._options
         if self._headers or headers or request.method != "GET":
             # Where there is no body, there is no type of one.
-            options = {**options, "headers": {**self._headers, **headers}, "skip_auto_headers": ("Content-Type",)}
-            if request.json is not None:
-                body = codec.encode(request.json)
+            sent = _merged(self._headers, headers)
+            options = {**options, "skip_auto_headers": ("Content-Type",)}
+            if request.json is not None or request.data is not None:
+                body, kind = _body(request)
                 options["data"] = body if len(body) < _LARGE else BytesIO(body)  # aiohttp sends that piece by piece
-                options["headers"]["Content-Type"] = "application/json"
+                sent = _merged({"Content-Type": kind}, sent)
+            options["headers"] = sent
         session = self._session if request.idempotent else self._once
         return session.request(request.method, self._url(url, encoded=True), **options)
 
@@ -394,6 +405,25 @@ class AiohttpTransport:
         said = _reason(error)
         text = self._mask.text(_QUOTED.split(said[: 2 * _LONGEST_REASON])[0])
         return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+def _merged(headers: Mapping[str, str], first: Mapping[str, str]) -> dict[str, str]:
+    """Return all headers; of those whose names differ at most in case, that of *first*."""
+    names = {name.lower() for name in first}
+    return {**{name: value for name, value in headers.items() if name.lower() not in names}, **first}
+
+
+def _body(request: Request) -> tuple[bytes, str]:
+    """Return the body of a request and the type of it."""
+    match request.data:
+        case None:
+            return codec.encode(request.json), "application/json"
+        case bytes(content):
+            return content, "application/octet-stream"
+        case str(text):
+            return text.encode(), "text/plain; charset=utf-8"
+        case fields:
+            return urlencode(fields).encode(), "application/x-www-form-urlencoded"
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 from attrs import evolve
 
 from agentruns._api.api import Api
-from agentruns._api.flow import undecodable
+from agentruns._api.flow import undecodable, with_poll_hint
 from agentruns._api.operations import timing_group
 from agentruns._values.commands import first_request
 from agentruns._values.exchange import Request, Response, Send
@@ -45,10 +45,10 @@ class Reader:
             return None
         known = watch.run
         if known is not None and response.body == watch.body:  # the same answer gives the same run
-            return known, wire.retry_after(response.headers) or 0.0
+            return known, wire.poll_after(response.headers) or 0.0
         if self._parses is None or undecodable(response) is not None:
             return None
-        run = self._parses.parse_run(response)
+        run = with_poll_hint(self._parses.parse_run(response), response)
         watch.body = response.body
         return run, run.poll_after or 0.0
 

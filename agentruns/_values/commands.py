@@ -101,5 +101,5 @@ def first_request(flow: Flow[T]) -> Request:
         flow.close()
 
 
-GRANTED: Final = Response(Ownership.MINE, {}, b"", Request("NONE", ""))
+GRANTED: Final = Response(Ownership.MINE, {}, b"", Request("NONE", "/"))
 """What a flow is sent for a command that has no answer, or none but a verdict."""

@@ -2,15 +2,81 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-from attrs import Factory, field, frozen
+from attrs import Attribute, Factory, field, frozen
 
-from . import codec
+from . import check, codec
+from .base import ConfigurationError
 from .generic import Json
 
 _UNREAD: Final = ...  # which no JSON is, and which pickles as itself
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029#]")
+_BREAK: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_SHOWN: Final = 200
+
+
+def _is_path(request: Request, _: Attribute[str], path: Any) -> None:
+    """
+    Refuse what would not stay below the base URL, which it is appended to.
+
+    `:8443/x`, `.evil.test/x` and `@evil.test/x` would name another host, and take the token there.
+    """
+    if not isinstance(path, str) or not path.startswith("/") or path.startswith("//") or _CONTROL.search(path):
+        shown = repr(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]!r}..."
+        raise ConfigurationError(
+            f"the path of a {request.method} is {shown}; it must begin with one `/`, name no scheme or host, and have "
+            "no `#` and no control characters",
+            field="Request.path",
+            remedy="`wire.path(...)` makes one of ids, and `wire.link(...)` one of a URL that the vendor gave",
+        )
+
+
+def _are_texts(request: Request, attribute: Attribute[Any], given: Any) -> None:
+    """Refuse parameters and headers that are not texts; what they hold may be secret, and is not told."""
+    if not given and isinstance(given, Mapping):
+        return
+    where = f"{attribute.name} of {request.line}"
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"{where} are of the type {type(given).__name__}; they must be a mapping of names to texts",
+            field=f"Request.{attribute.name}",
+        )
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            kind = type(value if isinstance(name, str) else name).__name__
+            raise ConfigurationError(
+                f"{where} have {name!r} of the type {kind}; names and values must be texts",
+                field=f"Request.{attribute.name}",
+            )
+        if attribute.name == "headers" and (_BREAK.search(name) or _BREAK.search(value) or not name):
+            raise ConfigurationError(
+                f"{where} have {name!r}, whose name or value no header can carry", field="Request.headers"
+            )
+
+
+def _is_data(request: Request, attribute: Attribute[Any], data: Any) -> None:
+    if data is None:
+        return
+    if not isinstance(data, bytes | str | Mapping):
+        raise ConfigurationError(
+            f"the data of {request.line} is of the type {type(data).__name__}; it must be bytes, a text, or the fields "
+            "of a form, names and values texts",
+            field="Request.data",
+        )
+    if request.json is not None:
+        raise ConfigurationError(f"{request.line} has both json and data; it can have one body", field="Request.data")
+    if isinstance(data, Mapping):
+        _are_texts(request, attribute, data)
+
+
+def _is_timeout(_: Request, attribute: Attribute[Any], seconds: Any) -> None:
+    if seconds is not None:
+        check.number(f"Request.{attribute.name}", seconds)
 
 
 @frozen
@@ -21,16 +87,23 @@ class Request:
     `idempotent` says that sending it again cannot do a thing twice; by default only GET is. `again_after_429` says that
     a refusal for lack of room may be answered by sending the very same request again, as nearly all may. `is_json` says
     that the answer is JSON; without it, the answer is taken as it comes.
+
+    `path` begins with `/` and is appended to the base URL; it may have a query, to which `params` are added. The body
+    is `json`, or `data`: bytes, a text, or the fields of a form, each with the usual `Content-Type` unless `headers`
+    have one. `timeout` is in seconds, for this exchange; by default the client's. Raise `ConfigurationError` for a
+    path that could lead elsewhere, and for parameters or headers that are not texts.
     """
 
     method: str
-    path: str
-    params: Mapping[str, str] = field(factory=dict)
+    path: str = field(validator=_is_path)
+    params: Mapping[str, str] = field(factory=dict, validator=_are_texts)
     json: Json = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict, validator=_are_texts)
     idempotent: bool = Factory(lambda self: self.method == "GET", takes_self=True)
     again_after_429: bool = True
     is_json: bool = True
+    data: bytes | str | Mapping[str, str] | None = field(default=None, repr=False, kw_only=True, validator=_is_data)
+    timeout: float | None = field(default=None, kw_only=True, validator=_is_timeout)
 
     @property
     def line(self) -> str:
@@ -40,12 +113,13 @@ class Request:
 
 @frozen
 class Response:
-    """One HTTP answer; header names are lower case."""
+    """One HTTP answer; header names are lower case. `base_url` is what the path of its request was appended to."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     request: Request
+    base_url: str = field(default="", repr=False, eq=False)
     _value: Any = field(default=_UNREAD, init=False, repr=False, eq=False)
 
     @property

@@ -8,15 +8,16 @@ answers, and never wait. All that they need is importable from here:
 - one exchange: `Request`, `Response`, `Problem` (what an error body says), `RateLimit` (`Limit` for short);
 - a flow: `Flow`, and what it may yield besides requests, `Sleep` and `Lock`; `checkpoint(...)` keeps, within a start,
   what is needed after a crash, and `claim_run(...)` asks whose a run is that was found by looking. Both are flows, for
-  `yield from`; they yield `Checkpoint` and `ClaimRun`, and the second returns an `Ownership`;
+  `yield from`; they yield `Checkpoint` and `ClaimRun`, and the second returns an `Ownership`; `SkippedRows` tells
+  of the rows of a list that were left out;
 - a run: `Run`, `RunRef`, `RunStatus`, `Action`, `ToolOutput`, `Failure`, `Usage`, `Progress`, `Page`, and `JsonText`,
   the text of an answer as `Run(raw=...)` takes it with the least memory; `Json` is any JSON value;
 - `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `Recovers`, `FindsAnsweringRun`, `Cancels`, `Lists`,
-  `ListsCurrentStates`, `ParsesRun`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `NamesTraceRoles`,
-  `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
+  `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`,
+  `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -73,6 +74,7 @@ from .protocol import (
     NamesTraceRoles,
     ParsesRun,
     Recovers,
+    ReportsErrorsInBody,
     ReportsTimes,
     Resumes,
     ResumesAgain,
@@ -109,6 +111,7 @@ __all__ = [
     "Progress",
     "RateLimit",
     "Recovers",
+    "ReportsErrorsInBody",
     "ReportsTimes",
     "Request",
     "Response",

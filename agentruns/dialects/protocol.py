@@ -148,6 +148,19 @@ class ParsesRun(Protocol[DetailT_co]):
 
 
 @runtime_checkable
+class ReportsErrorsInBody(Protocol):
+    """A vendor that answers 200 where it means an error, as JSON-RPC does."""
+
+    def error_status(self, response: Response) -> int | None:
+        """
+        Return the HTTP status that a JSON answer of 2xx stands for if it tells of an error, such as 429; else None.
+
+        It is then dealt with as one of that status is: `problem` reads it, and it is tried again, or in doubt.
+        """
+        ...
+
+
+@runtime_checkable
 class GroupsRuns(Protocol):
     """A vendor that tells which runs are likely to take about the same time."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from agentruns._values import codec
 from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Ownership
@@ -42,6 +43,44 @@ def _segment(part: object) -> str:
 def is_name(text: str) -> bool:
     """Tell whether an id that a vendor gave can stand in the path of a request."""
     return text not in _NO_NAMES
+
+
+def link(url: Json, response: Response) -> str:
+    """
+    Return the path, below the base URL, of a link that a vendor gave in *response*: of the next page, say.
+
+    Raise `ProtocolError` for what is no text, and for a link to another origin or out of the base URL: the token would
+    go there.
+    """
+    base, asked = urlsplit(response.base_url), response.request
+    root = base.path.rstrip("/")
+    try:
+        if not isinstance(url, str) or _UNSAFE.search(url):
+            raise ValueError("it is no URL")
+        to = urlsplit(urljoin(f"{base.scheme}://{base.netloc}{root}{asked.path}" if base.netloc else asked.path, url))
+        if _origin(to) != _origin(base) or "@" in to.netloc:
+            raise ValueError("it leads to another origin, where the token must not go")
+        if not to.path.startswith(f"{root}/") or to.path.startswith(f"{root}//"):
+            raise ValueError(f"it leads out of {root or '/'}, which the base URL stands for")
+    except ValueError as error:
+        shown = str(url)[:200]
+        raise ProtocolError(
+            f"the answer to {asked.line} has the link {shown!r}, which is not followed: {error}", response
+        ) from None
+    return to.path.removeprefix(root) + (f"?{to.query}" if to.query else "")
+
+
+def location(response: Response) -> str:
+    """Return the path of the `Location` that an answer such as 201 or 202 names, or raise `ProtocolError` as `link`."""
+    return link(response.headers.get("location"), response)
+
+
+_UNSAFE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\\\]")
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
 def ref(run_id: str, parent: str, *, owned: bool = False, response: Response | None = None) -> RunRef:
@@ -90,11 +129,14 @@ def structure(value: Json, cls: type[T], source: Response | str, path: str = "$"
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """
-    Return the seconds of a `Retry-After` header, None where there is none to obey.
+    Return the seconds of `retry-after-ms` or else `Retry-After`, None where there is none to obey.
 
     Seconds, or an HTTP-date measured against the answer's own Date (RFC 9110, section 10.2.3). Malformed is None, a
     date that has passed is 0.
     """
+    exact = _milliseconds(headers.get("retry-after-ms"))
+    if exact is not None:
+        return exact
     text = headers.get("retry-after", "").strip()
     if not text:
         return None
@@ -106,6 +148,26 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             return None
         seconds = (until - (http_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
         return max(seconds, 0.0)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def poll_after(headers: Mapping[str, str]) -> float | None:
+    """
+    Return the seconds that an answer asks to wait before the run is read again, None where it does not ask.
+
+    Read of every answer whose run has no `poll_after` of its own: no dialect has to.
+    """
+    exact = _milliseconds(headers.get("openai-poll-after-ms"))
+    return retry_after(headers) if exact is None else exact
+
+
+def _milliseconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        seconds = float(text) / 1000
+    except ValueError:
+        return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 

@@ -127,7 +127,6 @@ def _of(raw: Mapping[str, Any], response: Response) -> Run[AcmeJob]:
         actions=tuple(Action(ask["id"], ask["name"], ask["arguments"]) for ask in seen.asks),
         output=seen.answer,
         failure=Failure(seen.error or seen.state) if status is RunStatus.FAILED else None,
-        poll_after=wire.retry_after(response.headers) if status.in_flight else None,
         vendor=NAME,
         detail=seen,
         raw=raw,

@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from agentruns import AgentRunsError, Retry, ToolOutput, TransportError
 from agentruns._api.flow import perform
-from agentruns._values.commands import Flow
+from agentruns._values.commands import Checkpoint, Flow
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import conduit, middesk, narrative, origami
 from agentruns.emulator import Call, Turn
@@ -91,7 +91,7 @@ class Recorder:
         def listening() -> Flow[Any]:
             wanted = next(flow)
             while True:
-                if hasattr(wanted, "data"):
+                if isinstance(wanted, Checkpoint):
                     notes.append(wanted.data)
                 answer = yield wanted
                 try:
