@@ -73,3 +73,22 @@ def test_it_works_on_a_loop_whose_timers_do_not_tell_when_they_go_off() -> None:
     run: Callable[[Any], None] = uvloop.run
     run(ring())
     assert rang
+
+
+@pytest.mark.asyncio
+@virtual
+async def test_a_queue_that_is_closed_arms_nothing_more_until_it_is_opened_again() -> None:
+    rang: list[float] = []
+    made = queue(rang)
+    made.schedule(1.0, "a")
+    made.rearm(0.0)
+    made.close()
+    made.schedule(2.0, "b")
+    made.rearm(0.0)
+    await asyncio.sleep(5)
+    assert rang == []
+
+    made.open(asyncio.get_running_loop())
+    made.rearm(5.0)
+    await asyncio.sleep(1)
+    assert rang == [5.0]

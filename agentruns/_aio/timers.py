@@ -38,15 +38,17 @@ class TimerQueue(Generic[T]):
         self._cancelled = 0
         self._count = 0
         self._handle: asyncio.TimerHandle | None = None
+        self._closed = False
         self._goes_off = math.inf  # when; not every loop's handles say so
         self._apart = _wall_minus_monotonic()
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Live in *loop*."""
-        self._loop = loop
+        self._loop, self._closed = loop, False
 
     def close(self) -> None:
-        """Call no more."""
+        """Call no more, whatever is scheduled afterwards."""
+        self._closed = True
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -97,7 +99,7 @@ class TimerQueue(Generic[T]):
         if self._heap:
             first = self._heap[0][0]
             when = min(when, math.ceil(first / TICK) * TICK if first > now else now)
-        if when == math.inf:
+        if when == math.inf or self._closed:
             return
         if self._handle is not None:
             if self._goes_off <= when:
