@@ -15,6 +15,7 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from ._values.printable import printable
 from ._values.run import Run, RunRef, RunStatus
 
 if TYPE_CHECKING:  # imported with the first client, if it is there at all
@@ -123,18 +124,19 @@ class Telemetry:
         # can name them. So the texts are always there. The prefix keeps clear of what a LogRecord has already.
         fields: dict[str, str | int] = {
             "agentruns_vendor": self._vendor,
-            "agentruns_run_id": run.id,
-            "agentruns_parent": run.ref.parent,
-            "agentruns_kind": kind,
+            "agentruns_run_id": printable(run.id),
+            "agentruns_parent": printable(run.ref.parent),
+            "agentruns_kind": printable(kind),
             "agentruns_status": run.status.value,
-            "agentruns_vendor_status": run.vendor_status,
+            "agentruns_vendor_status": printable(run.vendor_status),
             "agentruns_previous": before.status.value if before else "",
-            "agentruns_error_type": _error_type(run) or "",
+            "agentruns_error_type": printable(_error_type(run) or ""),
         }
         if run.usage:
             counts = {"input": run.usage.input_tokens, "output": run.usage.output_tokens}
             fields.update((f"agentruns_{which}_tokens", count) for which, count in counts.items() if count is not None)
-        logger.info("run %s of %s: %s", run.id, self._vendor, _change(run, before, started), extra=fields)
+        change = printable(_change(run, before, started))
+        logger.info("run %s of %s: %s", fields["agentruns_run_id"], self._vendor, change, extra=fields)
 
 
 class _Guard:

@@ -48,7 +48,7 @@ class TransportError(AgentRunsError, public=True):
         self.sent = sent
         self.final = final
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"no answer to {self.request.line}: {self.reason}"
 
 
@@ -64,7 +64,7 @@ class OutcomeUnknownError(AgentRunsError, public=True):
         self.request = request
         self.reason = reason
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         reason = f"{self.reason}; {self.remedy}" if self.remedy else self.reason
         return (
             f"the outcome of {self.request.line} is unknown: {reason}. It may have taken effect, and repeating it "
@@ -85,7 +85,7 @@ class JournalError(AgentRunsError):
         self.reason = reason
         self.standing = standing
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         text = f"could not use the journal {self.path}: {self.reason}"
         return f"{text}. {self.standing}" if self.standing else text
 
@@ -102,7 +102,7 @@ class ProtocolError(AgentRunsError, public=True):
         self.reason = reason
         self.response = response
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return self.reason
 
 
@@ -136,7 +136,7 @@ class APIError(AgentRunsError, public=True):
         self.detail = problem.detail if problem else {}
         self.particulars = problem.particulars if problem else ()
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         said = _cut(self.message or self.title or "no reason given")
         about = [
             *([str(self.code)] if self.code else []),
@@ -201,7 +201,7 @@ class RunError(AgentRunsError, public=True):
         self.run = run
         self.reason = reason
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         if self.run is None:
             return (
                 f"{self.reason}; no state of the run was seen. If a start was under way it may have taken effect: "

@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from agentruns._values.commands import SkippedRows
+from agentruns._values.printable import printable
 
 logger = logging.getLogger("agentruns")
 
@@ -28,4 +29,4 @@ class SkippedLog:
         if len(self._told) < _MOST_REMEMBERED:
             self._told.update(new)
         more = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
-        logger.warning("%d rows of %s were skipped: %s%s", len(skipped.misfits), skipped.line, new[0], more)
+        logger.warning("%d rows of %s were skipped: %s%s", len(skipped.misfits), skipped.line, printable(new[0]), more)

@@ -25,6 +25,7 @@ from agentruns._polling.poller import Poller
 from agentruns._values import html
 from agentruns._values.generic import DetailT_co
 from agentruns._values.news import Novelty
+from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunRef, RunStatus, ToolOutput
 from agentruns.errors import (
     AgentRunsError,
@@ -303,7 +304,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             async with asyncio.timeout_at(min(now + LISTEN_SECONDS, self._deadline)) as self._guard:
                 await self._operations.listen(ref)
         except (TransportError, APIError, TimeoutError) as error:
-            logger.debug("the events of run %s cannot be heard: %s", ref.id, error)
+            logger.debug("the events of run %s cannot be heard: %s", printable(ref.id), error)
         else:
             self._seen.poll_now()
         finally:

@@ -8,6 +8,7 @@ from copy import copy
 from functools import partial
 
 from agentruns._telemetry import Telemetry
+from agentruns._values.printable import printable
 from agentruns._values.run import Run
 from agentruns.errors import AgentRunsError
 
@@ -84,7 +85,7 @@ class Intake:
         failure = watch.contact.failed(error, now)
         self._counters.polled("lost" if failure is Failure.LOST else "refused")
         if not isinstance(error, AgentRunsError):
-            logger.debug("reading run %s failed with %r", watch.ref.id, error)
+            logger.debug("reading run %s failed with %r", printable(watch.ref.id), error)
         watch.unchanged_count += 1
         try:
             watch.due = self._pace.next_after_error(watch, now, getattr(error, "retry_after", None) or 0.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from .printable import printable
+
 
 class AgentRunsError(Exception):
     """
@@ -12,6 +14,8 @@ class AgentRunsError(Exception):
     `field` is the argument or attribute that is wrong, such as `base_url` or `UserMessage.text`; empty where it is no
     single one. `remedy`, where there is one, ends the text with what helps a caller in Python. A surface that is
     not Python, such as the command line, has remedies of its own by the field.
+
+    Its `str` is one line that is safe to print and to log: control characters of what it quotes are escaped.
     """
 
     __module__ = "agentruns.errors"  # where users find it, and what pickles name
@@ -25,6 +29,10 @@ class AgentRunsError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
+        return printable(self._text())
+
+    def _text(self) -> str:
+        """Return what happened; it may quote a vendor, so `str` makes it safe to print."""
         text = super().__str__()
         return f"{text}; {self.remedy}" if self.remedy else text
 

@@ -11,6 +11,7 @@ from attrs import Attribute, Factory, field, frozen
 from . import check, codec
 from .base import ConfigurationError
 from .generic import Json
+from .printable import printable
 
 _UNREAD: Final = ...  # which no JSON is, and which pickles as itself
 
@@ -108,7 +109,7 @@ class Request:
     @property
     def line(self) -> str:
         """Return method and path, as errors and logs show them."""
-        return f"{self.method} {self.path}"
+        return printable(f"{self.method} {self.path}")
 
 
 @frozen

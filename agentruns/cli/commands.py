@@ -6,10 +6,8 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shlex
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +23,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceede
 from . import arguments, demo, shell_text, vendors
 from .batch import batch
 from .display import Display, choose, warnings
+from .printing import complain, complain_traceback, say, shell
 from .report import report
 
 if TYPE_CHECKING:
@@ -53,28 +52,28 @@ def _code(args: argparse.Namespace, seen: _Seen) -> int:
     try:
         return asyncio.run(_COMMANDS[args.command](args, seen))
     except KeyboardInterrupt:
-        print(f"\n{seen.how_to_go_on(args)}", file=sys.stderr)
+        complain("", *seen.how_to_go_on(args))
         if threading.active_count() > 1:  # a handler that blocks would keep the process, and cannot be stopped
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(INTERRUPTED)
         return INTERRUPTED
     except (ConfigurationError, UnsupportedError) as error:
-        print(f"agentruns: {shell_text.translate(error, args)}", file=sys.stderr)
+        complain(f"agentruns: {shell_text.translate(error, args)}")
         return USAGE
     except DeadlineExceededError as error:
-        print(f"agentruns: {shell_text.translate(error, args)}\n{seen.how_to_go_on(args)}", file=sys.stderr)
+        complain(f"agentruns: {shell_text.translate(error, args)}", *seen.how_to_go_on(args))
         return DEADLINE
     except AgentRunsError as error:
-        print(f"agentruns: {shell_text.translate(error, args)}", file=sys.stderr)
+        complain(f"agentruns: {shell_text.translate(error, args)}")
         if seen.stream is not None and seen.stream.run is not None:
-            print(seen.how_to_go_on(args), file=sys.stderr)
+            complain(*seen.how_to_go_on(args))
         return TROUBLE
     except BrokenPipeError:  # the reader of our lines has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return TROUBLE
-    except Exception:  # a bug, ours or a handler's: not to be taken for a run that failed
-        traceback.print_exc()
+    except Exception as error:  # a bug, ours or a handler's: not to be taken for a run that failed
+        complain_traceback(error)
         return TROUBLE
 
 
@@ -83,16 +82,18 @@ class _Seen:
 
     stream: RunStream | None = None
 
-    def how_to_go_on(self, args: argparse.Namespace) -> str:
-        """Say which run is left, and how to watch it again."""
+    def how_to_go_on(self, args: argparse.Namespace) -> list[str]:
+        """Return, a line each, which run is left, and how to watch it again."""
         if args.command == "batch":
-            same = shlex.join(["agentruns", *args.typed])
-            return f"the runs in flight go on at {args.vendor}; go on with:\n  {same}"
+            same = shell(["agentruns", *args.typed])
+            return [f"the runs in flight go on at {args.vendor}; go on with:", f"  {same}"]
         run = self.stream.run if self.stream is not None else None
         if run is None:
-            return "no run was seen; a start may have taken effect, so look at the vendor before you start again"
+            return ["no run was seen; a start may have taken effect, so look at the vendor before you start again"]
         if run.status.is_over:
-            return f"run {run.id} is {run.status}"
+            return [f"run {run.id} is {run.status}"]
+        if args.command == "demo":
+            return ["the emulated vendor has ended, and its runs with it; start over with:", "  agentruns demo"]
         again = ["agentruns", "watch", args.vendor, run.id, *(["--parent", run.ref.parent] if run.ref.parent else [])]
         if getattr(args, "base_url", None):
             again += ["--base-url", args.base_url]
@@ -101,7 +102,7 @@ class _Seen:
         if getattr(args, "tools", None):
             again += ["--tools", args.tools]
         where = f"goes on at {args.vendor}" if run.status.in_flight else f"waits at {args.vendor} for an answer"
-        return f"run {run.id} {where}; watch it again with:\n  {shlex.join(again)}"
+        return [f"run {run.id} {where}; watch it again with:", f"  {shell(again)}"]
 
 
 def _client(args: argparse.Namespace) -> Client:
@@ -196,7 +197,7 @@ async def _emulate(args: argparse.Namespace, _: _Seen) -> int:
             served = {name: await running.enter_async_context(Emulator(name, port=args.port)) for name in names}
         except (OSError, OverflowError) as error:
             raise ConfigurationError(f"port {args.port} cannot be listened on: {error}. Choose another") from error
-        print("\n".join(_where(name, served[name], json=args.json) for name in names), flush=True)
+        say(*(line for name in names for line in _where(name, served[name], json=args.json)))
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     return COMPLETED
@@ -216,15 +217,15 @@ async def _console(args: argparse.Namespace, _: _Seen) -> int:
     return await console(args)
 
 
-def _where(name: str, emulator: Emulator[Vendor], *, json: bool) -> str:
+def _where(name: str, emulator: Emulator[Vendor], *, json: bool) -> list[str]:
     if json:
-        return codec.encode({"vendor": name, "base_url": emulator.base_url, "token": emulator.token}).decode()
+        return [codec.encode({"vendor": name, "base_url": emulator.base_url, "token": emulator.token}).decode()]
     dialect = load(name)
-    return (
-        f"{name} is emulated at {emulator.base_url} until Ctrl-C; in another terminal:\n"
-        f"  export {dialect.BASE_URL_VARIABLE}={emulator.base_url} {dialect.TOKEN_VARIABLE}={emulator.token}\n"
-        f"  agentruns run {name} --help"
-    )
+    return [
+        f"{name} is emulated at {emulator.base_url} until Ctrl-C; in another terminal:",
+        f"  export {dialect.BASE_URL_VARIABLE}={emulator.base_url} {dialect.TOKEN_VARIABLE}={emulator.token}",
+        f"  agentruns run {name} --help",
+    ]
 
 
 async def _vendors(args: argparse.Namespace, _: _Seen) -> int:

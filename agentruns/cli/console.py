@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import sys
 import tempfile
 import webbrowser
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -27,6 +26,8 @@ from agentruns.errors import ConfigurationError
 from agentruns.inbox import Inbox
 from agentruns.tools import Tools
 from agentruns.web import Feeds
+
+from .printing import complain, say
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -55,7 +56,7 @@ async def console(args: argparse.Namespace) -> int:
             source = await stack.enter_async_context(made)
         guard = AccessGuard(hosts=frozenset({args.host}), exposed=args.expose)
         address = await stack.enter_async_context(served(source, args.host, args.port, guard=guard))
-        print(f"the console is at {address}\nit stops with Ctrl-C", flush=True)
+        say(f"the console is at {address}", "it stops with Ctrl-C")
         if args.open:  # other users may see the command line of the browser: what stands there works once
             await asyncio.to_thread(webbrowser.open, address.replace(guard.token, guard.ticket()))
         with contextlib.suppress(asyncio.CancelledError):
@@ -80,10 +81,7 @@ def _check(args: argparse.Namespace) -> None:
                 f"--host {args.host} can be reached by others: they need the address with its token, but all goes "
                 "over the network unencrypted. If you accept that, add --expose; a tunnel, such as `ssh -L`, is safer"
             )
-        print(
-            f"agentruns: the console listens on {args.host}, unencrypted: anyone who reads the traffic can use it",
-            file=sys.stderr,
-        )
+        complain(f"agentruns: the console listens on {args.host}, unencrypted: anyone who reads the traffic can use it")
 
 
 @asynccontextmanager
@@ -151,7 +149,7 @@ def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> di
         elif args.vendor:
             raise ConfigurationError(f"there is no token for {name}; set the environment variable {variable}")
         else:
-            print(f"runs of {name} are shown as the journal has them: {variable} is not set", file=sys.stderr)
+            complain(f"runs of {name} are shown as the journal has them: {variable} is not set")
     return made
 
 

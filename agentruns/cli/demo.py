@@ -138,14 +138,17 @@ def _lose(display: Display, emulator: Emulator[Any], path: str) -> None:
 
     emulator.fail(Fault.drop(committed=True, method="POST", path=path))
     vendor = emulator.state.name.capitalize()
-    display.remark(f"{vendor}, emulated at {emulator.base_url}; the answer to the first start will get lost.\n")
+    display.remark(f"{vendor}, emulated at {emulator.base_url}; the answer to the first start will get lost.")
+    display.remark("")
 
 
 def _sum_up(display: Display, emulator: Emulator[Any], path: str, how: str) -> None:
     posts = emulator.requests("POST", path)
     lost = sum(post.status is None for post in posts)
     started = emulator.state.runs_started
-    display.remark(f"\nStarts sent: {len(posts)}. Answers lost: {lost}. Runs started: {started}, {how}.\n")
+    display.remark("")
+    display.remark(f"Starts sent: {len(posts)}. Answers lost: {lost}. Runs started: {started}, {how}.")
+    display.remark("")
 
 
 STORIES: Final[Mapping[str, Story]] = {

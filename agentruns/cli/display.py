@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from agentruns._values import codec
+from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunStatus
+
+from .printing import complain, complain_traceback, say, say_json
 
 _COLOURS = {
     RunStatus.PENDING: "yellow",
@@ -76,7 +79,9 @@ class _Warnings(logging.Handler):
         """Print it, unless it is about an exception that was not awaited: what matters of it is printed elsewhere."""
         if record.exc_info and record.levelno < logging.ERROR:
             return
-        print(f"agentruns: {self.format(record)}", file=sys.stderr, flush=True)
+        complain(f"agentruns: {record.getMessage()}")
+        if record.exc_info and record.exc_info[1]:
+            complain_traceback(record.exc_info[1])
 
 
 class JsonLines:
@@ -84,7 +89,7 @@ class JsonLines:
 
     def state(self, run: Run) -> None:
         """Print a state."""
-        print(run.to_json(), flush=True)
+        say_json(run.to_json())
 
     def entry(self, run: Run) -> None:
         """Print a run of a list."""
@@ -92,7 +97,7 @@ class JsonLines:
 
     def remark(self, text: str) -> None:
         """Print a remark where it does not disturb the lines."""
-        print(text, file=sys.stderr, flush=True)
+        complain(text)
 
     def close(self) -> None:
         """Do nothing."""
@@ -106,17 +111,16 @@ class Plain:
 
     def state(self, run: Run) -> None:
         """Print a state and what it brings."""
-        print(f"{self._seconds()}  {run.status:<15} {run.id}{_word(run)}", flush=True)
-        for line in brings(run):
-            print(f"{'':8}  {line}", flush=True)
+        say(f"{self._seconds()}  {run.status:<15} {run.id}{_word(run)}")
+        say(*(f"{'':8}  {line}" for line in brings(run)))
 
     def entry(self, run: Run) -> None:
         """Print a run of a list, on one line."""
-        print(f"{run.status:<15} {run.id}{_word(run)}{_parent(run)}", flush=True)
+        say(f"{run.status:<15} {run.id}{_word(run)}{_parent(run)}")
 
     def remark(self, text: str) -> None:
         """Print a remark."""
-        print(text, flush=True)
+        say(text)
 
     def close(self) -> None:
         """Do nothing."""
@@ -137,31 +141,31 @@ class Coloured:
 
     def state(self, run: Run) -> None:
         """Print a state; while it is in flight, keep a spinner under it."""
-        from rich.markup import escape
-
         self._stop()
         colour = _COLOURS[run.status]
-        seconds = f"{time.monotonic() - self._began:6.1f} s"
-        name = escape(run.id + _word(run))
-        self._console.print(f"[dim]{seconds}[/]  [bold {colour}]{run.status:<15}[/] [dim]{name}[/]")
+        seconds = f"{time.monotonic() - self._began:6.1f} s  "
+        status, name = f"{run.status:<15} ", run.id + _word(run)
+        self._print((seconds, "dim"), (status, f"bold {colour}"), (name, "dim"))
         for line in brings(run):
-            self._console.print(f"{'':8}  {escape(line)}", style=colour)
+            self._print((f"{'':8}  {line}", colour))
         if run.status.in_flight:
             self._spinner = self._console.status(f"[dim]{run.status}[/]", spinner="dots")
             self._spinner.start()
 
     def entry(self, run: Run) -> None:
         """Print a run of a list, on one line."""
-        from rich.markup import escape
-
-        name, parent = escape(run.id + _word(run)), escape(_parent(run))
-        self._console.print(f"[bold {_COLOURS[run.status]}]{run.status:<15}[/] {name}[dim]{parent}[/]")
+        colour = _COLOURS[run.status]
+        self._print((f"{run.status:<15} ", f"bold {colour}"), (run.id + _word(run), ""), (_parent(run), "dim"))
 
     def remark(self, text: str) -> None:
         """Print a remark."""
-        from rich.markup import escape
+        self._print((text, "dim"))
 
-        self._console.print(f"[dim]{escape(text)}[/]")
+    def _print(self, *parts: tuple[str, str]) -> None:
+        """Print one line: its parts, each with a style."""
+        from rich.text import Text
+
+        self._console.print(Text.assemble(*((printable(text), style) for text, style in parts)))
 
     def close(self) -> None:
         """Stop the spinner."""

@@ -24,6 +24,7 @@ from agentruns.errors import ConfigurationError
 
 from .batch.output import last_lines
 from .batch.progress import duration, plain
+from .printing import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # type: ignore[import-not-found,unused-ignore]
@@ -78,10 +79,10 @@ def report(args: argparse.Namespace) -> int:
     figure = draw(items)
     try:
         destination.write_text(page(path.name, items, svg(figure)), encoding="utf-8")
-        print(f"{len(items)} items: {destination}")
+        say(f"{len(items)} items: {destination}")
         if args.png:
             figure.savefig(args.png, format="png", dpi=120)
-            print(f"the figures: {args.png}")
+            say(f"the figures: {args.png}")
     except OSError as error:
         raise ConfigurationError(f"the report cannot be written: {error}") from error
     return 0

@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from agentruns import errors
+from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
 
 _HINTS: Final[dict[type[errors.AgentRunsError], tuple[str, str]]] = {
@@ -97,7 +98,7 @@ def _replacements(error: errors.AgentRunsError, args: argparse.Namespace) -> Ite
     is_batch = args.command == "batch"
     if error.remedy:
         said = _remedy(error, args)
-        yield f"; {error.remedy}", f"; {said}" if said else ""
+        yield printable(f"; {error.remedy}"), f"; {said}" if said else ""
     for kind, hints in _HINTS.items():
         yield getattr(kind, "hint", ""), hints[is_batch]
     yield errors.RunError.unseen_hint, _UNSEEN[is_batch]

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 
 from agentruns import _extras as extras
 from agentruns._keeping.journal.reader import PAGE, Entry, Which
+from agentruns._values.printable import printable
 from agentruns.errors import AgentRunsError, ConfigurationError
 from agentruns.web import Event
 from agentruns.web.aiohttp import end_watching, sse_response
@@ -203,7 +204,7 @@ class _Console:
             except AnsweredElsewhereError:
                 return await self._late(request, history, group)
             except AgentRunsError as error:
-                logger.warning("an answer to run %s was not passed on: %s", group.run.id, error)
+                logger.warning("an answer to run %s was not passed on: %s", printable(group.run.id), error)
                 asks_again = tuple(each.filled(posted, {}) for each in await self._source.asks(group))
                 status = 422 if isinstance(error, ConfigurationError) else 502
                 return await self._card(request, history, Card(group, asks_again, error=f"Not sent: {error}"), status)

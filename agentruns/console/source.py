@@ -17,6 +17,7 @@ from agentruns._aio.changed import Changed
 from agentruns._keeping.journal.changes import JournalChanges
 from agentruns._keeping.journal.reader import Entry, Handled, JournalReader
 from agentruns._values import codec
+from agentruns._values.printable import printable
 from agentruns._values.run import Action, Run, RunStatus, ToolOutput
 from agentruns.client import Client
 from agentruns.dialects import narrative
@@ -267,7 +268,7 @@ class Source:
             try:
                 conversation = await client.perform(narrative.get_conversation(run.ref.parent))
             except AgentRunsError as error:
-                logger.warning("the tools of conversation %s are not known: %s", run.ref.parent, error)
+                logger.warning("the tools of conversation %s are not known: %s", printable(run.ref.parent), error)
             else:
                 found: Mapping[str, Any] = codec.unstructure(conversation.defaults)
                 return found

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from agentruns._values import check, codec
 from agentruns._values.commands import Flow, first_request
 from agentruns._values.run import Outcome, Run, RunRef
 from agentruns.cli import arguments, shell_text
+from agentruns.cli.printing import complain, say, say_json, shell
 from agentruns.client import Client
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
@@ -134,7 +134,7 @@ def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conv
         item = read if isinstance(read, Problem) else mapper.item(read)
         if isinstance(item, Problem):
             unusable += 1
-            print(f"agentruns: {item}", file=sys.stderr)
+            complain(f"agentruns: {item}")
         else:
             usable += 1
             first = first or item
@@ -146,19 +146,19 @@ def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conv
         shown["request"] = {"method": request.method, "path": request.path, "params": request.params}
         shown["request"]["json"] = request.json
     if json:
-        print(codec.encode(codec.to_jsonable(shown, "the request")).decode())
+        say_json(codec.encode(codec.to_jsonable(shown, "the request")).decode())
     else:
-        print(f"{usable} rows can be used, {unusable} cannot; nothing was sent")
+        say(f"{usable} rows can be used, {unusable} cannot; nothing was sent")
         if first is not None:
-            print(f"the first (line {first.line}) would start from {codec.encode(shown['origin']).decode()}")
-            print(f"its first request would be {_http(shown['request'])}")
+            say(f"the first (line {first.line}) would start from {codec.encode(shown['origin']).decode()}")
+            say(*_http(shown["request"]))
     return _CODES[INVALID] if unusable else 0
 
 
-def _http(request: dict[str, Any]) -> str:
+def _http(request: dict[str, Any]) -> list[str]:
     params = "&".join(f"{name}={value}" for name, value in request["params"].items())
-    body = "" if request["json"] is None else f"\n{codec.encode(request['json']).decode()}"
-    return f"{request['method']} {request['path']}{'?' if params else ''}{params}{body}"
+    line = f"its first request would be {request['method']} {request['path']}{'?' if params else ''}{params}"
+    return [line] if request["json"] is None else [line, codec.encode(request["json"]).decode()]
 
 
 # A run of the batch ---------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class _Job:
                 raise
             self._task.uncancel()
         except FileError as error:
-            print(f"agentruns: {error}", file=sys.stderr)
+            complain(f"agentruns: {error}")
             self._codes.add(_TROUBLE)
             self._stopping = self._stopping or "trouble with a file"
         finally:
@@ -386,15 +386,15 @@ class _Job:
             self._output.tidy()
         if self._stopping:
             done = self._tally.done.total()
-            print(f"this call has brought {done} rows to an end; go on with:\n  {self._again()}", file=sys.stderr)
+            complain(f"this call has brought {done} rows to an end; go on with:", f"  {self._again()}")
         elif not self._args.quiet and max(self._codes) in {3, 4, 5}:
-            print(f"what is not done is taken up again by:\n  {self._again()}", file=sys.stderr)
+            complain("what is not done is taken up again by:", f"  {self._again()}")
         elif not self._args.quiet and max(self._codes) == 1:
-            print(f"failed runs are started again by:\n  {self._again()} --retry-failed", file=sys.stderr)
+            complain("failed runs are started again by:", f"  {self._again()} --retry-failed")
         return max(self._codes)
 
     def _again(self) -> str:
-        return shlex.join(["agentruns", *(word for word in self._args.typed if word != "--retry-failed")])
+        return shell(["agentruns", *(word for word in self._args.typed if word != "--retry-failed")])
 
     # Progress ---------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from attrs import frozen
 
 from agentruns._polling.stats import Stats
 from agentruns._values import codec
+from agentruns._values.printable import printable
+from agentruns.cli.printing import complain, say, say_json
 
 _WINDOW: Final = 60.0
 """Seconds over which throughput is taken."""
@@ -152,7 +154,7 @@ class _Aside:
 
     def say(self, text: str) -> None:
         """Print it."""
-        print(text, file=sys.stderr, flush=True)
+        complain(text)
 
 
 class Quiet(_Aside):
@@ -181,15 +183,15 @@ class Plain(_Aside):
 
     def show(self, picture: Picture) -> None:
         """Print where it stands."""
-        print(f"{picture.seconds:6.1f} s  {picture.words()}", file=self._out, flush=True)
+        say(f"{picture.seconds:6.1f} s  {picture.words()}", to=self._out)
 
     def trouble(self, text: str) -> None:
         """Print it, unless there were many."""
         self._told += 1
         if self._told <= _TOLD:
-            print(f"{'':8}  {text}", file=self._out, flush=True)
+            say(f"{'':8}  {text}", to=self._out)
         elif self._told == _TOLD + 1:
-            print(f"{'':8}  further ones stand in the output only", file=self._out, flush=True)
+            say(f"{'':8}  further ones stand in the output only", to=self._out)
 
     def close(self, picture: Picture) -> None:
         """Print where it ended."""
@@ -206,7 +208,7 @@ class JsonLines(_Aside):
 
     def show(self, picture: Picture) -> None:
         """Print where it stands."""
-        print(codec.encode(_plain(picture)).decode(), file=self._out, flush=True)
+        say_json(codec.encode(_plain(picture)).decode(), to=self._out)
 
     def trouble(self, text: str) -> None:
         """Do nothing: it stands in the output."""
@@ -239,7 +241,9 @@ class Live:
 
     def say(self, text: str) -> None:
         """Print it above the table."""
-        self._screen.console.print(text, markup=False)
+        from rich.text import Text
+
+        self._screen.console.print(Text(printable(text)))
 
     def close(self, picture: Picture) -> None:
         """Draw where it ended, and leave the terminal as it was."""
@@ -265,7 +269,7 @@ class Live:
         table.add_row("time", f"{duration(picture.seconds)}, {_left(picture)}")
         table.add_row("requests", f"{picture.stats.budget:.0%} of the budget used, {picture.stats.polls} polls")
         bar = ProgressBar(total=picture.total or 1, completed=picture.ended if picture.total else 0, width=60)
-        troubles = [Text(text, style="red", overflow="ellipsis", no_wrap=True) for text in self._troubles]
+        troubles = [Text(printable(text), style="red", overflow="ellipsis", no_wrap=True) for text in self._troubles]
         return Group(bar, table, *troubles)
 
 

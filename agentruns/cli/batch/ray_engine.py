@@ -15,6 +15,7 @@ from agentruns._connect import connect
 from agentruns._values import check
 from agentruns._values.exchange import RateLimit
 from agentruns.cli import arguments
+from agentruns.cli.printing import complain
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
@@ -64,10 +65,9 @@ async def engine(
         )
         async with Engine(pool) as begun:
             if not begun.can_repeat:
-                print(
+                complain(
                     "agentruns: without a journal that all workers share, a row whose worker dies is not started again "
-                    "but reported as one whose outcome is unknown",
-                    file=sys.stderr,
+                    "but reported as one whose outcome is unknown"
                 )
             yield begun
 

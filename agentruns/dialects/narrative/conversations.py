@@ -12,6 +12,7 @@ from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
 from agentruns._values.generic import Json
+from agentruns._values.printable import printable
 from agentruns.dialects import reading, wire
 
 from .config import Config, given
@@ -47,8 +48,8 @@ def create_conversation(
         logger.warning(
             "conversation %s was created without %s, which the vendor did not take: its runs go without. Tools are "
             "`client_tools` for accounts of revision A, and `tools` for those of revision B",
-            made.id,
-            ", ".join(dropped),
+            printable(made.id),
+            printable(", ".join(dropped)),
         )
     return evolve(made, dropped=dropped)
 
