@@ -11,9 +11,10 @@ from ._api.address import address_of
 from ._api.defaults import defaults_of
 from ._api.limiter import RateLimiter, rate_limit
 from ._api.retry import Retry, Schedule, is_schedule
-from ._api.transport import MAX_BODY, AiohttpTransport, Secret
+from ._api.transport import MAX_BODY, AiohttpTransport
 from ._values import check
 from ._values.generic import DetailT, OriginT
+from ._values.secret import Secret
 from .client import Client
 from .dialects import load
 from .dialects.protocol import Dialect

@@ -1,6 +1,8 @@
 """connect(): what it refuses; Client: results, life cycle, wrong use."""
 
 import asyncio
+import pickle
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ from agentruns import (
     narrative,
 )
 from agentruns._values.run import Page, Run
+from agentruns._values.secret import Secret
 from tests.scripted_wire import (
     CONVERSATION,
     HALF,
@@ -381,6 +384,30 @@ def test_an_option_of_another_type_is_refused_when_the_client_is_made(
 ) -> None:
     with refuses(begin, remedy):
         connect(narrative, **({"token": "t"} | options))
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda text: text[:80], lambda text: text[-4:], lambda text: text.strip(), lambda text: text + "..."]
+)
+def test_a_part_of_a_token_shows_as_little_as_the_whole(cut: Callable[[str], str]) -> None:
+    token = "tok-0123456789abcdef" * 8
+    with pytest.raises(ConfigurationError) as caught:
+        connect(narrative, token=token, base_url="no URL")
+    frames = [frame.frame.f_locals for frame in caught.traceback if "agentruns" in str(frame.path)]
+    texts = [value for frame in frames[1:] for value in frame.values() if isinstance(value, str)]
+    assert token in texts
+    assert all("0123" not in repr(cut(text)) and "cdef" not in repr(cut(text)) for text in texts)
+
+
+@pytest.mark.parametrize("token", ["Bearer abc", " bearer  abc", "Bearer"])
+def test_a_token_that_brings_the_word_bearer_is_refused_in_words(token: str) -> None:
+    with refuses("the token for narrative begins with the word", "give the token alone"):
+        connect(narrative, token=token)
+
+
+def test_a_token_is_not_pickled() -> None:
+    with pytest.raises(TypeError, match="a secret is not pickled"):
+        pickle.dumps(Secret("tok-0123456789"))
 
 
 @pytest.mark.parametrize("token", [b"a-token-of-bytes", 8_127_365_412, ["a-token-of-bytes"], True])

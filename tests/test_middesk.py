@@ -1540,6 +1540,27 @@ def test_a_webhook_whose_body_or_secret_is_another_is_refused() -> None:
         middesk.verify_webhook(raw, signature, "")
 
 
+LONG_SECRET = "whsec-0123456789abcdef" * 8
+
+
+@pytest.mark.parametrize("secret", [LONG_SECRET, LONG_SECRET.encode()], ids=["text", "bytes"])
+@pytest.mark.parametrize("body", [b"{}", b"<html>", "{}"])
+def test_what_reports_local_variables_shows_neither_the_secret_nor_the_right_signature(secret: Any, body: Any) -> None:
+    raw = body.encode() if isinstance(body, str) else body
+    right = hmac.new(LONG_SECRET.encode(), raw, hashlib.sha256).hexdigest()
+    for signature in ("0" * 64, *([right] if raw == b"<html>" else [])):
+        with pytest.raises(AgentRunsError) as caught:
+            middesk.verify_webhook(body, signature, secret)
+        assert "whsec" not in str(caught.value)
+        frames = [each.frame.f_locals for each in caught.traceback if each.name != caught.traceback[0].name]
+        assert frames
+        for each in frames:
+            for name, value in each.items():
+                texts = (repr(value), repr(value[:80]) if isinstance(value, str) else "")
+                assert all("whsec" not in text for text in texts), name
+                assert name == "signature" or all(right not in text for text in texts), name
+
+
 @pytest.mark.parametrize("event", [b"<html>", [], {"id": "e", "type": "run.created"}, {"id": "e", "data": {}}])
 def test_a_signed_body_that_is_no_event_is_not_what_is_documented(event: Any) -> None:
     with pytest.raises(ProtocolError, match="not an event"):

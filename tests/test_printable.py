@@ -30,6 +30,7 @@ from tests.scripted_wire import (
     RUN,
     START,
     Answer,
+    Scripted,
     VirtualLoop,
     Wire,
     client_of,
@@ -160,10 +161,9 @@ def test_no_field_of_a_vendor_reaches_the_terminal_as_it_is(
     end = data.draw(st.sampled_from(["completed", "failed", "requires_action", "refused"]))
     refusal = problem(404, "not-found", "no")
     last = Answer(spoiled(json.loads(refusal.body), spoil), 404) if end == "refused" else answer(end)
-    states = [answer("running"), last]  # asked for by whatever id the vendor gave
-    polls = defaultdict(lambda: states, {HEAD: [conversation()], START: [answer("running")]})
+    states: list[Scripted] = [answer("running"), last]  # asked for by whatever id the vendor gave
     wire = Wire({})
-    wire.script = polls
+    wire.script = defaultdict(lambda: states, {HEAD: [conversation()], START: [answer("running")]})
     monkeypatch.setattr(commands, "_client", lambda args: client_of(wire))
     monkeypatch.setattr(asyncio, "run", virtually)
     capsys.readouterr()

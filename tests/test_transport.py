@@ -88,6 +88,29 @@ async def test_a_get_carries_the_token_and_asks_for_plain_json() -> None:
     assert seen.body == b""
 
 
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
+async def test_what_records_requests_is_given_plain_texts(borrowed: bool) -> None:
+    recorded: list[Any] = []
+
+    class Recorder(aiohttp.ClientRequest):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            recorded.extend(self.headers.items())
+
+    async with Server(reply()) as server, aiohttp.ClientSession(request_class=Recorder) as session:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(aiohttp.ClientSession.__init__, "__kwdefaults__", session_defaults(Recorder))
+            async with sending(server, session=session if borrowed else None) as transport:
+                await transport(GET)
+
+    assert ("Authorization", f"Bearer {TOKEN}") in recorded
+    assert {type(value) for _, value in recorded} == {str}
+
+
+def session_defaults(request_class: type[aiohttp.ClientRequest]) -> dict[str, Any]:
+    return {**(aiohttp.ClientSession.__init__.__kwdefaults__ or {}), "request_class": request_class}
+
+
 async def test_a_body_is_sent_as_json() -> None:
     async with Server(reply()) as server, sending(server) as transport:
         await transport(POST)

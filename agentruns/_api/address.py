@@ -6,10 +6,11 @@ import os
 from urllib.parse import urlsplit
 
 from agentruns._values import check
+from agentruns._values.secret import Secret
 from agentruns.dialects.protocol import ChecksToken, Dialect
 from agentruns.errors import ConfigurationError
 
-from .transport import Address, Secret
+from .transport import Address
 
 
 def address_of(dialect: Dialect, base_url: str | None, token: Secret | None, *, insecure: bool) -> Address:
@@ -32,6 +33,11 @@ def _token(dialect: Dialect, token: str | None) -> str:
             f"there is no token for {dialect.NAME}",
             field="token",
             remedy=f"pass `token=`, or set the environment variable {dialect.TOKEN_VARIABLE}",
+        )
+    if found.lower() == "bearer" or found.lower().startswith("bearer "):
+        raise ConfigurationError(
+            f'the token for {dialect.NAME} begins with the word "Bearer"; give the token alone, without that word',
+            field="token",
         )
     if not found.isascii() or not found.isprintable() or " " in found:
         raise ConfigurationError(f"the token for {dialect.NAME} has characters that a header cannot carry")

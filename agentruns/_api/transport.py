@@ -24,6 +24,7 @@ from attrs import field, frozen
 from agentruns._aio.limits import TOO_LONG, ConcurrencyLimit, ExchangeTimeouts, Task
 from agentruns._values import codec
 from agentruns._values.exchange import Request, Response, ServerEvent
+from agentruns._values.secret import HIDDEN, Secret
 from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
 
 from .defaults import Defaults
@@ -36,7 +37,6 @@ logger = logging.getLogger("agentruns")
 
 MAX_BODY: Final = 32 * 2**20
 CONNECT_SECONDS: Final = 10.0
-_HIDDEN: Final = "[token]"
 _SHORTEST_SECRET: Final = 8
 _EVENTS: Final = {"Accept": "text/event-stream"}
 _LARGE: Final = 2**20
@@ -44,15 +44,6 @@ _LONGEST_REASON: Final = 500
 _QUOTED: Final = re.compile(r""":?\s*(?:bytearray\()?\bb['"]""")
 _CLOSED: Final = "the client was closed"
 _IS_CLOSED: Final = "this client is closed; open another one"
-
-
-class Secret(str):
-    """A text that no `repr` shows, not even that of a traceback's local variables."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(_HIDDEN)
 
 
 class _Mask:
@@ -70,13 +61,13 @@ class _Mask:
         self._bytes = re.compile(spelled.encode())
 
     def text(self, text: str) -> str:
-        return text if self._kept else self._text.sub(_HIDDEN, text)
+        return text if self._kept else self._text.sub(HIDDEN, text)
 
     def body(self, body: bytes) -> bytes:
         # Every spelling has an escape in it, or the longest plain part of the token as it is.
         if self._kept or not (self._sign in body or b"\\u" in body or b"%" in body):
             return body
-        return self._bytes.sub(_HIDDEN.encode(), body)
+        return self._bytes.sub(HIDDEN.encode(), body)
 
 
 def _spellings(mark: str) -> str:
@@ -250,7 +241,7 @@ class AiohttpTransport:
         import aiohttp
 
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=headers, raise_for_status=False
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=_plain(headers), raise_for_status=False
         )
 
     async def __call__(self, request: Request) -> Response:
@@ -382,7 +373,7 @@ class AiohttpTransport:
                 body, kind = _body(request)
                 options["data"] = body if len(body) < _LARGE else BytesIO(body)  # aiohttp sends that piece by piece
                 sent = _merged({"Content-Type": kind}, sent)
-            options["headers"] = sent
+            options["headers"] = _plain(sent)
         session = self._session if request.idempotent else self._once
         return session.request(request.method, self._url(url, encoded=True), **options)
 
@@ -424,6 +415,11 @@ def _body(request: Request) -> tuple[bytes, str]:
             return text.encode(), "text/plain; charset=utf-8"
         case fields:
             return urlencode(fields).encode(), "application/x-www-form-urlencoded"
+
+
+def _plain(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as aiohttp, and those who record what it sends, are to have them: of plain texts."""
+    return {name: str(value) for name, value in headers.items()}
 
 
 @cache

@@ -15,6 +15,7 @@ from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import Json
 from agentruns._values.run import RunRef
+from agentruns._values.secret import Secret
 from agentruns.dialects import reading, wire
 from agentruns.errors import ConfigurationError, NotFoundError, ProtocolError
 
@@ -156,7 +157,10 @@ def verify_webhook(body: bytes, signature: str, secret: str) -> WebhookEvent:
     The signature is the hex HMAC-SHA256 of the bytes as they came (build/secure-webhooks). Raise `ProtocolError` where
     it does not match, or the body is no event; `ConfigurationError` for a body that is no bytes.
     """
-    check.non_empty_str("secret", secret)
+    kind, secret = type(secret), Secret(secret)  # what reports local variables shall not show it
+    if not issubclass(kind, str):
+        raise ConfigurationError(f"secret is of the type {kind.__name__}; it must be a text", field="secret")
+    check.non_empty_str("secret", secret or "")
     raw: Any = body
     if not isinstance(raw, bytes | bytearray):
         raise ConfigurationError(
@@ -164,8 +168,7 @@ def verify_webhook(body: bytes, signature: str, secret: str) -> WebhookEvent:
             "them: `await request.read()` in aiohttp, `await request.body()` in Starlette"
         )
     check.text_or_none("signature", signature)
-    expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(expected.encode(), (signature or "").strip().lower().encode("utf-8", "replace")):
+    if not _is_signed(body, signature or "", secret):
         raise ProtocolError(
             "the webhook's signature does not match: it is not from Middesk, the secret is another, or the body is not "
             "the bytes that came"
@@ -174,3 +177,9 @@ def verify_webhook(body: bytes, signature: str, secret: str) -> WebhookEvent:
         return codec.structure(codec.decode(body), WebhookEvent)
     except codec.CodecError as error:
         raise ProtocolError(f"the webhook is not an event as the vendor documents it: {error}") from error
+
+
+def _is_signed(body: bytes, signature: str, secret: str) -> bool:
+    """Tell whether *signature* is that of *secret*; the right one stands in no frame that an error passes through."""
+    expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(expected.encode(), signature.strip().lower().encode("utf-8", "replace"))
