@@ -162,6 +162,7 @@ class Client(Generic[OriginT, DetailT]):
         on_cancel: OnCancel = "leave",
         events: bool = False,
         key: str | None = None,
+        include: str | None = None,
     ) -> RunStream[DetailT]:
         """
         Return the states of a run as an async iterator: of a new run, if *origin* is what starts one.
@@ -183,6 +184,8 @@ class Client(Generic[OriginT, DetailT]):
         - *events* listens to the vendor's stream of events between polls (Middesk); its end is a reason to poll.
         - *key* names the work in the client's journal. A second stream of the same key, in this process or after a
           crash in another, goes on with the run that the first one started, and runs no handler twice.
+        - *include* asks for more of the detail once the run is over, by one more read: "steps" for Middesk,
+          "stats,transcript" for Origami.
 
         Nothing is sent before the first step; `RunStream.__anext__` says what a step raises. Raise at once:
         `ConfigurationError` for an origin of another class, a run of another vendor, an option that is out of range, or
@@ -197,6 +200,7 @@ class Client(Generic[OriginT, DetailT]):
             stall=stall,
             on_cancel=on_cancel,
             events=events,
+            include=include,
         )
         if key is not None and self._keys is None:
             raise ConfigurationError(
@@ -317,6 +321,7 @@ class Client(Generic[OriginT, DetailT]):
         key: Callable[[OriginT], str] | None = None,
         ordered: bool = False,
         prepare: None = None,
+        include: str | None = None,
     ) -> Batch[OriginT, DetailT]: ...
     @overload
     def batch(
@@ -329,6 +334,7 @@ class Client(Generic[OriginT, DetailT]):
         key: Callable[[Run[DetailT] | RunRef], str] | None = None,
         ordered: bool = False,
         prepare: None = None,
+        include: str | None = None,
     ) -> Batch[Run[DetailT] | RunRef, DetailT]: ...
     @overload
     def batch(
@@ -341,6 +347,7 @@ class Client(Generic[OriginT, DetailT]):
         key: Callable[[ItemT], str] | None = None,
         ordered: bool = False,
         prepare: Callable[[ItemT], OriginT | Awaitable[OriginT]],
+        include: str | None = None,
     ) -> Batch[OriginT | ItemT, DetailT]: ...
     def batch(
         self,
@@ -352,6 +359,7 @@ class Client(Generic[OriginT, DetailT]):
         key: Callable[[Any], str] | None = None,
         ordered: bool = False,
         prepare: Callable[[Any], Any] | None = None,
+        include: str | None = None,
     ) -> Batch[Any, DetailT]:
         """
         Run many origins, never more than *limit* at once, and iterate over each `Outcome` as it ends.
@@ -364,6 +372,7 @@ class Client(Generic[OriginT, DetailT]):
         - *key* is a function that names an origin. In a client with a journal, a second batch over the same origins
           starts only what is not done.
         - *ordered* yields the outcomes in the order of the origins.
+        - *include* is as in `stream`, for all runs.
         - *prepare* is a function, sync or async, that makes the origin of an item, in the item's turn: it may create a
           conversation first. It is not called for an item that the journal knows.
 
@@ -379,7 +388,7 @@ class Client(Generic[OriginT, DetailT]):
         common = None if tools is None else Tools.of(tools)
 
         def follow(origin: Any, key: str | None) -> RunStream:
-            return self.stream(origin, tools=common, timeout=seconds, key=key)
+            return self.stream(origin, tools=common, timeout=seconds, key=key, include=include)
 
         known = None if self._keys is None else self._keys.origin_of
         return Batch(ItemRunner(follow, key, prepare, known), origins, limit, ordered=ordered)

@@ -1651,3 +1651,61 @@ async def test_a_start_that_was_refused_so_far_is_given_up_at_once(on_cancel: An
 
     assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
     assert len(wire.asked) == 1
+
+
+# More of the detail ---------------------------------------------------------------------------------------------------
+
+
+def wholly(body: Any, polls: int = 1) -> tuple[Wire, list[Mapping[str, str]]]:
+    """Return a vendor whose run is over after so many polls, and what it was asked for each time."""
+    asked: list[Mapping[str, str]] = []
+
+    def says(request: Request) -> Answer:
+        asked.append(request.params)
+        if request.params:
+            return body if isinstance(body, Answer) else Answer(body)
+        return answer("running" if len(asked) <= polls else "completed")
+
+    return Wire({POLL: [says]}), asked
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("how", ["stream", "batch"])
+async def test_a_run_that_is_over_is_read_once_more_with_what_is_to_be_included(how: str) -> None:  # C5
+    wire, asked = wholly(sample("stats-and-transcript") | {"id": RUN})
+    async with client_of(wire, origami) as client:
+        if how == "stream":
+            run = await client.result(REF, include="stats,transcript")
+        else:
+            (outcome,) = [each async for each in client.batch([REF], include="stats,transcript")]
+            assert outcome.run is not None
+            run = outcome.run
+
+    assert asked == [{}, {}, {"include": "stats,transcript"}]
+    assert run.detail.response.transcript is not None
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("body", [refused(500, None), refused(404, "RUN_NOT_FOUND"), {"id": 7}, sample("running")])
+async def test_what_came_of_a_run_is_not_lost_where_it_cannot_be_read_once_more(
+    body: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire, _ = wholly(body)
+    async with client_of(wire, origami) as client:
+        run = await client.result(REF, include="stats")
+
+    assert run.output == sample("completed")["response"]["text"]
+    assert ("could not be read with include=stats" in caplog.text) == (body != sample("running"))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_slow_last_look_does_not_hold_up_the_end_beyond_the_deadline() -> None:
+    wire, _ = wholly(Answer(sample("stats-and-transcript") | {"id": RUN}, after=500.0))
+    async with client_of(wire, origami) as client:
+        run = await client.result(REF, include="stats", timeout=20)
+
+    assert run.status is RunStatus.COMPLETED
+    assert asyncio.get_running_loop().time() == pytest.approx(20.0)

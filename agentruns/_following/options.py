@@ -48,6 +48,10 @@ def _flag(_: object, attribute: Any, value: bool) -> None:
     check.boolean(attribute.name, value)
 
 
+def _text(_: object, attribute: Any, value: str | None) -> None:
+    check.text_or_none(attribute.name, value)
+
+
 def _known(_: object, attribute: Any, value: str) -> None:
     if value not in {"leave", "cancel", "confirm"}:
         raise ConfigurationError(f"{attribute.name} is {value!r}; choose 'leave', 'cancel' or 'confirm'")
@@ -64,6 +68,7 @@ class Options:
     stall: float | None = field(default=None, validator=_some_time)
     on_cancel: OnCancel = field(default="leave", validator=_known)
     events: bool = field(default=False, validator=_flag)
+    include: str | None = field(default=None, validator=_text)
 
 
 class StreamOptions(TypedDict, total=False):
@@ -78,3 +83,4 @@ class StreamOptions(TypedDict, total=False):
     on_cancel: OnCancel
     events: bool
     key: str | None
+    include: str | None

@@ -31,6 +31,7 @@ from agentruns.errors import (
     AgentRunsError,
     APIError,
     DeadlineExceededError,
+    ProtocolError,
     StalledError,
     TooManyResumesError,
     TransportError,
@@ -312,10 +313,26 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     async def _take(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
         """Take in what was read for all who follow the run; return whether it is to be shown."""
+        if self._options.include and run.status.is_over:
+            run = await self._whole(run)
         if not self._seen.shows_answered(run):
             await self._driver.keep(run)
         self._seen.taken = run
         return self._accept(run, loop.time())
+
+    async def _whole(self, run: Run) -> Run:
+        """Read a run that is over once more, with what the user wants included; what is known is kept if that fails."""
+        try:
+            async with asyncio.timeout_at(None if self._deadline == math.inf else self._deadline) as self._guard:
+                whole = await self._operations.fetch(run.ref, {"include": self._options.include or ""})
+        except (TransportError, APIError, ProtocolError, TimeoutError) as error:
+            logger.warning(
+                "run %s is over, and could not be read with include=%s: %s", run.id, self._options.include, error
+            )
+            return run
+        finally:
+            self._guard = None
+        return whole if whole.status is run.status else run
 
     def _accept(self, run: Run, now: float) -> bool:
         """Take in a state; return whether it is to be shown."""
