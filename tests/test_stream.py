@@ -26,6 +26,7 @@ from agentruns import (
     ProtocolError,
     RateLimitedError,
     Retry,
+    RunFailedError,
     RunRef,
     RunStatus,
     ServerError,
@@ -184,6 +185,19 @@ async def test_a_deadline_that_nobody_names_fits_the_vendor(vendor: str, sample:
 
     assert isinstance(outcome.error, DeadlineExceededError)
     assert f"{seconds:g} s have passed" in str(outcome.error)
+
+
+async def test_a_run_that_failed_over_an_answer_names_the_next_move() -> None:
+    async def yes() -> str:
+        return "yes"
+
+    wire = paused(then=[run("failed", id=NEXT_RUN)])
+    async with client_of(wire) as client:
+        with pytest.raises(RunFailedError) as caught:
+            await client.result(MESSAGE, tools=answering(yes))
+
+    told = str(caught.value)
+    assert f"It answered run {RUN}, which can be answered again: `client.resume(paused, outputs, again=True)`" in told
 
 
 async def test_the_deadline_counts_from_the_first_step_and_covers_a_slow_answer() -> None:

@@ -87,6 +87,11 @@ class Operations:
         fit = [plain_output(each) for each in outputs]
         return self._note(await self._repeat_conflicts(lambda: dialect.resume(run, fit), None, attempts), run)
 
+    @property
+    def resumes_again(self) -> bool:
+        """Tell whether an answer whose run failed can be given to another run."""
+        return isinstance(self.dialect, ResumesAgain)
+
     async def answer_again(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
         """Answer a paused run once more whose answering run failed; where a run goes on in place, just answer it."""
         if not isinstance(self.dialect, ResumesAgain):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
 from agentruns._values.generic import DetailT
-from agentruns._values.run import Run, RunStatus
+from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.errors import ActionRequiredError, RunError, RunFailedError
 
 
@@ -34,16 +34,20 @@ class Failed:
 Ended: TypeAlias = Closed | Failed
 
 
-def raise_unless_completed(run: Run[DetailT] | None) -> Run[DetailT]:
+_AGAIN: Final = "`client.resume(paused, outputs, again=True)`, with what `client.fetch` reads of it for *paused*"
+
+
+def raise_unless_completed(run: Run[DetailT] | None, paused: RunRef | None = None) -> Run[DetailT]:
     """
-    Return the last state of a stream that has ended, if it is "completed".
+    Return the last state of a stream that has ended, if it is "completed"; *paused* is the run that it answered.
 
     Raise `RunFailedError` if the run failed, `ActionRequiredError` if it waits for an answer that no handler gives.
     """
     assert run is not None
     if run.status is RunStatus.FAILED:
         why = f"{run.failure.type}: {run.failure.message}".rstrip(": ") if run.failure else "no reason given"
-        raise RunFailedError(run, f"the run failed ({why})")
+        again = f". It answered run {paused.id}, which can be answered again: {_AGAIN}" if paused else ""
+        raise RunFailedError(run, f"the run failed ({why}){again}")
     if run.status is RunStatus.REQUIRES_ACTION:
         raise ActionRequiredError(run, f"no handler for {', '.join(action.name for action in run.actions)}")
     return run

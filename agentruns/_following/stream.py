@@ -74,6 +74,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         "_operations",
         "_options",
         "_origin",
+        "_paused",
         "_seen",
         "_tasks",
         "_tools",
@@ -92,6 +93,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         options: Options,
     ) -> None:
         self._origin = origin
+        self._paused: RunRef | None = None
         self._operations = operations
         self._tasks = tasks
         self._tools = tools
@@ -133,7 +135,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             pass
         if self.run is None or self.run.status.in_flight:
             raise AgentRunsError("this stream has ended before its run did; open another to follow the run")
-        return raise_unless_completed(self.run)
+        return raise_unless_completed(self.run, self._paused)
 
     # The protocol of an async generator -------------------------------------------------------------------------------
 
@@ -262,6 +264,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             raise TooManyResumesError(run, f"the run asks again after {resumes} answers")
         resumed = await self._driver.answer(run, handlers)
         self._seen.answered(run, resumed)
+        if self._operations.resumes_again and resumed.ref != run.ref:
+            self._paused = run.ref
         return self._begin_segment(resumed, loop)
 
     def _begin_segment(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
