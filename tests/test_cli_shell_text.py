@@ -198,8 +198,12 @@ NOT_OF_A_COMMAND = (
     "read it by `client.fetch(run)`",
     "is no dialect",
     "`Retry(attempts=4)`",
+    ".variant(",
 )
-"""What no command can run into: it answers by handlers alone, and its client is open and has a journal for its keys."""
+"""
+What no command can run into: it answers by handlers alone, and its client is open and has a journal for its keys. A
+variant is Python in any case: commands take the file that makes it.
+"""
 
 
 def test_every_remedy_of_a_shell_is_in_place_of_one_that_the_library_gives() -> None:

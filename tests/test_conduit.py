@@ -1259,6 +1259,19 @@ def test_a_variant_says_which_dispositions_wait_for_a_person() -> None:
     assert conduit.needs_human(fetched(Answer(sample("escalated"))))
 
 
+@pytest.mark.asyncio
+@pytest.mark.virtual
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_refused_reply_says_that_its_path_is_a_guess_and_names_the_switch(status: int) -> None:  # B1
+    line = "POST /conversations/cv1/messages"
+    async with client_of(Wire({line: Answer({"error": "Not found"}, status)}), conduit) as client:
+        with pytest.raises(APIError, match=r"`conduit\.variant\(message_path=\.\.\.\)` sends it") as caught:
+            await client.perform(conduit.send_message("cv1", body="Hello"))
+
+    assert "No page shows the path of a reply" in str(caught.value)
+    assert '"/conversations/{id}/messages"' in str(caught.value)
+
+
 def test_a_variant_sends_messages_elsewhere() -> None:
     dialect: Any = conduit.variant(message_path="/threads/{id}/reply")
     asked = next(dialect.send_message("a/b", body="Hi"))

@@ -243,6 +243,14 @@ def test_none_found_is_unknown_says_how_long_it_was_looked_and_names_its_cause()
     assert caught.value.__cause__ is lost
 
 
+def test_where_none_is_found_the_switch_of_the_guess_is_named() -> None:
+    switched = evolve(SEARCH, switch="`vendor.variant(fits=...)`")
+    with pytest.raises(
+        OutcomeUnknownError, match=r"3 s\. No page says .*: `vendor\.variant\(fits=\.\.\.\)` changes that"
+    ):
+        found(Vendor([[[run("old")]]] * 2), BEFORE, switched)
+
+
 def test_a_list_that_cannot_tell_says_so() -> None:
     unordered = Before(frozenset(), datetime.max.replace(tzinfo=UTC))
     with pytest.raises(OutcomeUnknownError, match="whose order does not tell what is certainly new"):

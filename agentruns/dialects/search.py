@@ -61,6 +61,8 @@ class Search(Generic[DetailT]):
     """What the checkpoint has besides `known` and `since`, so that `recover` can make this search again"""
     is_named: Callable[[Run[DetailT]], bool] = _never
     """Whether the answer to the start names this run, which settles it"""
+    switch: str = ""
+    """What changes how the run is told from others, where that is a guess; the error says it where none is found"""
     order_is_a_guess: bool = False
     """That the list has the newest run first is not documented: look whether it does"""
 
@@ -175,6 +177,8 @@ def find_started(
     if skipped:
         trouble += f"; {skipped} of its rows could not be read, and one may be it"
     unordered = ", whose order does not tell what is certainly new," if before.since == _NEVER else ""
+    if search.switch:
+        trouble += f". No page says how it is told from others, or how soon it shows: {search.switch} changes that"
     raise OutcomeUnknownError(
         request,
         f"{told}; no new run of {search.what} was observed in {search.where}{unordered} for {waited:.0f} s{trouble}",

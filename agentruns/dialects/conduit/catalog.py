@@ -17,8 +17,8 @@ from attrs import evolve
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
-from agentruns.dialects import wire
-from agentruns.errors import ConfigurationError, NotFoundError
+from agentruns.dialects import guesses, wire
+from agentruns.errors import APIError, ConfigurationError, NotFoundError
 
 from .objects import Agent, Conversation, Escalation, Listing, Message, User, Workspace
 from .reading import choice_of, list_of
@@ -177,7 +177,12 @@ def send_message(
     `conduit.variant(message_path=...)` replaces.
     """
     segment = wire.path(conversation_id)[1:]
-    return (yield from _sent(path.replace("{id}", segment), body, workspace_id))
+    try:
+        return (yield from _sent(path.replace("{id}", segment), body, workspace_id))
+    except APIError as error:
+        if error.status in {404, 405}:
+            guesses.refused(error, "the path of a reply", path, "`conduit.variant(message_path=...)`")
+        raise
 
 
 def send_ticket_message(ticket_id: str, *, body: str, workspace_id: str | None = None) -> Flow[Message]:

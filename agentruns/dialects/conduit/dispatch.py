@@ -135,6 +135,7 @@ def _search(
         where=f"the list of agent {agent_id}",
         group=f"{NAME} {agent_id} {trigger_id}",
         marks={"trigger_id": trigger_id},
+        switch="`conduit.variant(fits=..., looks=...)`",
         is_named=lambda run: run.id in named or wire.first_text(run.raw, "run_id") in named,
     )
 

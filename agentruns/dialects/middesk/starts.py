@@ -111,5 +111,6 @@ def _search(origin: RunRequest, thread_id: str, reads: Reading, looks: Sequence[
         where="GET /runs",
         group=f"{NAME} thread {thread_id}" if origin.thread_id else "",
         marks={"thread_id": thread_id, "agent": agent},
+        switch="`middesk.variant(looks=...)`",
         order_is_a_guess=True,  # list-agent-runs does not say
     )
