@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
-from ._aio.shield import run_shielded
+from ._aio.shield import prepare_shield, run_shielded
 from ._aio.tasks import Tasks
 from ._api.api import Api
 from ._api.limiter import Permits, RateLimiter
@@ -26,7 +25,7 @@ from ._keeping.work import Unfinished
 from ._polling.poller import Poller
 from ._polling.stats import Stats
 from ._telemetry import DEFAULT_ROLES, Telemetry
-from ._values import check
+from ._values import check, codec
 from ._values.commands import Flow
 from ._values.exchange import RateLimit
 from ._values.generic import DetailT, OriginT
@@ -91,6 +90,19 @@ class Client(Generic[OriginT, DetailT]):
         return f"<Client of {self._dialect.NAME} over {self._transport!r}, {state}>"
 
     async def __aenter__(self) -> Self:
+        loop = self._api.enter()
+        try:
+            prepare_shield()
+            codec.prepare()
+            await self._open()
+        except BaseException:
+            self._api.leave()
+            raise
+        self._tasks.open(loop)
+        self._poller.open(loop)
+        return self
+
+    async def _open(self) -> None:
         if self._keys is not None:
             await self._keys.journal.open()
         try:
@@ -99,12 +111,10 @@ class Client(Generic[OriginT, DetailT]):
             if self._keys is not None:
                 await self._keys.journal.close()
             raise
-        loop = asyncio.get_running_loop()
-        self._tasks.open(loop)
-        self._poller.open(loop)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._api.is_open:
+            self._api.check_open()
         self._poller.close()
         self._api.close()
         for stream in tuple(self._streams):
@@ -121,6 +131,7 @@ class Client(Generic[OriginT, DetailT]):
             try:
                 await self._api.wait_closed()
             finally:
+                self._api.leave()
                 if self._keys is not None:
                     await self._keys.journal.close()
 

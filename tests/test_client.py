@@ -1,8 +1,11 @@
 """connect(): what it refuses; Client: results, life cycle, wrong use."""
 
 import asyncio
+import os
 import pickle
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,16 +16,19 @@ import agentruns
 from agentruns import (
     ActionRequiredError,
     AgentRunsError,
+    Client,
     ConfigurationError,
     Retry,
     RunFailedError,
     RunRef,
     RunStatus,
+    RunStream,
     connect,
     narrative,
 )
 from agentruns._values.run import Page, Run
 from agentruns._values.secret import Secret
+from agentruns.emulator import Emulator
 from tests.scripted_wire import (
     CONVERSATION,
     HALF,
@@ -470,3 +476,127 @@ async def test_what_is_wrong_before_any_request_is_a_configuration_error(wrong: 
         }
         with pytest.raises(ConfigurationError):
             await calls[wrong]()
+
+
+# One loop -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_client_is_entered_once_at_a_time() -> None:
+    wire = Wire({POLL: run("completed")})
+    client = client_of(wire)
+    async with client:
+        with pytest.raises(ConfigurationError, match="is open already; use it as it is"):
+            await client.__aenter__()
+        assert (await client.fetch(RunRef(RUN))).status is RunStatus.COMPLETED
+    assert not wire.is_open
+
+
+@pytest.mark.asyncio
+async def test_of_two_tasks_that_enter_a_client_at_once_one_is_refused() -> None:
+    class Slow(Wire):
+        async def open(self, *_: object) -> None:
+            await asyncio.sleep(0)
+            await super().open()
+
+    client = client_of(Slow({POLL: run("completed")}))
+    entered: list[Any] = await asyncio.gather(client.__aenter__(), client.__aenter__(), return_exceptions=True)
+    assert entered[0] is client
+    assert isinstance(entered[1], ConfigurationError)
+    assert (await client.fetch(RunRef(RUN))).status is RunStatus.COMPLETED
+    await client.__aexit__()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_could_not_be_entered_may_be_entered_again() -> None:
+    class Once(Wire):
+        failed = False
+
+        async def open(self, *_: object) -> None:
+            if not self.failed:
+                self.failed = True
+                raise OSError("no more files")
+
+    client = client_of(Once({POLL: run("completed")}))
+    with pytest.raises(OSError, match="no more files"):
+        await client.__aenter__()
+    async with client:
+        assert (await client.fetch(RunRef(RUN))).status is RunStatus.COMPLETED
+
+
+USES: dict[str, Callable[[Client], Coroutine[Any, Any, Any]]] = {
+    "fetch": lambda client: client.fetch(RunRef(RUN)),
+    "start": lambda client: client.start(MESSAGE),
+    "result": lambda client: client.result(RunRef(RUN), timeout=3),
+    "result of a start": lambda client: client.result(MESSAGE, timeout=3),
+    "step": lambda client: _step(client.stream(RunRef(RUN), timeout=3)),
+    "perform": lambda client: client.perform(narrative.get_conversation(CONVERSATION)),
+    "leave": lambda client: client.__aexit__(),
+}
+
+
+async def _step(stream: RunStream) -> Run:
+    return await anext(stream)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_another_loop_is_refused_at_once_and_the_client_goes_on(
+    use: Callable[[Client], Coroutine[Any, Any, Any]],
+) -> None:
+    wire = Wire({POLL: run("completed"), HEAD: conversation()})
+    async with client_of(wire) as client:
+        for elsewhere in (asyncio.run, _forked_run):
+            with pytest.raises(ConfigurationError, match="another event loop than the one in which it was opened"):
+                await asyncio.to_thread(elsewhere, use(client))
+        assert wire.asked == []
+        assert (await client.result(RunRef(RUN))).status is RunStatus.COMPLETED
+
+
+def _forked_run(work: Coroutine[Any, Any, Any]) -> None:
+    """Step it where no loop runs, as in a child that was forked within one."""
+    try:
+        work.send(None)
+    finally:
+        work.close()
+
+
+@pytest.mark.asyncio
+async def test_a_stream_that_was_begun_here_is_not_gone_on_with_elsewhere() -> None:
+    wire = Wire({POLL: [run("running"), run("completed")]})
+    async with client_of(wire) as client, client.stream(RunRef(RUN)) as stream:
+        await anext(stream)
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, _step(stream))
+        assert (await stream.result()).status is RunStatus.COMPLETED
+
+
+LATE_IMPORTS = """
+import asyncio, sys
+from agentruns import RunRef, connect, narrative
+
+async def main():
+    async with connect(narrative) as client:
+        before = set(sys.modules)
+        conversation = await client.perform(narrative.create_conversation(narrative.Config(
+            model="m", data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11", max_iterations=8, max_tokens=2048,
+            output_format_schema=narrative.TEXT_SCHEMA,
+        )))
+        run = await client.result(narrative.UserMessage(conversation.id, "hi"))
+    print(run.status.value, *sorted(set(sys.modules) - before))
+
+asyncio.run(main())
+"""
+
+
+def test_what_a_client_needs_until_it_is_left_is_imported_when_it_is_entered() -> None:
+    with Emulator("narrative") as emulator:
+        variables = {narrative.TOKEN_VARIABLE: emulator.token, narrative.BASE_URL_VARIABLE: emulator.base_url}
+        told = subprocess.run(
+            [sys.executable, "-c", LATE_IMPORTS],
+            env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+    assert told.stdout.split() == ["completed"]

@@ -11,6 +11,11 @@ import anyio
 T = TypeVar("T")
 
 
+def prepare_shield() -> None:
+    """Have what `run_shielded` needs imported: the first scope imports it, and files may have run out by then."""
+    anyio.CancelScope(shield=True)
+
+
 async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
     """Await *work* to its end, whatever happens to the caller; a cancellation is raised when it is over."""
     task = asyncio.ensure_future(work)

@@ -17,6 +17,7 @@ from agentruns.dialects.wire import retry_after
 from agentruns.errors import ConfigurationError, TransportError, api_error
 
 from .flow import Attempts, Keeper, perform, undecodable
+from .home import Home
 from .limiter import Permits
 from .retry import Retry
 from .skipped import SkippedLog
@@ -50,12 +51,21 @@ class Api:
         self._transport = transport
         self._problem = problem
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._home = Home()
         self._is_open = False
 
     @property
     def is_open(self) -> bool:
         """Tell whether flows may be performed."""
         return self._is_open
+
+    def enter(self) -> asyncio.AbstractEventLoop:
+        """Belong to the running loop, and return it; raise `ConfigurationError` if this was entered before."""
+        return self._home.enter()
+
+    def leave(self) -> None:
+        """Belong to no loop."""
+        self._home.leave()
 
     async def open(self) -> None:
         """Open the transport."""
@@ -72,9 +82,10 @@ class Api:
         await self._transport.close()
 
     def check_open(self) -> None:
-        """Raise `ConfigurationError` outside the life of the client."""
+        """Raise `ConfigurationError` outside the life of the client, and outside its event loop."""
         if not self._is_open:
             raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
+        self._home.check()
 
     async def perform(self, flow: Flow[T], keeper: Keeper | None = None, attempts: Attempts | None = None) -> T:
         """

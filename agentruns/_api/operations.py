@@ -58,6 +58,10 @@ class Operations:
             raise UnsupportedError(f"{self.dialect.NAME} has no way to {operation} runs")
         return self.dialect
 
+    def check_open(self) -> None:
+        """Raise `ConfigurationError` outside the life of the client, and outside its event loop."""
+        self._api.check_open()
+
     async def start(self, origin: Any, keeper: Keeper | None = None, attempts: Attempts | None = None) -> Run:
         """Start a run; *keeper* keeps what the start finds out on its way."""
         return self._note(await self._repeat_conflicts(lambda: self.dialect.start(origin), keeper, attempts), None)

@@ -202,6 +202,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     async def _next(self) -> Run | None:
         """Go on until there is a state to show; None at the end."""
+        self._operations.check_open()
         loop = asyncio.get_running_loop()
         if self._began is None:
             self._began = self._seen.changed = loop.time()

@@ -193,6 +193,7 @@ class Poller:
     def _check_open(self) -> None:
         if self._closed:
             raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
+        self._api.check_open()
 
     # When -------------------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,14 @@ def _depth(value: Json) -> int:
     return depth
 
 
+def prepare() -> None:
+    """Import what reading and writing need: at its first use, files may have run out."""
+    import msgspec.json
+
+    msgspec.json.decode(b"0")
+    converter()
+
+
 def encode(value: Json) -> bytes:
     """Return *value*, made of plain JSON types, as JSON."""
     import msgspec
