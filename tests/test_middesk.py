@@ -41,12 +41,14 @@ from agentruns import (
     Tools,
     TransportError,
     UnsupportedError,
+    connect,
 )
 from agentruns._values import codec
 from agentruns._values.commands import Checkpoint, Command, Flow, Lock, SkippedRows, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import middesk
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Recovers, Resumes, StreamsEvents
+from agentruns.emulator import Call, Emulator, Turn
 from tests.scripted_wire import NOTHING, STEADY, Answer, Lost, Scripted, Wire, client_of, refuses
 
 T = TypeVar("T")
@@ -1141,7 +1143,7 @@ async def test_an_answer_that_is_accepted_without_effect_is_told_as_that_and_not
 
 @pytest.mark.asyncio
 @pytest.mark.virtual
-@pytest.mark.parametrize("looks", [1, 2, 3])
+@pytest.mark.parametrize("looks", [1, 2, 3, 4])
 async def test_an_answer_that_takes_effect_late_is_waited_for(looks: int) -> None:
     still = Answer(paused())
     wire, client = over({POLL: [still, *[still] * looks, run()], RESUME: still})
@@ -1150,7 +1152,7 @@ async def test_an_answer_that_takes_effect_late_is_waited_for(looks: int) -> Non
         after = await client.resume(waiting, outputs(paused()))
 
     assert after.status is RunStatus.RUNNING
-    assert wire.times(POLL)[-1] == sum([1.0, 2.0, 4.0][:looks])
+    assert wire.times(POLL)[-1] == sum([1.0, 2.0, 4.0, 8.0][:looks])
 
 
 @pytest.mark.asyncio
@@ -1163,6 +1165,34 @@ async def test_interrupts_that_are_unlisted_together_after_the_last_answer_are_n
 
     assert after.status is RunStatus.RUNNING
     assert len(wire.bodies(RESUME)) == 2
+
+
+@pytest.mark.asyncio
+async def test_kept_work_whose_answer_had_no_effect_goes_on_once_it_can_and_asks_nobody_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # A7
+    monkeypatch.setattr("agentruns.dialects.middesk.answers._EFFECT_LOOKS", (0.01, 0.01))
+    turns = [Turn(calls=[Call("tin_resolution", {"label": "Upload?"})], running=0.05), Turn("Done.", running=0.05)]
+    asked: list[Action] = []
+    tools = Tools()
+
+    @tools.default
+    async def answer(action: Action) -> Any:
+        asked.append(action)
+        return {"decision": "approve"}
+
+    async with Emulator("middesk", script=turns) as emulator:
+        options: Any = {"base_url": emulator.base_url, "token": emulator.token, "journal": tmp_path / "work.journal"}
+        emulator.state.ignores_answers = True
+        async with connect(middesk, **options) as client:
+            with pytest.raises(AnswerIgnoredError):
+                await client.result(ON_BUSINESS, tools=tools, key="case", timeout=20)
+        emulator.state.ignores_answers = False
+        async with connect(middesk, **options) as client:
+            last = await client.result(ON_BUSINESS, tools=tools, key="case", timeout=20)
+
+    assert last.status is RunStatus.COMPLETED
+    assert len(asked) == 1
 
 
 @pytest.mark.asyncio
