@@ -100,7 +100,7 @@ def connect(
       made if it is not there. It needs `pip install 'agentruns[journal]'`, else entering the client raises
       `ConfigurationError`.
     - *connections* is the most connections, and the most requests in flight, at a time.
-    - *max_body* is the most bytes that an answer may have; a longer one is a `TransportError`.
+    - *max_body* is the most bytes that an answer may have, 8 MiB; a longer one is a `TransportError`.
     - *headers* and *params* are sent with every request, beside its own: `x-origami-project`, or `workspace_id` of
       Conduit. A header that the client sets itself, such as the token's, is refused.
 

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import json
 import math
+import tracemalloc
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -459,3 +460,15 @@ def test_structuring_does_not_touch_what_it_was_given() -> None:
 
     assert json.dumps(body) == before
     assert evolve(seen) == seen
+
+
+@pytest.mark.parametrize("bomb", [b'{"a":[' + b"[]," * 700_000 + b"0]}", b"[" + b"{}," * 700_000 + b"0]"])
+def test_an_answer_of_brackets_is_refused_before_it_takes_many_times_its_size(bomb: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodecError, match="more than 500000 lists and objects"):
+            codec.decode(bomb)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(bomb)

@@ -687,6 +687,21 @@ async def test_a_run_that_asks_for_ever_is_stopped() -> None:
     assert len(wire.times(START)) == 4
 
 
+async def test_a_pause_of_more_actions_than_can_be_answered_at_once_runs_no_handler() -> None:
+    asked: list[Action] = []
+    calls = [{"tool_use_id": f"tooluse_{number}", "name": "ask", "arguments": {}} for number in range(1001)]
+    wire = Wire({
+        HEAD: conversation(),
+        START: [run("requires_action", pending_tool_calls=calls), run("requires_action", pending_tool_calls=calls[1:])],
+    })
+    async with client_of(wire) as client:
+        with pytest.raises(ProtocolError, match="asks for 1001 actions at once, and handlers of 1000 at most"):
+            await client.result(MESSAGE, tools=asked.append)
+        assert not asked
+        with pytest.raises(ActionRequiredError):
+            await client.result(MESSAGE)
+
+
 async def test_tools_may_be_a_registry_that_several_streams_share() -> None:
     tools = Tools()
 

@@ -35,11 +35,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("agentruns")
 
-MAX_BODY: Final = 32 * 2**20
+MAX_BODY: Final = 8 * 2**20
 CONNECT_SECONDS: Final = 10.0
 _SHORTEST_SECRET: Final = 8
 _EVENTS: Final = {"Accept": "text/event-stream"}
 _LARGE: Final = 2**20
+_MANY_ESCAPES: Final = 10_000
+"""So many that looking at each by itself takes longer than searching for the token."""
+
 _LONGEST_REASON: Final = 500
 _QUOTED: Final = re.compile(r""":?\s*(?:bytearray\()?\bb['"]""")
 _CLOSED: Final = "the client was closed"
@@ -55,6 +58,7 @@ class _Mask:
 
     def __init__(self, token: str) -> None:
         spelled = "".join(map(_spellings, token))
+        self._codes = {f"{ord(mark):0{digits}x}".encode() for mark in token for digits in (2, 4)}
         self._kept = len(token) < _SHORTEST_SECRET
         self._sign = max(re.findall("[0-9A-Za-z]*", token), key=len).encode()
         self._text = re.compile(spelled)
@@ -65,14 +69,23 @@ class _Mask:
 
     def body(self, body: bytes) -> bytes:
         # Every spelling has an escape in it, or the longest plain part of the token as it is.
-        if self._kept or not (self._sign in body or b"\\u" in body or b"%" in body):
+        if self._kept or not (self._sign in body or self._escapes(body, b"%", 2) or self._escapes(body, b"\\u", 4)):
             return body
         return self._bytes.sub(HIDDEN.encode(), body)
 
+    def _escapes(self, body: bytes, sign: bytes, digits: int) -> bool:
+        """Tell whether *sign* may escape a character of the token; searching for the whole token takes much longer."""
+        count = body.count(sign)
+        if not count or count > _MANY_ESCAPES:
+            return count > 0
+        return any(piece[:digits].lower() in self._codes for piece in body.split(sign)[1:])
+
 
 def _spellings(mark: str) -> str:
-    plain = mark if mark.isalnum() else rf"\\?{re.escape(mark)}"
-    return rf"(?:{plain}|(?i:\\u{ord(mark):04x}|%{ord(mark):02x}))"
+    # Each begins with a plain character: a search passes over all others quickly.
+    sign, digits = re.escape(mark), [f"[{each}{each.upper()}]" for each in f"{ord(mark):04x}"]
+    escaped = "" if mark.isalnum() else rf"|\\{sign}"
+    return rf"(?:{sign}{escaped}|\\u{''.join(digits)}|%{''.join(digits[2:])})"
 
 
 class Headers(Mapping[str, str]):

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -47,6 +47,9 @@ from .options import Options
 from .waiter import Waiter
 
 logger = logging.getLogger("agentruns")
+
+MOST_ACTIONS: Final = 1000
+"""How many actions of one pause handlers answer: all are answered at once, as people may have to."""
 
 LISTEN_SECONDS = 30.0
 """How long a stream of events is trusted to tell of the end before a poll makes sure."""
@@ -263,6 +266,11 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         resumes = self._driver.resumes
         if resumes >= self._options.max_resumes:
             raise TooManyResumesError(run, f"the run asks again after {resumes} answers")
+        if len(handlers) > MOST_ACTIONS:
+            raise ProtocolError(
+                f"run {run.id} asks for {len(handlers)} actions at once, and handlers of {MOST_ACTIONS} at most are "
+                "run, since all run at the same time"
+            )
         resumed = await self._driver.answer(run, handlers)
         self._seen.answered(run, resumed)
         if self._operations.resumes_again and resumed.ref != run.ref:

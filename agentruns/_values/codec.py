@@ -28,6 +28,9 @@ T = TypeVar("T")
 DEEPEST = 128
 """How deeply what vendors answer may be nested."""
 
+MOST_BRACKETS = 500_000
+"""How many lists and objects it may have: one of three bytes takes more than twenty times as many in memory."""
+
 _MOST_TOLD = 10
 """How many misfits of one value are told."""
 
@@ -57,12 +60,15 @@ def decode(body: bytes | str, *, trusted: bool = False) -> Json:
 
     try:
         text = body.encode() if isinstance(body, str) else body.removeprefix(_MARK)
+        brackets = 0 if trusted else text.count(b"[") + text.count(b"{")
+        if brackets > MOST_BRACKETS:
+            raise CodecError(f"more than {MOST_BRACKETS} lists and objects")
         value = msgspec.json.decode(text)
     except RecursionError:
         raise CodecError("nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise CodecError(str(error)) from None
-    if not trusted and text.count(b"[") + text.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
+    if brackets > DEEPEST and _depth(value) > DEEPEST:
         raise CodecError(f"nested too deeply: more than {DEEPEST} levels")
     return value
 
