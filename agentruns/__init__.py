@@ -23,6 +23,7 @@ from .dialects.protocol import Dialect
 from .errors import (
     ActionRequiredError,
     AgentRunsError,
+    AlreadyAnsweredError,
     AnswerIgnoredError,
     APIError,
     AuthenticationError,
@@ -103,6 +104,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "AuthenticationError",
     "NotFoundError",
     "ConflictError",
+    "AlreadyAnsweredError",
     "InvalidRequestError",
     "RateLimitedError",
     "QuotaError",

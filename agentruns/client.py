@@ -263,8 +263,10 @@ class Client(Generic[OriginT, DetailT]):
         """
         Answer a paused run and return the state that follows: of the same run or of another, as the vendor has it.
 
-        Where an answer begins another run, every call for the same pause leads to the same one. If that run has failed,
-        *again* starts a new one with these *outputs*.
+        The first answer to an action stands, whoever gave it and by whatever way: another one is refused by
+        `AlreadyAnsweredError`, a `ConflictError` that says what stands; the same one once more is no other. Where an
+        answer begins another run, every call for the same pause leads to the same one. If that run has failed, *again*
+        starts a new one with these *outputs*, which replace what a journal keeps as answered and not taken.
 
         Before any request, raise `ConfigurationError` for a run that does not wait, for an answer to something that is
         not pending, and for an output that JSON cannot carry; `UnsupportedError` where the vendor's runs cannot be
@@ -289,12 +291,14 @@ class Client(Generic[OriginT, DetailT]):
                 f"run {run.id} does not wait for {', '.join(strange)}; it waits for {', '.join(sorted(pending))}. Read "
                 "it again with `client.fetch(run)` if it may have moved"
             )
-        if self._keys is not None:
-            await self._keys.decided(run, [plain_output(each) for each in outputs])
-        answer = self._operations.answer_again if again else self._operations.answer
-        resumed = await answer(run, outputs)
-        if self._keys is not None:
-            await self._keys.moved(run, resumed)
+        outputs = tuple(plain_output(each) for each in outputs)
+        post = partial(self._operations.answer_first, run, outputs, again=again)
+        if self._keys is None:
+            resumed = await post()
+        else:
+            async with self._keys.deciding(run, outputs, again=again):
+                resumed = await post()
+            await self._keys.moved(run, outputs, resumed)
         self._telemetry.on_unwatched(run.ref)
         self._telemetry.on_unwatched(resumed.ref)
         return resumed

@@ -9,8 +9,9 @@ AgentRunsError
 ├─ JournalError                       the journal could not be written or read
 ├─ ProtocolError(response)            the answer is not what the vendor documents (JSON path in the text)
 ├─ APIError(response)                 the vendor said no
-│  └─ AuthenticationError  NotFoundError  ConflictError  InvalidRequestError
-│     RateLimitedError  QuotaError  ServerError
+│  └─ AuthenticationError  NotFoundError  InvalidRequestError  RateLimitedError  QuotaError  ServerError
+│     ConflictError
+│     └─ AlreadyAnsweredError(run)    another answer was first, and stands
 └─ RunError(run)                      the run did not end as needed; `.run` is its last state
    └─ RunFailedError  ActionRequiredError  AnswerIgnoredError  TooManyResumesError  StalledError
       ToolOutcomeUnknownError  DeadlineExceededError (also a TimeoutError)
@@ -23,10 +24,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ._values import codec
 from ._values.base import AgentRunsError as AgentRunsError
 from ._values.base import ConfigurationError as ConfigurationError
 from ._values.exchange import Problem, Request, Response
-from ._values.run import Run
+from ._values.run import Run, ToolOutput
 
 
 class UnsupportedError(AgentRunsError, public=True):
@@ -170,6 +172,36 @@ class ConflictError(APIError, public=True):
     hint = "Read the current state, then decide whether the request still makes sense"
 
 
+class AlreadyAnsweredError(ConflictError, public=True):
+    """
+    Report an answer that came too late: the first one stands.
+
+    `run` is the pause that was answered, or what followed it where that is known. `standing` are the answers that
+    stand, as far as they are known and differ from those that were given; empty where another answer was taken that
+    cannot be read yet.
+    """
+
+    hint = ""
+
+    def __init__(
+        self, run: Run, standing: tuple[ToolOutput, ...], reason: str = "", *, response: Response | None = None
+    ):
+        request = Request("POST", f"/ (the answers to run {run.id})")
+        APIError.__init__(self, response or Response(409, {}, b"", request))
+        self.args = (run, standing, reason)
+        self.run = run
+        self.standing = standing
+        self.reason = reason
+
+    def __str__(self) -> str:
+        told = [
+            f"action {each.action.id!r} has {'a refusal' if each.is_error else 'an answer'}: {_cut(_json(each.output))}"
+            for each in self.standing
+        ]
+        reason = [self.reason] if self.reason else []
+        return ". ".join([*told, *reason, "The first answer stands, and this one was not taken"])
+
+
 class InvalidRequestError(APIError, public=True):
     """Report 400 or 422: the vendor cannot accept this request."""
 
@@ -283,3 +315,10 @@ def api_error(response: Response, problem: Problem, retry_after: float | None) -
     """Return the exception for a response of status 400 or above."""
     kind = _BY_STATUS.get(response.status) or (ServerError if response.status >= 500 else APIError)
     return kind(response, problem, retry_after)
+
+
+def _json(value: object) -> str:
+    try:
+        return codec.encode(codec.to_jsonable(value, "the answer")).decode()
+    except ConfigurationError:
+        return repr(value)

@@ -8,16 +8,18 @@ one may answer, and a stream that comes back finds the answer there. Whoever ans
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ._aio.changed import Changed
 from ._aio.shield import run_shielded
+from ._keeping.digest import digest
 from ._keeping.journal.changes import JournalChanges
 from ._keeping.journal.moves import WaitAct, WaitState
 from ._keeping.parking import JournalParking, MemoryParking, Parked, Parking, Standing, place_of
@@ -31,10 +33,17 @@ if TYPE_CHECKING:  # imported with the first journal
     from ._keeping.journal import Journal
     from ._keeping.journal.parked import Place
 
+T = TypeVar("T")
+
+logger = logging.getLogger("agentruns")
+
 __all__ = ["Inbox", "NotPendingError", "Parked"]
 
 _SURE_SECONDS: Final = 30.0
 """Seconds after which the journal is looked into in any case: somebody may have deleted its file."""
+
+_MOST_TOLD: Final = 200
+"""How many characters of an answer that stands are told."""
 
 _GIVEN: Final = frozenset({WaitState.ANSWERED, WaitState.REFUSED})
 
@@ -47,7 +56,7 @@ class Inbox:
     """
     Park actions until a person answers; a handler for `tools=`, for `tools.default`, or for one name.
 
-    `Inbox()` keeps them in memory, for use within one event loop. `Inbox(journal=path)` keeps them in that journal,
+    `Inbox()` keeps them in memory, and is used in one event loop. `Inbox(journal=path)` keeps them in that journal,
     which may be the client's: open it by `async with inbox:`, in each process that parks or answers. A run is not
     polled while its actions are parked, but the stream's `timeout` goes on: give it `timeout=None`.
     """
@@ -56,12 +65,13 @@ class Inbox:
     """Asking a person again does no harm: after a crash, a stream under a key parks the action anew."""
 
     def __init__(self, *, journal: str | os.PathLike[str] | None = None) -> None:
-        self._waiters: dict[Place, set[asyncio.Future[Standing]]] = {}
+        self._waiters: dict[tuple[Place, str], set[asyncio.Future[Standing]]] = {}
         self._changed = Changed()
         self._journal: Journal | None = None
         self._parking: Parking = MemoryParking()
         self._others: JournalChanges | None = None
         self._open = journal is None
+        self._home: asyncio.AbstractEventLoop | None = None
         if journal is not None:
             from ._keeping.journal import Journal
 
@@ -74,6 +84,7 @@ class Inbox:
         return "Inbox()" if self._journal is None else f"Inbox(journal={self._journal.path!r})"
 
     async def __aenter__(self) -> Self:
+        self._settle_down()
         if self._journal is not None:
             await self._journal.open()
         self._open = True
@@ -104,47 +115,63 @@ class Inbox:
     async def __call__(self, action: Action) -> Any:
         """Ask a person, and wait for the answer."""
         self._check_open()
+        self._settle_down()
         guard = current_guard()
         parked = _parked(action, guard)
-        place = place_of(parked)
+        asked = (place_of(parked), digest(action))
         news: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(place, set()).add(news)
+        self._waiters.setdefault(asked, set()).add(news)
         try:
             standing = await self._parking.park(parked)
+            if standing.parked.changed:
+                self._overtake(asked)
             if standing.state is WaitState.WAITING:
                 self._changed.notify()
                 with self._watching():
                     standing = await news
         except (asyncio.CancelledError, AgentRunsError):
-            self._leave(place, news)
-            late = await self._given_up(place, out_of_time=guard is not None and guard.expired())
+            self._leave(asked, news)
+            late = await self._given_up(asked, out_of_time=guard is not None and guard.expired())
             if late is None:
                 raise
             standing = late
         finally:
-            self._leave(place, news)
+            self._leave(asked, news)
         return _given(standing)
 
-    async def _given_up(self, place: Place, *, out_of_time: bool) -> Standing | None:
+    def _overtake(self, asked: tuple[Place, str]) -> None:
+        """Say that an action asks something else than before, and end the waits for an answer to that."""
+        (_, run_id, action_id), _ = asked
+        logger.warning(
+            "action %r of run %s asks something else than before: an answer to that is not used", action_id, run_id
+        )
+        for (place, before), waiters in self._waiters.items():
+            if place == asked[0] and before != asked[1]:
+                error = AgentRunsError(f"action {action_id!r} of run {run_id} asks something else by now")
+                _end(waiters, error)
+
+    async def _given_up(self, asked: tuple[Place, str], *, out_of_time: bool) -> Standing | None:
         """
         Withdraw an action that is no longer waited for; return the answer if it came just in time.
 
         In a journal it stays parked if only the stream has ended: another one may come back for it.
         """
-        if self._waiters.get(place) or not (out_of_time or self._journal is None):
+        place, what = asked
+        if self._waiters.get(asked) or not (out_of_time or self._journal is None):
             return None
-        if await run_shielded(self._settle(place, WaitAct.WITHDRAW, None)) or not out_of_time:
+        if await run_shielded(self._settle(place, WaitAct.WITHDRAW, None, what)) or not out_of_time:
             return None
-        return next((each for each in await run_shielded(self._called(place)) if each.state in _GIVEN), None)
+        called = await run_shielded(self._called(place))
+        return next((each for each in called if each.state in _GIVEN and digest(each.parked.action) == what), None)
 
     async def _called(self, place: Place) -> Sequence[Standing]:
         return [each for each in await self._parking.called(place[2], place[1]) if each.place == place]
 
-    def _leave(self, place: Place, news: asyncio.Future[Standing]) -> None:
-        waiters = self._waiters.get(place, set())
+    def _leave(self, asked: tuple[Place, str], news: asyncio.Future[Standing]) -> None:
+        waiters = self._waiters.get(asked, set())
         waiters.discard(news)
         if not waiters:
-            self._waiters.pop(place, None)
+            self._waiters.pop(asked, None)
         if news.done() and not news.cancelled():
             news.exception()  # told, or overtaken by a cancellation: not forgotten
 
@@ -152,44 +179,56 @@ class Inbox:
 
     async def pending(self, run: Run | RunRef | str | None = None) -> tuple[Parked, ...]:
         """Return what waits for an answer, oldest first; of one *run*, if it or its id is given."""
+        return await self._at_home(partial(self._pending, run.id if isinstance(run, Run | RunRef) else run))
+
+    async def _pending(self, run_id: str | None) -> tuple[Parked, ...]:
         self._check_open()
-        return tuple(await self._parking.waiting(run.id if isinstance(run, Run | RunRef) else run))
+        return tuple(await self._parking.waiting(run_id))
 
     def changes(self) -> AsyncIterator[tuple[Parked, ...]]:
         """
         Iterate over what waits for an answer: as it is at once, then whenever that has changed, whoever changed it.
 
-        Leaving the loop needs no clean-up; a step may time out and be asked for again with nothing lost.
+        Leaving the loop needs no clean-up; a step may time out and be asked for again with nothing lost. It is for the
+        event loop in which the inbox is used.
         """
         self._check_open()
+        self._settle_down()
         return _Changes(self.pending, self._change)
 
-    async def answer(self, action_id: str, output: Any, *, run_id: str | None = None) -> None:
+    async def answer(
+        self, action_id: str, output: Any, *, run_id: str | None = None, seen: Action | None = None
+    ) -> None:
         """
-        Answer an action; *output* is whatever JSON the vendor takes.
+        Answer an action; *output* is whatever JSON the vendor takes. The first answer stands.
 
-        Ids of actions may be mere positions: give *run_id* where several runs wait for an action of that id. Raise
-        `NotPendingError` for an action that does not wait, because it was answered, withdrawn or never asked for, and
-        `ConfigurationError` for an id that is not unique, or an output that JSON or the vendor cannot take; then it
-        waits on.
+        Ids of actions may be mere positions: give *run_id* where several runs wait for an action of that id. Give
+        *seen*, the action as the person saw it, where time passes between showing and answering: what asks something
+        else by then is not answered. Where the inbox is used in another event loop, as that of a web framework's
+        thread, the answer is handed over to it.
+
+        Raise `NotPendingError` for an action that does not wait, because it was answered (it says what stands),
+        withdrawn, changed or never asked for, and `ConfigurationError` for an id that is not unique, or an output that
+        JSON or the vendor cannot take; then it waits on.
         """
-        parked = await self._find(action_id, run_id)
         plain = codec.to_jsonable(output, f"the answer to action {action_id!r}")
-        await self._decide(parked, WaitAct.ANSWER, plain)
+        await self._at_home(partial(self._decide, action_id, run_id, seen, WaitAct.ANSWER, plain))
 
-    async def refuse(self, action_id: str, why: str, *, run_id: str | None = None) -> None:
+    async def refuse(self, action_id: str, why: str, *, run_id: str | None = None, seen: Action | None = None) -> None:
         """Give no answer, and tell the model *why*; for the rest as `answer`."""
         check.non_empty_str("why", why)
-        await self._decide(await self._find(action_id, run_id), WaitAct.REFUSE, codec.to_jsonable(why, "why"))
+        plain = codec.to_jsonable(why, "why")
+        await self._at_home(partial(self._decide, action_id, run_id, seen, WaitAct.REFUSE, plain))
 
-    async def _decide(self, parked: Parked, act: WaitAct, output: Any) -> None:
+    async def _decide(self, action_id: str, run_id: str | None, seen: Action | None, act: WaitAct, output: Any) -> None:
+        parked = await self._find(action_id, run_id, seen)
         check_answer(parked.run, ToolOutput(parked.action, output, is_error=act is WaitAct.REFUSE))
         place = place_of(parked)
-        if not await run_shielded(self._settle(place, act, output)):
-            raise _not_pending(parked.action.id, parked.run.id, await self._called(place))
+        if not await run_shielded(self._settle(place, act, output, digest(parked.action))):
+            raise _not_pending(parked.action, parked.run.id, await self._called(place))
 
-    async def _find(self, action_id: str, run_id: str | None) -> Parked:
-        """Return the one action of that id that waits."""
+    async def _find(self, action_id: str, run_id: str | None, seen: Action | None) -> Parked:
+        """Return the one action of that id that waits, if it asks what was *seen*."""
         self._check_open()
         check.non_empty_str("action_id", action_id)
         if run_id is not None:
@@ -197,36 +236,63 @@ class Inbox:
         found = await self._parking.called(action_id, run_id)
         waiting = [each.parked for each in found if each.state is WaitState.WAITING]
         if not waiting:
-            raise _not_pending(action_id, run_id, found)
+            raise _not_pending(Action(action_id, ""), run_id, found)
         if len(waiting) > 1:
             runs = ", ".join(each.run.id for each in waiting)
             raise ConfigurationError(
                 f"action {action_id!r} is pending for {len(waiting)} runs; say which by `run_id=`, one of {runs}"
             )
+        if seen is not None and digest(seen) != digest(waiting[0].action):
+            raise _not_pending(seen, waiting[0].run.id, found)
         return waiting[0]
 
-    async def _settle(self, place: Place, act: WaitAct, output: Any) -> bool:
+    async def _settle(self, place: Place, act: WaitAct, output: Any, asked: str) -> bool:
         """End the wait of an action, and tell who waits for it; return whether it did wait."""
-        settled = await self._parking.settle(place, act, output)
+        settled = await self._parking.settle(place, act, output, asked)
         if settled:
             self._changed.notify()
-            if self._waiters.get(place):
+            if self._waiters.get((place, asked)):
                 self._tell(await self._called(place))
         return settled
+
+    # Where it is used -------------------------------------------------------------------------------------------------
+
+    def _settle_down(self) -> None:
+        """Take this event loop for the one in which the inbox is used; raise `ConfigurationError` for a second one."""
+        here = asyncio.get_running_loop()
+        if self._home is not here and self._is_used():
+            raise ConfigurationError(
+                f"{self!r} is used in another event loop already; use one inbox in one loop: `answer`, `refuse` and "
+                "`pending` may be called from others"
+            )
+        self._home = here
+
+    def _is_used(self) -> bool:
+        """Tell whether anything waits in the event loop of before, or a journal is open there."""
+        if self._home is None or self._home.is_closed():
+            return False
+        return bool(self._waiters) or (self._journal is not None and self._open)
+
+    async def _at_home(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Call in the event loop in which the inbox is used: what waits there hears of an answer nowhere else."""
+        if self._home is asyncio.get_running_loop() or not self._is_used():
+            return await call()
+        assert self._home is not None
+        if not self._home.is_running():
+            raise ConfigurationError(f"the event loop in which {self!r} is used does not run; nothing was answered")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), self._home))
 
     # Telling who waits ------------------------------------------------------------------------------------------------
 
     def _tell(self, over: Iterable[Standing]) -> None:
         for standing in over:
-            for news in self._waiters.get(standing.place, ()):
+            for news in self._waiters.get((standing.place, digest(standing.parked.action)), ()):
                 if not news.done():
                     news.set_result(standing)
 
     def _fail(self, error: Exception) -> None:
         self._changed.fail(error)
-        for news in [news for waiters in self._waiters.values() for news in waiters]:
-            if not news.done():
-                news.set_exception(error)
+        _end([news for waiters in self._waiters.values() for news in waiters], error)
 
     @contextmanager
     def _change(self) -> Iterator[asyncio.Future[None]]:
@@ -245,7 +311,7 @@ class Inbox:
 
     async def _look(self, parking: JournalParking) -> None:
         """Take in what other processes did to the journal."""
-        has_changed, over = await parking.changes(tuple(self._waiters))
+        has_changed, over = await parking.changes([place for place, _ in self._waiters])
         self._tell(over)
         if has_changed:
             self._changed.notify()
@@ -298,17 +364,29 @@ def _given(standing: Standing) -> Any:
     return standing.output
 
 
-def _not_pending(action_id: str, run_id: str | None, found: Sequence[Standing]) -> NotPendingError:
+def _end(waiters: Iterable[asyncio.Future[Standing]], error: Exception) -> None:
+    for news in waiters:
+        if not news.done():
+            news.set_exception(error)
+
+
+def _not_pending(action: Action, run_id: str | None, found: Sequence[Standing]) -> NotPendingError:
     if not found:
         of = "" if run_id is None else f" of run {run_id}"
         return NotPendingError(
-            f"action {action_id!r}{of} is not pending: this inbox knows no such action. Take ids from `pending()`"
+            f"action {action.id!r}{of} is not pending: this inbox knows no such action. Take ids from `pending()`"
         )
     standing = found[0]
     why = {
-        WaitState.ANSWERED: "it was answered already",
-        WaitState.REFUSED: "it was refused already",
+        WaitState.ANSWERED: f"it was answered already: {_told(standing.output)}",
+        WaitState.REFUSED: f"it was refused already: {_told(standing.output)}",
         WaitState.WITHDRAWN: "it was withdrawn, since nobody waits for it any more",
-        WaitState.WAITING: "it has just been asked for again",
+        WaitState.WAITING: "it has just been asked for again, or asks something else by now",
     }[standing.state]
-    return NotPendingError(f"action {action_id!r} of run {standing.parked.run.id} is not pending: {why}")
+    return NotPendingError(f"action {action.id!r} of run {standing.parked.run.id} is not pending: {why}")
+
+
+def _told(output: Any) -> str:
+    """Return the answer that stands, as far as a line has room for it."""
+    text = codec.encode(output).decode()
+    return text if len(text) <= _MOST_TOLD else f"{text[:_MOST_TOLD]}..."

@@ -207,6 +207,11 @@ def run(status: str = "running", **changes: Any) -> Answer:
     return Answer(run_body(status, **changes))
 
 
+def begun(**changes: Any) -> Answer:
+    """Return what a POST is answered that begins a run; a repeated one is answered 200."""
+    return Answer(run_body("pending", **changes), status=202)
+
+
 def problem(status: int, slug: str, detail: str, **fields: Any) -> Answer:
     """Return an error body as the error pages show it."""
     headers = fields.pop("headers", None)

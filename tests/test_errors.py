@@ -15,6 +15,7 @@ from agentruns import (
     Action,
     ActionRequiredError,
     AgentRunsError,
+    AlreadyAnsweredError,
     AnswerIgnoredError,
     APIError,
     AuthenticationError,
@@ -37,6 +38,7 @@ from agentruns import (
     StalledError,
     ToolError,
     ToolOutcomeUnknownError,
+    ToolOutput,
     TooManyResumesError,
     TransportError,
     UnsupportedError,
@@ -56,6 +58,7 @@ TREE: dict[type[Exception], tuple[type[BaseException], ...]] = {
     AuthenticationError: (APIError,),
     NotFoundError: (APIError,),
     ConflictError: (APIError,),
+    AlreadyAnsweredError: (ConflictError,),
     InvalidRequestError: (APIError,),
     RateLimitedError: (APIError,),
     QuotaError: (APIError,),
@@ -106,7 +109,11 @@ def samples() -> list[Exception]:
         RunError(None, "never seen"),
     ]
     for kind in TREE:
-        if issubclass(kind, APIError):
+        if kind is AlreadyAnsweredError:
+            made.append(
+                AlreadyAnsweredError(STATE, (ToolOutput(STATE.actions[0], {"approved": True}),), "as far as is known")
+            )
+        elif issubclass(kind, APIError):
             made += [kind(response(418, b"teapot")), kind(response(409, b"{}"), PROBLEM, 2.5)]
         elif issubclass(kind, RunError):
             made.append(kind(STATE, "it did not end as needed"))

@@ -144,7 +144,7 @@ async def test_only_the_first_answer_counts(inbox: Inbox) -> None:
     results = await asyncio.gather(*(inbox.answer("0", each) for each in range(5)), return_exceptions=True)
 
     assert [type(each) for each in results] == [type(None), *[NotPendingError] * 4]
-    assert str(results[1]) == "action '0' of run run-1 is not pending: it was answered already"
+    assert str(results[1]) == "action '0' of run run-1 is not pending: it was answered already: 0"
     assert (await task).output == 0
     with pytest.raises(ConfigurationError, match="'0' of run run-1 is not pending: it was answered already"):
         await inbox.refuse("0", "too late")
@@ -269,10 +269,10 @@ async def test_an_answer_at_the_last_moment_counts(inbox: Inbox, monkeypatch: py
     (task,) = await parked(inbox, paused(), 1, timeout=90.0)
     settle = inbox._parking.settle
 
-    async def just_before(place: Any, act: Any, output: Any) -> bool:
+    async def just_before(place: Any, act: Any, output: Any, asked: str) -> bool:
         assert act is WaitAct.WITHDRAW
-        assert await settle(place, WaitAct.ANSWER, "yes")
-        return await settle(place, act, output)
+        assert await settle(place, WaitAct.ANSWER, "yes", asked)
+        return await settle(place, act, output, asked)
 
     monkeypatch.setattr(inbox._parking, "settle", just_before)
     output = await task

@@ -38,6 +38,7 @@ from agentruns._keeping.journal import Handling, Journal, Work, ledger, problems
 from agentruns._keeping.journal.moves import AnswerState
 from agentruns._keeping.journal.owners import Owners
 from agentruns._keeping.journal.records import Records
+from agentruns._keeping.journal.values import GivenAnswer
 from agentruns._keeping.journal.write import Write
 from agentruns.errors import AgentRunsError, ConfigurationError, JournalError
 
@@ -548,7 +549,7 @@ async def test_an_outcome_nobody_knows_can_be_decided(journal: Journal, path: Pa
 async def test_an_answer_by_hand_stands_against_that_of_a_slow_handler(journal: Journal) -> None:
     await journal.attach("k", ORIGIN, a_run("run-1"))
     await journal.handle("k", "run-1", "a", "confirm")
-    await journal.decided("run-1", [("a", "confirm", '"by hand"', False)])
+    await journal.decided("run-1", [GivenAnswer("a", "confirm", '"by hand"')])
 
     assert (await journal.answered("k", "run-1", "a", '"too late"', True)).output == '"by hand"'
     await journal.posted("k", "run-1")

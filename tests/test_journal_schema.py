@@ -21,11 +21,24 @@ from agentruns import Action, Backoff, Client, Inbox, Retry, RunStatus, ToolOutc
 from agentruns._keeping.journal import Journal, schema
 from agentruns._values.exchange import Request
 from agentruns.dialects import middesk, narrative
-from tests.scripted_wire import CALL, CONVERSATION, HEAD, NEXT_RUN, POLL_NEXT, START, Answer, Wire, conversation, run
+from tests.scripted_wire import (
+    CALL,
+    CONVERSATION,
+    HEAD,
+    NEXT_RUN,
+    POLL_NEXT,
+    START,
+    Answer,
+    Wire,
+    begun,
+    conversation,
+    run,
+)
 from tests.test_middesk import LIST, body, listed
 from tests.test_middesk import START as START_AT_MIDDESK
 
 SAMPLES = Path(__file__).parent / "samples" / "journal"
+PARKED = "id, vendor, run_id, action_id, key, state, asked, expires, output, run"
 VERSIONS = range(1, len(schema.STEPS))
 QUICK = Backoff(initial=0.01, maximum=0.05, jitter=0.0)
 
@@ -109,7 +122,7 @@ def test_a_file_of_an_older_schema_has_that_of_this_version_once_it_was_opened(
 def test_nothing_that_stood_in_the_file_is_lost(version: int, path: Path, rows: dict[str, Any]) -> None:
     kept = "id, vendor, key, state, owner, created, updated, origin, run"
     handled = "SELECT id, work, run_id, action_id, name, state, is_error, owner, output FROM handling"
-    asked = [f"SELECT {kept} FROM work", handled, *(["SELECT * FROM parked"] if version > 1 else [])]
+    asked = [f"SELECT {kept} FROM work", handled, *([f"SELECT {PARKED} FROM parked"] if version > 1 else [])]
     with closing(sqlite3.connect(SAMPLES / f"schema_{version}.db")) as old, closing(sqlite3.connect(path)) as new:
         for each in asked:
             found = old.execute(each).fetchall()
@@ -202,7 +215,7 @@ async def test_an_answer_that_a_handler_gave_is_posted_and_the_handler_is_not_ru
     wire = Wire({
         HEAD: conversation(),
         poll(103): state(103, "requires_action"),
-        START: run("pending", id=NEXT_RUN),
+        START: begun(id=NEXT_RUN),
         POLL_NEXT: run("completed", id=NEXT_RUN),
         f"GET /agents/conversations/{CONVERSATION}/runs": Answer({"records": [], "total_records": 0}),
     })
@@ -268,7 +281,7 @@ async def test_an_action_that_waits_for_a_person_waits_on_and_its_answer_is_post
     wire = Wire({
         HEAD: conversation(),
         poll(105): state(105, "requires_action"),
-        START: run("pending", id=NEXT_RUN),
+        START: begun(id=NEXT_RUN),
         POLL_NEXT: run("completed", id=NEXT_RUN),
     })
     async with Inbox(journal=path) as desk:

@@ -43,6 +43,7 @@ from tests.scripted_wire import (
     Answer,
     Lost,
     Wire,
+    begun,
     conversation,
     problem,
     run,
@@ -59,13 +60,13 @@ def message(text: str = "Handle invoice RE-2026-118.") -> narrative.UserMessage:
 
 
 def plain(**lines: Any) -> Wire:
-    return Wire({HEAD: conversation(), START: run("pending"), POLL: run("completed"), **lines})
+    return Wire({HEAD: conversation(), START: begun(), POLL: run("completed"), **lines})
 
 
 def paused(**lines: Any) -> Wire:
     script: dict[str, Any] = {
         HEAD: conversation(),
-        START: [run("pending"), run("pending", id=NEXT_RUN)],
+        START: [begun(), begun(id=NEXT_RUN)],
         POLL: run("requires_action"),
         POLL_NEXT: run("completed", id=NEXT_RUN),
     }
@@ -193,7 +194,7 @@ async def test_a_start_that_was_cut_off_is_gone_through_with(path: Path) -> None
 
 
 async def test_two_streams_at_once_start_one_run(path: Path) -> None:
-    wire = plain(**{START: Answer(run("pending").body, after=0.2)})
+    wire = plain(**{START: Answer(begun().body, after=0.2)})
     async with client_of(wire, path) as one, client_of(wire, path) as other:
         runs = await asyncio.gather(*(client.result(message(), key=KEY) for client in (one, one, other)))
 
@@ -205,7 +206,7 @@ async def test_two_streams_at_once_start_one_run(path: Path) -> None:
 
 
 async def test_an_answer_that_was_given_but_not_posted_is_posted_and_the_handler_not_run_again(path: Path) -> None:
-    wire = paused(**{START: [run("pending"), *[Answer({}, 500)] * 2, run("pending", id=NEXT_RUN)]})
+    wire = paused(**{START: [begun(), *[Answer({}, 500)] * 2, begun(id=NEXT_RUN)]})
     approve = Approve()
     async with client_of(wire, path) as client:
         with pytest.raises(APIError, match="500"):
@@ -319,7 +320,7 @@ async def test_a_run_that_exists_can_be_put_under_a_key(path: Path) -> None:
 
 
 async def test_what_is_not_done_is_told(path: Path) -> None:
-    wire = Wire({HEAD: conversation(), START: [run("pending"), Lost(), Lost()], POLL: run("running")})
+    wire = Wire({HEAD: conversation(), START: [begun(), Lost(), Lost()], POLL: run("running")})
     async with client_of(wire, path) as client:
         stream = client.stream(message(), key="a")
         await anext(stream)
@@ -339,16 +340,16 @@ async def test_what_is_not_done_is_told(path: Path) -> None:
 
 
 async def test_the_work_of_a_key_is_told_done_or_not(path: Path) -> None:
-    wire = Wire({HEAD: conversation(), START: run("pending"), POLL: [run("running"), run("completed")]})
+    wire = Wire({HEAD: conversation(), START: begun(), POLL: [run("running"), run("completed")]})
     async with client_of(wire, path) as client:
         async with client.stream(message(), key="a") as stream:
             await anext(stream)
-            begun = await client.work("a")
+            work = await client.work("a")
             await stream.result()
         done = await client.work("a")
 
-        assert begun is not None
-        assert (begun.key, getattr(begun.origin, "text", None)) == ("a", "Handle invoice RE-2026-118.")
+        assert work is not None
+        assert (work.key, getattr(work.origin, "text", None)) == ("a", "Handle invoice RE-2026-118.")
         assert done is not None
         assert done.run == stream.run
         assert await client.work("b") is None

@@ -23,6 +23,7 @@ from agentruns._keeping.journal.moves import (
 from agentruns._keeping.journal.owners import Owners
 from agentruns._keeping.journal.parked import ParkedActions, ParkedRow
 from agentruns._keeping.journal.records import Records
+from agentruns._keeping.journal.values import GivenAnswer
 
 TABLES = [(ANSWER_MOVES, AnswerState, AnswerAct), (WAIT_MOVES, WaitState, WaitAct)]
 RUN = '{"ref":{"id":"run-1","parent":""},"status":"requires_action","actions":[{"id":"a"}]}'
@@ -113,7 +114,7 @@ class Follows(RuleBasedStateMachine):
 
     @rule()
     def decide(self) -> None:
-        self.may(AnswerAct.DECIDE, lambda: self.records.decided("run-1", [("a", "name", '"person"', False)]))
+        self.may(AnswerAct.DECIDE, lambda: self.records.decided("run-1", [GivenAnswer("a", "name", '"person"')]))
 
     @rule()
     def post(self) -> None:

@@ -52,6 +52,7 @@ from tests.scripted_wire import (
     Answer,
     Lost,
     Wire,
+    begun,
     client_of,
     conversation,
     exchange,
@@ -422,8 +423,28 @@ def test_what_the_paused_run_had_overridden_stays_overridden() -> None:
 
 def answer_posts(flow: Flow[Run[narrative.NarrativeRun]], *answers: Answer) -> tuple[list[Any], Run]:
     """Drive an answer that looks at the conversation before each post: the posts, and what it ended in."""
-    asked, state = exchange(flow, *(each for answer in answers for each in (conversation(2), answer)))
+    heads = [[] if b'"messages"' in answer.body else [conversation(2)] for answer in answers]
+    asked, state = exchange(
+        flow, *(each for head, answer in zip(heads, answers, strict=True) for each in (*head, answer))
+    )
     return [request.json for request in asked if request.method == "POST"], state
+
+
+def kept(outputs: Sequence[ToolOutput]) -> Answer:
+    """Return the log of a conversation that has taken those answers."""
+    results = [
+        {
+            "type": "tool_result",
+            "tool_use_id": each.action.id,
+            "is_error": each.is_error,
+            "content_blocks": [{"type": "text", "text": json.dumps(each.output)}],
+        }
+        for each in outputs
+    ]
+    return Answer({
+        "current_version": 3,
+        "messages": [{"id": "m", "sequence_no": 3, "role": "user", "content_blocks": results}],
+    })
 
 
 def failed(kind: str, status: int = 200, **changes: Any) -> Answer:
@@ -433,7 +454,7 @@ def failed(kind: str, status: int = 200, **changes: Any) -> Answer:
 @pytest.mark.parametrize("kind", sorted(narrative.RETRYABLE))
 def test_an_answer_that_failed_for_a_retryable_reason_is_stepped_over_with_the_same_outputs(kind: str) -> None:  # A1
     state = paused()
-    going_on = Answer(run_body("pending", id=NEXT_RUN), status=202)
+    going_on = begun(id=NEXT_RUN)
 
     posts, resumed = answer_posts(narrative.resume(state, outputs_for(state)), failed(kind), failed(kind), going_on)
     again, _ = answer_posts(narrative.resume(state, outputs_for(state)), failed(kind), failed(kind), going_on)
@@ -451,7 +472,7 @@ def test_an_answer_that_failed_for_good_is_given_back_until_somebody_decides_oth
     posts, resumed = answer_posts(
         narrative.resume_again(state, outputs_for(state)),
         failed(kind),
-        Answer(run_body("pending", id=NEXT_RUN), status=202),
+        begun(id=NEXT_RUN),
     )
 
     assert (dead.status, len(first)) == (RunStatus.FAILED, 1)
@@ -472,7 +493,8 @@ def test_an_attempt_that_has_just_failed_is_not_followed_by_another_at_once() ->
 @pytest.mark.parametrize("word", ["pending", "running", "requires_action", "completed"])
 def test_an_answer_that_has_not_failed_stands(word: str) -> None:
     state = paused()
-    posts, resumed = answer_posts(narrative.resume_again(state, outputs_for(state)), run(word, id=NEXT_RUN))
+    outputs = outputs_for(state)
+    posts, resumed = answer_posts(narrative.resume_again(state, outputs), run(word, id=NEXT_RUN), kept(outputs))
 
     assert (len(posts), resumed.id) == (1, NEXT_RUN)
 
@@ -535,6 +557,7 @@ def test_a_variant_sends_another_reading_of_a_guess_and_is_the_dialect_in_all_el
         "parse_run",
         "resume",
         "resume_again",
+        "resume_first",
     }
 
 
@@ -634,7 +657,11 @@ def test_a_run_that_failed_over_its_payload_names_the_switch() -> None:
 @pytest.mark.asyncio
 async def test_a_person_may_have_a_failed_answer_tried_again() -> None:  # A1
     state = paused()
-    answers = [failed("ToolValidation"), failed("ToolValidation"), Answer(run_body("pending", id=NEXT_RUN), status=202)]
+    answers = [
+        failed("ToolValidation", 202),
+        failed("ToolValidation"),
+        begun(id=NEXT_RUN),
+    ]
     wire = Wire({HEAD: conversation(2), START: answers})
     async with client_of(wire) as client:
         dead = await client.resume(state, outputs_for(state))
@@ -1026,7 +1053,7 @@ async def test_an_answer_that_cannot_be_sent_is_refused_before_any_request(
 @pytest.mark.virtual
 async def test_a_run_parked_as_json_is_answered_by_another_client() -> None:
     parked = paused().to_json()
-    wire = Wire({HEAD: conversation(2), START: run("completed", id=NEXT_RUN)})
+    wire = Wire({HEAD: conversation(2), START: Answer(run_body("completed", id=NEXT_RUN), status=202)})
     async with client_of(wire) as client:
         state = Run.from_json(parked)
         assert state.detail.started_at.year == 2026

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from attrs import evolve
 
@@ -25,9 +27,10 @@ from agentruns.dialects.protocol import (
     Recovers,
     Resumes,
     ResumesAgain,
+    ResumesFirst,
     StreamsEvents,
 )
-from agentruns.errors import ConflictError, UnsupportedError
+from agentruns.errors import AlreadyAnsweredError, ConflictError, UnsupportedError
 
 from .api import Api
 from .flow import Attempts, Keeper
@@ -40,6 +43,9 @@ T = TypeVar("T")
 FRESH_SECONDS: Final = 10.0
 """A 404 this soon after our own start is taken for a read that came before the write was visible."""
 
+_TAKEN: Final = 256
+"""How many answers that were taken are remembered, so that the same one is known again."""
+
 _NO_PARAMS: Final[Mapping[str, str]] = {}
 
 
@@ -51,6 +57,8 @@ class Operations:
         self._api = api
         self._telemetry = telemetry
         self._started: dict[RunRef, float] = {}
+        self._answering: WeakValueDictionary[RunRef, asyncio.Lock] = WeakValueDictionary()
+        self._taken: OrderedDict[RunRef, Sequence[ToolOutput]] = OrderedDict()
 
     def require(self, capability: type[T], operation: str) -> T:
         """Return the dialect as one that has *capability*; raise `UnsupportedError` if it has not."""
@@ -96,12 +104,32 @@ class Operations:
         """Tell whether an answer whose run failed can be given to another run."""
         return isinstance(self.dialect, ResumesAgain)
 
-    async def answer_again(self, run: Run, outputs: Sequence[ToolOutput]) -> Run:
-        """Answer a paused run once more whose answering run failed; where a run goes on in place, just answer it."""
-        if not isinstance(self.dialect, ResumesAgain):
-            return await self.answer(run, outputs)
-        dialect, fit = self.dialect, [plain_output(each) for each in outputs]
-        return self._note(await self._repeat_conflicts(lambda: dialect.resume_again(run, fit)), run)
+    async def answer_first(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
+        """
+        Answer a paused run for a person; raise `AlreadyAnsweredError` where another answer stands.
+
+        *again*, once more, if the run that answered it has failed; where a run goes on in place, just answer it.
+        """
+        dialect = self.require(Resumes, "resume")
+        resume = dialect.resume
+        if again and isinstance(dialect, ResumesAgain):
+            resume = dialect.resume_again
+        elif isinstance(dialect, ResumesFirst):
+            resume = dialect.resume_first
+        fit = [plain_output(each) for each in outputs]
+        attempts = Attempts()
+        async with self._answering.setdefault(run.ref, asyncio.Lock()):
+            try:
+                resumed = await self._repeat_conflicts(lambda: resume(run, fit), None, attempts)
+            except AlreadyAnsweredError as error:
+                # What was taken cannot be read yet: it is ours if we have heard so, or if our first try got no answer.
+                if error.standing or not (attempts.doubt or self._taken.get(run.ref) == fit):
+                    raise
+                resumed = error.run
+            self._taken[run.ref] = fit
+            while len(self._taken) > _TAKEN:
+                self._taken.popitem(last=False)
+        return self._note(resumed, run)
 
     async def answered_by(self, run: Run, attempts: Attempts | None = None) -> Run | None:
         """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""
@@ -163,6 +191,8 @@ class Operations:
         for _ in range(int(self._api.retry.conflicts)):
             try:
                 return await self._api.perform(make(), keeper, attempts)
+            except AlreadyAnsweredError:
+                raise
             except ConflictError as error:
                 logger.debug("looking again: %s", error)
         return await self._api.perform(make(), keeper, attempts)

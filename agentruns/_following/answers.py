@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 from agentruns._values.run import Action, Run, ToolOutput
+from agentruns.dialects import wire
 from agentruns.tools import Tool, Tools
 
 Handlers: TypeAlias = Sequence[tuple[Action, Tool]]
@@ -74,9 +75,14 @@ class PendingAnswers:
 
 
 def handlers_for(run: Run, tools: Tools | None, handler_names: Callable[[Action], Sequence[str]]) -> Handlers | None:
-    """Return a handler for every action of *run*, None if one has none: half an answer is none."""
+    """
+    Return a handler for every action of *run*, None if one has none: half an answer is none.
+
+    Raise `ProtocolError` where two actions have one id, before any handler is run.
+    """
     if tools is None:
         return None
+    wire.unique(run.actions)
     found = [(action, tools.find(handler_names(action))) for action in run.actions]
     covered = [(action, tool) for action, tool in found if tool is not None]
     return covered if covered and len(covered) == len(found) else None

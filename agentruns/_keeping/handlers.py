@@ -18,6 +18,7 @@ from agentruns._values.run import Action, Run, ToolOutput
 from agentruns.errors import ToolOutcomeUnknownError
 from agentruns.tools import Tool, answer
 
+from .digest import digest
 from .journal.moves import AnswerState
 from .keys import Keys
 from .work import json_text
@@ -64,7 +65,7 @@ class HandlersOnce:
         """Answer, as the only stream of this client that does."""
         place = (self._key, run.id, action.id)
         while True:
-            known = await self._journal.handle(*place, action.name, repeatable=tool.repeatable)
+            known = await self._journal.handle(*place, action.name, repeatable=tool.repeatable, digest=digest(action))
             if known.fresh:
                 break
             if known.output is not None:

@@ -6,13 +6,25 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
+from agentruns._aio.shield import run_shielded
 from agentruns._aio.tasks import Tasks
 from agentruns._api.operations import Operations
+from agentruns._values import codec
 from agentruns._values.run import Run, ToolOutput
+from agentruns.errors import (
+    AlreadyAnsweredError,
+    APIError,
+    ConfigurationError,
+    ServerError,
+    UnsupportedError,
+)
 
+from .digest import digest
+from .journal.values import GivenAnswer
 from .work import Unfinished, deserialize_origin, json_text
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
@@ -53,15 +65,47 @@ class Keys:
             del self._followed[key]
             self._tasks.spawn(self.journal.release(key))
 
-    async def decided(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
-        """Enter answers given by hand, before they are posted, in whatever work *run* is the last state of."""
-        answers = [(each.action.id, each.action.name, json_text(each.output), each.is_error) for each in outputs]
-        await self.journal.decided(run.id, answers, posting=True)
+    @asynccontextmanager
+    async def deciding(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool) -> AsyncIterator[None]:
+        """
+        Enter answers given by hand in whatever work *run* is the last state of, while they are posted within.
 
-    async def moved(self, run: Run, resumed: Run) -> None:
-        """Enter that a run was answered by hand, in whatever work it is the last state of."""
-        over = resumed.status.is_over
-        await self.journal.moved(run.id, resumed.to_json(), done=over)
+        The first answer stands: raise `AlreadyAnsweredError` for another one, before anything is posted. A clear
+        refusal takes back what was entered: who answers next is the first. Where the outcome is not clear, it stays.
+        *again* replaces what was answered and not taken.
+        """
+        actions = {each.action.id: each.action for each in outputs}
+        given = [
+            GivenAnswer(each.action.id, each.action.name, json_text(each.output), each.is_error, digest(each.action))
+            for each in outputs
+        ]
+        decision = await self.journal.decided(run.id, given, posting=True, again=again)
+        if decision.standing:
+            raise AlreadyAnsweredError(
+                run,
+                tuple(
+                    ToolOutput(actions[each.action_id], codec.decode(each.output), each.is_error)
+                    for each in decision.standing
+                ),
+                ""
+                if all(each.posted for each in decision.standing)
+                else f"whether {run.vendor or 'the vendor'} has it, the journal does not say: the same answer, which "
+                "`error.standing` has, or a stream under its key goes on with it; `again=True` replaces a failed one",
+            )
+        try:
+            yield
+        except (ConfigurationError, UnsupportedError):
+            await run_shielded(self.journal.take_back(run.id, decision))
+            raise
+        except APIError as error:
+            if not (isinstance(error, ServerError) or error.status == 408 or error.after_doubt):
+                await run_shielded(self.journal.take_back(run.id, decision))
+            raise
+
+    async def moved(self, run: Run, outputs: Sequence[ToolOutput], resumed: Run) -> None:
+        """Enter that *outputs* were taken, and what followed, in whatever work *run* is the last state of."""
+        ids = [each.action.id for each in outputs]
+        await self.journal.moved(run.id, ids, resumed.to_json(), done=resumed.status.is_over)
 
     async def unfinished(self) -> AsyncIterator[Unfinished]:
         """Iterate over the work that is not done, oldest first."""

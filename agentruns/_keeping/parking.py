@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from agentruns._values import codec
 from agentruns._values.run import Action, Run
 
+from .digest import digest
 from .journal.moves import WAIT_MOVES, WaitAct, WaitState
 from .journal.parked import ParkedRow, Place
 
@@ -29,7 +30,8 @@ class Parked:
 
     `run` is the paused state that asks for it, `key` the name of the work in the client's journal, if it has one.
     `asked_at` and `expires` are seconds since the epoch. `expires` is when the handler's own timeout ends the wait,
-    None if it has none: no vendor documents an end. It may be past where the process that waited is gone.
+    None if it has none: no vendor documents an end. It may be past where the process that waited is gone. `changed`
+    says that something else was asked before under the same id: an answer to that counts for nothing.
     """
 
     run: Run
@@ -37,6 +39,7 @@ class Parked:
     asked_at: float
     expires: float | None = None
     key: str | None = None
+    changed: bool = False
 
     @property
     def vendor(self) -> str:
@@ -78,8 +81,8 @@ class Parking(Protocol):
         """Let an action wait, unless it has its answer; return how it stands."""
         ...
 
-    async def settle(self, place: Place, act: WaitAct, output: Any) -> bool:
-        """End the wait of an action; return whether it did wait."""
+    async def settle(self, place: Place, act: WaitAct, output: Any, asked: str) -> bool:
+        """End the wait of an action that asks what the digest *asked* names; return whether it did wait."""
         ...
 
     async def waiting(self, run_id: str | None) -> Sequence[Parked]:
@@ -100,14 +103,20 @@ class MemoryParking:
 
     async def park(self, parked: Parked) -> Standing:
         """Let an action wait; in memory an answer is not kept for a handler that comes back."""
-        self._over.pop(place_of(parked), None)
-        return Standing(self._waiting.setdefault(place_of(parked), parked), WaitState.WAITING)
+        place = place_of(parked)
+        over, before = self._over.pop(place, None), self._waiting.get(place)
+        earlier = before or (None if over is None else over.parked)
+        if earlier is not None and digest(earlier.action) != digest(parked.action):
+            parked, before = evolve(parked, changed=True), None
+        self._waiting[place] = before or parked
+        return Standing(self._waiting[place], WaitState.WAITING)
 
-    async def settle(self, place: Place, act: WaitAct, output: Any) -> bool:
+    async def settle(self, place: Place, act: WaitAct, output: Any, asked: str) -> bool:
         """End the wait of an action."""
-        parked = self._waiting.pop(place, None)
-        if parked is None:
+        parked = self._waiting.get(place)
+        if parked is None or digest(parked.action) != asked:
             return False
+        del self._waiting[place]
         self._over[place] = Standing(parked, WAIT_MOVES.after(WaitState.WAITING, act), output)
         if len(self._over) > _REMEMBERED:
             self._over.popitem(last=False)
@@ -144,13 +153,14 @@ class JournalParking:
             expires=parked.expires,
             output=None,
             run=parked.run.to_json(),
+            digest=digest(parked.action),
         )
         return _standing(await self._journal.park(row))
 
-    async def settle(self, place: Place, act: WaitAct, output: Any) -> bool:
+    async def settle(self, place: Place, act: WaitAct, output: Any, asked: str) -> bool:
         """End the wait of an action."""
         text = None if act is WaitAct.WITHDRAW else codec.encode(output).decode()
-        return await self._journal.settle(place, act, text)
+        return await self._journal.settle(place, act, text, asked)
 
     async def waiting(self, run_id: str | None) -> Sequence[Parked]:
         """Return what waits."""
@@ -170,5 +180,5 @@ class JournalParking:
 def _standing(row: ParkedRow) -> Standing:
     run = Run.from_json(row.run)
     action = next((each for each in run.actions if each.id == row.action_id), Action(row.action_id, ""))
-    parked = Parked(run, action, row.asked, row.expires, row.key)
+    parked = Parked(run, action, row.asked, row.expires, row.key, row.changed)
     return Standing(parked, row.state, None if row.output is None else codec.decode(row.output))

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from agentruns._aio.shield import run_shielded
 from agentruns._api.flow import Attempts
+from agentruns._values import codec
 from agentruns._values.exchange import Request
 from agentruns._values.run import Run, RunStatus, ToolOutput
 from agentruns.errors import ConflictError, OutcomeUnknownError
 
+from .digest import digest
 from .journal.moves import AnswerState
 from .keys import Keys
 from .work import keep_state
+
+if TYPE_CHECKING:
+    from .journal import Handling
 
 
 class PostingOnce:
@@ -35,8 +43,9 @@ class PostingOnce:
         """
         async with self._keys.lock("answer", self._key):
             work = await self._journal.get(self._key)
-            handled = {each.action_id: each.state for each in await self._journal.answers(self._key, run.id)}
-            if all(handled.get(action.id) is AnswerState.POSTED for action in run.actions):
+            handled = {each.action_id: each for each in await self._journal.answers(self._key, run.id)}
+            outputs = [_standing(output, handled.get(output.action.id)) for output in outputs]
+            if all(action.id in handled and handled[action.id].state is AnswerState.POSTED for action in run.actions):
                 moved = None if work is None or work.run is None else Run.from_json(work.run)
                 if moved is None or moved.id == run.id:
                     moved = await self._operations.fetch(run.ref, attempts=attempts)
@@ -74,3 +83,10 @@ class PostingOnce:
     async def _posted(self, run: Run, resumed: Run) -> None:
         await keep_state(self._journal, self._key, resumed)
         await self._journal.posted(self._key, run.id)
+
+
+def _standing(output: ToolOutput, known: Handling | None) -> ToolOutput:
+    """Return the answer that the journal keeps, which is the first, if it keeps one to the same action."""
+    if known is None or known.output is None or not known.is_of(digest(output.action)):
+        return output
+    return evolve(output, output=codec.decode(known.output), is_error=known.is_error)

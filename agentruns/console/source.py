@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 from attrs import frozen
 
 from agentruns._aio.changed import Changed
+from agentruns._keeping.digest import digest
 from agentruns._keeping.journal.changes import JournalChanges
 from agentruns._keeping.journal.reader import Entry, Handled, JournalReader
 from agentruns._values import codec
@@ -89,7 +90,7 @@ class Source:
         self._changed = Changed()
         self._others = JournalChanges(book.version, self._on_change, self._on_error, at_most=SURE_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._answered: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._tools: OrderedDict[str, Mapping[str, Tool]] = OrderedDict()
         self._open = AsyncExitStack()
 
@@ -140,18 +141,21 @@ class Source:
         """Return what *run*, the last state known of *entry*, waits for, and who would take the answer."""
         if run is None or run.status is not RunStatus.REQUIRES_ACTION or not run.actions:
             return None
-        parked = {each.action.id for each in await self._inbox.pending(run)}
+        pending = await self._inbox.pending(run)
+        parked = {each.action.id for each in pending}
         handled = {each.action_id: each for each in await self.book.handled(entry) if each.run_id == run.id}
         routes = {
             action.id: self._route(entry, run, action, action.id in parked, handled.get(action.id))
             for action in run.actions
         }
-        return Pause(run, groups(run, routes))
+        return Pause(run, groups(run, routes, {each.action.id for each in pending if each.changed}))
 
     def _route(self, entry: Entry, run: Run, action: Action, is_parked: bool, handled: Handled | None) -> AnswerRoute:
         if is_parked:
             return "inbox"
-        if (run.id, action.id) in self._answered or (handled is not None and handled.state != "running"):
+        if (run.id, action.id, digest(action)) in self._answered or (
+            handled is not None and handled.state != "running"
+        ):
             return "answered"
         if (handled is not None and handled.alive) or entry.alive:
             return "handler"
@@ -173,7 +177,7 @@ class Source:
             self.notify()
 
     async def _give(self, group: Group, answers: Sequence[Answer]) -> None:
-        if any((group.run.id, action.id) in self._answered for action in group.actions):
+        if any((group.run.id, action.id, digest(action)) in self._answered for action in group.actions):
             raise AnsweredElsewhereError
         if group.route == "inbox":
             for action, answer in zip(group.actions, answers, strict=True):
@@ -181,7 +185,7 @@ class Source:
         else:
             await self._resume(group, answers)
         for action in group.actions:
-            self._answered[group.run.id, action.id] = None
+            self._answered[group.run.id, action.id, digest(action)] = None
         while len(self._answered) > 10_000:
             self._answered.popitem(last=False)
 
@@ -190,9 +194,9 @@ class Source:
             raise AnsweredElsewhereError
         try:
             if answer.is_error:
-                await self._inbox.refuse(action.id, str(answer.output), run_id=run.id)
+                await self._inbox.refuse(action.id, str(answer.output), run_id=run.id, seen=action)
             else:
-                await self._inbox.answer(action.id, answer.output, run_id=run.id)
+                await self._inbox.answer(action.id, answer.output, run_id=run.id, seen=action)
         except ConfigurationError as error:
             if action.id not in {each.action.id for each in await self._inbox.pending(run)}:
                 raise AnsweredElsewhereError from error
@@ -202,9 +206,11 @@ class Source:
         """Answer a run that no program follows, as it is at the vendor now."""
         client = self._clients[group.run.vendor]
         now = await client.fetch(group.run.ref)
-        waiting = {action.id for action in now.actions}
+        waiting = {action.id: digest(action) for action in now.actions}
         if now.status is not RunStatus.REQUIRES_ACTION or any(each.id not in waiting for each in group.actions):
             raise AnsweredElsewhereError
+        if any(waiting[each.id] != digest(each) for each in group.actions):
+            raise ConfigurationError("what is asked has changed since this page was made; look at it again")
         outputs = [
             ToolOutput(action, answer.output, answer.is_error)
             for action, answer in zip(group.actions, answers, strict=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 from attrs import frozen
 
+from agentruns._keeping.digest import digest
 from agentruns._values.run import Action, Run, RunStatus
 
 from .asks import Artifact, Fact, artifacts_of
@@ -43,11 +44,14 @@ class Group:
     run: Run
     actions: tuple[Action, ...]
     route: AnswerRoute
+    changed: bool = False
+    """Something else was asked before under the same id: an approval of that is not used."""
 
     @property
     def id(self) -> str:
-        """Return what names the group in a page, the same as long as it waits for the same."""
-        text = "\0".join([self.run.vendor, self.run.id, *(action.id for action in self.actions)])
+        """Return what names the group in a page, the same as long as it waits for the same, arguments included."""
+        asked = (part for action in self.actions for part in (action.id, digest(action)))
+        text = "\0".join([self.run.vendor, self.run.id, *asked])
         return f"a-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
@@ -73,17 +77,23 @@ class Pause:
         return sum(len(each.actions) for each in self.groups if each.is_open)
 
 
-def groups(run: Run, routes: Mapping[str, AnswerRoute]) -> tuple[Group, ...]:
+def groups(run: Run, routes: Mapping[str, AnswerRoute], changed: Collection[str] = ()) -> tuple[Group, ...]:
     """
     Return the actions of *run* in groups that are answered together; *routes* says by action id where answers go.
+
+    *changed* are the ids of the actions that asked something else before.
 
     One prompt answers all questions of Origami. Answers that go to the vendor from here are sent all at once, except
     those of Middesk, whose interrupts are answered one by one.
     """
     whole = run.vendor == "origami" or ("vendor" in routes.values() and run.vendor != "middesk")
     if whole and len(set(routes.values())) == 1:
-        return (Group(run=run, actions=run.actions, route=next(iter(routes.values()))),)
-    return tuple(Group(run=run, actions=(action,), route=routes[action.id]) for action in run.actions)
+        route = next(iter(routes.values()))
+        return (Group(run=run, actions=run.actions, route=route, changed=bool(changed)),)
+    return tuple(
+        Group(run=run, actions=(action,), route=routes[action.id], changed=action.id in changed)
+        for action in run.actions
+    )
 
 
 _TITLES: Mapping[str, str] = {

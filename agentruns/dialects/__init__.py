@@ -15,8 +15,8 @@ answers, and never wait. All that they need is importable from here:
 - `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
-- the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `Recovers`, `FindsAnsweringRun`, `Cancels`, `Lists`,
-  `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`,
+- the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
+  `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`,
   `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
@@ -78,6 +78,7 @@ from .protocol import (
     ReportsTimes,
     Resumes,
     ResumesAgain,
+    ResumesFirst,
     SendsDefaults,
     StreamsEvents,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "Response",
     "Resumes",
     "ResumesAgain",
+    "ResumesFirst",
     "Run",
     "RunRef",
     "RunStatus",

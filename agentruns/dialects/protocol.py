@@ -86,6 +86,19 @@ class ResumesAgain(Protocol[DetailT]):
 
 
 @runtime_checkable
+class ResumesFirst(Protocol[DetailT]):
+    """A vendor that takes a second answer to a pause without a word, and goes on with the first."""
+
+    def resume_first(self, run: Run[DetailT], outputs: Sequence[ToolOutput]) -> Flow[Run[DetailT]]:
+        """
+        Answer a paused run as `resume` does, and raise `AlreadyAnsweredError` where another answer was first.
+
+        Its `standing` is empty where an answer was first that cannot be read yet: it may have been the same.
+        """
+        ...
+
+
+@runtime_checkable
 class Recovers(Protocol[OriginT_contra, DetailT_co]):
     """
     A vendor whose starts cannot simply be repeated: what became of one whose process died takes its note to find out.

@@ -13,7 +13,7 @@ from agentruns._values import codec
 from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Ownership
 from agentruns._values.exchange import Response
 from agentruns._values.generic import Json
-from agentruns._values.run import RunRef
+from agentruns._values.run import Action, RunRef
 from agentruns.errors import ConfigurationError, ProtocolError
 
 T = TypeVar("T")
@@ -94,6 +94,19 @@ def ref(run_id: str, parent: str, *, owned: bool = False, response: Response | N
             f"the vendor names a run {run_id!r} of {parent!r}, which no request can ask for @ $.id", response
         )
     return RunRef(run_id, parent)
+
+
+def unique(actions: tuple[Action, ...], response: Response | None = None) -> tuple[Action, ...]:
+    """
+    Return the actions of one pause as they are; raise `ProtocolError` where two have one id.
+
+    An answer names its action by the id alone: one approval would let both go on.
+    """
+    ids = [action.id for action in actions]
+    if len(set(ids)) < len(ids):
+        twice = sorted({each for each in ids if ids.count(each) > 1})
+        raise ProtocolError(f"the vendor asks two things under one id: {', '.join(map(repr, twice))}", response)
+    return actions
 
 
 def read_object(response: Response, *envelope: str) -> Mapping[str, Json]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -320,9 +320,10 @@ class Caller:
             except Exception as error:
                 self.failed(sight, error)
 
-    async def decide(self, process: Process, run: Run) -> Run:
-        """Answer all that a run waits for."""
+    async def decide(self, process: Process, run: Run, standing: Sequence[ToolOutput] = ()) -> Run:
+        """Answer all that a run waits for, by what stands if something does."""
         outputs = []
+        stands = {each.action.id: each for each in standing}
         entered = self.world.journaled(self.intent) == run.id
         for action in run.actions:
             mark = self.world.stand.mark(action) or ""
@@ -330,8 +331,12 @@ class Caller:
             self.world.laws.given[mark].add(text)
             if not entered:  # the disk was full, say, when its start was to be entered
                 self.world.laws.unentered.add(mark)
-            outputs.append(ToolOutput(action, text))
-        return await process.client.resume(run, outputs)
+            outputs.append(stands.get(action.id) or ToolOutput(action, text))
+        resumed = await process.client.resume(run, outputs)
+        if not process.dead:
+            for each in outputs:
+                self.world.laws.was_told_taken(each.action, each.output)
+        return resumed
 
     async def cancel(self, process: Process) -> None:
         """Cancel the remote run."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 
 from agentruns import (
+    Action,
     AgentRunsError,
     APIError,
     ConfigurationError,
@@ -70,6 +71,8 @@ class Laws:
         """By the mark of a question, all answers that anybody gave."""
         self.unentered: set[str] = set()
         """The marks of questions that were answered by hand when no work of the journal was at their run."""
+        self.told_taken: list[tuple[str, str]] = []
+        """The marks of questions, and what was answered by hand and told to be taken."""
         self.sights: list[Sight] = []
         self.knows_steps = True
         """Whether the processes tell which steps are under way."""
@@ -285,6 +288,10 @@ class Laws:
             )
         return handling
 
+    def was_told_taken(self, action: Action, text: str) -> None:
+        """Note that a person was told that an answer was taken."""
+        self.told_taken.append((self.world.stand.mark(action) or "", text))
+
     # After a process -------------------------------------------------------------------------------------------------
 
     def quiet(self, process: Process) -> None:
@@ -363,10 +370,17 @@ class Laws:
             self.check(count <= 1 or lost, f"answers: {mark} was answered by {count} runs")
 
     def _answers(self) -> None:
+        taken: defaultdict[str, set[str]] = defaultdict(set)
         for mark, text, by in self.world.stand.answers():
             self.check(
                 text in self.given[mark],
                 f"answers: {mark} was answered {text!r} by {by}, and what was said is {sorted(self.given[mark])}",
+            )
+            taken[mark].add(text)
+        for mark, text in self.told_taken:
+            self.check(
+                mark not in taken or text in taken[mark],
+                f"the first answer stands: a person was told that {text!r} was taken, and {sorted(taken[mark])} was",
             )
 
     def _sights(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentruns import (
+    AlreadyAnsweredError,
     ConfigurationError,
     JournalError,
     OutcomeUnknownError,
@@ -66,7 +67,10 @@ class Finisher(Caller):
 
     async def _decide(self, process: Process, run: Run, sight: Sight) -> None:
         try:
-            await self.decide(process, run)
+            try:
+                await self.decide(process, run)
+            except AlreadyAnsweredError as error:  # of some of the questions only: what stands is given again
+                await self.decide(process, run, error.standing)
         except (ConfigurationError, JournalError) as error:
             self.world.laws.broken(f"the end: {sight} cannot decide: {error}")
         except Exception as error:

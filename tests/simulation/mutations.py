@@ -23,12 +23,14 @@ from agentruns._following.stream import RunStream
 from agentruns._following.waiter import Waiter
 from agentruns._keeping import handlers, keys, posting, starting
 from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal.parked import ParkedActions
 from agentruns._keeping.journal.records import Records
 from agentruns._polling.contact import Contact
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
 from agentruns._values import news
 from agentruns._values.exchange import Request
+from agentruns.dialects.narrative import answers as narrative_answers
 from agentruns.dialects.origami import admission, runs
 from agentruns.errors import APIError
 
@@ -173,6 +175,19 @@ def _kept_claims() -> Sequence[Patch]:
     return [(Journal, "_or_undo", waiting)]
 
 
+def _last_answers() -> Sequence[Patch]:
+    decided = Records.decided
+
+    def overruling(self: Any, run_id: str, answers: Any, *, posting: bool = False, again: bool = False) -> Any:
+        return decided(self, run_id, answers, posting=posting, again=True)
+
+    return [
+        (Records, "decided", overruling),
+        (ParkedActions, "standing", lambda *_: ()),
+        (narrative_answers, "_check_replay", _nobody),
+    ]
+
+
 def _reopened() -> Sequence[Patch]:
     saw = Records.saw
 
@@ -198,6 +213,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("every handler is fresh", lambda: _fresh("handle"), ("narrative", "middesk", "origami")),
     Mutation("the journal keeps no answers", lambda: [(Records, "answered", _nothing)], ("narrative", "middesk")),
     Mutation("a stream keeps no answers when posting fails", _answers_of_streams, ("narrative", "middesk", "origami")),
+    Mutation("the last answer of a person stands", _last_answers, ("narrative", "middesk", "origami")),
     Mutation("the journal keeps no notes", lambda: [(Records, "checkpoint", _nothing)], ("middesk", "conduit")),
     Mutation("the journal keeps no states", lambda: [(Records, "saw", _nothing)]),
     Mutation("the journal keeps work open that is done", _reopened),

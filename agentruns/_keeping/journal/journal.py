@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from attrs import evolve
+
 from agentruns import _extras as extras
 from agentruns._aio.shield import run_shielded
 from agentruns._values import check
@@ -16,7 +18,7 @@ from agentruns.errors import ConfigurationError, JournalError
 from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .problems import reason
-from .values import Handling, Work
+from .values import Decision, GivenAnswer, Handling, Work
 from .write import Write
 from .writer import Writer
 
@@ -176,14 +178,27 @@ class Journal:
 
     # Handlings --------------------------------------------------------------------------------------------------------
 
-    async def handle(self, key: str, run_id: str, action_id: str, name: str, *, repeatable: bool = False) -> Handling:
+    async def handle(
+        self,
+        key: str,
+        run_id: str,
+        action_id: str,
+        name: str,
+        *,
+        repeatable: bool = False,
+        digest: str | None = None,
+    ) -> Handling:
         """
         Insert an action as "running" (`fresh`: run the handler now), or return what is there.
+
+        *digest* names what is asked: an answer to something else of the same id is not returned, but forgotten.
 
         With *repeatable*, one that was running when its owner went is to be run again (`fresh` and `taken`).
         """
         write = self._add(
-            key, lambda records: records.handle(key, run_id, action_id, name, repeatable), "The handler was not run"
+            key,
+            lambda records: records.handle(key, run_id, action_id, name, repeatable, digest),
+            "The handler was not run",
         )
         return await self._or_undo(write, lambda records: records.unhandle(key, write.outcome))
 
@@ -212,29 +227,49 @@ class Journal:
         )
 
     async def decided(
-        self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], *, posting: bool = False
-    ) -> None:
+        self, run_id: str, answers: Sequence[GivenAnswer], *, posting: bool = False, again: bool = False
+    ) -> Decision:
         """
         Keep answers that were given by hand, before they are posted, in all work whose last state that run is.
 
-        Each is the id of an action, its name, the answer, and whether it is an error. They replace what handlers gave,
-        and nobody is asked for them any more. With *posting*, note as `posting` does that they are about to be sent.
+        Handlers that are running are overtaken, and nobody is asked any more. Where another answer was given before,
+        by hand, by a handler or in an inbox, that one stands: nothing changes, and the decision says so. With
+        *posting*, note as `posting` does that they are about to be sent; with *again*, replace what was not posted.
         """
 
-        def decided(records: Records) -> None:
-            records.decided(run_id, answers, posting=posting)
-            ParkedActions(records).decided(run_id, [action_id for action_id, *_ in answers])
+        def decided(records: Records) -> Decision:
+            parked = ParkedActions(records)
+            standing = () if again else parked.standing(run_id, answers)
+            if standing:
+                return Decision(standing)
+            decision = records.decided(run_id, answers, posting=posting, again=again)
+            if decision.standing:
+                return decision
+            return evolve(decision, withdrawn=parked.decided(run_id, [each.action_id for each in answers]))
 
-        await self._write(decided, "Nothing was posted").future
+        decision: Decision = await self._write(decided, "Nothing was posted").future
+        return decision
+
+    async def take_back(self, run_id: str, decision: Decision) -> None:
+        """Undo what `decided` has entered, since the vendor has refused it: who answers next is the first."""
+
+        def take_back(records: Records) -> None:
+            records.take_back(run_id, decision)
+            ParkedActions(records).wait_again(run_id, decision.withdrawn)
+
+        await self._write(take_back, "The vendor has refused the answers, and the journal keeps them").future
 
     async def runs_since(self, created: float) -> list[str]:
         """Return the ids of the runs of all work that changed at or after *created*, seconds since the epoch."""
         found: list[str] = await self._write(lambda records: records.runs_since(created), _READ).future
         return found
 
-    async def moved(self, run_id: str, run: str, *, done: bool) -> None:
-        """Note that a run was answered by hand: *run* follows it, in all work whose last state it was."""
-        await self._write(lambda records: records.moved(run_id, run, done), "The run goes on at the vendor").future
+    async def moved(self, run_id: str, action_ids: Sequence[str], run: str, *, done: bool) -> None:
+        """Note that actions of a run were answered by hand: *run* follows it, in all work whose last state it was."""
+        write = self._write(
+            lambda records: records.moved(run_id, action_ids, run, done), "The run goes on at the vendor"
+        )
+        await write.future
 
     async def posting(self, key: str, run_id: str) -> None:
         """Keep that the answers to a run are about to be posted, and when that was tried first."""
@@ -256,9 +291,15 @@ class Journal:
         done: ParkedRow = await write.future
         return done
 
-    async def settle(self, place: Place, act: WaitAct, output: str | None = None) -> bool:
-        """End the wait of an action; return False, and change nothing, if it does not wait: one of many wins."""
-        write = self._write(lambda records: ParkedActions(records).settle(place, act, output), "The action waits on")
+    async def settle(self, place: Place, act: WaitAct, output: str | None = None, digest: str | None = None) -> bool:
+        """
+        End the wait of an action; return False, and change nothing, if it does not wait: one of many wins.
+
+        Nor is an action ended that asks something else than what *digest* names.
+        """
+        write = self._write(
+            lambda records: ParkedActions(records).settle(place, act, output, digest), "The action waits on"
+        )
         done: bool = await write.future
         return done
 

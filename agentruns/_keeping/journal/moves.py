@@ -66,7 +66,9 @@ class AnswerAct(enum.Enum):
     CUT_OFF = enum.auto()
     """The handler was cut off: what it did is not known, and nobody is at it."""
     DECIDE = enum.auto()
-    """A person has answered."""
+    """A person has answered; never over an answer that is there: the first one stands."""
+    TAKE_BACK = enum.auto()
+    """The vendor has refused a person's answer, or a person replaces one that failed."""
     POST = enum.auto()
     """The vendor has taken the answer, or has that of somebody else."""
 
@@ -81,7 +83,7 @@ ANSWER_MOVES: Final = Moves({
     (_O.RUNNING, _A.ABANDON): _O.OPEN,
     (_O.RUNNING, _A.CUT_OFF): _O.RUNNING,
     (_O.RUNNING, _A.DECIDE): _O.ANSWERED,
-    (_O.ANSWERED, _A.DECIDE): _O.ANSWERED,  # the last word of a person stands, until it is posted
+    (_O.ANSWERED, _A.TAKE_BACK): _O.OPEN,
     (_O.ANSWERED, _A.POST): _O.POSTED,
 })
 

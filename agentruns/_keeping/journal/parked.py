@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from attrs import field, frozen
 
 from .moves import WAIT_MOVES, WaitAct, WaitState
+from .values import GivenAnswer, StandingAnswer
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Place: TypeAlias = tuple[str, str, str]
 """Vendor, run and action: ids of actions may be mere positions."""
 
-_ROW: Final = "vendor, run_id, action_id, key, state, asked, expires, output, run"
+_ROW: Final = "vendor, run_id, action_id, key, state, asked, expires, output, run, digest, changed"
 _HERE: Final = "vendor = ? AND run_id = ? AND action_id = ?"
 
 
@@ -28,7 +29,8 @@ class ParkedRow:
     One action that waits, or waited, for a person.
 
     `run` is the JSON text of the state that asks, `output` that of the answer, or of the reason why there is none.
-    `asked` and `expires` are seconds since the epoch.
+    `asked` and `expires` are seconds since the epoch. `digest` names what is asked, None where that is not known;
+    `changed` says that something else was asked before under the same id.
     """
 
     vendor: str
@@ -40,6 +42,12 @@ class ParkedRow:
     expires: float | None
     output: str | None = field(repr=False)
     run: str = field(repr=False)
+    digest: str | None = None
+    changed: bool = False
+
+    def is_of(self, digest: str | None) -> bool:
+        """Tell whether this is of an action of that digest, as far as that is known."""
+        return self.digest is None or digest is None or self.digest == digest
 
 
 @frozen
@@ -65,31 +73,60 @@ class ParkedActions:
         """
         Enter an action that waits, and return what is there: it may wait already, or have its answer.
 
-        One that was withdrawn waits again, from now on; one that waits keeps the time at which it was asked first.
+        One that was withdrawn waits again, from now on; one that waits keeps the time at which it was asked first. An
+        answer to something else of the same id counts for nothing: what has changed is asked anew.
         """
+        place = (row.vendor, row.run_id, row.action_id)
+        changed = row.changed
+        for before in self._rows(_HERE, place):
+            changed = before.changed or not before.is_of(row.digest)
+            if not before.is_of(row.digest):
+                self._do(f"DELETE FROM parked WHERE {_HERE}", place)
         self._do(
-            f"INSERT INTO parked ({_ROW}) VALUES (?,?,?,?,?,?,?,NULL,?)"
+            f"INSERT INTO parked ({_ROW}) VALUES (?,?,?,?,?,?,?,NULL,?,?,?)"
             " ON CONFLICT (vendor, run_id, action_id) DO UPDATE SET state = excluded.state, key = excluded.key,"
-            " expires = excluded.expires, run = excluded.run,"
+            " expires = excluded.expires, run = excluded.run, digest = excluded.digest,"
             " asked = CASE state WHEN excluded.state THEN asked ELSE excluded.asked END"
             f" WHERE state IN ({WAIT_MOVES.sources(WaitAct.PARK)})",
-            (row.vendor, row.run_id, row.action_id, row.key, WaitState.WAITING, row.asked, row.expires, row.run),
+            (*place, row.key, WaitState.WAITING, row.asked, row.expires, row.run, row.digest, changed),
         )
-        (found,) = self._rows(_HERE, (row.vendor, row.run_id, row.action_id))
+        (found,) = self._rows(_HERE, place)
         return found
 
-    def settle(self, place: Place, act: WaitAct, output: str | None) -> bool:
-        """End the wait of an action; return False, and change nothing, if it does not wait."""
+    def settle(self, place: Place, act: WaitAct, output: str | None, digest: str | None = None) -> bool:
+        """End the wait of an action; return False, and change nothing, if it does not wait, or asks something else."""
         changed = self._do(
-            f"UPDATE parked SET state = ?, output = ? WHERE {_HERE} AND state IN ({WAIT_MOVES.sources(act)})",
-            (WAIT_MOVES.after(WaitState.WAITING, act), output, *place),
+            f"UPDATE parked SET state = ?, output = ? WHERE {_HERE} AND state IN ({WAIT_MOVES.sources(act)})"
+            " AND (digest IS NULL OR ? IS NULL OR digest = ?)",
+            (WAIT_MOVES.after(WaitState.WAITING, act), output, *place, digest, digest),
         )
         return changed.rowcount == 1
 
-    def decided(self, run_id: str, action_ids: Iterable[str]) -> None:
-        """Withdraw actions of a run of this journal's vendor: they were answered by hand."""
+    def decided(self, run_id: str, action_ids: Iterable[str]) -> tuple[str, ...]:
+        """Withdraw actions of a run of this journal's vendor, since they were answered by hand; return those."""
+        return tuple(
+            action_id
+            for action_id in action_ids
+            if self.settle((self._vendor, run_id, action_id), WaitAct.WITHDRAW, None)
+        )
+
+    def wait_again(self, run_id: str, action_ids: Iterable[str]) -> None:
+        """Undo a `decided`."""
         for action_id in action_ids:
-            self.settle((self._vendor, run_id, action_id), WaitAct.WITHDRAW, None)
+            self._do(
+                f"UPDATE parked SET state = 'waiting' WHERE {_HERE} AND state = 'withdrawn'",
+                (self._vendor, run_id, action_id),
+            )
+
+    def standing(self, run_id: str, answers: Iterable[GivenAnswer]) -> tuple[StandingAnswer, ...]:
+        """Return what persons have answered to the same actions, where it says something else."""
+        standing = []
+        for given in answers:
+            for row in self._rows(f"{_HERE} AND output IS NOT NULL", (self._vendor, run_id, given.action_id)):
+                refused = row.state is WaitState.REFUSED
+                if row.is_of(given.digest) and row.output is not None and not given.says(row.output, refused):
+                    standing.append(StandingAnswer(given.action_id, row.output, refused))
+        return tuple(standing)
 
     def seen(self, run: str) -> None:
         """Withdraw what a run, of which *run* is the JSON text, no longer asks for."""

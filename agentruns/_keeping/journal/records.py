@@ -13,12 +13,12 @@ from attrs import evolve
 from .moves import ANSWER_MOVES, AnswerAct, AnswerState
 from .owners import Owners
 from .problems import UnfitError
-from .values import Handling, Work
+from .values import Decision, GivenAnswer, Handling, StandingAnswer, Work
 
 _WORK: Final = (
     "key, vendor, origin, state, start_note, group_name, posting_run, posting_at, run, owner, created, updated"
 )
-_HANDLING: Final = "run_id, action_id, name, state, output, is_error, owner"
+_HANDLING: Final = "run_id, action_id, name, state, output, is_error, owner, digest"
 _PAGE: Final = 32
 """Rows at a time: few, since each may hold megabytes."""
 
@@ -162,18 +162,27 @@ class Records:
 
     # Handlings --------------------------------------------------------------------------------------------------------
 
-    def handle(self, key: str, run_id: str, action_id: str, name: str, repeatable: bool) -> Handling:
-        """Insert an action as running, or return what is there."""
+    def handle(
+        self, key: str, run_id: str, action_id: str, name: str, repeatable: bool, digest: str | None = None
+    ) -> Handling:
+        """
+        Insert an action as running, or return what is there.
+
+        An answer to another action of the same id, with another name or arguments, is no answer to this one.
+        """
         place = (self._id_of(key), run_id, action_id)
         found = self._handling(place)
+        if found is not None and found.output is not None and not found.is_of(digest):
+            self._forget(place)
+            found = None
         if found is None:
             self._do(
-                "INSERT INTO handling (work, run_id, action_id, name, state, owner) VALUES (?,?,?,?,?,?)",
-                (*place, name, ANSWER_MOVES.after(AnswerState.OPEN, AnswerAct.HANDLE), self._owners.me),
+                "INSERT INTO handling (work, run_id, action_id, name, state, owner, digest) VALUES (?,?,?,?,?,?,?)",
+                (*place, name, ANSWER_MOVES.after(AnswerState.OPEN, AnswerAct.HANDLE), self._owners.me, digest),
             )
             return evolve(self._present(place), fresh=True)
         if repeatable and not found.alive and ANSWER_MOVES.allows(found.state, AnswerAct.HANDLE_AGAIN):
-            self._move(place, AnswerAct.HANDLE_AGAIN, owner=self._owners.me)
+            self._move(place, AnswerAct.HANDLE_AGAIN, owner=self._owners.me, digest=digest)
             return evolve(self._present(place), fresh=True, taken=True)
         return found
 
@@ -200,7 +209,7 @@ class Records:
             and (found.mine or not found.alive)
             and ANSWER_MOVES.allows(found.state, AnswerAct.ABANDON)
         ):
-            self._do("DELETE FROM handling WHERE work = ? AND run_id = ? AND action_id = ?", place)
+            self._forget(place)
 
     def cut_off(self, key: str, run_id: str, action_id: str) -> None:
         """Leave an action that we were at to nobody."""
@@ -209,30 +218,102 @@ class Records:
         if found.mine and ANSWER_MOVES.allows(found.state, AnswerAct.CUT_OFF):
             self._move(place, AnswerAct.CUT_OFF, owner="")
 
-    def decided(self, run_id: str, answers: Sequence[tuple[str, str, str, bool]], *, posting: bool = False) -> None:
+    def decided(
+        self, run_id: str, answers: Sequence[GivenAnswer], *, posting: bool = False, again: bool = False
+    ) -> Decision:
         """
-        Put answers that were given by hand in the place of those of handlers, unless these were posted.
+        Enter answers that were given by hand, unless other ones were given before: the first stands.
 
-        With *posting*, keep that they are about to be posted, too.
+        A handler that is still running is overtaken. With *posting*, keep that they are about to be posted, too; with
+        *again*, they replace what was answered and not posted.
         """
-        state = ANSWER_MOVES.after(AnswerState.OPEN, AnswerAct.DECIDE)
+        standing = () if again else self._standing(run_id, answers)
+        if standing:
+            return Decision(standing)
+        entered: list[tuple[int, GivenAnswer, Handling | None]] = []
+        fresh_posting: list[int] = []
         for key in self._at(run_id):
             work = self._id_of(key)
             if posting:
+                if self._one("posting_run", key) != run_id:
+                    fresh_posting.append(work)
                 what, *values = _posting(run_id)
                 self._do(f"UPDATE work SET {what} WHERE id = ?", (*values, work))
-            for action_id, name, output, is_error in answers:
-                self._do(
-                    "INSERT INTO handling (work, run_id, action_id, name, state, owner, output, is_error)"
-                    " VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (work, run_id, action_id) DO UPDATE"
-                    " SET state = excluded.state, output = excluded.output, is_error = excluded.is_error"
-                    f" WHERE state IN ({ANSWER_MOVES.sources(AnswerAct.DECIDE)})",
-                    (work, run_id, action_id, name, state, self._owners.me, output, is_error),
-                )
+            for given in answers:
+                place = (work, run_id, given.action_id)
+                before = self._handling(place)
+                if before is not None and before.output is not None and not before.is_of(given.digest):
+                    self._forget(place)
+                    before = None
+                if before is not None and again and ANSWER_MOVES.allows(before.state, AnswerAct.TAKE_BACK):
+                    self._forget(place)
+                if self._decide(place, given):
+                    entered.append((work, given, before))
+        return Decision(entered=tuple(entered), fresh_posting=tuple(fresh_posting))
 
-    def moved(self, run_id: str, run: str, done: bool) -> None:
-        """Put *run* in the place of the run that was answered."""
+    def _standing(self, run_id: str, answers: Sequence[GivenAnswer]) -> tuple[StandingAnswer, ...]:
+        """Return what was answered before, in any work, to the same actions, and says something else."""
+        standing = []
+        for given in answers:
+            rows = self._do(
+                "SELECT output, is_error, handling.state FROM handling JOIN work ON work.id = work"
+                " WHERE vendor = ? AND run_id = ? AND action_id = ? AND output IS NOT NULL"
+                " AND (digest IS NULL OR ? IS NULL OR digest = ?)",
+                (self._vendor, run_id, given.action_id, given.digest, given.digest),
+            ).fetchall()
+            for output, is_error, state in rows:
+                if not given.says(output, bool(is_error)):
+                    standing.append(
+                        StandingAnswer(given.action_id, output, bool(is_error), state == AnswerState.POSTED)
+                    )
+                    break
+        return tuple(standing)
+
+    def _decide(self, place: tuple[int, str, str], given: GivenAnswer) -> bool:
+        """Enter one answer of a person; return False where one stands."""
+        state = ANSWER_MOVES.after(AnswerState.OPEN, AnswerAct.DECIDE)
+        changed = self._do(
+            "INSERT INTO handling (work, run_id, action_id, name, state, owner, output, is_error, digest)"
+            " VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (work, run_id, action_id) DO UPDATE"
+            " SET state = excluded.state, output = excluded.output, is_error = excluded.is_error,"
+            f" digest = excluded.digest WHERE state IN ({ANSWER_MOVES.sources(AnswerAct.DECIDE)})",
+            (*place, given.name, state, self._owners.me, given.output, given.is_error, given.digest),
+        )
+        return changed.rowcount == 1
+
+    def take_back(self, run_id: str, decision: Decision) -> None:
+        """Undo a `decided` whose answers the vendor has refused, and put back what stood there before."""
+        for work, given, before in decision.entered:
+            place = (work, run_id, given.action_id)
+            found = self._handling(place)
+            if (
+                found is None
+                or not given.says(found.output, found.is_error)
+                or not ANSWER_MOVES.allows(found.state, AnswerAct.TAKE_BACK)
+            ):
+                continue
+            self._forget(place)
+            if before is not None:
+                self._do(
+                    "INSERT INTO handling (work, run_id, action_id, name, state, owner, output, is_error, digest)"
+                    " VALUES (?,?,?,?,?,?,?,?,?)",
+                    (*place, before.name, before.state, before.owner, before.output, before.is_error, before.digest),
+                )
+        for work in decision.fresh_posting:
+            self._do(
+                "UPDATE work SET posting_run = NULL, posting_at = NULL WHERE id = ? AND posting_run = ?", (work, run_id)
+            )
+
+    def moved(self, run_id: str, action_ids: Sequence[str], run: str, done: bool) -> None:
+        """Mark answers given by hand as posted, and put *run* in the place of the run that was answered."""
         for key in self._at(run_id):
+            work = self._id_of(key)
+            for action_id in action_ids:
+                self._do(
+                    "UPDATE handling SET state = ? WHERE work = ? AND run_id = ? AND action_id = ?"
+                    f" AND state IN ({ANSWER_MOVES.sources(AnswerAct.POST)})",
+                    (AnswerState.POSTED, work, run_id, action_id),
+                )
             self.saw(key, run, done)
 
     def runs_since(self, created: float) -> list[str]:
@@ -324,6 +405,9 @@ class Records:
             raise UnfitError(f"it holds no action {place[2]!r} of run {place[1]!r}; call handle first")
         return found
 
+    def _forget(self, place: tuple[int, str, str]) -> None:
+        self._do("DELETE FROM handling WHERE work = ? AND run_id = ? AND action_id = ?", place)
+
     def _move(self, place: tuple[int, str, str], act: AnswerAct, **changes: object) -> None:
         """Change an action that is there; raise `IllegalMoveError` where its state does not allow *act*."""
         state = ANSWER_MOVES.after(self._present(place).state, act)
@@ -334,7 +418,7 @@ class Records:
         )
 
     def _made(self, row: Sequence[Any]) -> Handling:
-        run_id, action_id, name, state, output, is_error, owner = row
+        run_id, action_id, name, state, output, is_error, owner, digest = row
         return Handling(
             run_id=run_id,
             action_id=action_id,
@@ -345,6 +429,7 @@ class Records:
             owner=owner,
             alive=self._owners.alive(owner),
             mine=owner == self._owners.me,
+            digest=digest,
         )
 
 

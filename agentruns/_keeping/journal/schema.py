@@ -110,7 +110,15 @@ _VERSION_3: Final = (
     "CREATE INDEX changed ON work (vendor, updated)",
 )
 
-STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
+_VERSION_4: Final = (
+    # What an answer was given to: the digest of the action's name and arguments, NULL where it is not known.
+    "ALTER TABLE handling ADD COLUMN digest TEXT",
+    "ALTER TABLE parked ADD COLUMN digest TEXT",
+    "ALTER TABLE parked ADD COLUMN changed INTEGER NOT NULL DEFAULT 0 CHECK (changed IN (0, 1))",
+    "CREATE INDEX answers_to ON handling (run_id, action_id)",
+)
+
+STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """What brings a file from each version to the next, the first from nothing; a new version is one more entry."""
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from agentruns._values import codec
+
 from .moves import AnswerState
 
 
@@ -46,7 +48,8 @@ class Handling:
     One action of one pause.
 
     `output` is JSON text. Of a `handle`, `fresh` says that the handler is to be run now, and `taken` that an earlier
-    attempt at it was cut off. `alive` and `mine` are those of whoever ran the handler.
+    attempt at it was cut off. `alive` and `mine` are those of whoever ran the handler. `digest` names what was asked,
+    None where that is not known.
     """
 
     run_id: str
@@ -58,5 +61,53 @@ class Handling:
     owner: str
     alive: bool
     mine: bool
+    digest: str | None = None
     fresh: bool = False
     taken: bool = False
+
+    def is_of(self, digest: str | None) -> bool:
+        """Tell whether this is of an action of that digest, as far as that is known."""
+        return self.digest is None or digest is None or self.digest == digest
+
+
+@frozen
+class GivenAnswer:
+    """An answer that a person gives to an action: `output` is JSON text, `digest` names what the person was asked."""
+
+    action_id: str
+    name: str
+    output: str = field(repr=False)
+    is_error: bool = False
+    digest: str | None = None
+
+    def says(self, output: str | None, is_error: bool) -> bool:
+        """Tell whether another answer, JSON text as well, says the same."""
+        if output is None or self.is_error != is_error:
+            return False
+        return self.output == output or bool(codec.decode(self.output) == codec.decode(output))
+
+
+@frozen
+class StandingAnswer:
+    """An answer that was given before: `output` is JSON text, `posted` tells that the vendor has taken it."""
+
+    action_id: str
+    output: str = field(repr=False)
+    is_error: bool
+    posted: bool = False
+
+
+@frozen
+class Decision:
+    """
+    What became of answers that a person gave.
+
+    Where *standing* is not empty, other answers were there first, and nothing has changed. Else `entered` has what was
+    put into the journal, each with what stood there before, for whoever must take it back; `withdrawn` has the ids of
+    the parked actions that wait no more, `fresh_posting` the work whose answers nobody was posting before.
+    """
+
+    standing: tuple[StandingAnswer, ...] = ()
+    entered: tuple[tuple[int, GivenAnswer, Handling | None], ...] = ()
+    fresh_posting: tuple[int, ...] = ()
+    withdrawn: tuple[str, ...] = ()

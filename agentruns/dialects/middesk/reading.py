@@ -126,7 +126,7 @@ def _state(raw: Any, response: Response, at: str, reads: Reading, text: JsonText
         wire.ref(seen.id, seen.thread_id or "", response=response),
         status,
         seen.status,
-        actions=tuple(Action(each.id, each.agent or "interrupt", each.value) for each in asked),
+        actions=wire.unique(tuple(Action(each.id, each.agent or "interrupt", each.value) for each in asked), response),
         output=raw.get("output") if status is RunStatus.COMPLETED else None,
         failure=Failure(seen.status, _reason(raw.get("steps"))) if status is RunStatus.FAILED else None,
         poll_after=wire.retry_after(response.headers) if status.in_flight else None,

@@ -20,7 +20,7 @@ from typing import Final
 
 from agentruns._values.exchange import RateLimit
 
-from .answers import GUESSES, RETRYABLE, SAME, resume, resume_again, tool_output_item, variant
+from .answers import GUESSES, RETRYABLE, SAME, resume, resume_again, resume_first, tool_output_item, variant
 from .config import (
     ANY_TOOL,
     AUTO,
@@ -99,6 +99,7 @@ __all__ = [
     "problem",
     "resume",
     "resume_again",
+    "resume_first",
     "specific_tool",
     "start",
     "times",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from uuid import UUID, uuid5
 
 from agentruns._values import codec
 from agentruns._values.commands import Flow
+from agentruns._values.exchange import Response
 from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunStatus, ToolOutput
 from agentruns.dialects import guesses, wire
 from agentruns.dialects.guesses import Guess, Variant
-from agentruns.errors import ConfigurationError, InvalidRequestError
+from agentruns.errors import AlreadyAnsweredError, ConfigurationError, InvalidRequestError
 
 from .config import ToolChoice
+from .conversations import list_messages
 from .objects import NarrativeRun
 from .runs import OVERRIDABLE, UserMessage, as_sent, check_choice, check_override, fetch, post_run, read_head
 from .states import STATUS, parse_run
@@ -116,6 +119,24 @@ def resume(
     return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, retryable))
 
 
+def resume_first(
+    run: Run[NarrativeRun],
+    outputs: Sequence[ToolOutput],
+    *,
+    tool_choice: Choice = None,
+    config_override: Override = SAME,
+    tool_output: ToolOutputItem = tool_output_item,
+    retryable: Collection[str] = RETRYABLE,
+) -> Flow[Run[NarrativeRun]]:
+    """
+    Answer a paused run as `resume` does, and raise `AlreadyAnsweredError` where another answer was first.
+
+    A second POST for the same pause is no error to the vendor: it is answered 200 instead of 202, with the run that the
+    first one began. What that one said stands in the messages of the conversation, once the run has ended.
+    """
+    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, retryable, first=True))
+
+
 def resume_again(
     run: Run[NarrativeRun],
     outputs: Sequence[ToolOutput],
@@ -125,7 +146,7 @@ def resume_again(
     tool_output: ToolOutputItem = tool_output_item,
 ) -> Flow[Run[NarrativeRun]]:
     """Answer a paused run as `resume` does, and step over every attempt that failed, for whatever reason."""
-    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, None))
+    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, None, first=True))
 
 
 def variant(
@@ -152,8 +173,10 @@ def variant(
     if isinstance(retryable, str):
         raise ConfigurationError(f"retryable is {retryable!r}; it must be a collection of types, such as a set")
     words = {**STATUS, **guesses.statuses("status", status)}
+    kinds = RETRYABLE if retryable is None else frozenset(retryable)
     replaced: Mapping[str, Any] = {
-        "resume": partial(resume, **switches, retryable=RETRYABLE if retryable is None else frozenset(retryable)),
+        "resume": partial(resume, **switches, retryable=kinds),
+        "resume_first": partial(resume_first, **switches, retryable=kinds),
         "resume_again": partial(resume_again, **switches),
         "fetch": partial(fetch, words=words),
         "parse_run": partial(parse_run, words=words),
@@ -195,6 +218,8 @@ def _answer(
     override: Override,
     item: ToolOutputItem,
     retryable: Collection[str] | None,
+    *,
+    first: bool = False,
 ) -> Flow[Run[NarrativeRun]]:
     """Go from attempt to attempt until one has not failed; *retryable* are the failures to step over, None for all."""
     _answers_all(run, outputs)
@@ -217,10 +242,52 @@ def _answer(
             raise
         answering = parse_run(response)
         if not _is_over(answering, retryable) or attempt == _MOST_ATTEMPTS:
+            if first and response.status != HTTPStatus.ACCEPTED:
+                yield from _check_replay(run, answering, outputs, items, response)
             return answering
-        if attempt and response.status == 202:
+        if attempt and response.status == HTTPStatus.ACCEPTED:
             return answering  # nobody's replay: this attempt has begun just now, and failed at once
         attempt += 1
+
+
+def _check_replay(
+    run: Run,
+    answering: Run,
+    outputs: Sequence[ToolOutput],
+    items: Sequence[Mapping[str, Json]],
+    response: Response,
+) -> Flow[None]:
+    """Raise `AlreadyAnsweredError` unless what was taken before says the same as *items*."""
+    page = yield from list_messages(run.ref.parent)
+    blocks = [block for message in page.items for block in message.content_blocks if block.type == "tool_result"]
+    kept = {block.tool_use_id: block for block in blocks}
+    standing, unread = [], False
+    for output, item in zip(outputs, items, strict=True):
+        block = kept.get(output.action.id)
+        if block is None:
+            unread = True
+            continue
+        text = "".join(part.text or "" for part in block.content_blocks)
+        if bool(block.is_error) != output.is_error or not _says(item, text):
+            standing.append(ToolOutput(output.action, text, bool(block.is_error)))
+    if standing or unread:
+        unknown = (
+            f"run {run.id} was answered before, and run {answering.id} has come of it; what was said can be read when "
+            "that has ended well, and `again=True` answers once more if it has failed"
+        )
+        why = "" if standing else unknown
+        raise AlreadyAnsweredError(answering, tuple(standing), why, response=response)
+
+
+def _says(item: Mapping[str, Json], text: str) -> bool:
+    """Tell whether an item of `outputs`, however it is shaped, has that answer in it: as a text, or as JSON."""
+    sent = codec.encode(item)
+    if codec.encode(text) in sent:
+        return True
+    try:
+        return text != "" and codec.encode(codec.decode(text)) in sent
+    except codec.CodecError:
+        return False
 
 
 def _is_over(answering: Run, retryable: Collection[str] | None) -> bool:

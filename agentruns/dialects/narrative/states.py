@@ -104,7 +104,7 @@ def _actions(raw: Mapping[str, Json], response: Response) -> tuple[Action, ...]:
     calls = wire.structure(raw, PausedRun, response).pending_tool_calls
     if not calls:
         raise ProtocolError(f"run {raw['id']} requires action but names none @ $.pending_tool_calls", response)
-    return tuple(Action(call.tool_use_id, call.name, call.arguments) for call in calls)
+    return wire.unique(tuple(Action(call.tool_use_id, call.name, call.arguments) for call in calls), response)
 
 
 def _output(raw: Mapping[str, Json], response: Response) -> Json:
