@@ -105,9 +105,9 @@ class Starting:
         before = deserialize_origin(work.origin, self._keys.dialect)
         if type(before) is not type(origin) or identity(before) != identity(origin):
             raise ConfigurationError(
-                f"key {self._key!r} names other work in the journal {self._journal.path}: it began with {before!r}",
+                f"key {self._key!r} names other work in the journal {self._journal.path}",
                 field="key",
-                remedy="use another key for this, or pass the same origin to go on with that",
+                remedy="use another key for this, or pass the origin that `client.work(key)` has, to go on with that",
             )
 
     async def _start_again(self, work: Work, attempts: Attempts) -> Run:

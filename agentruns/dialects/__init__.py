@@ -16,8 +16,8 @@ answers, and never wait. All that they need is importable from here:
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
-  `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`,
-  `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
+  `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
+  `SendsDefaults`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """

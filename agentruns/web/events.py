@@ -77,16 +77,23 @@ def public(run: Run) -> dict[str, Any]:
 
 def told(error: Exception) -> dict[str, str]:
     """
-    Return what a watcher is told of an error: the class and the text where both are public.
+    Return what a watcher is told of an error: of the vendor's refusals and of how the run went, the text as well.
 
-    Other errors may reveal the inside of the application. Of `JournalError` only the class is told: its text names a
-    file of the server.
+    Other texts may tell of the server, or of what other users do: the path of the journal, the work that a key names,
+    an internal host, an answer that somebody else gave. Of these only the class is told, and of classes that are not
+    this library's not even that.
     """
+    if isinstance(error, errors.APIError | errors.RunError) and error.public and not _is_of_others(error):
+        return {"type": type(error).__name__, "message": str(error)}
     if isinstance(error, errors.JournalError):
         return {"type": errors.JournalError.__name__, "message": _UNTOLD}
     if isinstance(error, errors.AgentRunsError) and error.public:
-        return {"type": type(error).__name__, "message": str(error)}
+        return {"type": type(error).__name__, "message": _UNTOLD}
     return {"type": "Error", "message": _UNTOLD}
+
+
+def _is_of_others(error: Exception) -> bool:
+    return isinstance(error, errors.AlreadyAnsweredError)
 
 
 def events(stream: RunStream, *, shown: Shown = public) -> Events:

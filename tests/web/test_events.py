@@ -9,11 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import Failure, Progress, Run, RunStatus, Usage, errors
+from agentruns import Failure, Progress, Run, RunRef, RunStatus, ToolOutput, Usage, errors
 from agentruns._values import codec
-from agentruns._values.exchange import Request
+from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Action
-from agentruns.errors import ConfigurationError, JournalError, NotFoundError, TransportError
+from agentruns.errors import (
+    AlreadyAnsweredError,
+    ConfigurationError,
+    JournalError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RunError,
+    TransportError,
+)
 from agentruns.web import Event, chunks, encode, events, public
 from agentruns.web.events import told
 from tests.scripted_wire import CONVERSATION, RUN, Answer, Lost, Wire, client_of, run
@@ -91,7 +100,32 @@ def test_what_the_application_raises_is_told_by_no_word() -> None:
     journal = told(JournalError("/srv/secret.db", "disk full"))
     assert journal["type"] == "JournalError"
     assert "secret" not in journal["message"]
-    assert told(TransportError(Request("GET", "/runs/1"), "reset"))["message"] == "no answer to GET /runs/1: reset"
+
+
+FAILED = Run(RunRef("1"), RunStatus.FAILED, "failed")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigurationError("the journal /srv/work.db has secret"),
+        TransportError(Request("GET", "/runs/1"), "no route to secret.internal"),
+        ProtocolError("a redirect to 'https://secret.internal'"),
+        OutcomeUnknownError(Request("POST", "/runs"), "reset by secret.internal"),
+        AlreadyAnsweredError(FAILED, (ToolOutput(Action("a", "pay"), "secret"),)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_of_what_may_tell_of_the_server_or_of_others_the_class_is_told_alone(error: Exception) -> None:
+    assert told(error) == {"type": type(error).__name__, "message": "something went wrong; the server's log says what"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NotFoundError(Response(404, {}, b"no such run", Request("GET", "/runs/1"))), RunError(FAILED, "it failed")],
+)
+def test_what_the_vendor_refuses_and_how_the_run_went_is_told_in_full(error: Exception) -> None:
+    assert told(error) == {"type": type(error).__name__, "message": str(error)}
 
 
 @pytest.mark.asyncio
