@@ -105,10 +105,18 @@ class Tool:
 
     async def __call__(self, action: Action) -> ToolOutput:
         """Answer *action*; raise whatever the function raises, unless it is for the model."""
+        return await self.written(action, await self.run(action))
+
+    async def run(self, action: Action) -> Any:
+        """
+        Call the function for *action*, and return what it returns, or what the model is told instead.
+
+        When this has returned, the function has done its work, whatever becomes of its answer.
+        """
         guard = asyncio.timeout(None)
         before = _guard.set(ref(guard))
         try:
-            returned = await _call(self._bound(action), guard, self.timeout)
+            return await _call(self._bound(action), guard, self.timeout)
         except ToolError as error:
             return outputs.refusal_of(action, error)
         except TimeoutError:
@@ -117,6 +125,9 @@ class Tool:
             return ToolOutput(action, f"the tool gave no answer within {self.timeout:g} s", is_error=True)
         finally:
             _guard.reset(before)
+
+    async def written(self, action: Action, returned: Any) -> ToolOutput:
+        """Return what `run` has returned as the answer; raise `ConfigurationError` for what JSON cannot carry."""
         return await outputs.answer_of(action, returned, f"the output of tool {self.name!r}")
 
     def _bound(self, action: Action) -> Callable[[], Any]:

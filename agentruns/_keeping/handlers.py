@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from attrs import evolve
+
 from agentruns._aio.shield import run_shielded
 from agentruns._values import codec
+from agentruns._values.commands import first_request
 from agentruns._values.run import Action, Run, ToolOutput
+from agentruns.dialects.protocol import Resumes
 from agentruns.errors import ToolOutcomeUnknownError
 from agentruns.tools import Tool, answer
 
@@ -76,23 +81,36 @@ class HandlersOnce:
                 raise _outcome_unknown(run, action)
             await asyncio.sleep(_LOOK_SECONDS)  # another process runs it
         try:
-            output = await tool(action)
+            returned = await tool.run(action)
         except asyncio.CancelledError:
             await run_shielded(self._journal.cut_off(*place))
             raise
         except BaseException:
             await run_shielded(self._journal.abandon_handler(*place))
             raise
-        given = json_text(output.output)
+        try:
+            output = await tool.written(action, returned)
+            self._check(run, output)
+            given = json_text(output.output)
+        except BaseException:  # its work is done, and must not be done again for want of an answer
+            await run_shielded(self._journal.cut_off(*place))
+            raise
         known = await run_shielded(self._journal.answered(*place, given, output.is_error))
         if known.output is None or known.output == given:
             return output
         return ToolOutput(action, codec.decode(known.output), known.is_error)  # somebody has answered by hand
+
+    def _check(self, run: Run, output: ToolOutput) -> None:
+        """Raise `ConfigurationError` for an answer that the vendor's dialect would not send: it is not to be kept."""
+        dialect = self._keys.dialect
+        if isinstance(dialect, Resumes):
+            with suppress(ValueError):  # it makes no request
+                first_request(dialect.resume(evolve(run, actions=(output.action,)), [output]))
 
 
 def _outcome_unknown(run: Run, action: Action) -> ToolOutcomeUnknownError:
     return ToolOutcomeUnknownError(
         run,
         f"the handler of {action.name!r} for action {action.id} was cut off before it answered, and may or may not "
-        "have done its work",
+        "have done its work, or it did, and its answer could not be written",
     )
