@@ -1,6 +1,6 @@
 """The vendors of this package, as cases of the kit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentruns import Client, ToolOutput, conduit, middesk, narrative, origami
@@ -148,6 +148,32 @@ class OrigamiCase(Case):
         return origami.Prompt("Find clinics.")
 
 
+def _worded(outputs: Sequence[ToolOutput]) -> str:
+    return " / ".join(f"{each.action.arguments.get('question')}: {each.output}" for each in outputs)
+
+
+class OrigamiOtherwiseCase(OrigamiCase):
+    """The other reading of what no page settles: the words of an answer, and all switches of the vendor."""
+
+    name = "origami_other"
+
+    @property
+    def dialect(self) -> Dialect:
+        return origami.variant(answer_prompt=_worded, keep_model=False, project="b8b1f1f0-5a0d-4f5e-9d0a-6f2c1b7e4a11")
+
+    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
+        return Emulator(
+            "origami",
+            script=script,
+            clock=clock,
+            retry_after=0,
+            partial_response=True,
+            store_refusals=False,
+            rate_limit_retry_after=False,
+            request_ids=True,
+        )
+
+
 class ConduitCase(Case):
     name = "conduit"
     start_path = "/v1/agents/*/run"
@@ -226,6 +252,7 @@ CASES: list[Case] = [
     MiddeskCase(),
     MiddeskOtherwiseCase(),
     OrigamiCase(),
+    OrigamiOtherwiseCase(),
     ConduitCase(),
     ConduitOtherwiseCase(),
     AcmeCase(),
