@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
@@ -25,7 +26,9 @@ from ._values.run import Action, Run, ToolOutput
 from .errors import AgentRunsError, ConfigurationError, ToolError
 
 if TYPE_CHECKING:  # imported with the first tool, as it brings the library that makes schemas
-    from ._signature import Signature
+    from ._handlers.signature import Signature
+
+logger = logging.getLogger("agentruns")
 
 Function: TypeAlias = Callable[..., Any]
 F = TypeVar("F", bound=Function)
@@ -94,7 +97,7 @@ class Tool:
     One handler.
 
     `signature` is None for a handler that takes the `Action` itself. `timeout` is in seconds. `repeatable` says that
-    running it again after a crash does no harm.
+    running it again after a crash does no harm. A `lenient` one takes numbers as text, and drops extra arguments.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Tool:
     signature: Signature | None
     timeout: float | None = None
     repeatable: bool = False
+    lenient: bool = False
 
     async def __call__(self, action: Action) -> ToolOutput:
         """Answer *action*; raise whatever the function raises, unless it is for the model."""
@@ -133,13 +137,16 @@ class Tool:
     def _bound(self, action: Action) -> Callable[[], Any]:
         if self.signature is None:
             return partial(self.function, action)
-        if not self.signature.schema.get("properties"):
-            return self.function  # it asks for nothing: some vendors tell more with an action than a handler needs
-        from msgspec import ValidationError
+        if not self.signature.fields.members:  # some vendors tell more with an action than a handler needs
+            positional, named = self.signature.structure({}, action)
+            return partial(self.function, *positional, **named) if positional or named else self.function
+        from ._handlers.shapes import MisfitError
 
         try:
-            positional, named = self.signature.structure(action.arguments)
-        except ValidationError as error:
+            positional, named = self.signature.structure(action.arguments, action, lenient=self.lenient)
+        except MisfitError as error:
+            # Neither values nor names that the model made up are for the log.
+            logger.warning("the arguments of tool %r do not fit, at `$%s`", self.name, error.path)
             raise ToolError(f"the arguments do not fit: {error}") from None
         return partial(self.function, *positional, **named)
 
@@ -155,9 +162,14 @@ class Tools:
     What a handler returns becomes the answer: anything that `json.dumps` or pydantic would write, or a `ToolOutput`.
     The text of a `ToolError`, arguments that do not fit and a handler's own timeout become an answer with `is_error`,
     for the model. Any other exception reaches the caller of the stream as it is, and nothing is posted.
+
+    Arguments are taken as the type hints say and no more. *lenient* handlers take numbers and objects that are sent as
+    text, and null for what has a default; they drop arguments that they do not know.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lenient: bool = False) -> None:
+        check.boolean("lenient", lenient)
+        self._lenient = lenient
         self._tools: dict[str, Tool] = {}
         self._default: Tool | None = None
 
@@ -166,12 +178,27 @@ class Tools:
 
     @overload
     def add(
-        self, function: F, /, *, name: str | None = ..., timeout: float | None = ..., repeatable: bool | None = ...
+        self,
+        function: F,
+        /,
+        *,
+        name: str | None = ...,
+        timeout: float | None = ...,
+        repeatable: bool | None = ...,
+        hidden: Collection[str] = ...,
+        lenient: bool | None = ...,
     ) -> F: ...
 
     @overload
     def add(
-        self, /, *, name: str | None = ..., timeout: float | None = ..., repeatable: bool | None = ...
+        self,
+        /,
+        *,
+        name: str | None = ...,
+        timeout: float | None = ...,
+        repeatable: bool | None = ...,
+        hidden: Collection[str] = ...,
+        lenient: bool | None = ...,
     ) -> Callable[[F], F]: ...
 
     def add(
@@ -182,12 +209,14 @@ class Tools:
         name: str | None = None,
         timeout: float | None = None,
         repeatable: bool | None = None,
+        hidden: Collection[str] = (),
+        lenient: bool | None = None,
     ) -> F | Callable[[F], F]:
         """
         Register *function* and return it as it is; usable as a decorator, with or without arguments.
 
-        *name* is what the model calls, by default the function's own name. Arguments are made by the type hints; a
-        function whose only parameter is annotated `Action` gets the action itself.
+        *name* is what the model calls, by default the function's own name. Arguments are made by the type hints. A
+        parameter that is annotated `Action` gets the action itself, and no model gives it.
 
         *timeout* is in seconds, from the moment the function is called; None, the default, sets no end but the
         stream's. When it has passed, an async function is cancelled, a thread is left behind, and the model gets the
@@ -197,12 +226,17 @@ class Tools:
         handler that was running when its process died is unknown (`ToolOutcomeUnknownError`). Where it is not given,
         the function's own attribute of that name holds, else False.
 
-        Raise `ConfigurationError` for a name that is taken, a method without its object, a signature that has no JSON
-        Schema, or a timeout that is not above zero.
+        *hidden* names parameters with defaults that models neither see nor give, such as a password. *lenient* is as
+        for the registry, whose own holds where it is None.
+
+        Raise `ConfigurationError` for a name that is taken or that hosts of models do not take, a method without its
+        object, a generator, a signature that has no JSON Schema, or a timeout that is not above zero.
         """
         if function is None:
-            return lambda function: self.add(function, name=name, timeout=timeout, repeatable=repeatable)
-        tool = _tool(function, name, timeout, repeatable)
+            return lambda function: self.add(
+                function, name=name, timeout=timeout, repeatable=repeatable, hidden=hidden, lenient=lenient
+            )
+        tool = _tool(function, name, timeout, repeatable, hidden, self._lenient if lenient is None else lenient)
         if tool.name in self._tools:
             raise ConfigurationError(
                 f"two tools are called {tool.name!r}; give one another name: `tools.add(function, name=...)`"
@@ -222,14 +256,18 @@ class Tools:
         """
         Register *function*, which takes the `Action`, for every action that no name matches, and return it as it is.
 
-        *timeout* and *repeatable* are as in `add`. Raise `ConfigurationError` for a second one.
+        *timeout* and *repeatable* are as in `add`. Raise `ConfigurationError` for a second one, and for a function that
+        takes anything but one `Action`.
         """
         if function is None:
             return lambda function: self.default(function, timeout=timeout, repeatable=repeatable)
         if self._default is not None:
             raise ConfigurationError("there are two default handlers; keep one, and let it look at `action.name`")
         seconds = _seconds(timeout, "default")
-        self._default = Tool("default", _callable(function), None, seconds, _is_repeatable(function, repeatable))
+        from ._handlers.signature import check_default
+
+        check_default(_callable(function))
+        self._default = Tool("default", function, None, seconds, _is_repeatable(function, repeatable))
         return function
 
     @classmethod
@@ -245,15 +283,22 @@ class Tools:
         made = cls()
         if isinstance(tools, Mapping):
             for name, function in tools.items():
-                made.add(function, name=name)
+                made.add(_callable(function), name=_name(name, function))
         elif tools is not None:
             made.default(tools)
         return made
 
     def schemas(self) -> tuple[ToolSchema, ...]:
-        """Return name, description and JSON Schema of every named tool, in the order of registration."""
-        from ._signature import description
+        """
+        Return name, description and JSON Schema of every named tool, in the order of registration.
 
+        Raise `ConfigurationError` for a name that hosts of models do not take: handlers of Actions may have any name.
+        """
+        from ._handlers.docstrings import description
+        from ._handlers.signature import check_name
+
+        for name in self._tools:
+            check_name(name)
         return tuple(
             ToolSchema(
                 tool.name,
@@ -334,15 +379,30 @@ def _is_async(function: Function) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def _tool(function: Function, name: str | None, timeout: float | None, repeatable: bool | None) -> Tool:
-    _callable(function)
+def _tool(
+    function: Function,
+    name: str | None,
+    timeout: float | None,
+    repeatable: bool | None,
+    hidden: Collection[str],
+    lenient: bool,
+) -> Tool:
+    called = _name(name, _callable(function))
+    check.boolean("lenient", lenient)
+    from ._handlers.signature import Signature, check_name
+
+    signature = Signature.of(function, called, hidden)
+    if signature is not None:
+        check_name(called)
+    seconds = _seconds(timeout, called)
+    return Tool(called, function, signature, seconds, _is_repeatable(function, repeatable), lenient)
+
+
+def _name(name: str | None, function: Function) -> str:
     called = getattr(function, "__name__", None) if name is None else name
     if not isinstance(called, str) or not called or called == "<lambda>":
         raise ConfigurationError(f"{function!r} has no name; give it one: `tools.add(function, name=...)`")
-    from ._signature import Signature
-
-    signature = Signature.of(function, called)
-    return Tool(called, function, signature, _seconds(timeout, called), _is_repeatable(function, repeatable))
+    return called
 
 
 def _is_repeatable(function: Function, given: bool | None) -> bool:

@@ -693,10 +693,10 @@ async def test_waiting_for_a_worker_thread_does_not_use_up_the_tools_timeout() -
     tools = Tools()
     gate = threading.Barrier(1)
 
-    @tools.default(timeout=0.5)
+    @tools.default(timeout=2)
     def look_up(action: Action) -> str:
         gate.wait()
-        time.sleep(0.35)
+        time.sleep(1.2)
         return action.id
 
     tool: Any = tools.find([])
