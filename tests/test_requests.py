@@ -224,6 +224,7 @@ async def called(flow: Flow[Any], answers: Any, *, hook: bool = True) -> Any:
         Retry(attempts=2, backoff=STEADY),
         error_status if hook else None,
     )
+    api.enter()
     await api.open()
     try:
         return await api.perform(flow)
