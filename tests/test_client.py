@@ -94,7 +94,6 @@ def test_what_cannot_work_is_refused_before_anything_is_opened(options: dict[str
     [
         "http://127.0.0.1:8080",
         "http://localhost",
-        "http://api.localhost:1/",
         "http://[::1]:80",
         "https://proxy.test/x/",
     ],
@@ -476,6 +475,31 @@ async def test_what_is_wrong_before_any_request_is_a_configuration_error(wrong: 
         }
         with pytest.raises(ConfigurationError):
             await calls[wrong]()
+
+
+# Base URLs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["https://api.test/a b", "https://münchen.test", "https://api.test/é", "https://a.test/\t"]
+)
+def test_a_base_url_that_no_request_line_carries_is_refused(url: str) -> None:
+    with refuses("base_url is ", "which no request can carry; escape what is not plain ASCII"):
+        connect(narrative, token="t", base_url=url)
+
+
+@pytest.mark.parametrize("rest", ["host:80x/", "host", "host/a b", "[::1", "host:99999"])
+def test_a_password_in_a_base_url_is_not_told(rest: str) -> None:
+    for password in ("hunter2", "hunt/er2", "hunt@er2"):
+        with pytest.raises(ConfigurationError) as caught:
+            connect(narrative, token="t", base_url=f"https://user:{password}@{rest}")
+        assert "hunt" not in str(caught.value)
+        assert "er2" not in str(caught.value)
+
+
+def test_a_name_below_localhost_may_be_another_machine() -> None:
+    with pytest.raises(ConfigurationError, match=r"would send the token unencrypted to api\.localhost"):
+        connect(narrative, token="t", base_url="http://api.localhost:1/")
 
 
 # One loop -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from urllib.parse import urlsplit
 
 from agentruns._values import check
@@ -48,11 +49,18 @@ def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
     check.text_or_none("base_url", base_url)
     url = base_url or os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL
     check.utf8("base_url", url)
+    shown = re.sub("//.*@", "//...@", url)  # a password shows nowhere
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigurationError(
+            f"base_url is {shown!r}, which no request can carry; escape what is not plain ASCII: %20 in a path, "
+            "xn-- in a host",
+            field="base_url",
+        )
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"base_url is {url!r}, which is not a URL: {error}", field="base_url") from error
+    except ValueError:
+        raise ConfigurationError(f"base_url is {shown!r}, which is not a URL", field="base_url") from None
     if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigurationError(
             f"base_url is not one that requests can hang on; it must look like {dialect.BASE_URL}: http or https, a "
@@ -70,7 +78,7 @@ def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or IP address is that of this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
+    if host == "localhost":  # names below it are for DNS to tell, which may tell of another machine
         return True
     import ipaddress
 

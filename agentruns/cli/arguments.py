@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -129,17 +130,38 @@ def tools(spec: str | None) -> Tools | None:
     try:
         module = _module(place)
         return Tools.of(getattr(module, name))
+    except SystemExit as error:
+        raise ConfigurationError(f"--tools {spec!r} cannot be loaded: it ends the process ({error.code!r})") from error
     except (ImportError, AttributeError, OSError) as error:
         raise ConfigurationError(f"--tools {spec!r} cannot be loaded: {error}") from error
 
 
 def _module(place: str) -> Any:
     if not place.endswith(".py"):
-        sys.path.insert(0, "")
+        _make_importable("")
         return importlib.import_module(place)
     path = Path(place).resolve(strict=True)
-    sys.path.insert(0, str(path.parent))
-    return importlib.import_module(path.stem)
+    name = f"agentruns_tools_{path.stem}"  # its own, though it be called json.py
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(path):
+        return known
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{place} is no module of Python")
+    _make_importable(str(path.parent))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _make_importable(folder: str) -> None:
+    """Let handlers import what lies beside them; last, so that an email.py there takes the place of nothing."""
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):

@@ -68,6 +68,9 @@ class Item:
         return self.status != "invalid"
 
 
+_MADE: Final = b"<title>agentruns batch: "
+
+
 def report(args: argparse.Namespace) -> int:
     """Write the page, and the picture if it is asked for; raise `ConfigurationError` for what is no output."""
     path = Path(args.output)
@@ -76,6 +79,8 @@ def report(args: argparse.Namespace) -> int:
     for place in (destination, *([Path(args.png)] if args.png else [])):
         if place.exists() and place.samefile(path):
             raise ConfigurationError(f"{str(place)!r} is the output itself; write elsewhere")
+    if not args.html and destination.exists() and _MADE not in destination.read_bytes()[:2000]:
+        raise ConfigurationError(f"{str(destination)!r} is there, and is no report; say where to write by --html")
     figure = draw(items)
     try:
         destination.write_text(page(path.name, items, svg(figure)), encoding="utf-8")

@@ -14,6 +14,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final, Self
 
 from attrs import frozen
@@ -49,10 +50,11 @@ class Output:
         self.path = path
         self.known: dict[str, Known] = {}
         self._vendor = vendor
+        self._place = path.resolve()  # a link stays, and what it names is written
         self._untidy = False
         self._fresh = True
         try:
-            self._file = _opened(path)
+            self._file = _opened(self._place)
             try:
                 self._read()
                 self.tidy()
@@ -86,15 +88,16 @@ class Output:
         """Keep the last line of each item, and none of rows that could not be used; in one step, or not at all."""
         if not self._untidy:
             return
-        beside = self.path.with_name(f"{self.path.name}.new")
-        new = os.open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, self.path.stat().st_mode & 0o777)
+        # A name that no file has, and that nobody can foresee and put a link to another file at.
+        beside = self._place.with_name(f"{self._place.name}.{token_hex(8)}.new")
+        new = os.open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, self._place.stat().st_mode & 0o777)
         try:
             _lock(new, beside)
-            for line in last_lines(self.path):
+            for line in last_lines(self._place):
                 if line["status"] != INVALID or not self._fresh:
                     _write(new, line)
             os.fsync(new)
-            beside.replace(self.path)
+            beside.replace(self._place)
         except BaseException:
             os.close(new)
             beside.unlink(missing_ok=True)
@@ -133,8 +136,10 @@ class Output:
 
 def _opened(path: Path) -> int:
     """Return the file, locked for as long as it is open."""
+    if path.exists() and not path.is_file():  # a pipe would never be opened, and a device never read to its end
+        raise ConfigurationError(f"OUTPUT {str(path)!r} is no regular file; a second call could not read it again")
     while True:
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             _lock(file, path)
             if os.fstat(file).st_ino == path.stat().st_ino:
@@ -205,6 +210,8 @@ def check_output(path: Path, vendor: str) -> None:
             if not path.parent.is_dir():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             return
+        if not path.is_file():
+            raise ConfigurationError(f"OUTPUT {str(path)!r} is no regular file; a second call could not read it again")
         whole = sum(1 for _ in _lines_of(path, vendor))
         with path.open("rb") as file:
             if not whole and not _BEGIN.startswith(file.read(len(_BEGIN))):
