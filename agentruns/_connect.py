@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
 
 from ._api.address import address_of
 from ._api.defaults import defaults_of
@@ -18,6 +18,7 @@ from ._values.secret import Secret
 from .client import Client
 from .dialects import load
 from .dialects.protocol import Dialect
+from .dialects.vendor import Vendor
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays light
@@ -111,7 +112,7 @@ def connect(
     token = Secret(token) if isinstance(token, str) else None  # what reports local variables shall not show it
     if not issubclass(kind, str | NoneType):
         raise ConfigurationError(f"token is of the type {kind.__name__}; it must be a text, such as that in a variable")
-    known = load(dialect) if isinstance(dialect, str) else _checked(dialect)
+    known = Vendor.of(load(dialect) if isinstance(dialect, str) else dialect)
     check.number("timeout", timeout)
     check.integer("connections", connections, 1)
     check.integer("max_body", max_body, 1)
@@ -141,19 +142,6 @@ def _journal(path: str | os.PathLike[str], dialect: Dialect) -> Journal:
     from ._keeping.journal import Journal
 
     return Journal(path, dialect.NAME)
-
-
-def _checked(dialect: Any) -> Dialect:
-    missing = [
-        name for name in ("NAME", "BASE_URL", "Origin", "start", "fetch", "problem") if not hasattr(dialect, name)
-    ]
-    if missing:
-        raise ConfigurationError(
-            f"{dialect!r} is no dialect: it lacks {', '.join(missing)}. Pass a module such as `agentruns.narrative`, "
-            "its name, or what satisfies `agentruns.Dialect`"
-        )
-    known: Dialect = dialect
-    return known
 
 
 def _check_session(session: object) -> None:

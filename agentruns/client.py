@@ -30,7 +30,8 @@ from ._values.commands import Flow
 from ._values.exchange import RateLimit
 from ._values.generic import DetailT, OriginT
 from ._values.run import Origins, Run, RunRef, RunStatus, ToolOutput
-from .dialects.protocol import Cancels, Dialect, NamesTraceRoles, ReportsErrorsInBody, Resumes, StreamsEvents
+from .dialects.protocol import Dialect
+from .dialects.vendor import Vendor
 from .errors import ConfigurationError
 from .tools import Tools, ToolsLike
 
@@ -64,20 +65,18 @@ class Client(Generic[OriginT, DetailT]):
         connections: int = 100,
         journal: Journal | None = None,
     ) -> None:
-        self._dialect = dialect
+        self._vendor = vendor = Vendor.of(dialect)
         self._transport = transport
         limiter = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
         self._streams: WeakSet[RunStream[DetailT]] = WeakSet()
         self._tasks = Tasks()
-        roles = dialect.TRACE_ROLES if isinstance(dialect, NamesTraceRoles) else DEFAULT_ROLES
-        self._telemetry = Telemetry(dialect.NAME, roles)
-        error_status = dialect.error_status if isinstance(dialect, ReportsErrorsInBody) else None
-        self._api = Api(transport, Permits(limiter, dialect.NAME), dialect.problem, retry, error_status)
-        self._operations = Operations(self._api, dialect, self._telemetry)
+        self._telemetry = Telemetry(vendor.NAME, vendor.TRACE_ROLES or DEFAULT_ROLES)
+        self._api = Api(transport, Permits(limiter, vendor.NAME), vendor.problem, retry, vendor.error_status)
+        self._operations = Operations(self._api, vendor, self._telemetry)
         self._lifecycle = DirectLifecycle(self._operations)
         self._keys = None if journal is None else Keys(journal, self._operations, self._tasks)
         self._poller = Poller(
-            dialect=dialect,
+            vendor=vendor,
             api=self._api,
             tasks=self._tasks,
             telemetry=self._telemetry,
@@ -87,7 +86,7 @@ class Client(Generic[OriginT, DetailT]):
 
     def __repr__(self) -> str:
         state = "open" if self._api.is_open else "not open"
-        return f"<Client of {self._dialect.NAME} over {self._transport!r}, {state}>"
+        return f"<Client of {self._vendor.NAME} over {self._transport!r}, {state}>"
 
     async def __aenter__(self) -> Self:
         loop = self._api.enter()
@@ -204,7 +203,7 @@ class Client(Generic[OriginT, DetailT]):
         stream of events.
         """
         options = Options(
-            timeout=seconds_of(self._dialect, timeout),
+            timeout=seconds_of(self._vendor, timeout),
             max_resumes=max_resumes,
             progress=progress,
             patience=patience,
@@ -222,9 +221,9 @@ class Client(Generic[OriginT, DetailT]):
         else:
             self._check_origin(origin)
         if on_cancel != "leave":
-            self._operations.require(Cancels, "cancel")
+            self._operations.require("cancel", "cancel")
         if events:
-            self._operations.require(StreamsEvents, "announce events of")
+            self._operations.require("events", "announce events of")
         stream: RunStream[DetailT] = RunStream(
             origin,
             lifecycle=self._lifecycle if key is None else JournaledLifecycle(self._journaled(), key),
@@ -246,7 +245,7 @@ class Client(Generic[OriginT, DetailT]):
         `UnsupportedError` for a vendor without such a stream, `ConfigurationError` for a run of another vendor.
         """
         ref = self._ref(run)
-        self._operations.require(StreamsEvents, "announce events of")
+        self._operations.require("events", "announce events of")
         return EventStream(partial(self._operations.listen, ref), self._tasks)
 
     async def result(self, origin: OriginT | Run[DetailT] | RunRef, **options: Unpack[StreamOptions]) -> Run[DetailT]:
@@ -273,7 +272,7 @@ class Client(Generic[OriginT, DetailT]):
         answered (Conduit). Raise `ConflictError` where the vendor's state has moved, as when the pause was answered
         already; `OutcomeUnknownError` where the answer may or may not have arrived.
         """
-        self._operations.require(Resumes, "resume")
+        self._operations.require("resume", "resume")
         check.boolean("again", again)
         if not isinstance(run, Run):
             raise ConfigurationError(f"{run!r} cannot be answered; pass a Run: `await client.fetch(ref)` reads one")
@@ -311,7 +310,7 @@ class Client(Generic[OriginT, DetailT]):
         nothing of the run. Raise `UnsupportedError`, before any request, where the vendor has no cancel (all but
         Origami); `ConflictError` where another run of the same agent was cancelled instead.
         """
-        self._operations.require(Cancels, "cancel")
+        self._operations.require("cancel", "cancel")
         return await self._operations.cancel(self._ref(run))
 
     def runs(self, parent: str | None = None) -> AsyncGenerator[Run[DetailT], None]:
@@ -399,7 +398,7 @@ class Client(Generic[OriginT, DetailT]):
         *origins* itself raises ends the batch with that error, once all that was taken is over.
         """
         check.integer("limit", limit, 1)
-        seconds = seconds_of(self._dialect, timeout)
+        seconds = seconds_of(self._vendor, timeout)
         common = None if tools is None else Tools.of(tools)
 
         def follow(origin: Any, key: str | None) -> RunStream:
@@ -414,7 +413,7 @@ class Client(Generic[OriginT, DetailT]):
 
         A *flow* is used once: call the operation again to run it again.
         """
-        return await self._api.perform(flow)
+        return await self._api.perform(flow, guarded=False)
 
     def unfinished(self) -> AsyncIterator[Unfinished[OriginT, DetailT]]:
         """
@@ -441,14 +440,14 @@ class Client(Generic[OriginT, DetailT]):
             raise ConfigurationError(f"{run!r} is no run; pass a Run, or RunRef(id, parent)")
         if isinstance(run, RunRef):
             return run
-        if run.vendor not in {"", self._dialect.NAME}:
-            raise ConfigurationError(f"run {run.id} is of {run.vendor}, and this client is of {self._dialect.NAME}")
+        if run.vendor not in {"", self._vendor.NAME}:
+            raise ConfigurationError(f"run {run.id} is of {run.vendor}, and this client is of {self._vendor.NAME}")
         return run.ref
 
     def _check_origin(self, origin: Any) -> None:
-        if not isinstance(origin, self._dialect.Origin):
+        if not isinstance(origin, self._vendor.Origin):
             raise ConfigurationError(
-                f"{self._dialect.NAME} starts a run from {self._dialect.Origin.__name__}, not from "
+                f"{self._vendor.NAME} starts a run from {self._vendor.Origin.__name__}, not from "
                 f"{type(origin).__name__}; to go on with one that exists, pass its Run or RunRef to `client.stream`"
             )
 

@@ -6,6 +6,7 @@ import pytest
 
 from agentruns import APIError, ConfigurationError, Retry, conduit, connect, middesk, origami
 from agentruns._api.defaults import defaults_of
+from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Emulator
 from agentruns.emulator.origami import Origami
 
@@ -69,6 +70,6 @@ async def test_what_no_request_can_carry_is_refused_before_any(options: dict[str
 
 
 async def test_a_dialect_that_has_nothing_to_add_adds_nothing() -> None:
-    found = defaults_of(middesk, None, None)
+    found = defaults_of(Vendor.of(middesk), None, None)
 
     assert (dict(found.headers), dict(found.params)) == ({}, {})

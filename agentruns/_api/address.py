@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 from agentruns._values import check
 from agentruns._values.secret import Secret
-from agentruns.dialects.protocol import ChecksToken, Dialect
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
 from .transport import Address
 
 
-def address_of(dialect: Dialect, base_url: str | None, token: Secret | None, *, insecure: bool) -> Address:
+def address_of(dialect: Vendor, base_url: str | None, token: Secret | None, *, insecure: bool) -> Address:
     """
     Return the address of a vendor; what is None is read from the vendor's environment variables.
 
@@ -22,12 +22,12 @@ def address_of(dialect: Dialect, base_url: str | None, token: Secret | None, *, 
     *insecure*.
     """
     address = Address(_base_url(dialect, base_url, insecure=insecure), _token(dialect, token))
-    if isinstance(dialect, ChecksToken):
+    if dialect.check_token is not None:
         dialect.check_token(address.base_url, address.token)
     return address
 
 
-def _token(dialect: Dialect, token: str | None) -> str:
+def _token(dialect: Vendor, token: str | None) -> str:
     found = Secret((os.environ.get(dialect.TOKEN_VARIABLE, "") if token is None else token).strip())
     if not found:
         raise ConfigurationError(
@@ -45,7 +45,7 @@ def _token(dialect: Dialect, token: str | None) -> str:
     return found
 
 
-def _base_url(dialect: Dialect, base_url: str | None, *, insecure: bool) -> str:
+def _base_url(dialect: Vendor, base_url: str | None, *, insecure: bool) -> str:
     check.text_or_none("base_url", base_url)
     url = base_url or os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL
     check.utf8("base_url", url)

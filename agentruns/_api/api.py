@@ -87,9 +87,13 @@ class Api:
             raise ConfigurationError("this client is not open; use it within `async with connect(...) as client:`")
         self._home.check()
 
-    async def perform(self, flow: Flow[T], keeper: Keeper | None = None, attempts: Attempts | None = None) -> T:
+    async def perform(
+        self, flow: Flow[T], keeper: Keeper | None = None, attempts: Attempts | None = None, *, guarded: bool = True
+    ) -> T:
         """
         Run *flow* to its result; *keeper* keeps the checkpoints of a start, *attempts* is told how requests fare.
+
+        A mistake within a flow that is *guarded* becomes a `ProtocolError`; others raise what they raise.
 
         Raise `ConfigurationError` for what is no flow, or one that has begun, and if this is not open.
         """
@@ -103,7 +107,9 @@ class Api:
         except ConfigurationError:
             flow.close()
             raise
-        return await perform(flow, self.call, self._problem, self.retry, self._locks, keeper, self.skipped, attempts)
+        return await perform(
+            flow, self.call, self._problem, self.retry, self._locks, keeper, self.skipped, attempts, guarded=guarded
+        )
 
     async def perform_once(self, flow: Flow[T], send: Send) -> T:
         """Run *flow* to its result with each request sent once, through *send*."""

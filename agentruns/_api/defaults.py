@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from agentruns.dialects.protocol import Dialect, SendsDefaults
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -34,15 +34,13 @@ class Defaults:
     params: Mapping[str, str] = field(factory=dict)
 
 
-def defaults_of(dialect: Dialect, headers: Any, params: Any) -> Defaults:
+def defaults_of(dialect: Vendor, headers: Any, params: Any) -> Defaults:
     """
     Return what a dialect wants with every request, and what a user adds to that.
 
     Raise `ConfigurationError`, naming the entry, for what no request can carry.
     """
-    own = (
-        Defaults(dialect.DEFAULT_HEADERS, dialect.DEFAULT_PARAMS) if isinstance(dialect, SendsDefaults) else Defaults()
-    )
+    own = Defaults(dialect.DEFAULT_HEADERS, dialect.DEFAULT_PARAMS)
     return Defaults(
         {**_lower(own.headers), **_lower(_checked("headers", headers))},
         {**own.params, **_checked("params", params)},

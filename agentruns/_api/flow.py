@@ -13,10 +13,11 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from attrs import define, evolve
 
 from agentruns._values import codec
-from agentruns._values.commands import GRANTED, Checkpoint, Flow, Lock, Ownership, SkippedRows, Sleep, T
+from agentruns._values.commands import GRANTED, Checkpoint, ClaimRun, Flow, Lock, Ownership, SkippedRows, Sleep, T
 from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import wire
+from agentruns.dialects.vendor import MISTAKES, mistake, name_of
 from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
 
 from .retry import Retry
@@ -68,6 +69,8 @@ async def perform(
     keeper: Keeper | None = None,
     skipped: Callable[[SkippedRows], None] | None = None,
     attempts: Attempts | None = None,
+    *,
+    guarded: bool = True,
 ) -> T:
     """
     Run *flow* to its result.
@@ -75,16 +78,18 @@ async def perform(
     An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
     get, so a flow that knows better can catch it (and look for the run that a lost answer may have started). What a
     flow wants noted or claimed is the *keeper*'s to judge; without one nothing is kept, and everything is its own.
-    *skipped* is told of the rows of a list that did not fit, *attempts* how each request fares.
+    *skipped* is told of the rows of a list that did not fit, *attempts* how each request fares. A mistake within a
+    flow that is *guarded*, such as a `KeyError`, becomes a `ProtocolError` that names it and the request.
     """
     held: list[asyncio.Lock] = []
-    answer = GRANTED
+    answer = last = GRANTED
+    thrown: Exception | None = None
     try:
-        wanted = next(flow)
+        wanted: Any = next(flow)
         while True:
             try:
                 if isinstance(wanted, Request):
-                    answer = await _exchange(wanted, send, problem, retry, attempts)
+                    answer = last = await _exchange(wanted, send, problem, retry, attempts)
                 elif isinstance(wanted, Lock):
                     lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
                     await lock.acquire()
@@ -97,18 +102,29 @@ async def perform(
                     if skipped is not None:
                         skipped(wanted)
                     answer = GRANTED
-                elif keeper is None:
-                    answer = GRANTED
+                elif isinstance(wanted, Checkpoint):
+                    answer = GRANTED if keeper is None else evolve(GRANTED, status=await keeper.note(wanted))
+                elif isinstance(wanted, ClaimRun):
+                    answer = GRANTED if keeper is None else evolve(GRANTED, status=await keeper.claim(wanted.run_id))
                 else:
-                    asked = keeper.note(wanted) if isinstance(wanted, Checkpoint) else keeper.claim(wanted.run_id)
-                    answer = evolve(GRANTED, status=await asked)
+                    break
             except Exception as error:
+                thrown = error
                 wanted = flow.throw(error)
             else:
                 wanted = flow.send(answer)
+        raise ProtocolError(
+            f"{name_of(flow)} yielded {str(wanted)[:100]!r}, which is no Request, Sleep, Lock, Checkpoint, ClaimRun or "
+            "SkippedRows",
+            None if last is GRANTED else last,
+        )
     except StopIteration as end:
         result: Any = end.value
-        return cast("T", with_poll_hint(result, answer) if isinstance(result, Run) else result)
+        return cast("T", with_poll_hint(result, last) if isinstance(result, Run) else result)
+    except MISTAKES as error:
+        if error is thrown or not guarded:
+            raise
+        raise mistake(name_of(flow), error, last) from error
     finally:
         try:
             flow.close()

@@ -6,39 +6,26 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from attrs import evolve
 
 from agentruns._telemetry import Telemetry
 from agentruns._values import codec
-from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request
 from agentruns._values.generic import Json
 from agentruns._values.run import Action, Run, RunRef, ToolOutput
-from agentruns.dialects.protocol import (
-    Cancels,
-    Dialect,
-    FindsAnsweringRun,
-    GroupsRuns,
-    Lists,
-    Recovers,
-    Resumes,
-    ResumesAgain,
-    ResumesFirst,
-    StreamsEvents,
-)
-from agentruns.errors import AlreadyAnsweredError, ConflictError, UnsupportedError
+from agentruns.dialects.vendor import Vendor
+from agentruns.errors import AlreadyAnsweredError, ConflictError, ProtocolError, UnsupportedError
 
 from .api import Api
 from .flow import Attempts, Keeper
 from .transport import Heard
 
 logger = logging.getLogger("agentruns")
-
-T = TypeVar("T")
 
 FRESH_SECONDS: Final = 10.0
 """A 404 this soon after our own start is taken for a read that came before the write was visible."""
@@ -52,19 +39,18 @@ _NO_PARAMS: Final[Mapping[str, str]] = {}
 class Operations:
     """Start, read, answer and cancel runs; remember which were started lately."""
 
-    def __init__(self, api: Api, dialect: Dialect, telemetry: Telemetry) -> None:
-        self.dialect: Final = dialect
+    def __init__(self, api: Api, vendor: Vendor, telemetry: Telemetry) -> None:
+        self.vendor: Final = vendor
         self._api = api
         self._telemetry = telemetry
         self._started: dict[RunRef, float] = {}
         self._answering: WeakValueDictionary[RunRef, asyncio.Lock] = WeakValueDictionary()
         self._taken: OrderedDict[RunRef, Sequence[ToolOutput]] = OrderedDict()
 
-    def require(self, capability: type[T], operation: str) -> T:
-        """Return the dialect as one that has *capability*; raise `UnsupportedError` if it has not."""
-        if not isinstance(self.dialect, capability):
-            raise UnsupportedError(f"{self.dialect.NAME} has no way to {operation} runs")
-        return self.dialect
+    def require(self, capability: str, operation: str) -> None:
+        """Raise `UnsupportedError` for a vendor that has no such function: it has no way to *operation* runs."""
+        if getattr(self.vendor, capability) is None:
+            raise UnsupportedError(f"{self.vendor.NAME} has no way to {operation} runs")
 
     def check_open(self) -> None:
         """Raise `ConfigurationError` outside the life of the client, and outside its event loop."""
@@ -72,7 +58,7 @@ class Operations:
 
     async def start(self, origin: Any, keeper: Keeper | None = None, attempts: Attempts | None = None) -> Run:
         """Start a run; *keeper* keeps what the start finds out on its way."""
-        return self._note(await self._repeat_conflicts(lambda: self.dialect.start(origin), keeper, attempts), None)
+        return self._note(await self._repeat_conflicts("start", (origin,), keeper, attempts), None)
 
     async def recover(
         self,
@@ -82,27 +68,28 @@ class Operations:
         attempts: Attempts | None = None,
     ) -> Run:
         """Return the run of a start that had got as far as *note*, or go through with it."""
-        return await self._api.perform(self.require(Recovers, "recover").recover(origin, note), keeper, attempts)
+        self.require("recover", "recover")
+        return await self._perform("recover", (origin, note), keeper, attempts)
 
     async def fetch(self, ref: RunRef, params: Mapping[str, str] = _NO_PARAMS, attempts: Attempts | None = None) -> Run:
         """Read a run once; *params* go to the vendor as query parameters."""
-        return await self._api.perform(self.dialect.fetch(ref, params), attempts=attempts)
+        return await self._perform("fetch", (ref, params), attempts=attempts)
 
     async def answer(
         self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False, attempts: Attempts | None = None
     ) -> Run:
         """Answer a paused run; *again*, if that was tried before and its outcome is not clear."""
-        dialect = self.require(Resumes, "resume")
+        self.require("resume", "resume")
         found = await self.answered_by(run, attempts) if again else None
         if found is not None:
             return self._note(found, run)
         fit = [plain_output(each) for each in outputs]
-        return self._note(await self._repeat_conflicts(lambda: dialect.resume(run, fit), None, attempts), run)
+        return self._note(await self._repeat_conflicts("resume", (run, fit), None, attempts), run)
 
     @property
     def resumes_again(self) -> bool:
         """Tell whether an answer whose run failed can be given to another run."""
-        return isinstance(self.dialect, ResumesAgain)
+        return self.vendor.resume_again is not None
 
     async def answer_first(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
         """
@@ -110,17 +97,17 @@ class Operations:
 
         *again*, once more, if the run that answered it has failed; where a run goes on in place, just answer it.
         """
-        dialect = self.require(Resumes, "resume")
-        resume = dialect.resume
-        if again and isinstance(dialect, ResumesAgain):
-            resume = dialect.resume_again
-        elif isinstance(dialect, ResumesFirst):
-            resume = dialect.resume_first
+        self.require("resume", "resume")
+        resume = "resume"
+        if again and self.vendor.resume_again is not None:
+            resume = "resume_again"
+        elif self.vendor.resume_first is not None:
+            resume = "resume_first"
         fit = [plain_output(each) for each in outputs]
         attempts = Attempts()
         async with self._answering.setdefault(run.ref, asyncio.Lock()):
             try:
-                resumed = await self._repeat_conflicts(lambda: resume(run, fit), None, attempts)
+                resumed = await self._repeat_conflicts(resume, (run, fit), None, attempts)
             except AlreadyAnsweredError as error:
                 # What was taken cannot be read yet: it is ours if we have heard so, or if our first try got no answer.
                 if error.standing or not (attempts.doubt or self._taken.get(run.ref) == fit):
@@ -133,23 +120,27 @@ class Operations:
 
     async def answered_by(self, run: Run, attempts: Attempts | None = None) -> Run | None:
         """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""
-        if not isinstance(self.dialect, FindsAnsweringRun):
+        if self.vendor.answered_by is None:
             return None
-        return await self._api.perform(self.dialect.answered_by(run), attempts=attempts)
+        found = await self._api.perform(self.vendor.flow("answered_by", run), attempts=attempts)
+        return None if found is None else self.vendor.run("answered_by", found)
 
     async def cancel(self, ref: RunRef) -> Run | None:
         """Cancel a run; return what the vendor says of it, None if it says nothing."""
-        return await self._api.perform(self.require(Cancels, "cancel").cancel(ref))
+        self.require("cancel", "cancel")
+        cancelled = await self._api.perform(self.vendor.flow("cancel", ref))
+        return None if cancelled is None else self.vendor.run("cancel", cancelled)
 
     def runs(self, parent: str) -> AsyncGenerator[Run, None]:
         """Iterate over the runs of *parent*, page by page."""
-        return self._pages(self.require(Lists, "list"), parent)
+        self.require("page", "list")
+        return self._pages(parent)
 
-    async def _pages(self, dialect: Lists, parent: str) -> AsyncGenerator[Run, None]:
+    async def _pages(self, parent: str) -> AsyncGenerator[Run, None]:
         cursor: str | None = None
         last: set[RunRef] = set()
         while True:
-            page = await self._api.perform(dialect.page(parent, cursor))
+            page = self.vendor.a_page(await self._api.perform(self.vendor.flow("page", parent, cursor)))
             for run in page.runs:
                 if run.ref not in last:  # new runs shift the pages of a vendor that numbers them
                     yield run
@@ -163,11 +154,21 @@ class Operations:
 
         Await *heard* for each event.
         """
-        await self._api.listen(self.require(StreamsEvents, "announce events of").events(ref), heard)
+        self.require("events", "announce events of")
+        request = self.vendor.call("events", ref)
+        if not isinstance(request, Request):
+            raise ProtocolError(f"{self.vendor.NAME}.events returned {request!r}, which is no Request")
+        await self._api.listen(request, heard)
 
     def handler_names(self, action: Action) -> Sequence[str]:
         """Return the names under which a handler for *action* may be registered, best first."""
-        return self.dialect.handler_names(action)
+        names: Any = self.vendor.call("handler_names", action)
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise ProtocolError(
+                f"{self.vendor.NAME}.handler_names returned {names!r}; it must be a sequence of names, such as "
+                "`(action.name,)`"
+            )
+        return names
 
     def started_at(self, ref: RunRef) -> float:
         """Return the time of the loop at which this client started the run; minus infinity if it did not lately."""
@@ -180,29 +181,37 @@ class Operations:
             del self._started[ref]
         self._started[run.ref] = now
         goes_on = paused is not None and paused.ref == run.ref
-        group = timing_group(self.dialect, run)
+        group = timing_group(self.vendor, run)
         self._telemetry.on_state(run, paused if goes_on else None, kind=group, started=not goes_on)
         return run
 
     async def _repeat_conflicts(
-        self, make: Callable[[], Flow[Run]], keeper: Keeper | None = None, attempts: Attempts | None = None
+        self, name: str, args: tuple[Any, ...], keeper: Keeper | None = None, attempts: Attempts | None = None
     ) -> Run:
         """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""
         for _ in range(int(self._api.retry.conflicts)):
             try:
-                return await self._api.perform(make(), keeper, attempts)
+                return await self._perform(name, args, keeper, attempts)
             except AlreadyAnsweredError:
                 raise
             except ConflictError as error:
                 logger.debug("looking again: %s", error)
-        return await self._api.perform(make(), keeper, attempts)
+        return await self._perform(name, args, keeper, attempts)
+
+    async def _perform(
+        self, name: str, args: tuple[Any, ...], keeper: Keeper | None = None, attempts: Attempts | None = None
+    ) -> Run:
+        """Return the run that a function of the dialect comes to."""
+        return self.vendor.run(name, await self._api.perform(self.vendor.flow(name, *args), keeper, attempts))
 
 
-def timing_group(dialect: Dialect, run: Run | None) -> str:
+def timing_group(vendor: Vendor, run: Run | None) -> str:
     """Return what groups a run with others that take about as long; empty where nothing does."""
-    if run is None or not isinstance(dialect, GroupsRuns):
+    if run is None or vendor.timing_group is None:
         return ""
-    return dialect.timing_group(evolve(run))  # of a copy: what is parsed to answer is not kept with the run
+    # Of a copy: what is parsed to answer is not kept with the run.
+    group: str = vendor.call("timing_group", evolve(run))
+    return group
 
 
 def plain_output(output: ToolOutput) -> ToolOutput:

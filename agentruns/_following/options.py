@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 from attrs import field, frozen
 
 from agentruns._values import check
-from agentruns.dialects.protocol import Dialect, LimitsRuns
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.tools import ToolsLike
 
@@ -22,10 +22,10 @@ DEFAULT_SECONDS: Final = 600.0
 """How long a run is waited for where neither the user nor the vendor says it."""
 
 
-def seconds_of(dialect: Dialect, timeout: Timeout) -> float | None:
+def seconds_of(vendor: Vendor, timeout: Timeout) -> float | None:
     """Return the seconds of a wait; raise `ConfigurationError` for what is no time."""
     if timeout == "vendor":
-        return dialect.RUN_SECONDS if isinstance(dialect, LimitsRuns) else DEFAULT_SECONDS
+        return DEFAULT_SECONDS if vendor.RUN_SECONDS is None else vendor.RUN_SECONDS
     if timeout is not None:
         check.number("timeout", timeout)
     return timeout

@@ -8,7 +8,8 @@ from typing import Any
 from agentruns._values import codec
 from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunStatus
-from agentruns.dialects.protocol import Dialect, ReportsTimes
+from agentruns.dialects.protocol import Dialect
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError, DeadlineExceededError, RunFailedError, StalledError
 
 
@@ -86,7 +87,8 @@ def _cost(run: Run | None) -> float | None:
 
 def _lasted(dialect: Dialect, run: Run | None) -> float | None:
     """Return the seconds that the run took by the vendor's clock."""
-    began, ended = dialect.times(run) if run is not None and isinstance(dialect, ReportsTimes) else (None, None)
+    times = Vendor.of(dialect).times
+    began, ended = (None, None) if run is None or times is None else times(run)
     return None if began is None or ended is None else round((ended - began).total_seconds(), 3)
 
 

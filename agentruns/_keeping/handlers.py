@@ -102,7 +102,7 @@ class HandlersOnce:
 
     def _check(self, run: Run, output: ToolOutput) -> None:
         """Raise `ConfigurationError` for an answer that the vendor's dialect would not send: it is not to be kept."""
-        dialect = self._keys.dialect
+        dialect = self._keys.vendor
         if isinstance(dialect, Resumes):
             with suppress(ValueError):  # it makes no request
                 first_request(dialect.resume(evolve(run, actions=(output.action,)), [output]))

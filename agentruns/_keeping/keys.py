@@ -39,7 +39,7 @@ class Keys:
 
     def __init__(self, journal: Journal, operations: Operations, tasks: Tasks) -> None:
         self.journal = journal
-        self.dialect = operations.dialect
+        self.vendor = operations.vendor
         self.operations = operations
         self._tasks = tasks
         self._followed: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class Keys:
 
     def key_expired(self, since: float) -> bool:
         """Tell whether the vendor no longer knows under which key it was asked so long ago, in seconds of the epoch."""
-        remembered = getattr(self.dialect, "KEY_SECONDS", None)
+        remembered = self.vendor.KEY_SECONDS
         return remembered is not None and time.time() - since > _MARGIN * remembered
 
     def follow(self, key: str) -> None:
@@ -120,9 +120,9 @@ class Keys:
     async def origin_of(self, key: str) -> Any:
         """Return what started the work named *key*; None if there is none."""
         work = await self.journal.get(key)
-        return None if work is None else deserialize_origin(work.origin, self.dialect)
+        return None if work is None else deserialize_origin(work.origin, self.vendor)
 
     def _read(self, work: Work) -> Unfinished:
         run = None if work.run is None else Run.from_json(work.run)
-        origin = deserialize_origin(work.origin, self.dialect)
+        origin = deserialize_origin(work.origin, self.vendor)
         return Unfinished(work.key, origin, run, work.alive, work.created, work.updated)

@@ -16,7 +16,6 @@ from agentruns._api.flow import Attempts
 from agentruns._values import codec
 from agentruns._values.commands import first_request
 from agentruns._values.run import Run, RunRef, RunStatus
-from agentruns.dialects.protocol import Recovers
 from agentruns.errors import (
     APIError,
     ConfigurationError,
@@ -102,7 +101,7 @@ class Starting:
 
     def _check(self, work: Work, origin: Any) -> None:
         """Refuse a key that names other work; ids that are minted for each value do not make it other work."""
-        before = deserialize_origin(work.origin, self._keys.dialect)
+        before = deserialize_origin(work.origin, self._keys.vendor)
         if type(before) is not type(origin) or identity(before) != identity(origin):
             raise ConfigurationError(
                 f"key {self._key!r} names other work in the journal {self._journal.path}",
@@ -112,18 +111,18 @@ class Starting:
 
     async def _start_again(self, work: Work, attempts: Attempts) -> Run:
         """Go through with a start whose process died, or whose outcome was not clear."""
-        dialect, origin = self._keys.dialect, deserialize_origin(work.origin, self._keys.dialect)
+        vendor, origin = self._keys.vendor, deserialize_origin(work.origin, self._keys.vendor)
         if self._keys.key_expired(work.created):
             await self._journal.release(self._key)
             raise self._with_advice(
                 OutcomeUnknownError(
-                    first_request(dialect.start(origin)),
+                    first_request(vendor.flow("start", origin)),
                     "it was begun longer ago than the vendor remembers what it was asked",
                 )
             )
         begin = partial(self._operations.start, origin, self._keeper, attempts)
         # Without a note it died before the first request that must not be repeated.
-        if not isinstance(dialect, Recovers) or work.start_note is None:
+        if vendor.recover is None or work.start_note is None:
             return await self._start(begin, again=True)
         note = codec.decode(work.start_note)
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from agentruns._values.commands import Flow
 from agentruns._values.run import Page
-from agentruns.dialects.protocol import ListsCurrentStates
+from agentruns.dialects.vendor import Vendor
 
 from .watch import DUE, PLANNED, READING, Watch
 
@@ -28,8 +28,8 @@ _AGAIN: Final = 2e-5
 class Listing:
     """The list of the runs under one parent."""
 
-    def __init__(self, dialect: ListsCurrentStates, parent: str) -> None:
-        self._dialect = dialect
+    def __init__(self, vendor: Vendor, parent: str) -> None:
+        self._vendor = vendor
         self._parent = parent
         self.watches: set[Watch] = set()
         self.covered: set[Watch] = set()
@@ -75,7 +75,7 @@ class Listing:
 
     def flow(self) -> Flow[Page]:
         """Return the request for the next page."""
-        return self._dialect.page(self._parent, self._cursor)
+        return self._vendor.flow("page", self._parent, self._cursor)
 
     def begin_page(self) -> Iterable[Watch]:
         """Return the runs for which the page that is to be read is the first request."""
@@ -116,8 +116,8 @@ class Listing:
 class Lists:
     """The lists of one vendor, by parent."""
 
-    def __init__(self, dialect: ListsCurrentStates) -> None:
-        self._dialect = dialect
+    def __init__(self, vendor: Vendor) -> None:
+        self._vendor = vendor
         self._listings: dict[str, Listing] = {}
         self._crowds: set[Listing] = set()  # those with runs enough to be worth a thought
         self._turning: list[Listing] = []  # those with a page to be read next
@@ -129,17 +129,17 @@ class Lists:
 
     def add(self, watch: Watch) -> None:
         """Count a run among those of its list."""
-        parent = self._dialect.list_parent(watch.ref)
+        parent = self._vendor.call("list_parent", watch.ref)
         listing = self._listings.get(parent)
         if listing is None:
-            listing = self._listings[parent] = Listing(self._dialect, parent)
+            listing = self._listings[parent] = Listing(self._vendor, parent)
         listing.watches.add(watch)
         if len(listing.watches) > 1:
             self._crowds.add(listing)
 
     def remove(self, watch: Watch) -> None:
         """Forget a run."""
-        parent = self._dialect.list_parent(watch.ref)
+        parent = self._vendor.call("list_parent", watch.ref)
         listing = self._listings.get(parent)
         if listing is None:
             return

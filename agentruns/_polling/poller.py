@@ -24,7 +24,7 @@ from agentruns._api.retry import Schedule
 from agentruns._telemetry import Telemetry
 from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Run, RunRef
-from agentruns.dialects.protocol import AdvisesPolls, Dialect, ListsCurrentStates
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
 from .agenda import Agenda
@@ -54,7 +54,7 @@ class Poller:
     def __init__(
         self,
         *,
-        dialect: Dialect,
+        vendor: Vendor,
         api: Api,
         tasks: Tasks,
         telemetry: Telemetry,
@@ -66,10 +66,9 @@ class Poller:
         self._tasks = tasks
         self._telemetry = telemetry
         self._at_once = at_once
-        self._reader = Reader(dialect, api)
-        advised = dialect.POLL_SECONDS if isinstance(dialect, AdvisesPolls) else None
-        self._pace = Pace(self._reader, schedule, api.retry.backoff, advised)
-        self._lists = Lists(dialect) if isinstance(dialect, ListsCurrentStates) else None
+        self._reader = Reader(vendor, api)
+        self._pace = Pace(self._reader, schedule, api.retry.backoff, vendor.POLL_SECONDS)
+        self._lists = None if vendor.list_parent is None else Lists(vendor)
         self._counters = Counters(telemetry)
         self._intake = Intake(self._reader, self._pace, self._counters, telemetry)
         self._watches: dict[str, Watch] = {}

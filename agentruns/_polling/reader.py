@@ -13,7 +13,7 @@ from agentruns._values.commands import first_request
 from agentruns._values.exchange import Request, Response, Send
 from agentruns._values.run import Run
 from agentruns.dialects import wire
-from agentruns.dialects.protocol import Dialect, ParsesRun, ReportsTimes
+from agentruns.dialects.vendor import MISTAKES, Vendor, mistake
 
 from .watch import Watch
 
@@ -26,17 +26,19 @@ _OLDEST: Final = 7 * 86400.0  # seconds; what claims to have taken longer has a 
 class Reader:
     """Ask for a run by one request, and make out what the answer says."""
 
-    def __init__(self, dialect: Dialect, api: Api) -> None:
-        self._dialect = dialect
+    def __init__(self, vendor: Vendor, api: Api) -> None:
+        self._vendor = vendor
         self._api = api
-        self._parses = dialect if isinstance(dialect, ParsesRun) else None
-        self._reports_times = dialect if isinstance(dialect, ReportsTimes) else None
+        self._parse_run = vendor.parse_run
 
     def request(self, watch: Watch) -> Request:
         """Return the request that reads a run: the same one each time."""
         request = watch.request
         if request is None:
-            request = watch.request = first_request(self._dialect.fetch(watch.ref, {}))
+            try:
+                request = watch.request = first_request(self._vendor.flow("fetch", watch.ref, {}))
+            except MISTAKES as error:
+                raise mistake(f"{self._vendor.NAME}.fetch", error, None) from error
         return request
 
     def parse(self, watch: Watch, response: Response) -> Reading | None:
@@ -46,9 +48,13 @@ class Reader:
         known = watch.run
         if known is not None and response.body == watch.body:  # the same answer gives the same run
             return known, wire.poll_after(response.headers) or 0.0
-        if self._parses is None or undecodable(response) is not None:
+        if self._parse_run is None or undecodable(response) is not None:
             return None
-        run = with_poll_hint(self._parses.parse_run(response), response)
+        try:
+            parsed = self._parse_run(response)
+        except MISTAKES as error:
+            raise mistake(f"{self._vendor.NAME}.parse_run", error, response) from error
+        run = with_poll_hint(self._vendor.run("parse_run", parsed, response), response)
         watch.body = response.body
         return run, run.poll_after or 0.0
 
@@ -56,28 +62,29 @@ class Reader:
         """Return what the dialect makes of an answer, by further requests if need be; raise what is wrong with it."""
         self._api.honor_retry_after(response)
         replay = _Replay(response, self._api.call)
-        run = await self._api.perform_once(self._dialect.fetch(watch.ref, {}), replay)
+        read = await self._api.perform_once(self._vendor.flow("fetch", watch.ref, {}), replay)
+        run = self._vendor.run("fetch", read, response)
         watch.body = response.body if replay.asked == 1 else None  # unless it took further questions
         return run, run.poll_after or 0.0
 
     def timing_group(self, run: Run | None) -> str:
         """Return what groups a run with others that take about as long."""
-        return timing_group(self._dialect, run)
+        return timing_group(self._vendor, run)
 
     def age(self, run: Run, date: str) -> float | None:
         """Return the seconds since a run began: the difference of two times of the vendor, None if it tells none."""
         at = wire.http_date(date)
-        if self._reports_times is None or at is None:
+        if self._vendor.times is None or at is None:
             return None
-        began, _ = self._reports_times.times(evolve(run))
+        began, _ = self._vendor.call("times", evolve(run))
         age = -1.0 if began is None else (at - began).total_seconds()
         return age if 0 <= age <= _OLDEST else None
 
     def duration(self, run: Run) -> float | None:
         """Return the seconds that a run took by the vendor's own clock, None if it is not over or not told."""
-        if self._reports_times is None or not run.status.is_over:
+        if self._vendor.times is None or not run.status.is_over:
             return None
-        began, ended = self._reports_times.times(evolve(run))
+        began, ended = self._vendor.call("times", evolve(run))
         took = -1.0 if began is None or ended is None else (ended - began).total_seconds()
         return took if 0 <= took <= _OLDEST else None
 

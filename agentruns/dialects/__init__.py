@@ -82,6 +82,7 @@ from .protocol import (
     SendsDefaults,
     StreamsEvents,
 )
+from .vendor import Vendor
 from .wire import checkpoint, claim_run
 
 __all__ = [
@@ -157,9 +158,9 @@ def check_answer(run: Run, output: ToolOutput) -> None:
     """
     if run.vendor not in NAMES:
         return
-    dialect: object = load(run.vendor)
-    if isinstance(dialect, Resumes):
-        first_request(dialect.resume(evolve(run, actions=(output.action,)), [output]))
+    vendor = Vendor.of(load(run.vendor))
+    if vendor.resume is not None:
+        first_request(vendor.flow("resume", evolve(run, actions=(output.action,)), [output]))
 
 
 def _read_detail(name: str, raw: Mapping[str, Any]) -> object:

@@ -1,0 +1,260 @@
+"""One vendor as the client knows it: a dialect that was checked at `connect`, each capability there or None."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Generator, Mapping, Sequence
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any, Final, TypeAlias
+
+from attrs import field, frozen
+
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.run import Action, Page, Run, RunStatus
+from agentruns.errors import ConfigurationError, ProtocolError
+
+Flows: TypeAlias = Callable[..., Flow[Any]]
+
+MISTAKES: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
+"""What code raises that meets something it was not written for."""
+
+_REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
+    "start": ("origin",),
+    "fetch": ("ref", "params"),
+    "problem": ("response",),
+    "handler_names": ("action",),
+}
+_OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
+    "resume": ("run", "outputs"),
+    "resume_again": ("run", "outputs"),
+    "resume_first": ("run", "outputs"),
+    "answered_by": ("run",),
+    "recover": ("origin", "note"),
+    "cancel": ("ref",),
+    "page": ("parent", "cursor"),
+    "list_parent": ("ref",),
+    "parse_run": ("response",),
+    "error_status": ("response",),
+    "timing_group": ("run",),
+    "times": ("run",),
+    "events": ("ref",),
+    "check_token": ("base_url", "token"),
+    "detail": ("raw",),
+}
+_TEXTS: Final = ("NAME", "BASE_URL", "TOKEN_VARIABLE", "BASE_URL_VARIABLE")
+_NEEDS: Final = {"resume_again": "resume", "resume_first": "resume", "list_parent": "page"}
+_CLOSE: Final = 0.83
+_MISTYPED: Final = 100
+
+CAPABILITIES: Final = tuple(name for name in _OPTIONAL if name not in {"check_token", "detail"})
+"""The functions that a dialect may have, by which it says what its vendor can do."""
+
+
+@frozen(eq=False)
+class Vendor:
+    """
+    A dialect, checked: what it must have is there, and what it may have is there or None.
+
+    It has the names of the dialect, and satisfies `Dialect` itself.
+    """
+
+    NAME: str
+    BASE_URL: str
+    TOKEN_VARIABLE: str
+    BASE_URL_VARIABLE: str
+    BUDGET: RateLimit | None
+    Origin: type[Any]
+    start: Flows
+    fetch: Flows
+    problem: Callable[[Response], Problem]
+    handler_names: Callable[[Action], Sequence[str]]
+    resume: Flows | None = None
+    resume_again: Flows | None = None
+    resume_first: Flows | None = None
+    answered_by: Flows | None = None
+    recover: Flows | None = None
+    cancel: Flows | None = None
+    page: Flows | None = None
+    list_parent: Callable[..., str] | None = None
+    parse_run: Callable[[Response], Run] | None = None
+    error_status: Callable[[Response], int | None] | None = None
+    timing_group: Callable[[Run], str] | None = None
+    times: Callable[[Run], Any] | None = None
+    events: Callable[..., Request] | None = None
+    check_token: Callable[[str, str], None] | None = None
+    detail: Callable[[Mapping[str, Any]], object] | None = None
+    DEFAULT_HEADERS: Mapping[str, str] = field(factory=dict)
+    DEFAULT_PARAMS: Mapping[str, str] = field(factory=dict)
+    TRACE_ROLES: tuple[str, str] | None = None
+    RUN_SECONDS: float | None = None
+    POLL_SECONDS: tuple[float, float] | None = None
+    KEY_SECONDS: float | None = None
+
+    @classmethod
+    def of(cls, dialect: Any) -> Vendor:
+        """
+        Return *dialect* as a vendor; a vendor is returned as it is.
+
+        Raise `ConfigurationError` that names what is missing, what cannot be called as it will be, and a function whose
+        name is nearly that of a capability.
+        """
+        if isinstance(dialect, Vendor):
+            return dialect
+        found: dict[str, Any] = {name: getattr(dialect, name, None) for name in (*_REQUIRED, *_OPTIONAL)}
+        absent = [name for name in (*_TEXTS, "BUDGET", "Origin") if not _has(dialect, name)]
+        absent += [name for name in _REQUIRED if found[name] is None]
+        if absent:
+            raise ConfigurationError(
+                f"{dialect!r} is no dialect: it lacks {', '.join(absent)}.{_meant(dialect, absent)} Pass a module such "
+                "as `agentruns.narrative`, its name, or what satisfies `agentruns.Dialect`",
+                field="dialect",
+            )
+        constants = {name: getattr(dialect, name) for name in _CONSTANTS if _has(dialect, name)}
+        vendor = cls(**constants, **found)
+        vendor._check(dialect)
+        return vendor
+
+    def _check(self, dialect: Any) -> None:
+        for name in _TEXTS:
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise _wrong(self.NAME, f"{name} is {getattr(self, name)!r}; it must be a text that is not empty")
+        if self.BUDGET is not None and not isinstance(self.BUDGET, RateLimit):
+            raise _wrong(self.NAME, f"BUDGET is {self.BUDGET!r}; it must be `RateLimit(count, seconds)`, or None")
+        if not isinstance(self.Origin, type):
+            raise _wrong(self.NAME, f"Origin is {self.Origin!r}; it must be the class of what starts a run")
+        for name, parameters in {**_REQUIRED, **_OPTIONAL}.items():
+            function = getattr(self, name)
+            if function is not None and not _takes(function, len(parameters)):
+                raise _wrong(
+                    self.NAME,
+                    f"`{name}` must be a function of ({', '.join(parameters)}), and is {_told(function)}; a helper "
+                    "that is something else needs another name",
+                )
+        for name, needed in _NEEDS.items():
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise _wrong(self.NAME, f"`{name}` is of no use without `{needed}`, which it lacks")
+        missing = [name for name in _OPTIONAL if getattr(self, name) is None]
+        meant = _meant(dialect, missing)
+        if meant:
+            raise _wrong(self.NAME, meant.strip())
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Return the names of the capabilities that this vendor has."""
+        return tuple(name for name in CAPABILITIES if getattr(self, name) is not None)
+
+    def call(self, name: str, *args: Any) -> Any:
+        """
+        Return what the function *name* of the dialect returns.
+
+        Raise `ProtocolError` for a mistake within it; what it raises on purpose is raised as it is.
+        """
+        try:
+            return getattr(self, name)(*args)
+        except MISTAKES as error:
+            raise mistake(f"{self.NAME}.{name}", error, None) from error
+
+    def flow(self, name: str, *args: Any) -> Flow[Any]:
+        """Return a new flow of the function *name*; raise `ProtocolError` if it gives something else."""
+        flow = self.call(name, *args)
+        if not isinstance(flow, Generator):
+            if inspect.iscoroutine(flow):
+                flow.close()
+            raise ProtocolError(
+                f"{self.NAME}.{name} returned {_told(flow)}, which is no flow: write it as a function that yields "
+                "requests, without async"
+            )
+        return flow
+
+    def run(self, name: str, result: Any, response: Response | None = None) -> Run:
+        """Return what the function *name* came to; raise `ProtocolError` if that is no run in a known status."""
+        if not isinstance(result, Run):
+            raise ProtocolError(
+                f"{self.NAME}.{name} returned {_told(result)}, which is no Run{_on(response)}", response
+            )
+        if not isinstance(result.status, RunStatus):
+            raise ProtocolError(
+                f"{self.NAME}.{name} returned a run whose status is {result.status!r}, which is no "
+                f"RunStatus{_on(response)}",
+                response,
+            )
+        return result
+
+    def a_page(self, result: Any) -> Page:
+        """Return what `page` came to; raise `ProtocolError` if that is no page."""
+        if not isinstance(result, Page):
+            raise ProtocolError(f"{self.NAME}.page returned {_told(result)}, which is no Page")
+        return result
+
+
+_CONSTANTS: Final = tuple(each.name for each in Vendor.__attrs_attrs__ if each.name not in {**_REQUIRED, **_OPTIONAL})
+
+
+def mistake(function: str, error: BaseException, response: Response | None) -> ProtocolError:
+    """Return the error for a mistake within a dialect, or an answer that it was not written for."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f", in {each.name} at line {each.lineno} of {each.filename}" for each in last)
+    return ProtocolError(f"{function} failed{_on(response)} with {type(error).__name__}: {error}{where}", response)
+
+
+def name_of(flow: Any) -> str:
+    """Return the name of the function that made a flow, such as `narrative.fetch`."""
+    return str(getattr(flow, "__qualname__", type(flow).__name__))
+
+
+def _on(response: Response | None) -> str:
+    return "" if response is None or response.request.method == "NONE" else f" on the answer to {response.request.line}"
+
+
+def _wrong(name: object, what: str) -> ConfigurationError:
+    return ConfigurationError(f"the dialect {name} is not right: {what}", field="dialect")
+
+
+def _has(dialect: object, name: str) -> bool:
+    missing = object()
+    return getattr(dialect, name, missing) is not missing
+
+
+def _takes(function: Any, count: int) -> bool:
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # of something written in C
+        return True
+    return True
+
+
+def _told(value: object) -> str:
+    try:
+        said = f"a function of {inspect.signature(value)}"  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        said = repr(value)
+    return said if len(said) <= _MISTYPED else f"{said[:_MISTYPED]}..."
+
+
+def _meant(dialect: object, missing: Sequence[str]) -> str:
+    """Return a hint to functions whose names are nearly those of the *missing*."""
+    known = {*_REQUIRED, *_OPTIONAL, *_CONSTANTS}
+    plain = {name.replace("_", "").lower(): name for name in missing}
+    hints = []
+    for name in dir(dialect):
+        if name in known or name.startswith("_") or not _is_own(dialect, name):
+            continue
+        bare = name.replace("_", "").lower()
+        near = get_close_matches(bare, plain, 1, _CLOSE)
+        if near and near[0] not in {f"{bare}s", bare.removesuffix("s") if bare.endswith("s") else ""}:
+            hints.append(f" It has `{name}`: did you mean `{plain[near[0]]}`?")
+    return "".join(hints)
+
+
+def _is_own(dialect: object, name: str) -> bool:
+    value = getattr(dialect, name, None)
+    if not inspect.isroutine(value):
+        return False
+    return not isinstance(dialect, ModuleType) or getattr(value, "__module__", None) == dialect.__name__
