@@ -136,3 +136,20 @@ async def test_an_answer_whose_run_failed_is_tried_again(error: str) -> None:  #
     assert done.output == "Booked."
     assert once_more.id == done.id  # what has not failed stands
     assert len(emulator.state.runs) == 3
+
+
+async def test_an_answer_to_kept_work_is_tried_again_by_hand(tmp_path: Path) -> None:  # A1
+    script = [asks()[0], Turn(error="AgentLoopMaxIterationsExceeded"), Turn("Booked.")]
+    async with (
+        Emulator("narrative", script=script, keep_failed=False) as emulator,
+        client_of(emulator, narrative, journal=tmp_path / "work.db") as client,
+    ):
+        origin = await message(client)
+        stream = client.stream(origin, tools={"ask": ask}, key="k")
+        states = [state async for state in stream]
+        assert states[-1].failure is not None
+        paused = next(state for state in states if state.actions)
+        again = await client.resume(paused, [ToolOutput(action, "yes") for action in paused.actions], again=True)
+        done = await client.result(again)
+
+    assert done.output == "Booked."
