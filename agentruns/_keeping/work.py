@@ -9,7 +9,7 @@ import attrs
 from attrs import frozen
 
 from agentruns._values import codec
-from agentruns._values.generic import DetailT_co, OriginT_co
+from agentruns._values.generic import DetailT_co, Json, OriginT_co
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects.protocol import Dialect
 
@@ -45,7 +45,40 @@ def deserialize_origin(text: str, dialect: Dialect) -> Any:
     kept = codec.decode(text)
     if isinstance(kept, Mapping) and set(kept) == {"ref"}:
         return RunRef(**kept["ref"])
-    return dialect.Origin(**kept) if isinstance(kept, Mapping) else dialect.Origin(kept)
+    if not isinstance(kept, Mapping):
+        return dialect.Origin(kept)
+    return dialect.Origin(**_fields(dialect.Origin, kept))
+
+
+def _fields(cls: type[Any], kept: Mapping[str, Json]) -> Mapping[str, Any]:
+    """
+    Return the fields of a class by the names that its `__init__` takes, each as its type says.
+
+    What the type does not tell, such as a union of classes, stays the JSON that it is.
+    """
+    if not attrs.has(cls):
+        return kept
+    try:
+        known = attrs.fields_dict(attrs.resolve_types(cls))
+    except NameError:  # a type that is imported for type checkers only
+        return kept
+    made: dict[str, Any] = {}
+    for name, value in kept.items():
+        each = known.get(name)
+        if each is None:
+            made[name] = value
+        elif each.init:
+            made[each.alias or name] = _as_type(value, each.type)
+    return made
+
+
+def _as_type(value: Json, kind: Any) -> Any:
+    if kind is None:
+        return value
+    try:
+        return codec.structure(value, kind)
+    except codec.CodecError:
+        return value
 
 
 def identity(origin: Any) -> Any:

@@ -1,0 +1,196 @@
+"""Work under a key is done once: what a handler has done stays done, whatever becomes of writing its answer."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from agentruns import (
+    Action,
+    Client,
+    ConfigurationError,
+    RunRef,
+    RunStatus,
+    ToolError,
+    ToolOutcomeUnknownError,
+    ToolOutput,
+    connect,
+    origami,
+)
+from agentruns._keeping.journal import Journal
+from agentruns._keeping.work import deserialize_origin, serialize_origin
+from agentruns.dialects import Problem, narrative
+from agentruns.emulator import Call, Emulator, Turn
+from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, begun, conversation, run
+from tests.test_keys import KEY, client_of, message
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire({
+        HEAD: conversation(),
+        START: [begun(), begun(id=NEXT_RUN)],
+        POLL: run("requires_action"),
+        POLL_NEXT: run("completed", id=NEXT_RUN),
+    })
+
+
+class Unwritable:
+    """What no JSON can carry."""
+
+
+@pytest.mark.parametrize("output", [Unwritable(), float("nan"), {"deep": [Unwritable()]}, lambda: 1])
+async def test_a_handler_whose_answer_cannot_be_written_is_not_run_again(wire: Wire, path: Path, output: Any) -> None:
+    ran: list[Action] = []
+
+    async def charge(action: Action) -> Any:
+        ran.append(action)
+        return output
+
+    with pytest.raises(ConfigurationError):
+        async with client_of(wire, path) as client:
+            await client.result(message(), tools=charge, key=KEY)
+    async with client_of(wire, path) as client:
+        with pytest.raises(ToolOutcomeUnknownError):
+            await client.result(message(), tools=charge, key=KEY)
+        with pytest.raises(ToolOutcomeUnknownError, match="its answer could not be written") as caught:
+            await client.result(message(), tools=charge, key=KEY)
+        assert len(ran) == 1
+        # a person decides
+        assert caught.value.run is not None
+        await client.resume(caught.value.run, [ToolOutput(ran[0], "charged")])
+        assert (await client.result(message(), tools=charge, key=KEY)).status is RunStatus.COMPLETED
+    assert len(ran) == 1
+
+
+async def test_a_handler_that_raises_has_not_done_its_work_and_is_run_again(wire: Wire, path: Path) -> None:
+    ran: list[Action] = []
+
+    async def charge(action: Action) -> str:
+        ran.append(action)
+        if len(ran) == 1:
+            raise KeyError("broken")
+        return "charged"
+
+    async with client_of(wire, path) as client:
+        with pytest.raises(KeyError):
+            await client.result(message(), tools=charge, key=KEY)
+    async with client_of(wire, path) as client:
+        await client.result(message(), tools=charge, key=KEY)
+
+    assert len(ran) == 2
+
+
+async def test_the_reason_of_a_refusal_that_utf_8_cannot_carry_is_mended_and_kept(wire: Wire, path: Path) -> None:
+    async def read(action: Action) -> str:
+        raise ToolError("no such file: caf\udce9.txt")
+
+    async with client_of(wire, path) as client:
+        assert (await client.result(message(), tools=read, key=KEY)).status is RunStatus.COMPLETED
+    async with Journal(path, "narrative") as journal:
+        (kept,) = await journal.answers(KEY, RUN)
+    assert kept.is_error
+    assert kept.output is not None
+    assert "no such file: caf" in kept.output
+
+
+async def test_an_answer_that_the_vendors_dialect_refuses_is_not_kept_as_given(path: Path) -> None:
+    question = Call("ask-questions", {"question": "Which?", "type": "single", "suggestedAnswers": ["a", "b"]})
+    prompt, asked = origami.Prompt("Find clinics."), []
+
+    async def choose(action: Action) -> Any:
+        asked.append(action)
+        return None
+
+    def again(emulator: Emulator[Any]) -> Client[Any, Any]:
+        return connect(origami, base_url=emulator.base_url, token=emulator.token, journal=path)
+
+    with Emulator("origami", script=[Turn(calls=[question]), Turn("done")]) as emulator:
+        async with again(emulator) as client:
+            with pytest.raises(ConfigurationError, match="is empty; return a text"):
+                await client.result(prompt, tools=choose, key=KEY)
+        async with again(emulator) as client:
+            with pytest.raises(ToolOutcomeUnknownError) as caught:
+                await client.result(prompt, tools=choose, key=KEY)
+            assert caught.value.run is not None
+            await client.resume(caught.value.run, [ToolOutput(asked[0], "a")])
+            assert (await client.result(prompt, tools=choose, key=KEY)).status is RunStatus.COMPLETED
+
+    assert len(asked) == 1
+
+
+async def test_a_handler_that_may_be_repeated_is_asked_again_for_an_answer_that_can_be_sent(
+    wire: Wire, path: Path
+) -> None:
+    answers: list[Any] = [Unwritable(), "yes"]
+
+    class Ask:
+        repeatable = True
+
+        async def __call__(self, action: Action) -> Any:
+            return answers.pop(0)
+
+    async with client_of(wire, path) as client:
+        with pytest.raises(ConfigurationError):
+            await client.result(message(), tools=Ask(), key=KEY)
+    async with client_of(wire, path) as client:
+        await client.result(message(), tools=Ask(), key=KEY)
+
+    assert answers == []
+
+
+# What starts the work -------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Place:
+    city: str
+    since: datetime
+
+
+@frozen
+class Job:
+    when: datetime
+    places: tuple[Place, ...]
+    names: list[str]
+    best: Place | None = None
+    _note: str = "none"
+
+
+WHEN = datetime(2024, 1, 1, tzinfo=UTC)
+JOB = Job(WHEN, (Place("Oslo", WHEN), Place("Rome", WHEN)), ["a"], Place("Bonn", WHEN), note="private")
+
+
+def acme(origins: Sequence[Any] = ()) -> Any:
+    return SimpleNamespace(
+        NAME="acme",
+        BASE_URL="https://x",
+        TOKEN_VARIABLE="T",
+        BASE_URL_VARIABLE="U",
+        BUDGET=None,
+        Origin=Job,
+        problem=lambda response: Problem(""),
+        handler_names=lambda action: [],
+    )
+
+
+async def test_an_origin_of_ones_own_comes_back_as_it_was() -> None:
+    assert deserialize_origin(serialize_origin(JOB), acme()) == JOB
+
+
+async def test_a_reference_and_a_message_come_back_too() -> None:
+    asked = narrative.UserMessage("c", "go", config_override={"max_tokens": 3}, expected_version=4)
+
+    assert deserialize_origin(serialize_origin(RunRef("1", "2")), acme()) == RunRef("1", "2")
+    assert deserialize_origin(serialize_origin(asked), narrative) == asked
