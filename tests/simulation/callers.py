@@ -316,18 +316,32 @@ class Caller:
             try:
                 run = await process.client.fetch(runs[-1])
                 if run.status is RunStatus.REQUIRES_ACTION:
-                    await self.decide(process, run)
+                    await self.two_decide(process, run, sight)
             except Exception as error:
                 self.failed(sight, error)
 
-    async def decide(self, process: Process, run: Run, standing: Sequence[ToolOutput] = ()) -> Run:
-        """Answer all that a run waits for, by what stands if something does."""
+    async def two_decide(self, process: Process, run: Run, sight: Sight) -> None:
+        """Answer as two people who do not know of each other: at once, or one after the other."""
+        first, second = self.decide(process, run), self.decide(process, run, number=self.number + 1000)
+        at_once = self.number % 2
+        waiting = [first, second] if at_once else [first]
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        if not at_once:
+            ended += await asyncio.gather(second, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                self.failed(sight, error)
+
+    async def decide(
+        self, process: Process, run: Run, standing: Sequence[ToolOutput] = (), number: int | None = None
+    ) -> Run:
+        """Answer all that a run waits for, by what stands if something does; *number* is who does."""
         outputs = []
         stands = {each.action.id: each for each in standing}
         entered = self.world.journaled(self.intent) == run.id
         for action in run.actions:
             mark = self.world.stand.mark(action) or ""
-            text = f"{mark}=by hand {self.number}"
+            text = f"{mark}=by hand {self.number if number is None else number}"
             self.world.laws.given[mark].add(text)
             if not entered:  # the disk was full, say, when its start was to be entered
                 self.world.laws.unentered.add(mark)
