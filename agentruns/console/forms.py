@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
@@ -16,6 +17,8 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import evolve, field, frozen
 
 from agentruns.errors import ConfigurationError
+
+from .validating import bounded_validator
 
 Kind: TypeAlias = Literal["text", "area", "number", "flag", "choice", "many", "lines", "json", "group"]
 Posted: TypeAlias = Mapping[str, Sequence[str]]
@@ -30,6 +33,21 @@ _DEEPEST: Final = 4
 _MOST_RADIOS: Final = 6
 _LONG: Final = 120
 _ABSENT: Final = object()
+
+_MOST_FIELDS: Final = 500
+_LONGEST_SCHEMA: Final = 100_000
+_NEEDED: Final = "This is needed."
+_UNFIT: Final = (RecursionError, OverflowError, ValueError, TypeError, KeyError, AttributeError)
+"""What a schema that nobody can use makes of those who try."""
+
+_HIDDEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+"""What no browser posts as it is."""
+
+_PATTERNS: Final = {
+    "date": re.compile(r"\d{4}-\d\d-\d\d"),
+    "time": re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,3})?)?"),
+}
+"""What inputs of those types keep; they show anything else as nothing."""
 
 _INPUTS: Final[Mapping[str, str]] = {
     "date": "date",
@@ -69,6 +87,8 @@ class Field:
     fields: tuple[Field, ...] = ()
     attributes: Mapping[str, str] = field(factory=dict)
     error: str = ""
+    kept: Mapping[str, Any] = field(factory=dict)
+    """Of a group: what is given and has no field."""
 
     @property
     def id(self) -> str:
@@ -79,6 +99,10 @@ class Field:
     def is_short(self) -> bool:
         """Tell whether the choices are few enough to be seen all at once."""
         return len(self.choices) <= _MOST_RADIOS
+
+
+class _TooManyFieldsError(Exception):
+    """Tell that a form would have more fields than a person can fill in."""
 
 
 class Form:
@@ -92,23 +116,34 @@ class Form:
         self, schema: Mapping[str, Any], prefix: str, label: str = "", *, value: Any = _ABSENT, required: bool = True
     ) -> None:
         import jsonschema  # type: ignore[import-untyped,unused-ignore]
-        from referencing import Registry
 
         self._schema = schema
         self._prefix = prefix
         self._label = label
         self._given = value
         self._required = required
+        self._count = 0
         try:
-            jsonschema.Draft202012Validator.check_schema(schema)
-            # A registry of its own, so that no schema makes this process fetch a thing.
-            self._validator = jsonschema.Draft202012Validator(schema, registry=Registry())
+            if len(json.dumps(schema)) > _LONGEST_SCHEMA:
+                self._schema = {}
+            jsonschema.Draft202012Validator.check_schema(self._schema)
         except jsonschema.SchemaError as error:
             raise ConfigurationError(f"this is no JSON Schema: {error.message}") from error
+        except _UNFIT as error:
+            raise ConfigurationError(f"this is no JSON Schema that can be used: {type(error).__name__}") from error
 
     def blank(self) -> Field:
-        """Return the fields, filled in with the value given, if there is one, else with the defaults of the schema."""
-        return self._field(self._schema, (), self._given, required=self._required, depth=0)
+        """
+        Return the fields, filled in with the value given, if there is one, else with the defaults of the schema.
+
+        Where that would be more fields than a person can fill in, there is one field of JSON.
+        """
+        self._count = 0
+        try:
+            return self._field(self._schema, (), self._given, required=self._required, depth=0)
+        except (_TooManyFieldsError, *_UNFIT):
+            self._count = 0
+            return self._json_field(self._made({}, (), required=self._required), self._given)
 
     def read(self, posted: Posted) -> tuple[Any, Errors]:
         """Return the value that was posted, and what is wrong with it, by the path of the field."""
@@ -128,11 +163,32 @@ class Form:
     # From the schema to fields ----------------------------------------------------------------------------------------
 
     def _field(self, schema: Any, path: Path, value: Any, *, required: bool, depth: int) -> Field:
+        self._count += 1
+        if self._count > _MOST_FIELDS:
+            raise _TooManyFieldsError
         schema = self._resolved(schema)
-        if value is _ABSENT:
+        given = value
+        if value is _ABSENT and self._given is _ABSENT:  # what somebody left out stays so
             value = schema.get("default", _ABSENT)
+        made = self._made(schema, path, required=required)
+        filled = self._filled_in(made, schema, value, depth)
+        if given is not _ABSENT and not self._survives(filled, schema, given):
+            return self._json_field(made, given)
+        return filled
+
+    def _survives(self, field: Field, schema: Mapping[str, Any], value: Any) -> bool:
+        """Tell whether *value* is what is read of the field that it fills in, if nobody touches that."""
+        errors: Errors = {}
+        read = self._value(field, schema, dict(_untouched(field)), errors)
+        return not errors and read is not _ABSENT and _canonical(read) == _canonical(value)
+
+    def _json_field(self, made: Field, value: Any) -> Field:
+        help_ = f"{made.help} JSON.".strip()
+        return evolve(made, kind="json", help=help_, value="" if value is _ABSENT else _json(value))
+
+    def _made(self, schema: Mapping[str, Any], path: Path, *, required: bool) -> Field:
         name = self._prefix + "".join(f"/{_escaped(each)}" for each in path)
-        made = Field(
+        return Field(
             name=name,
             path=path,
             kind="json",
@@ -140,6 +196,8 @@ class Form:
             help=_text(schema.get("description")),
             required=required,
         )
+
+    def _filled_in(self, made: Field, schema: Mapping[str, Any], value: Any, depth: int) -> Field:
         choices = _members(schema)
         if choices is not None:
             return _choice(made, choices, value)
@@ -154,8 +212,7 @@ class Form:
             return _number(made, schema, kind, value)
         if kind == "string":
             return _string(made, schema, value)
-        help_ = f"{made.help} JSON.".strip() if made.help else "JSON."
-        return evolve(made, help=help_, value="" if value is _ABSENT else _json(value))
+        return self._json_field(made, value)
 
     def _group(self, made: Field, schema: Mapping[str, Any], value: Any, depth: int) -> Field:
         needed = set(schema.get("required") or ())
@@ -164,7 +221,8 @@ class Form:
             self._field(inner, (*made.path, name), given.get(name, _ABSENT), required=name in needed, depth=depth + 1)
             for name, inner in schema["properties"].items()
         )
-        return evolve(made, kind="group", fields=fields)
+        kept = {name: each for name, each in given.items() if name not in schema["properties"]}
+        return evolve(made, kind="group", fields=fields, kept=kept)
 
     def _list(self, made: Field, schema: Mapping[str, Any], value: Any) -> Field:
         items = self._resolved(schema.get("items") or {})
@@ -202,16 +260,20 @@ class Form:
     def _value(self, field: Field, schema: Any, posted: Posted, errors: Errors) -> Any:
         schema = self._resolved(schema)
         if field.kind == "group":
-            inner = {each.path[-1]: self._inner(each, schema, posted, errors) for each in field.fields}
+            wrong: Errors = {}
+            inner = {each.path[-1]: self._inner(each, schema, posted, wrong) for each in field.fields}
             value = {name: each for name, each in inner.items() if each is not _ABSENT}
-            return value if value or field.required else _ABSENT
+            if not value and not field.kept and not field.required and all(text == _NEEDED for text in wrong.values()):
+                return _ABSENT  # nothing of it was filled in
+            errors |= wrong
+            return {**field.kept, **value}
         try:
             value = self._scalar(field, schema, posted)
         except ValueError as error:
             errors[field.path] = str(error)
             return _ABSENT
         if value is _ABSENT and field.required:
-            errors[field.path] = "This is needed."
+            errors[field.path] = _NEEDED
         return value
 
     def _inner(self, field: Field, schema: Mapping[str, Any], posted: Posted, errors: Errors) -> Any:
@@ -247,8 +309,8 @@ class Form:
         from referencing.exceptions import Unresolvable
 
         errors: Errors = {}
-        with suppress(Unresolvable):
-            for error in self._validator.iter_errors(value):
+        with suppress(Unresolvable, *_UNFIT):
+            for error in bounded_validator(self._schema).iter_errors(value):
                 path: Path = tuple(error.absolute_path)
                 errors.setdefault(path, _said(error.validator, error.validator_value, error.message))
         return errors
@@ -269,6 +331,31 @@ def every(field: Field) -> Iterator[Field]:
     yield field
     for each in field.fields:
         yield from every(each)
+
+
+def _untouched(field: Field) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield what a browser posts of a field, and of all within it, that nobody has touched."""
+    for each in field.fields:
+        yield from _untouched(each)
+    if field.kind == "group":
+        return
+    text, kind = field.value, field.attributes.get("type", "text")
+    if field.kind == "many":
+        yield field.name, field.values
+    elif field.kind in {"area", "lines", "json"}:  # the first line break is dropped, and others are made alike
+        text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\n")
+        yield field.name, (_HIDDEN.sub("", text).replace("\n", "\r\n"),)
+    elif field.kind == "text":
+        text = _HIDDEN.sub("", text.replace("\n", "").replace("\r", ""))
+        known = kind not in _PATTERNS or _PATTERNS[kind].fullmatch(text)
+        yield field.name, ((text.strip() if kind in {"email", "url"} else text) if known else "",)
+    else:
+        yield field.name, (text,)
+
+
+def _canonical(value: Any) -> str:
+    """Return a JSON value as text; unlike values, 1 and true are not equal."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _no_constant(name: str) -> Any:

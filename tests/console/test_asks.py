@@ -68,7 +68,10 @@ def test_a_tool_call_shows_its_arguments_by_the_titles_of_its_schema() -> None:
         ({"how": "approve", "note": "By all means"}, Answer({"approved": True, "note": "By all means"})),
         (
             {"how": "change", "arguments/proposed_slot": "15:00"},
-            Answer({"approved": True, "arguments": {"proposed_slot": "15:00"}}),
+            Answer({
+                "approved": True,
+                "arguments": {"proposed_slot": "15:00", "guests": ["Ana", "Bo"], "extra": {"a": 1}},
+            }),
         ),
         ({"how": "other", "other": "Ask me tomorrow"}, Answer("Ask me tomorrow")),
         ({"how": "other", "other": '{"slot": 3}'}, Answer({"slot": 3})),
