@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import tempfile
 import webbrowser
@@ -95,13 +96,27 @@ async def served(
 
     guard = guard or AccessGuard()
     runner = web.AppRunner(
-        application(source, guard), access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_SECONDS
+        application(source, guard),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=_STOP_SECONDS,
+        logger=_server_logger(),
     )
     await runner.setup()
     try:
         yield await _listen(runner, host, port, guard.token)
     finally:
         await runner.cleanup()
+
+
+def _server_logger() -> logging.Logger:
+    """Return a logger that is silent about what is no request: anybody can send it, and it may quote a token."""
+    from aiohttp.http import HttpProcessingError
+
+    logger = logging.getLogger("agentruns.console.server")
+    if not logger.filters:
+        logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+    return logger
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int, token: str) -> str:

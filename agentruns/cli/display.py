@@ -48,7 +48,7 @@ def choose(*, json: bool) -> Display:
     """Return JSON lines if asked for, colours on a terminal where rich is installed, else plain lines."""
     if json:
         return JsonLines()
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():  # None: it was closed
         try:
             return Coloured()
         except ImportError:

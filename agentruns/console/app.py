@@ -245,7 +245,10 @@ class _Console:
     async def _posted(self, request: web.Request) -> dict[str, list[str]]:
         if request.content_type != "application/x-www-form-urlencoded":
             raise web.HTTPUnsupportedMediaType(text="That is not what a form of this console sends.")
-        form = await request.post()
+        try:
+            form = await request.post()
+        except (LookupError, ValueError):  # a charset that is none, or not that of the bytes
+            raise web.HTTPUnsupportedMediaType(text="That is not what a form of this console sends.") from None
         posted: dict[str, list[str]] = {}
         for name, value in form.items():
             if isinstance(value, str):

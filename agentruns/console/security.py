@@ -114,7 +114,7 @@ class AccessGuard:
     def _enter(self, request: web.Request) -> web.StreamResponse:
         """Exchange the token for the cookie, and take it out of the address."""
         left = str(request.rel_url.without_query_params("token"))
-        place = f"/{left.lstrip('/')}"  # two slashes would name another host
+        place = "/" + left.lstrip("/\\")  # two slashes would name another host, and a backslash counts as one
         if request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"}:
             answer = web.Response(status=303, headers={"Location": place})
         else:  # after a click elsewhere, such a cookie goes only where a page of ours leads

@@ -1,5 +1,6 @@
 """Who may use the console: whoever has the printed address, from a page of the console itself, under a name of ours."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -230,3 +231,36 @@ def test_no_template_has_what_the_policy_forbids() -> None:
         assert not re.search(r"<script(?![^>]*\bsrc=\"/static/)|<style|\sstyle=|\son\w+=|javascript:|hx-on", text), path
         assert not re.search(r"(src|href)=\"(https?:)?//", text), path
         assert "|safe" not in text.replace(" ", ""), path
+
+
+@pytest.mark.asyncio
+async def test_a_charset_that_is_none_is_refused(browser: Browser) -> None:
+    kind = "application/x-www-form-urlencoded; charset=bogus"
+    assert (await browser.send("/start", b"a=b", Content_Type=kind)).status == 415
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/%5Cevil.test", "//evil.test", "/\\\\evil.test", "/\\/evil.test"])
+async def test_the_token_leads_to_no_other_host(path: str, address: str) -> None:
+    base, _, token = address.partition("/?")
+    host, _, port = base.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"GET {path}?{token} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    place = re.search(r"(?i)^location: (.*?)\r$", answer, re.MULTILINE)
+    assert place is None or not re.match(r"[/\\]{2}", place[1]), answer
+
+
+@pytest.mark.asyncio
+async def test_what_is_no_request_is_answered_without_a_word_on_stderr(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = address.partition("/?")[0].removeprefix("http://").partition(":")
+    for line in (b"GET /\xff?token=secret HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HTTP/9\r\n\r\n"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(line)
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+    assert [record for record in caplog.records if "secret" in record.getMessage() or record.exc_info] == []
