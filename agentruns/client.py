@@ -30,6 +30,7 @@ from ._values.commands import Flow
 from ._values.exchange import RateLimit
 from ._values.generic import DetailT, OriginT
 from ._values.run import Origins, Run, RunRef, RunStatus, ToolOutput
+from .dialects import register
 from .dialects.protocol import Dialect
 from .dialects.vendor import Vendor
 from .errors import ConfigurationError
@@ -66,6 +67,7 @@ class Client(Generic[OriginT, DetailT]):
         journal: Journal | None = None,
     ) -> None:
         self._vendor = vendor = Vendor.of(dialect)
+        register(vendor)
         self._transport = transport
         limiter = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
         self._streams: WeakSet[RunStream[DetailT]] = WeakSet()

@@ -19,7 +19,6 @@ from agentruns._aio.shield import run_shielded
 from agentruns._values import codec
 from agentruns._values.commands import first_request
 from agentruns._values.run import Action, Run, ToolOutput
-from agentruns.dialects.protocol import Resumes
 from agentruns.errors import ToolOutcomeUnknownError
 from agentruns.tools import Tool, answer
 
@@ -102,10 +101,10 @@ class HandlersOnce:
 
     def _check(self, run: Run, output: ToolOutput) -> None:
         """Raise `ConfigurationError` for an answer that the vendor's dialect would not send: it is not to be kept."""
-        dialect = self._keys.vendor
-        if isinstance(dialect, Resumes):
+        vendor = self._keys.vendor
+        if vendor.resume is not None:
             with suppress(ValueError):  # it makes no request
-                first_request(dialect.resume(evolve(run, actions=(output.action,)), [output]))
+                first_request(vendor.flow("resume", evolve(run, actions=(output.action,)), [output]))
 
 
 def _outcome_unknown(run: Run, action: Action) -> ToolOutcomeUnknownError:

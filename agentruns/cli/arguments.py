@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import attrs
 
 from agentruns._values import codec
 from agentruns.dialects import NAMES, load
+from agentruns.dialects.names import import_place, installed, is_place
 from agentruns.dialects.protocol import Dialect
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 
@@ -49,21 +48,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     run = _command(commands, "run", "start a run and follow it to its end")
     for command in (start, run):
         vendors = command.add_subparsers(dest="vendor", required=True, metavar="VENDOR")
-        for name in NAMES:
+        for name in _names(argv):
             vendor = vendors.add_parser(name, help=f"a run of {name}", epilog=EXIT_CODES, formatter_class=_Raw)
             if name in argv:
-                _origin(vendor, load(name))
+                _origin(vendor, _fill(vendor, name))
             _connection(vendor)
             if command is run:
                 _waiting(vendor)
             _output(vendor)
 
     guesses = _command(commands, "vendors", "what no page of a vendor says, what is taken for it, and how to change it")
-    guesses.add_argument("vendor", metavar="VENDOR", nargs="?", choices=NAMES, help="of all vendors by default")
+    guesses.add_argument("vendor", metavar="VENDOR", nargs="?", type=_vendor_name, help="of all vendors by default")
     guesses.add_argument("--json", action="store_true", help="print one JSON object per guess")
 
     watch = _command(commands, "watch", "follow a run that exists to its end")
-    watch.add_argument("vendor", choices=NAMES, help="whose run it is")
+    watch.add_argument("vendor", type=_vendor_name, help="whose run it is")
     watch.add_argument("id", help="the run's id")
     watch.add_argument("--parent", default="", help="its conversation, thread or agent, where the vendor needs it")
     _connection(watch)
@@ -71,7 +70,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     _output(watch)
 
     listing = _command(commands, "list", "list the runs of a vendor, newest first where the vendor says so")
-    listing.add_argument("vendor", choices=NAMES, help="whose runs")
+    listing.add_argument("vendor", type=_vendor_name, help="whose runs")
     listing.add_argument("--parent", default="", help="only those of this agent or thread; Origami and Conduit need it")
     listing.add_argument("--limit", type=int, default=100, help="how many at the most (default: 100)")
     _connection(listing)
@@ -79,11 +78,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
     batch = _command(commands, "batch", "run every row of a file, and go on where an earlier call stopped")
     vendors = batch.add_subparsers(dest="vendor", required=True, metavar="VENDOR")
-    for name in NAMES:
+    for name in _names(argv):
         vendor = vendors.add_parser(
             name, help=f"runs of {name}", description=_BATCH, epilog=EXIT_CODES, formatter_class=_Raw
         )
-        _batch(vendor, load(name) if name in argv else None, name)
+        _batch(vendor, _fill(vendor, name) if name in argv else None, name)
 
     report = _command(commands, "report", "show how a batch went, on one HTML page")
     report.add_argument("output", metavar="OUTPUT", help="what `agentruns batch` wrote")
@@ -94,13 +93,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _fill(parser: argparse.ArgumentParser, name: str) -> Dialect:
+    """Return the dialect *name*, to offer its options; end with a word on what is wrong with it."""
+    try:
+        vendor: Dialect = Vendor.of(load(name))
+    except ConfigurationError as error:
+        parser.error(str(error))
+    return vendor
+
+
 def origin(arguments: argparse.Namespace) -> Any:
     """Return the origin that the options describe; raise `ConfigurationError` for a value that does not fit."""
     kind = load(arguments.vendor).Origin
     given = {
-        field.name: _value(field, getattr(arguments, field.name))
+        field.name: _value(field, getattr(arguments, f"origin_{field.name}"))
         for field in attrs.fields(kind)
-        if getattr(arguments, field.name) is not None
+        if getattr(arguments, f"origin_{field.name}") is not None
     }
     return kind(**given)
 
@@ -108,9 +116,9 @@ def origin(arguments: argparse.Namespace) -> Any:
 def templates(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the templates that the options of `batch` give, by field; raise `ConfigurationError` for a strange one."""
     given = {
-        field.name: getattr(arguments, field.name)
+        field.name: getattr(arguments, f"origin_{field.name}")
         for field in attrs.fields(load(arguments.vendor).Origin)
-        if getattr(arguments, field.name) is not None
+        if getattr(arguments, f"origin_{field.name}") is not None
     }
     for each in arguments.set:
         name, found, template = each.partition("=")
@@ -128,40 +136,12 @@ def tools(spec: str | None) -> Tools | None:
     if not place:
         raise ConfigurationError(f"--tools is {spec!r}; it must be module:name or file.py:name")
     try:
-        module = _module(place)
+        module = import_place(place)
         return Tools.of(getattr(module, name))
     except SystemExit as error:
         raise ConfigurationError(f"--tools {spec!r} cannot be loaded: it ends the process ({error.code!r})") from error
     except (ImportError, AttributeError, OSError) as error:
         raise ConfigurationError(f"--tools {spec!r} cannot be loaded: {error}") from error
-
-
-def _module(place: str) -> Any:
-    if not place.endswith(".py"):
-        _make_importable("")
-        return importlib.import_module(place)
-    path = Path(place).resolve(strict=True)
-    name = f"agentruns_tools_{path.stem}"  # its own, though it be called json.py
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(path):
-        return known
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{place} is no module of Python")
-    _make_importable(str(path.parent))
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _make_importable(folder: str) -> None:
-    """Let handlers import what lies beside them; last, so that an email.py there takes the place of nothing."""
-    if folder not in sys.path:
-        sys.path.append(folder)
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):
@@ -266,16 +246,60 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
 
 def _origin(parser: argparse.ArgumentParser, dialect: Dialect, *, templates: bool = False) -> None:
     """Offer an option for each field of what starts a run: its value, or a template of it."""
+    if not attrs.has(dialect.Origin):
+        raise ConfigurationError(
+            f"{dialect.NAME} starts a run from {dialect.Origin.__name__}, which is no attrs class and has no options"
+        )
     group = parser.add_argument_group(f"what starts a run of {dialect.NAME} ({dialect.Origin.__name__})")
     for field in attrs.fields(dialect.Origin):
         needed = field.default is attrs.NOTHING
         group.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=field.name,
+            option(field.name),
+            dest=f"origin_{field.name}",
             required=needed and not templates,
             metavar="TEMPLATE" if templates else "TEXT" if _is_text(field) else "JSON",
-            help=_help(field, needed=needed) if templates else "required" if needed else None,
+            help=_help(field, needed=needed) if templates else _words(field, needed=needed),
         )
+
+
+def option(name: str) -> str:
+    """Return the option of a field of what starts a run; one whose name another option has gets a prefix."""
+    plain = f"--{name.replace('_', '-')}"
+    return f"--origin-{plain[2:]}" if plain in _reserved() else plain
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    parser = argparse.ArgumentParser()
+    _batch(parser, None, "")
+    other = argparse.ArgumentParser()
+    for offer in (_connection, _waiting, _output):
+        offer(other)
+    return frozenset({*parser._option_string_actions, *other._option_string_actions})
+
+
+def _words(field: attrs.Attribute[Any], *, needed: bool) -> str:
+    told = field.metadata.get("help")
+    words = [*([str(told)] if told else []), "text" if _is_text(field) else "JSON"]
+    if needed:
+        words.append("required")
+    elif field.default is not None and not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+        words.append(f"by default {field.default!r}")
+    return "; ".join(words).replace("%", "%%")
+
+
+def _vendor_name(name: str) -> str:
+    try:
+        load(name)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
+
+
+def _names(argv: Sequence[str]) -> Sequence[str]:
+    """Return the vendors that a command offers, and the one from elsewhere that is asked for."""
+    others = {*installed(), *(each for each in argv[1:2] if is_place(each))}
+    return (*NAMES, *sorted(others - {*NAMES}))
 
 
 def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:
@@ -289,7 +313,7 @@ def _console(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--emulator", metavar="VENDOR", choices=NAMES, help="instead of a journal, try it on an emulated vendor"
     )
-    parser.add_argument("--vendor", choices=NAMES, help="follow and answer runs of this vendor only")
+    parser.add_argument("--vendor", type=_vendor_name, help="follow and answer runs of this vendor only")
     parser.add_argument(
         "--token-env", metavar="NAME", help="the environment variable with the token of --vendor, if not the usual one"
     )

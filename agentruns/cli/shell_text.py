@@ -18,6 +18,9 @@ import attrs
 from agentruns import errors
 from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
+from agentruns.dialects.names import installed, is_place
+
+from . import arguments
 
 _HINTS: Final[dict[type[errors.AgentRunsError], tuple[str, str]]] = {
     errors.RateLimitedError: (
@@ -119,7 +122,7 @@ def _name_options(text: str, args: argparse.Namespace) -> str:
         return text
     kind = load(vendor).Origin
     for field in attrs.fields(kind):
-        option = f"--{field.name.replace('_', '-')}"
+        option = arguments.option(field.name)
         text = re.sub(rf"\b{kind.__name__}\.{field.name}\b", option, text)
         if "_" in field.name and args.command in {"start", "run"}:
             text = re.sub(rf"(?<![\w'\"`.$-]){field.name}(?![\w'\"`=-])", option, text)
@@ -128,4 +131,6 @@ def _name_options(text: str, args: argparse.Namespace) -> str:
 
 def _vendor(args: argparse.Namespace) -> str | None:
     vendor = getattr(args, "vendor", None)
-    return vendor if isinstance(vendor, str) and vendor in NAMES else None
+    return (
+        vendor if isinstance(vendor, str) and (vendor in NAMES or is_place(vendor) or vendor in installed()) else None
+    )

@@ -10,12 +10,21 @@ from typing import Any
 from agentruns._values import codec
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.guesses import Guess
+from agentruns.dialects.names import installed
+from agentruns.dialects.vendor import Vendor
+from agentruns.errors import ConfigurationError
 
 
 def show(name: str | None, *, json: bool) -> None:
     """Print the guesses of one vendor, or of all: as lines of JSON, or for people."""
-    for vendor in NAMES if name is None else (name,):
-        dialect: Any = load(vendor)
+    others = sorted({*installed()} - {*NAMES})
+    for vendor in (*NAMES, *others) if name is None else (name,):
+        try:
+            dialect: Any = load(vendor)
+            known = Vendor.of(dialect)
+        except ConfigurationError as error:  # a package that is broken is no reason not to show the others
+            sys.stderr.write(f"agentruns: {error}\n")
+            continue
         guesses: Sequence[Guess] = getattr(dialect, "GUESSES", ())
         if json:
             for guess in guesses:
@@ -28,7 +37,18 @@ def show(name: str | None, *, json: bool) -> None:
                 }
                 sys.stdout.write(codec.encode(row).decode() + "\n")
         else:
-            sys.stdout.write("\n".join(_told(vendor, guesses)) + "\n\n")
+            able = ", ".join(known.capabilities) or "no more than start and fetch"
+            about = f"from {_source(vendor)}; token in {known.TOKEN_VARIABLE}; has {able}"
+            first, *rest = _told(vendor, guesses)
+            told = textwrap.fill(about, 100, initial_indent="  ", subsequent_indent="  ")
+            sys.stdout.write("\n".join([first, told, *rest]) + "\n\n")
+
+
+def _source(name: str) -> str:
+    point = None if name in NAMES else installed().get(name)
+    if name in NAMES or point is None:
+        return "agentruns" if name in NAMES else name
+    return point.value if point.dist is None else f"{point.dist.name} ({point.value})"
 
 
 def _told(vendor: str, guesses: Sequence[Guess]) -> list[str]:

@@ -61,6 +61,7 @@ from agentruns._values.run import (
 from agentruns.errors import ConfigurationError, ProtocolError
 
 from . import guesses, reading, search, wire
+from .names import find, installed
 from .protocol import (
     AdvisesPolls,
     Cancels,
@@ -144,10 +145,29 @@ NAMES: Final = ("narrative", "middesk", "origami", "conduit")
 
 
 def load(name: str) -> Dialect:
-    """Return the dialect module called *name*; raise `ConfigurationError` for a name that is not one of `NAMES`."""
-    if name not in NAMES:
-        raise ConfigurationError(f"there is no dialect {name!r}; choose one of {', '.join(NAMES)}")
-    return cast("Dialect", import_module(f"{__name__}.{name}"))
+    """
+    Return the dialect called *name*: one of `NAMES`, else of an entry point of the group `agentruns.dialects`.
+
+    `module:attribute`, `file.py:attribute` and `file.py` (the file is the dialect) name one, too. Raise
+    `ConfigurationError` for an unknown name, and for what cannot be imported.
+    """
+    if name in NAMES:
+        return cast("Dialect", import_module(f"{__name__}.{name}"))
+    found = find(name)
+    if found is None:
+        others = [each for each in installed() if each not in NAMES]
+        raise ConfigurationError(
+            f"there is no dialect {name!r}; choose one of {', '.join((*NAMES, *others))}",
+            field="dialect",
+            remedy="`module:attribute` and `file.py:attribute` name one, too",
+        )
+    return cast("Dialect", found)
+
+
+def register(vendor: Vendor) -> None:
+    """Let runs of a vendor that are read from JSON, a journal or an inbox have its class as `detail`."""
+    if vendor.detail is not None and vendor.NAME not in NAMES:
+        detail_readers[vendor.NAME] = vendor.detail
 
 
 def check_answer(run: Run, output: ToolOutput) -> None:

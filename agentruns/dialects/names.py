@@ -1,0 +1,65 @@
+"""A dialect by name, from anywhere: an installed package, a module, a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Final
+
+from agentruns.errors import ConfigurationError
+
+GROUP: Final = "agentruns.dialects"
+"""The group of entry points by which packages offer dialects."""
+
+
+def installed() -> Mapping[str, EntryPoint]:
+    """Return the entry points of dialects by name; nothing is imported."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def is_place(name: str) -> bool:
+    """Tell whether *name* is that of a module or file rather than of a vendor."""
+    return ":" in name or name.endswith(".py")
+
+
+def find(name: str) -> Any:
+    """
+    Return what an entry point *name*, `module:attribute`, `file.py:attribute` or `file.py` names; None if nothing.
+
+    Without an attribute the module itself is the dialect. Raise `ConfigurationError` for what cannot be imported.
+    """
+    point = None if is_place(name) else installed().get(name)
+    try:
+        if point is not None:
+            return point.load()
+        if is_place(name):
+            return _at(name)
+    except Exception as error:  # whatever a package does when it is imported
+        source = "" if point is None or point.dist is None else f" of the package {point.dist.name}"
+        raise ConfigurationError(
+            f"the dialect {name!r}{source} cannot be imported: {type(error).__name__}: {error}", field="dialect"
+        ) from error
+    return None
+
+
+def _at(place: str) -> Any:
+    where, _, attribute = (place, "", "") if place.endswith(".py") else place.rpartition(":")
+    found = import_place(where)
+    for name in filter(None, attribute.split(".")):
+        found = getattr(found, name)
+    return found
+
+
+def import_place(place: str) -> Any:
+    """Return the module of that name, or of a file whose name ends with `.py`; the working directory counts."""
+    if not place.endswith(".py"):
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        return import_module(place)
+    path = Path(place).resolve(strict=True)
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    return import_module(path.stem)
