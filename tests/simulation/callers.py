@@ -322,12 +322,11 @@ class Caller:
 
     async def two_decide(self, process: Process, run: Run, sight: Sight) -> None:
         """Answer as two people who do not know of each other: at once, or one after the other."""
-        first, second = self.decide(process, run), self.decide(process, run, number=self.number + 1000)
-        at_once = self.number % 2
-        waiting = [first, second] if at_once else [first]
-        ended = await asyncio.gather(*waiting, return_exceptions=True)
-        if not at_once:
-            ended += await asyncio.gather(second, return_exceptions=True)
+        numbers = (self.number, self.number + 1000)
+        ended: list[Any] = []
+        for together in (numbers,) if self.number % 2 else [(number,) for number in numbers]:
+            deciding = (self.decide(process, run, number=number) for number in together)
+            ended += await asyncio.gather(*deciding, return_exceptions=True)
         for error in ended:
             if isinstance(error, Exception):
                 self.failed(sight, error)

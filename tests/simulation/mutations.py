@@ -213,7 +213,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("every handler is fresh", lambda: _fresh("handle"), ("narrative", "middesk", "origami")),
     Mutation("the journal keeps no answers", lambda: [(Records, "answered", _nothing)], ("narrative", "middesk")),
     Mutation("a stream keeps no answers when posting fails", _answers_of_streams, ("narrative", "middesk", "origami")),
-    Mutation("the last answer of a person stands", _last_answers, ("narrative", "middesk", "origami")),
+    Mutation("the last answer of a person stands", _last_answers, ("narrative", "middesk")),
     Mutation("the journal keeps no notes", lambda: [(Records, "checkpoint", _nothing)], ("middesk", "conduit")),
     Mutation("the journal keeps no states", lambda: [(Records, "saw", _nothing)]),
     Mutation("the journal keeps work open that is done", _reopened),
