@@ -417,6 +417,19 @@ class Client(Generic[OriginT, DetailT]):
         """
         return await self._api.perform(flow, guarded=False)
 
+    def heard(self, run: Run[DetailT]) -> bool:
+        """
+        Take in a state of a run that came from elsewhere, such as a webhook, as if it had been polled.
+
+        Whoever follows the run goes on at once; one that is older than what is known changes nothing. Return whether
+        anybody follows it here. It is the caller's to be sure that the state is the vendor's. Raise
+        `ConfigurationError` for what is no `Run` of this vendor, and if the client is not open.
+        """
+        if not isinstance(run, Run):
+            raise ConfigurationError(f"{run!r} is no state of a run; pass a Run, or read it by `client.fetch`")
+        self._ref(run)
+        return self._poller.heard(run)
+
     def unfinished(self) -> AsyncIterator[Unfinished[OriginT, DetailT]]:
         """
         Iterate over the work in the journal that is not done, oldest first.

@@ -178,6 +178,23 @@ class Poller:
         watch.due = min(watch.due, now)
         self._plan(watch, now)
 
+    def heard(self, run: Run) -> bool:
+        """
+        Take in a state that came from elsewhere as if it had been read now; return whether anybody follows the run.
+
+        Raise `ConfigurationError` outside the life of the client.
+        """
+        self._check_open()
+        watch, now = self._watches.get(run.id), self._now()
+        if watch is None:
+            return False
+        watch.body = None  # the next answer may be the last one again, and is no repetition then
+        self._intake.on_state(watch, run, now, run.poll_after or 0.0, None)
+        if not watch.listeners:
+            self._agenda.cancel(watch)
+        self._plan(watch, now)
+        return True
+
     def begin_segment(self, watch: Watch, run: Run, *, later: bool, learns: bool) -> None:
         """Begin a segment with the state that starts it: of our own doing if it *learns*, else found as it was."""
         now = self._now()
