@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agentruns import (
     NotPendingError,
     Retry,
     Run,
+    RunRef,
     RunStatus,
     ToolOutput,
     TransportError,
@@ -28,7 +30,10 @@ from agentruns import (
 )
 from agentruns._following.stream import RunStream
 from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal.reader import JournalReader
 from agentruns._values.exchange import Request, Response
+from agentruns.console.asks import Answer
+from agentruns.console.source import AnsweredElsewhereError, Source
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.narrative import Narrative
 from tests.scripted_wire import (
@@ -358,3 +363,43 @@ async def test_two_tasks_that_answer_one_parked_action_at_once_end_it_once() -> 
 
     assert [type(each) for each in ended] == [type(None), NotPendingError]
     assert 'it was answered already: "yes"' in str(ended[1])
+
+
+# Two consoles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one after the other"])
+async def test_of_two_consoles_on_one_journal_one_is_told_that_it_is_too_late(
+    emulator: Emulator[Narrative], path: Path, at_once: bool
+) -> None:
+    async with client(emulator, path) as one:
+        await pause(one, KEY)
+    async with AsyncExitStack() as stack:
+        given = []
+        for output in ("yes", "no"):
+            book = await stack.enter_async_context(JournalReader(path))
+            inbox = await stack.enter_async_context(Inbox(journal=path))
+            opened = await stack.enter_async_context(client(emulator, path))
+            source = await stack.enter_async_context(Source(book, inbox, {"narrative": opened}))
+            (entry,) = (await book.page("all"))[0]
+            waiting = await source.pause(entry, await opened.fetch(RunRef(entry.run_id, entry.parent)))
+            assert waiting is not None
+            (group,) = waiting.groups
+            assert group.route == "vendor"
+            given.append((source, group, output))
+        if at_once:
+            ended = await asyncio.gather(
+                *(source.give(group, [Answer(output)]) for source, group, output in given), return_exceptions=True
+            )
+        else:
+            ended = []
+            for source, group, output in given:
+                ended += await asyncio.gather(source.give(group, [Answer(output)]), return_exceptions=True)
+        async with client(emulator, path) as opened:
+            assert (await to_the_end(opened)).status is RunStatus.COMPLETED
+
+    told_sent = [output for (_, _, output), error in zip(given, ended, strict=True) if error is None]
+    assert [type(each) for each in ended if each is not None] == [AnsweredElsewhereError]
+    assert taken(emulator) == told_sent
+    async with Journal(path, "narrative") as journal:
+        assert [each.output for each in await journal.answers(KEY, given[0][1].run.id)] == [f'"{told_sent[0]}"']
