@@ -23,6 +23,7 @@ Every one of them pickles: what `__init__` takes stays in `args`.
 from __future__ import annotations
 
 from typing import ClassVar
+from urllib.parse import quote
 
 from ._values import codec
 from ._values.base import AgentRunsError as AgentRunsError
@@ -186,14 +187,14 @@ class AlreadyAnsweredError(ConflictError, public=True):
     def __init__(
         self, run: Run, standing: tuple[ToolOutput, ...], reason: str = "", *, response: Response | None = None
     ):
-        request = Request("POST", f"/ (the answers to run {run.id})")
+        request = Request("POST", f"/ (the answers to run {quote(run.id, errors='replace')})")
         APIError.__init__(self, response or Response(409, {}, b"", request))
         self.args = (run, standing, reason)
         self.run = run
         self.standing = standing
         self.reason = reason
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         told = [
             f"action {each.action.id!r} has {'a refusal' if each.is_error else 'an answer'}: {_cut(_json(each.output))}"
             for each in self.standing

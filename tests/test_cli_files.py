@@ -117,5 +117,5 @@ def test_handlers_that_cannot_be_loaded_are_wrong_usage(text: str, tmp_path: Pat
     with pytest.raises(ConfigurationError, match="cannot be loaded"):
         arguments.tools(f"{path}:tools")
     path = tmp_path / "mended.py"
-    path.write_text("tools = {'ask': lambda action: 'yes'}")
+    path.write_text("def ask(q: str) -> str:\n    return q\ntools = {'ask': ask}\n")
     assert arguments.tools(f"{path}:tools") is not None

@@ -13,12 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from agentruns import Action, Failure, Run, RunRef, RunStatus, errors, middesk
+from agentruns import Action, Failure, Run, RunRef, RunStatus, ToolOutput, errors, middesk
 from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.printable import printable, printable_json
 from agentruns.cli import arguments, commands, display, printing, shell_text
@@ -302,13 +303,15 @@ def test_a_command_to_paste_names_what_it_says(word: str) -> None:
 
 
 def every_error(text: str) -> Iterator[errors.AgentRunsError]:
-    request = Request("GET", f"/runs/{text}")
+    request = Request("GET", f"/runs/{quote(text, errors='replace')}")
     response = Response(400, {}, text.encode("utf-8", "replace"), request)
     said = Problem(text, text, text, text, text, {}, (text,))
     for kind in vars(errors).values():
         if not isinstance(kind, type) or not issubclass(kind, errors.AgentRunsError):
             continue
-        if issubclass(kind, errors.APIError):
+        if issubclass(kind, errors.AlreadyAnsweredError):
+            yield kind(hostile_run(text), (ToolOutput(Action(text, text), text, is_error=True),), text)
+        elif issubclass(kind, errors.APIError):
             yield kind(response, said)
             yield kind(response)
         elif issubclass(kind, errors.RunError):
