@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ def find(name: str) -> Any:
             return point.load()
         if is_place(name):
             return _at(name)
-    except Exception as error:  # whatever a package does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a package does when it is imported
         source = "" if point is None or point.dist is None else f" of the package {point.dist.name}"
         raise ConfigurationError(
             f"the dialect {name!r}{source} cannot be imported: {type(error).__name__}: {error}", field="dialect"
@@ -56,10 +57,27 @@ def _at(place: str) -> Any:
 def import_place(place: str) -> Any:
     """Return the module of that name, or of a file whose name ends with `.py`; the working directory counts."""
     if not place.endswith(".py"):
-        if "" not in sys.path:
-            sys.path.insert(0, "")
+        _make_importable("")
         return import_module(place)
     path = Path(place).resolve(strict=True)
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    return import_module(path.stem)
+    name = f"agentruns_tools_{path.stem}"  # its own, though it be called json.py
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(path):
+        return known
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{place} is no module of Python")
+    _make_importable(str(path.parent))
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _make_importable(folder: str) -> None:
+    """Let a module import what lies beside it; last, so that an email.py there takes the place of nothing."""
+    if folder not in sys.path:
+        sys.path.append(folder)
