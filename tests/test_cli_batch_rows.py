@@ -211,7 +211,7 @@ def test_a_count_of_rows_that_fails_leaves_no_traceback(
         (call(target="in.csv"), "OUTPUT is INPUT"),
         (call(target="-"), "OUTPUT is '-'"),
         (call(target="nowhere/out.jsonl"), "OUTPUT 'nowhere/out.jsonl' cannot be used"),
-        (call(target="."), "OUTPUT '.' cannot be used"),
+        (call(target="."), "is no regular file"),
         (call(target="conversation.json"), "is not the output of"),
         (call(target="other.jsonl"), "holds runs of origami"),
         (call(source="-"), "INPUT is '-'; it must be a file"),

@@ -33,6 +33,17 @@ class Failed:
 
 Ended: TypeAlias = Closed | Failed
 
+_MOVES: Final = {(None, Closed), (None, Failed), (Failed, Closed)}
+"""How a stream may end: what has failed may still be closed, and what is closed stays as it is."""
+
+
+def ended(before: Ended | None, after: Ended) -> Ended:
+    """Return how a stream ends that had ended as *before*, None while it goes on; raise `RuntimeError` if it cannot."""
+    kind = None if before is None else type(before)
+    if (kind, type(after)) not in _MOVES:
+        raise RuntimeError(f"a stream that is {before!r} cannot become {after!r}")
+    return after
+
 
 _AGAIN: Final = "`client.resume(paused, outputs, again=True)`, with what `client.fetch` reads of it for *paused*"
 

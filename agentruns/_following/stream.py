@@ -41,7 +41,7 @@ from agentruns.tools import Tools
 from .answers import Handlers, handlers_for
 from .cancelling import cancel_run
 from .driver import Driver
-from .ending import Closed, Ended, Failed, raise_unless_completed
+from .ending import Closed, Ended, Failed, ended, raise_unless_completed
 from .lifecycle import Lifecycle
 from .options import Options
 from .waiter import Waiter
@@ -159,7 +159,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             raise self._ended.error
         if isinstance(self._ended, Closed) and self._ended.reason:
             raise AgentRunsError(self._ended.reason)
-        self._ended = self._ended or Closed()
+        if self._ended is None:
+            self._ended = ended(None, Closed())
         self._stop_following()
         raise StopAsyncIteration
 
@@ -190,7 +191,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     def _close(self, reason: str) -> None:
         if not isinstance(self._ended, Closed):
-            self._ended = Closed(reason)
+            self._ended = ended(self._ended, Closed(reason))
         if self._guard is not None:
             with suppress(RuntimeError):  # it has expired already
                 self._guard.reschedule(asyncio.get_running_loop().time())
@@ -255,7 +256,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             return None
         finally:
             self._guard = None
-            self._ended = self._ended or self._driver.failed
+            if self._ended is None and self._driver.failed is not None:
+                self._ended = ended(None, self._driver.failed)
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
         origin = self._origin
@@ -371,7 +373,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._stop_following()
         if isinstance(self._ended, Closed):
             return
-        self._ended = Closed()
+        self._ended = ended(self._ended, Closed())
         passed = f"{self._options.timeout:g} s have passed"
         if failure is None:
             raise DeadlineExceededError(self.run, passed) from None
