@@ -417,6 +417,26 @@ def test_an_output_of_another_vendor_is_refused(emulator: Emulator[Narrative]) -
         Output(Path("out.jsonl"), "origami")
 
 
+@pytest.mark.parametrize("first", ["origami", "mine.py:variant"])
+def test_a_variant_goes_on_with_a_batch_of_its_vendor(
+    first: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from agentruns import origami\nvariant = origami.variant(keep_model=False)\n")
+    Path("in.jsonl").write_text('{"prompt": "Find vets in Leeds."}\n')
+    with Emulator("origami", script=[Turn("Two.")]) as running:
+        monkeypatch.setenv("ORIGAMI_BASE_URL", running.base_url)
+        monkeypatch.setenv("ORIGAMI_API_KEY", running.token)
+        assert commands.main(["batch", first, "in.jsonl", "-o", "out.jsonl", "-q"]) == 0
+        with Path("in.jsonl").open("a") as file:
+            file.write('{"prompt": "Find vets in York."}\n')
+        again = ["batch", "mine.py:variant", "in.jsonl", "-o", "out.jsonl", "-q"]
+        assert commands.main([*again, "--dry-run"]) == 0
+        assert commands.main(again) == 0
+        assert running.state.runs_started == 2
+    assert [line["output"] for line in results().values()] == ["Two.", "Two."]
+
+
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 

@@ -89,7 +89,7 @@ async def batch(args: argparse.Namespace) -> int:
             budget=args.budget if engine is None else engine.budget,
             journal=None if args.no_journal else journal,
         )
-        with Output(path, args.vendor) as output:
+        with Output(path, dialect.NAME) as output:
             async with client:
                 job = _Job(args, client, dialect, source, mapper, conversations, output, engine, shown)
                 return await job.run(tools)
@@ -120,7 +120,7 @@ def _conversations(args: argparse.Namespace, dialect: Dialect, tools: Tools | No
 def _check(args: argparse.Namespace, dialect: Dialect, source: Rows) -> None:
     """Refuse what the real call would, as far as that can be told without a token, workers or a journal."""
     if args.output is not None:
-        check_output(_place(args.output, source), args.vendor)
+        check_output(_place(args.output, source), dialect.NAME)
     ray_engine.check_options(args)
     token = None if os.environ.get(dialect.TOKEN_VARIABLE, "").strip() else "none"
     connect(dialect, token=token, base_url=args.base_url, insecure=args.insecure)
