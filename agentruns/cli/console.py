@@ -158,10 +158,12 @@ def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> di
     """Return a client, not open yet, for each vendor that there is a token for."""
     made: dict[str, Client] = {}
     for name in [args.vendor] if args.vendor else [name for name in vendors if name in NAMES or name in installed()]:
-        variable = args.token_env or load(name).TOKEN_VARIABLE
+        dialect = load(name)
+        variable = args.token_env or dialect.TOKEN_VARIABLE
         token = os.environ.get(variable, "")
         if token.strip():
-            made[name] = connect(name, token=token, base_url=args.base_url, insecure=args.insecure, journal=path)
+            client = connect(dialect, token=token, base_url=args.base_url, insecure=args.insecure, journal=path)
+            made[dialect.NAME] = client  # as the journal calls it: --vendor may be a place such as file.py:attribute
         elif args.vendor:
             raise ConfigurationError(f"there is no token for {name}; set the environment variable {variable}")
         else:

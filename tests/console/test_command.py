@@ -57,6 +57,21 @@ def test_a_vendor_without_a_token_is_refused_when_it_is_asked_for(
     assert "OTHER" in capsys.readouterr().err
 
 
+@pytest.mark.asyncio
+async def test_a_variant_in_a_file_follows_the_runs_of_its_vendor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, file = tmp_path / "journal.db", tmp_path / "mine.py"
+    await fill(path)
+    file.write_text("from agentruns import narrative\nvariant = narrative.variant(tool_output=str)\n")
+    monkeypatch.setenv("NARRATIVE_TOKEN", "t")
+    args = arguments.parse(["console", str(path), "--vendor", f"{file}:variant"])
+
+    made = console_command.over_journal(path, lambda vendors: console_command._clients(args, path, vendors))
+    async with made as source:
+        assert source.follows("narrative")
+
+
 @pytest.mark.parametrize("content", [b"", b"[", b"[]", b'{"a": 5}'])
 def test_answers_are_schemas_by_the_names_of_tools(
     journal: Path, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
