@@ -103,6 +103,29 @@ def test_options_tell_what_they_are_and_a_broken_name_is_wrong_usage(capsys: pyt
         assert "is no dialect" in told or "cannot be imported" in told
 
 
+@pytest.mark.parametrize("place", ["no_such_file.py:dialect", "broken.py", "own.py:nothing", "os:path"])
+@pytest.mark.parametrize("command", ["vendors", "list", "run", "batch"])
+def test_a_broken_name_is_told_by_the_command_that_was_typed(
+    command: str,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text("raise RuntimeError('out of order')\n")
+    Path("own.py").write_text("")
+
+    with pytest.raises(SystemExit) as ended:
+        commands.main([command, place])
+
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"usage: agentruns {command} ")
+    assert told.splitlines()[-1].startswith(f"agentruns {command}")
+    assert "is no dialect" in told or f"the dialect {place!r} cannot be imported: " in told
+
+
 def test_a_run_from_json_has_the_detail_of_a_vendor_that_a_client_knows() -> None:
     connect(acme, token="t")
     raw = {"id": "1", "project": "p1", "state": "ok", "answer": "Done."}

@@ -46,11 +46,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
     start = _command(commands, "start", "start a run and print its first state")
     run = _command(commands, "run", "start a run and follow it to its end")
-    for command in (start, run):
+    for word, command in (("start", start), ("run", run)):
         vendors = command.add_subparsers(dest="vendor", required=True, metavar="VENDOR")
         for name in _names(argv):
             vendor = vendors.add_parser(name, help=f"a run of {name}", epilog=EXIT_CODES, formatter_class=_Raw)
-            if name in argv:
+            if _is_asked(argv, word, name):
                 _origin(vendor, _fill(vendor, name))
             _connection(vendor)
             if command is run:
@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         vendor = vendors.add_parser(
             name, help=f"runs of {name}", description=_BATCH, epilog=EXIT_CODES, formatter_class=_Raw
         )
-        _batch(vendor, _fill(vendor, name) if name in argv else None, name)
+        _batch(vendor, _fill(vendor, name) if _is_asked(argv, "batch", name) else None, name)
 
     report = _command(commands, "report", "show how a batch went, on one HTML page")
     report.add_argument("output", metavar="OUTPUT", help="what `agentruns batch` wrote")
@@ -290,7 +290,7 @@ def _words(field: attrs.Attribute[Any], *, needed: bool) -> str:
 
 def _vendor_name(name: str) -> str:
     try:
-        load(name)
+        Vendor.of(load(name))
     except ConfigurationError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return name
@@ -300,6 +300,11 @@ def _names(argv: Sequence[str]) -> Sequence[str]:
     """Return the vendors that a command offers, and the one from elsewhere that is asked for."""
     others = {*installed(), *(each for each in argv[1:2] if is_place(each))}
     return (*NAMES, *sorted(others - {*NAMES}))
+
+
+def _is_asked(argv: Sequence[str], command: str, vendor: str) -> bool:
+    """Tell whether *argv* is of that command and names the vendor: only then is the dialect loaded for its options."""
+    return [*argv[:1]] == [command] and vendor in argv
 
 
 def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:
