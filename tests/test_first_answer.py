@@ -26,6 +26,7 @@ from agentruns import (
     ToolOutput,
     TransportError,
     connect,
+    middesk,
     narrative,
 )
 from agentruns._following.stream import RunStream
@@ -64,6 +65,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
+BUSINESS = "b86f3c52-11d9-4f07-8e6a-90c2d5a7714f"
 SCRIPT = [Turn(calls=[Call("approve", {"invoice": "17"})]), Turn("done", running=0.3)]
 
 
@@ -403,3 +405,22 @@ async def test_of_two_consoles_on_one_journal_one_is_told_that_it_is_too_late(
     assert taken(emulator) == told_sent
     async with Journal(path, "narrative") as journal:
         assert [each.output for each in await journal.answers(KEY, given[0][1].run.id)] == [f'"{told_sent[0]}"']
+
+
+async def test_what_this_client_has_had_taken_is_told_where_the_vendor_cannot_be_asked() -> None:
+    turns = [Turn(calls=[Call("tin_resolution", {"label": "Upload?"})], running=0.05), Turn("Done.", running=30.0)]
+    async with (
+        Emulator("middesk", script=turns) as emulator,
+        connect(middesk, token=emulator.token, base_url=emulator.base_url) as client,
+    ):
+        stream = client.stream(middesk.RunRequest("cip_orchestrator", business_id=BUSINESS))
+        async for _ in stream:
+            pass
+        paused = stream.run
+        assert paused is not None
+        (action,) = paused.actions
+        await client.resume(paused, [ToolOutput(action, {"decision": "approve"})])
+        with pytest.raises(AlreadyAnsweredError, match=r'has an answer: \{"decision":"approve"\}') as caught:
+            await client.resume(paused, [ToolOutput(action, {"decision": "reject"})])
+
+    assert caught.value.standing == (ToolOutput(action, {"decision": "approve"}),)

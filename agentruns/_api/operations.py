@@ -106,6 +106,10 @@ class Operations:
         fit = [plain_output(each) for each in outputs]
         attempts = Attempts()
         async with self._answering.setdefault(run.ref, asyncio.Lock()):
+            # Asked first: where a reply gets lost, some vendors cannot be asked whose answer they took.
+            standing = () if again else self._other_answers(run, fit)
+            if standing:
+                raise AlreadyAnsweredError(run, standing)
             try:
                 resumed = await self._repeat_conflicts(resume, (run, fit), None, attempts)
             except AlreadyAnsweredError as error:
@@ -117,6 +121,15 @@ class Operations:
             while len(self._taken) > _TAKEN:
                 self._taken.popitem(last=False)
         return self._note(resumed, run)
+
+    def _other_answers(self, run: Run, outputs: Sequence[ToolOutput]) -> tuple[ToolOutput, ...]:
+        """Return those answers that this client has had taken for the same actions of *run*, and that differ."""
+        given = {each.action.id: (each.output, each.is_error) for each in outputs}
+        return tuple(
+            each
+            for each in self._taken.get(run.ref, ())
+            if given.get(each.action.id, (each.output, each.is_error)) != (each.output, each.is_error)
+        )
 
     async def answered_by(self, run: Run, attempts: Attempts | None = None) -> Run | None:
         """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""
