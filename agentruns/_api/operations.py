@@ -84,7 +84,10 @@ class Operations:
         if found is not None:
             return self._note(found, run)
         fit = [plain_output(each) for each in outputs]
-        return self._note(await self._repeat_conflicts("resume", (run, fit), None, attempts), run)
+        async with self._answering.setdefault(run.ref, asyncio.Lock()):
+            resumed = await self._repeat_conflicts("resume", (run, fit), None, attempts)
+            self._take(run, fit)
+        return self._note(resumed, run)
 
     @property
     def resumes_again(self) -> bool:
@@ -117,10 +120,14 @@ class Operations:
                 if error.standing or not (attempts.doubt or self._taken.get(run.ref) == fit):
                     raise
                 resumed = error.run
-            self._taken[run.ref] = fit
-            while len(self._taken) > _TAKEN:
-                self._taken.popitem(last=False)
+            self._take(run, fit)
         return self._note(resumed, run)
+
+    def _take(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
+        """Remember, for a while, what the vendor has taken."""
+        self._taken[run.ref] = outputs
+        while len(self._taken) > _TAKEN:
+            self._taken.popitem(last=False)
 
     def _other_answers(self, run: Run, outputs: Sequence[ToolOutput]) -> tuple[ToolOutput, ...]:
         """Return those answers that this client has had taken for the same actions of *run*, and that differ."""

@@ -57,6 +57,14 @@ class Sight:
         return f"stream {self.number} ({self.what} of {self.intent.name})"
 
 
+LONGEST: Final = {"narrative": 600.0, "middesk": 6 * 3600.0, "origami": 21 * 60.0, "conduit": 600.0}
+"""By vendor, the seconds that a wait lasts whose end nobody names, as the vendors' pages have it."""
+
+
+def _seconds(timeout: float | None) -> float:
+    return float("inf") if timeout is None else timeout
+
+
 class Caller:
     """One caller, drawn by chance."""
 
@@ -109,7 +117,7 @@ class Caller:
             "key" in options,
             handles=options["tools"] is not None,
             progress=options["progress"],
-            timeout=float("inf") if options.get("timeout", 600.0) is None else options.get("timeout", 600.0),
+            timeout=_seconds(options.get("timeout", LONGEST[self.world.stand.name])),
             patience=options.get("patience", 60.0),
         )
         self.world.laws.sights.append(sight)
