@@ -15,6 +15,7 @@ from attrs import define, evolve, field
 from agentruns import (
     Action,
     AgentRunsError,
+    AlreadyAnsweredError,
     Backoff,
     Client,
     Retry,
@@ -218,7 +219,12 @@ async def goes_on(scene: Scene, client: Client) -> None:
             paused = error.run
         if paused is not None:
             assert unknown > 0
-            await client.resume(paused, [ToolOutput(action, "by hand") for action in paused.actions])
+            by_hand = {action.id: ToolOutput(action, "by hand") for action in paused.actions}
+            try:
+                await client.resume(paused, [*by_hand.values()])
+            except AlreadyAnsweredError as error:  # other handlers of the pause have answered: their answers stand
+                standing = {each.action.id: each for each in error.standing}
+                await client.resume(paused, [*(by_hand | standing).values()])
             stream = scene.stream(client, origin)
             async for _ in stream:
                 pass

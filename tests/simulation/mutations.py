@@ -32,6 +32,7 @@ from agentruns._values import news
 from agentruns._values.exchange import Request
 from agentruns.dialects.narrative import answers as narrative_answers
 from agentruns.dialects.origami import admission, runs
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import APIError
 
 from . import disk
@@ -205,6 +206,15 @@ async def _unguarded(work: Any) -> Any:
     return await work
 
 
+def _without_recovery() -> Any:
+    of = Vendor.of
+
+    def instead(_: type[Vendor], dialect: Any) -> Vendor:
+        return evolve(of(dialect), recover=None)
+
+    return classmethod(instead)
+
+
 MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("the id of a start is minted anew for each attempt", lambda: _minted(True), ("narrative", "origami")),
     Mutation("the id of an answer is minted anew for each attempt", lambda: _minted(False), ("narrative", "origami")),
@@ -230,7 +240,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("a key takes any origin", lambda: [(starting.Starting, "_check", _nothing)]),
     Mutation(
         "a start that died is begun anew instead of looked for",
-        lambda: [(starting, "Recovers", type("Nobody", (), {}))],
+        lambda: [(Vendor, "of", _without_recovery())],
         ("middesk", "conduit"),
     ),
     Mutation("a run may go back", lambda: [(news, "goes_back", _never)]),
