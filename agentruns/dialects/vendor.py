@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
@@ -190,7 +190,7 @@ class Vendor:
         return result
 
 
-_CONSTANTS: Final = tuple(each.name for each in Vendor.__attrs_attrs__ if each.name not in {**_REQUIRED, **_OPTIONAL})
+_CONSTANTS: Final = tuple(each.name for each in fields(Vendor) if each.name not in {**_REQUIRED, **_OPTIONAL})
 
 
 def mistake(function: str, error: BaseException, response: Response | None) -> ProtocolError:
@@ -232,7 +232,7 @@ def _takes(function: Any, count: int) -> bool:
 
 def _told(value: object) -> str:
     try:
-        said = f"a function of {inspect.signature(value)}"  # type: ignore[arg-type]
+        said = f"a function of {inspect.signature(value)}" if callable(value) else repr(value)
     except (TypeError, ValueError):
         said = repr(value)
     return said if len(said) <= _MISTYPED else f"{said[:_MISTYPED]}..."
