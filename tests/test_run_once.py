@@ -1,13 +1,15 @@
 """Work under a key is done once: what a handler has done stays done, whatever becomes of writing its answer."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from agentruns import (
     Action,
@@ -18,11 +20,13 @@ from agentruns import (
     ToolError,
     ToolOutcomeUnknownError,
     ToolOutput,
+    conduit,
     connect,
+    middesk,
     origami,
 )
 from agentruns._keeping.journal import Journal
-from agentruns._keeping.work import deserialize_origin, serialize_origin
+from agentruns._keeping.work import deserialize_origin, is_same_work, serialize_origin
 from agentruns.dialects import Problem, narrative
 from agentruns.emulator import Call, Emulator, Turn
 from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, begun, conversation, run
@@ -194,3 +198,70 @@ async def test_a_reference_and_a_message_come_back_too() -> None:
 
     assert deserialize_origin(serialize_origin(RunRef("1", "2")), acme()) == RunRef("1", "2")
     assert deserialize_origin(serialize_origin(asked), narrative) == asked
+
+
+@frozen
+class NewPlace(Place):
+    floor: int = 0
+
+
+@frozen
+class NewJob(Job):
+    tags: list[str] = field(factory=list)
+    id: str = field(factory=lambda: str(uuid4()))
+
+
+ROME = NewJob(WHEN, (NewPlace("Rome", WHEN),), ["a"], NewPlace("Bonn", WHEN))
+
+
+@pytest.mark.parametrize(
+    ("now", "same"),
+    [
+        (ROME, True),
+        (evolve(ROME, id="another"), True),
+        (evolve(ROME, tags=["b"]), False),
+        (evolve(ROME, names=["a", "b"]), False),
+        (evolve(ROME, names=["b"]), False),
+        (evolve(ROME, best=NewPlace("Bonn", WHEN, 2)), False),
+        (evolve(ROME, best=None), False),
+        (evolve(ROME, places=(NewPlace("Oslo", WHEN),)), False),
+        (RunRef("1"), False),
+    ],
+)
+async def test_an_origin_kept_before_a_field_existed_is_the_same_work_while_that_is_at_its_default(
+    now: Any, same: bool
+) -> None:
+    kept = serialize_origin(Job(WHEN, (Place("Rome", WHEN),), ["a"], Place("Bonn", WHEN)))
+
+    assert is_same_work(kept, now) is same
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        narrative.UserMessage("c", "go", tool_choice=narrative.AUTO, config_override={"max_tokens": 3}),
+        origami.Prompt("Find vets."),
+        middesk.RunRequest("a", thread_id="t"),
+        conduit.Dispatch("a", payload={"n": [1, {"m": None}]}),
+    ],
+    ids=lambda origin: type(origin).__name__,
+)
+async def test_no_optional_field_of_a_vendors_origin_is_missed_where_an_older_version_kept_it(origin: Any) -> None:
+    """However many of those that are at their defaults did not exist, and within what an origin holds, too."""
+    kept = json.loads(serialize_origin(origin))
+    for old in [*({**kept, name: ...} for name in kept if kept[name] is None), kept]:
+        told = {name: each for name, each in old.items() if each is not ...}
+        if told.get("tool_choice"):
+            told["tool_choice"] = {"kind": "auto"}
+        assert is_same_work(json.dumps(told), origin)
+        assert is_same_work(json.dumps(told), evolve(origin))
+        assert not is_same_work(json.dumps({**told, "unheard_of": 1}), origin)
+
+
+async def test_what_is_a_list_or_an_object_by_default_tells_work_apart() -> None:
+    @frozen
+    class Asked:
+        tags: list[str] = field(factory=list)
+
+    assert not is_same_work(serialize_origin(Asked(["a"])), Asked(["b"]))
+    assert is_same_work(serialize_origin(Asked(["a"])), Asked(["a"]))

@@ -27,7 +27,7 @@ from agentruns.errors import (
 
 from .keeper import StartKeeper
 from .keys import Keys
-from .work import deserialize_origin, identity, keep_state, serialize_origin
+from .work import deserialize_origin, is_same_work, keep_state, serialize_origin
 
 if TYPE_CHECKING:
     from .journal import Work
@@ -100,9 +100,8 @@ class Starting:
         return now
 
     def _check(self, work: Work, origin: Any) -> None:
-        """Refuse a key that names other work; ids that are minted for each value do not make it other work."""
-        before = deserialize_origin(work.origin, self._keys.vendor)
-        if type(before) is not type(origin) or identity(before) != identity(origin):
+        """Refuse a key that names other work."""
+        if not is_same_work(work.origin, origin):
             raise ConfigurationError(
                 f"key {self._key!r} names other work in the journal {self._journal.path}",
                 field="key",

@@ -81,13 +81,54 @@ def _as_type(value: Json, kind: Any) -> Any:
         return value
 
 
-def identity(origin: Any) -> Any:
-    """Return what of an origin makes it what it is: all but the ids that are minted anew for each value."""
-    if not attrs.has(type(origin)):
-        return origin
-    minted = {each.name for each in attrs.fields(type(origin)) if isinstance(each.default, attrs.Factory)}  # type: ignore[arg-type]
-    value = codec.to_jsonable(codec.unstructure(origin), "the origin")
-    return {name: value[name] for name in value if name not in minted}
+def is_same_work(text: str, origin: Any) -> bool:
+    """
+    Tell whether *origin* asks for what the origin that is kept as *text* asked for.
+
+    Ids that are minted anew for each value do not count. Nor do fields at their defaults that the text does not have: a
+    version whose classes had fewer fields may have written it.
+    """
+    kept = codec.decode(text)
+    referred = isinstance(kept, Mapping) and set(kept) == {"ref"}
+    if isinstance(origin, RunRef) or referred:
+        return text == serialize_origin(origin)
+    return _is_written_as(kept, origin, _minted(type(origin)))
+
+
+def _is_written_as(kept: Any, value: Any, ignored: frozenset[str] = frozenset()) -> bool:
+    """Tell whether *kept* is *value* as written, but for the *ignored* fields and new ones at their defaults."""
+    if attrs.has(type(value)) and isinstance(kept, Mapping):
+        fields = {each.name: each for each in attrs.fields(type(value)) if each.name not in ignored}
+        return not kept.keys() - fields.keys() - ignored and all(
+            _is_written_as(kept[name], getattr(value, name)) if name in kept else _is_default(each, value)
+            for name, each in fields.items()
+        )
+    if isinstance(value, list | tuple) and isinstance(kept, list):
+        return len(value) == len(kept) and all(map(_is_written_as, kept, value))
+    if isinstance(value, Mapping) and isinstance(kept, Mapping) and value.keys() == kept.keys():
+        return all(_is_written_as(kept[name], value[name]) for name in value)
+    written: bool = codec.to_jsonable(codec.unstructure(value), "the origin") == kept
+    return written
+
+
+def _is_default(each: attrs.Attribute[Any], owner: Any) -> bool:
+    """Tell whether a field of *owner* has the value that it has when nothing is said."""
+    default: Any = each.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        default = default.factory(owner) if default.takes_self else default.factory()
+    return bool(getattr(owner, each.name) == default)
+
+
+def _minted(kind: type[Any]) -> frozenset[str]:
+    """Return the fields of a class whose default is another for each value: ids."""
+    if not attrs.has(kind):
+        return frozenset()
+    made: dict[str, Any] = {
+        each.name: each.default
+        for each in attrs.fields(kind)
+        if isinstance(each.default, attrs.Factory)  # type: ignore[arg-type]
+    }
+    return frozenset(name for name, new in made.items() if not new.takes_self and new.factory() != new.factory())
 
 
 async def keep_state(journal: Journal, key: str, run: Run) -> None:

@@ -116,9 +116,9 @@ def structure(value: Json, cls: type[T], path: str = "$") -> T:
         raise CodecError("; ".join(told[:_MOST_TOLD]) + more) from None
 
 
-def unstructure(value: object) -> Json:
-    """Return an attrs value as plain JSON types."""
-    return converter().unstructure(value)
+def unstructure(value: object, *, defaults: bool = True) -> Json:
+    """Return an attrs value as plain JSON types; without *defaults*, the fields that are at theirs are left out."""
+    return converter(defaults=defaults).unstructure(value)
 
 
 @cache
@@ -128,15 +128,16 @@ def _hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
 
 
 @cache
-def converter(*, detailed: bool = True) -> cattrs.Converter:
+def converter(*, detailed: bool = True, defaults: bool = True) -> cattrs.Converter:
     """
     Return the one strict converter, built at first use: its hooks cost milliseconds.
 
-    Its twin without *detailed* errors takes what it takes, in four fifths of the time.
+    Its twin without *detailed* errors takes what it takes, in four fifths of the time. The one without *defaults*
+    leaves out the fields that are at theirs.
     """
     import cattrs
 
-    made = cattrs.Converter(detailed_validation=detailed)
+    made = cattrs.Converter(detailed_validation=detailed, omit_if_default=not defaults)
     _exactly(made, str, "string")
     _exactly(made, bool, "boolean")
     made.register_structure_hook(int, lambda value, _: _integer(value))

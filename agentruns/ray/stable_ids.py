@@ -22,15 +22,16 @@ def stable_id(origin: Any, batch: str, key: str) -> Any:
     """
     Return *origin* with the id that follows from the name of its *batch* and its *key* there.
 
-    The same item of the same batch that asks for the same gets the same id, on any machine. An origin whose class has
-    no such id, as Middesk's and Conduit's, is returned as it is.
+    The same item of the same batch that asks for the same gets the same id, on any machine. Fields that are at their
+    defaults do not count, so a field that is new in a later version changes no id. An origin whose class has no such
+    id, as Middesk's and Conduit's, is returned as it is.
     """
     kind = type(origin)
     name = id_field(kind)
     if name is None:
         return origin
-    asked = codec.to_jsonable(codec.unstructure(origin), "the origin")
-    asked.pop(name)
+    asked = codec.to_jsonable(codec.unstructure(origin, defaults=False), "the origin")
+    asked.pop(name, None)
     words = codec.encode([kind.__name__, batch, key, sorted(asked.items())])
     return attrs.evolve(origin, **{name: str(uuid5(_BATCHES, words.decode()))})
 
