@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -411,7 +410,7 @@ blocking = Tools()
 @blocking.add(name="book")
 def book(slot: str) -> bool:
     print("HANDLER", flush=True)
-    time.sleep(30)
+    time.sleep(3600)  # so a process that ends has not waited for it, however slow the machine
     return True
 
 failing = Tools()
@@ -467,12 +466,13 @@ async def test_ctrl_c_does_not_wait_for_a_blocking_handler_and_says_how_to_go_on
         for line in iter(process.stdout.readline, ""):
             if "HANDLER" in line:
                 break
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, complaint = await asyncio.to_thread(process.communicate)
-        took = time.monotonic() - began
+        try:
+            _, complaint = await asyncio.to_thread(process.communicate, timeout=50)
+        finally:
+            process.kill()
 
-    assert (took < 15, "agentruns watch" in complaint) == (True, True)
+    assert "agentruns watch" in complaint
 
 
 @pytest.mark.asyncio
