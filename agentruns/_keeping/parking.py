@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import evolve, field, frozen
 
 from agentruns._values import codec
+from agentruns._values.printable import printable
 from agentruns._values.run import Action, Run
+from agentruns.errors import ConfigurationError, JournalError
 
 from .digest import digest
 from .journal.moves import WAIT_MOVES, WaitAct, WaitState
@@ -18,6 +21,8 @@ from .journal.parked import ParkedRow, Place
 
 if TYPE_CHECKING:  # imported with the first journal
     from .journal import Journal
+
+logger = logging.getLogger("agentruns")
 
 _REMEMBERED: Final = 1000
 """How many actions that no longer wait are known by name in memory, to say what became of them."""
@@ -142,6 +147,7 @@ class JournalParking:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._waiting: object = None
+        self._told: set[Place] = set()
 
     async def park(self, parked: Parked) -> Standing:
         """Let an action wait, or return the answer that it was given."""
@@ -155,7 +161,7 @@ class JournalParking:
             run=parked.run.to_json(),
             digest=digest(parked.action),
         )
-        return _standing(await self._journal.park(row))
+        return self._standing(await self._journal.park(row))
 
     async def settle(self, place: Place, act: WaitAct, output: Any, asked: str) -> bool:
         """End the wait of an action."""
@@ -164,17 +170,35 @@ class JournalParking:
 
     async def waiting(self, run_id: str | None) -> Sequence[Parked]:
         """Return what waits."""
-        return [_standing(row).parked for row in await self._journal.waiting(run_id)]
+        return [each.parked for each in self._readable(await self._journal.waiting(run_id))]
 
     async def called(self, action_id: str, run_id: str | None) -> Sequence[Standing]:
         """Return what waits under that id, else the last that did."""
-        return [_standing(row) for row in await self._journal.called(action_id, run_id)]
+        return list(self._readable(await self._journal.called(action_id, run_id)))
 
     async def changes(self, places: Sequence[Place]) -> tuple[bool, Sequence[Standing]]:
         """Tell whether what waits is not what it was at the last call, and how those of *places* stand that do not."""
         look = await self._journal.look(places)
         before, self._waiting = self._waiting, look.waiting
-        return look.waiting != before, [_standing(row) for row in look.over]
+        return look.waiting != before, [self._standing(row) for row in look.over]
+
+    def _standing(self, row: ParkedRow) -> Standing:
+        try:
+            return _standing(row)
+        except (codec.CodecError, ConfigurationError) as error:
+            reason = f"what it keeps of action {row.action_id!r} of run {row.run_id!r} cannot be read: {error}"
+            raise JournalError(self._journal.path, printable(reason)) from error
+
+    def _readable(self, rows: Sequence[ParkedRow]) -> Iterator[Standing]:
+        """Yield what can be read: one row that cannot be is told once, and keeps nobody from answering the others."""
+        for row in rows:
+            try:
+                yield self._standing(row)
+            except JournalError as error:
+                place = (row.vendor, row.run_id, row.action_id)
+                if place not in self._told:
+                    self._told.add(place)
+                    logger.warning("an action that waits is passed over: %s", error)
 
 
 def _standing(row: ParkedRow) -> Standing:

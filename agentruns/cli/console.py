@@ -43,6 +43,12 @@ QUICK: Final = Backoff(initial=0.15, maximum=0.4)
 
 _STOP_SECONDS: Final = 2.0
 
+_IDLE_SECONDS: Final = 75.0
+"""How long a connection of somebody who has signed in is kept without a request."""
+
+_BACKLOG: Final = 32
+"""Connections that may be accepted at once: more of them could take all descriptors before any is looked at."""
+
 
 async def console(args: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C; raise `ConfigurationError` for what cannot work."""
@@ -59,9 +65,9 @@ async def console(args: argparse.Namespace) -> int:
         guard = AccessGuard(hosts=frozenset({args.host}), exposed=args.expose)
         address = await stack.enter_async_context(served(source, args.host, args.port, guard=guard))
         say(f"the console is at {address}", "it stops with Ctrl-C")
-        if args.open:  # other users may see the command line of the browser: what stands there works once
-            await asyncio.to_thread(webbrowser.open, address.replace(guard.token, guard.ticket()))
         with contextlib.suppress(asyncio.CancelledError):
+            if args.open:  # other users may see the command line of the browser: what stands there works once
+                await asyncio.to_thread(webbrowser.open, address.replace(guard.token, guard.ticket()))
             await asyncio.Event().wait()
     return 0
 
@@ -73,7 +79,7 @@ def _check(args: argparse.Namespace) -> None:
         if getattr(args, option) and not args.vendor:
             raise ConfigurationError(f"--{option.replace('_', '-')} is of one vendor; say which by --vendor")
     check.integer("--port", args.port, 0)
-    if args.journal and not Path(args.journal).is_file():
+    if args.journal and not _is_file(args.journal):
         raise ConfigurationError(
             f"there is no journal {args.journal!r}; `agentruns batch` makes one, as does a client that is given one"
         )
@@ -84,6 +90,13 @@ def _check(args: argparse.Namespace) -> None:
                 "over the network unencrypted. If you accept that, add --expose; a tunnel, such as `ssh -L`, is safer"
             )
         complain(f"agentruns: the console listens on {args.host}, unencrypted: anyone who reads the traffic can use it")
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError as error:  # such as a folder that may not be entered
+        raise ConfigurationError(f"the journal {path!r} cannot be looked at: {error}") from error
 
 
 @asynccontextmanager
@@ -101,11 +114,17 @@ async def served(
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=_STOP_SECONDS,
+        keepalive_timeout=_IDLE_SECONDS,
         logger=_server_logger(),
     )
     await runner.setup()
     try:
-        yield await _listen(runner, host, port, guard.token)
+        server = await _listen(runner, host, port, guard)
+        try:
+            yield _address_of(server, guard.token)
+        finally:
+            server.close()
+            guard.newcomers.close()
     finally:
         await runner.cleanup()
 
@@ -120,14 +139,17 @@ def _server_logger() -> logging.Logger:
     return logger
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int, token: str) -> str:
-    from aiohttp import web
-
+async def _listen(runner: web.AppRunner, host: str, port: int, guard: AccessGuard) -> asyncio.Server:
+    assert runner.server is not None
+    protocols = guard.newcomers.watched(runner.server)
     try:
-        await web.TCPSite(runner, host, port).start()
+        return await asyncio.get_running_loop().create_server(protocols, host, port, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(f"{host}, port {port}, cannot be listened on: {error}. Choose another") from error
-    name, port = runner.addresses[0][:2]
+
+
+def _address_of(server: asyncio.Server, token: str) -> str:
+    name, port = server.sockets[0].getsockname()[:2]
     shown = "127.0.0.1" if name == "0.0.0.0" else f"[{name}]" if ":" in name else name  # noqa: S104 - compared with
     return f"http://{shown}:{port}/?token={token}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from hashlib import sha256
@@ -17,6 +18,7 @@ from agentruns._values.printable import printable
 from agentruns.errors import AgentRunsError, ConfigurationError
 from agentruns.web import Event
 from agentruns.web.aiohttp import end_watching, sse_response
+from agentruns.web.events import steps
 
 from .asks import Answer, Ask, Fact
 from .forms import Posted
@@ -31,6 +33,9 @@ logger = logging.getLogger("agentruns")
 
 _LARGEST: Final = 1 << 19
 """Bytes of a form, at most."""
+
+_SEND_SECONDS: Final = 60.0
+"""How long a browser may take to send a form."""
 
 _STATIC: Final[Mapping[str, str]] = {
     "console.css": "text/css",
@@ -62,6 +67,7 @@ def application(source: Source, guard: AccessGuard) -> web.Application:
         web.get("/work/{entry}/trace", console.trace),
         web.post("/work/{entry}/answer", console.answer),
         web.post("/start", console.start),
+        web.post("/sign-out", console.sign_out),
         web.get("/static/{name}", console.static),
         web.get("/favicon.ico", console.icon),
     ])
@@ -178,7 +184,17 @@ class _Console:
         return self._views.work(history, cards, facts, said)
 
     async def _send(self, request: web.Request, events: AsyncGenerator[Event, None]) -> web.StreamResponse:
-        return await sse_response(request, events, headers={**HEADERS, "Cache-Control": "no-store"})
+        session = self._guard.session_of(request)
+        if session is None:  # it has ended meanwhile
+            await events.aclose()
+            raise web.HTTPUnauthorized
+        loop = asyncio.get_running_loop()
+        end = loop.call_later(self._guard.seconds_left(session), session.over.set)
+        try:
+            told = _until(session.over, events)
+            return await sse_response(request, told, headers={**HEADERS, "Cache-Control": "no-store"})
+        finally:
+            end.cancel()
 
     # Doing ------------------------------------------------------------------------------------------------------------
 
@@ -242,11 +258,19 @@ class _Console:
         self._source.notify()
         raise web.HTTPSeeOther("/" if entry is None else f"/work/{entry}")
 
+    async def sign_out(self, request: web.Request) -> web.StreamResponse:
+        """End the session of this browser."""
+        await self._posted(request)
+        return self._guard.sign_out(request)
+
     async def _posted(self, request: web.Request) -> dict[str, list[str]]:
         if request.content_type != "application/x-www-form-urlencoded":
             raise web.HTTPUnsupportedMediaType(text="That is not what a form of this console sends.")
         try:
-            form = await request.post()
+            async with asyncio.timeout(_SEND_SECONDS):
+                form = await request.post()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text="The form did not arrive. Send it again.") from None
         except (LookupError, ValueError):  # a charset that is none, or not that of the bytes
             raise web.HTTPUnsupportedMediaType(text="That is not what a form of this console sends.") from None
         posted: dict[str, list[str]] = {}
@@ -256,6 +280,17 @@ class _Console:
         if not self._guard.is_from_our_form(_last(posted, "csrf")):
             raise web.HTTPForbidden(text="That form is not of this console, or it was restarted. Load the page again.")
         return posted
+
+
+async def _until(over: asyncio.Event, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """Iterate over *events* until a session is over."""
+    taken = steps(events, stop=over)
+    try:
+        async for event in taken:
+            if event is not None:  # a heartbeat, which is not asked for
+                yield event
+    finally:
+        await taken.aclose()
 
 
 def _last(posted: Posted, name: str) -> str:

@@ -225,7 +225,7 @@ class WorkHistory:
         self._handled[place] = handled
         answered = handled.state != "running"
         if answered and (before is None or before.state == "running"):
-            value = codec.decode(handled.output, trusted=True) if handled.output else None
+            value = _value_of(handled.output)
             title = f"{handled.name} was {'refused' if handled.is_error else 'answered'}"
             at = self._clock() if self._is_live else None
             self._tell(HistoryEntry(number=0, at=at, kind="action", title=title, text=text_of(value)))
@@ -256,6 +256,14 @@ class WorkHistory:
 
 
 _BEGUN: Final = HistoryEntry(number=0, at=None, kind="begun", title="Begun")
+
+
+def _value_of(output: str | None) -> object:
+    """Return an output as the journal keeps it; the text itself where that is not JSON."""
+    try:
+        return codec.decode(output, trusted=True) if output else None
+    except codec.CodecError:
+        return output
 
 
 def _ids(pause: Pause | None) -> tuple[str, ...]:

@@ -4,14 +4,20 @@ Who may use the console, and what its pages may do.
 A page on the web can make a browser send requests to this machine, or, by a name that it lets point here, even read the
 answers. So each request must name a host of ours and carry the cookie that the printed address was exchanged for, and
 whatever changes something must come from a page of ours, with the token of its form.
+
+Cookies do not tell ports apart: another server of this machine that the browser visits is sent them, too. So a session
+ends, by itself or when its user signs out, and whoever has copied its cookie is out with it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
 import secrets
+import time
+from collections.abc import Callable
 from html import escape
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,6 +25,11 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from attrs import field, frozen
+
+from .newcomers import Newcomers
+
+SESSION_SECONDS: Final = 12 * 3600.0
+"""Seconds after which the printed address must be opened again."""
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -32,6 +43,7 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
+_MOST_SESSIONS: Final = 100
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -40,20 +52,32 @@ def _secret() -> str:
     return secrets.token_urlsafe(32)
 
 
+@frozen(eq=False)
+class Session:
+    """One browser that has signed in, until `ends_at` by the clock of the guard, or until `over` is set."""
+
+    ends_at: float
+    over: asyncio.Event = field(factory=asyncio.Event)
+
+
 @frozen
 class AccessGuard:
     """
     The secrets of one console, and the names under which it may be reached.
 
-    `token` stands in the address that is printed; `session`, which it is exchanged for, in the cookie. `hosts` are
-    names beside those of loopback. With *exposed*, any address of this machine will do, since names alone can lie.
+    `token` stands in the address that is printed; it is exchanged for a session, whose secret is in the cookie, and
+    `csrf` in each form. `hosts` are names beside those of loopback. With *exposed*, any address of this machine will
+    do, since names alone can lie. *clock* counts seconds.
     """
 
     hosts: frozenset[str] = frozenset()
     exposed: bool = False
     token: str = field(factory=_secret, repr=False)
-    session: str = field(factory=_secret, repr=False)
+    csrf: str = field(factory=_secret, init=False, repr=False)
+    newcomers: Newcomers = field(factory=Newcomers, repr=False)
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     _tickets: set[str] = field(factory=set, init=False, repr=False)
+    _sessions: dict[bytes, Session] = field(factory=dict, init=False, repr=False)  # by the digest of the secret
 
     def ticket(self) -> str:
         """Return a token that opens the console once: others may see the command that opens a browser with it."""
@@ -61,17 +85,34 @@ class AccessGuard:
         self._tickets.add(ticket)
         return ticket
 
-    @property
-    def csrf(self) -> str:
-        """Return what each form carries."""
-        return hmac.new(self.session.encode(), b"form", hashlib.sha256).hexdigest()
+    def session_of(self, request: web.Request) -> Session | None:
+        """Return the session whose cookie a request has, unless it is over."""
+        session = self._sessions.get(_digest(_cookie(request)))
+        return session if session is not None and self.seconds_left(session) > 0 else None
+
+    def seconds_left(self, session: Session) -> float:
+        """Return for how long a session goes on, at most."""
+        return session.ends_at - self.clock()
+
+    def sign_out(self, request: web.Request) -> web.StreamResponse:
+        """End the session of a request, and return the page that says so."""
+        session = self._sessions.pop(_digest(_cookie(request)), None)
+        if session is not None:
+            session.over.set()
+        answer = _page(200, "Signed out", "To come back, open the address that the console printed when it started.")
+        answer.del_cookie(_cookie_name(request), httponly=True, samesite="Strict", path="/")
+        return answer
 
     def middleware(self) -> Middleware:
         """Return what stands before every handler of the application."""
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return self._refusal(request) or await handler(request)
+            refusal = self._refusal(request)
+            if refusal is not None:
+                return refusal
+            self.newcomers.admit(request.transport)
+            return await handler(request)
 
         return guarded
 
@@ -90,8 +131,10 @@ class AccessGuard:
             if not (_same(given, self.token) or self._is_ticket(given)):
                 return _page(403, "Wrong token", "Open the address that the console printed when it started.")
             return self._enter(request)
-        if not _same(_cookie(request), self.session):
-            return _page(401, "Not signed in", "Open the address that the console printed when it started.")
+        if self.session_of(request) is None:
+            answer = _page(401, "Not signed in", "Open the address that the console printed when it started.")
+            answer.headers["HX-Refresh"] = "true"  # a form that was sent by script: its page shows that it is over
+            return answer
         return None
 
     def _is_ticket(self, given: str) -> bool:
@@ -120,8 +163,18 @@ class AccessGuard:
         else:  # after a click elsewhere, such a cookie goes only where a page of ours leads
             refresh = f'<meta http-equiv="refresh" content="0;url={escape(place)}">'
             answer = _page(200, "Opening", "One moment.", head=refresh)
-        answer.set_cookie(_cookie_name(request), self.session, httponly=True, samesite="Strict", path="/")
+        answer.set_cookie(_cookie_name(request), self._sign_in(), httponly=True, samesite="Strict", path="/")
         return answer
+
+    def _sign_in(self) -> str:
+        """Begin a session and return its secret."""
+        for digest, session in tuple(self._sessions.items()):
+            if self.seconds_left(session) <= 0 or len(self._sessions) >= _MOST_SESSIONS:
+                del self._sessions[digest]
+                session.over.set()
+        secret = _secret()
+        self._sessions[_digest(secret)] = Session(self.clock() + SESSION_SECONDS)
+        return secret
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
@@ -145,6 +198,11 @@ def _cookie_name(request: web.Request) -> str:
 
 def _cookie(request: web.Request) -> str:
     return request.cookies.get(_cookie_name(request), "")
+
+
+def _digest(secret: str) -> bytes:
+    """Return what a secret is looked up by: how long that takes tells nothing of the secrets that there are."""
+    return hashlib.sha256(secret.encode(errors="replace")).digest()
 
 
 def _same(given: str, known: str) -> bool:

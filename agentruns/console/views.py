@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from agentruns import _extras as extras
-from agentruns._keeping.journal.reader import Counts, Entry, Which
+from agentruns._keeping.journal.reader import UNREADABLE, Counts, Entry, Which
 
 from .asks import Ask, Fact
 from .history import WorkHistory, changed_groups
@@ -43,6 +43,7 @@ _STATUSES: Final = {
     "requires_action": "Waits for an answer",
     "completed": "Completed",
     "failed": "Failed",
+    UNREADABLE: "Cannot be read",
 }
 
 _LONGEST: Final = 20_000

@@ -199,7 +199,7 @@ async def _chunks(events: AsyncGenerator[Event, None], ping: float) -> AsyncGene
 
 
 async def steps(
-    events: AsyncGenerator[Event, None], *, beat: float | None = None, stop: anyio.Event | None = None
+    events: AsyncGenerator[Event, None], *, beat: float | None = None, stop: anyio.Event | asyncio.Event | None = None
 ) -> AsyncGenerator[Event | None, None]:
     """
     Iterate over *events*, and close them however that ends; None stands for each *beat* seconds in which none came.

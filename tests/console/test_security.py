@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -10,9 +11,11 @@ import pytest
 import pytest_asyncio
 
 from agentruns.cli.console import emulated, served
-from tests.console.plain_browser import Browser, signed_in
+from tests.console.plain_browser import SECONDS, Browser, Page, signed_in
 
 from agentruns.console import AccessGuard  # isort: skip
+from agentruns.console.newcomers import Newcomers  # isort: skip
+from agentruns.console.security import SESSION_SECONDS  # isort: skip
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -64,7 +67,7 @@ async def test_the_printed_address_is_exchanged_for_a_cookie(address: str, guard
         assert answer.status == 303
         assert answer.headers["Location"] == "/?which=done"
         cookie = answer.headers["Set-Cookie"]
-    assert guard.session in cookie
+    assert re.match(r"agentruns-\d+=[\w-]{43};", cookie)
     assert guard.token not in cookie
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert "Domain" not in cookie
@@ -81,7 +84,7 @@ async def test_whoever_comes_by_a_link_of_elsewhere_is_led_in_by_a_page_of_ours(
         session.get(address.replace("/?", "//evil.example/%22%3E?a=1&"), headers=headers) as answer,
     ):
         assert answer.status == 200
-        assert guard.session in answer.headers["Set-Cookie"]
+        assert re.match(r"agentruns-\d+=[\w-]{43};", answer.headers["Set-Cookie"])
         text = await answer.text()
     assert 'content="0;url=/evil.example/%22%3E?a=1"' in text
     assert guard.token not in text
@@ -213,12 +216,169 @@ async def test_two_consoles_do_not_take_each_others_cookies(address: str) -> Non
                 assert answer.status == 200
 
 
+# Sessions end ---------------------------------------------------------------------------------------------------------
+
+
+async def cookie_of(browser: Browser) -> str:
+    return "; ".join(f"{each.key}={each.value}" for each in browser.session.cookie_jar)
+
+
+async def sign_out(browser: Browser) -> Page:
+    form = next(form for form in (await browser.open("/")).forms if form.action == "/sign-out")
+    return await browser.send("/sign-out", form.fields)
+
+
+@pytest.mark.asyncio
+async def test_who_signs_out_is_out_and_so_is_who_has_copied_the_cookie(address: str, browser: Browser) -> None:
+    """Another server of this machine is sent the cookie, too: cookies do not tell ports apart."""
+    copied = await cookie_of(browser)
+    assert await status(f"{browser.base}/", Cookie=copied) == 200
+
+    page = await sign_out(browser)
+
+    assert "Signed out" in page.text
+    assert (await browser.open("/")).status == 401
+    assert await status(f"{browser.base}/", Cookie=copied) == 401
+    assert await status(address) == 303  # the printed address leads in again
+
+
+@pytest.mark.asyncio
+async def test_signing_out_leaves_other_browsers_alone(address: str, browser: Browser) -> None:
+    async with signed_in(address) as other:
+        await sign_out(browser)
+        assert (await other.open("/")).status == 200
+
+
+@pytest.mark.asyncio
+async def test_no_page_of_elsewhere_signs_anybody_out(browser: Browser) -> None:
+    form = next(form for form in (await browser.open("/")).forms if form.action == "/sign-out")
+
+    assert (await browser.send("/sign-out", form.fields, origin="https://evil.example")).status == 403
+    assert (await browser.send("/sign-out", {"csrf": "nonsense"})).status == 403
+    assert (await browser.open("/")).status == 200
+
+
+@pytest.mark.asyncio
+async def test_events_end_with_the_session(browser: Browser) -> None:
+    page = await browser.start("plumber")
+    async with asyncio.timeout(SECONDS), browser.events(f"{page.path}/events") as events:
+        await anext(events)
+        await sign_out(browser)
+        async for _ in events:
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_session_ends_by_itself() -> None:
+    now = 0.0
+    guard = AccessGuard(clock=lambda: now)
+    async with (
+        emulated("conduit") as source,
+        served(source, guard=guard) as address,
+        signed_in(address) as browser,
+    ):
+        now = SESSION_SECONDS - 1
+        assert (await browser.open("/")).status == 200
+        now = SESSION_SECONDS
+        page = await browser.open("/", HX_Request="true")
+        assert page.status == 401
+        assert page.headers["HX-Refresh"] == "true"  # a script shows the page that says so
+
+
+@pytest.mark.asyncio
+async def test_events_end_when_their_session_does_by_itself() -> None:
+    now = 0.0
+    guard = AccessGuard(clock=lambda: now)
+    async with (
+        emulated("conduit") as source,
+        served(source, guard=guard) as address,
+        signed_in(address) as browser,
+    ):
+        page = await browser.start("plumber")
+        now = SESSION_SECONDS - 0.2
+        async with asyncio.timeout(SECONDS), browser.events(f"{page.path}/events") as events:
+            async for _ in events:
+                pass
+
+
+@pytest.mark.asyncio
+async def test_of_very_many_sessions_the_oldest_end(address: str, browser: Browser) -> None:
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        for _ in range(101):
+            async with session.get(address, allow_redirects=False) as answer:
+                assert answer.status == 303
+    assert (await browser.open("/")).status == 401
+
+
+# Connections end ------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connections(address: str, count: int, *sent: bytes) -> AsyncIterator[list[asyncio.StreamReader]]:
+    host, _, port = address.partition("/?")[0].removeprefix("http://").partition(":")
+    opened = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+    try:
+        for _, writer in opened:
+            writer.writelines(sent)
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+async def is_ended(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "])
+async def test_a_connection_that_asks_for_nothing_ends(sent: bytes) -> None:
+    guard = AccessGuard(newcomers=Newcomers(patience=0.1))
+    async with (
+        emulated("conduit") as source,
+        served(source, guard=guard) as address,
+        asyncio.timeout(SECONDS),
+        connections(address, 1, sent) as (reader,),
+    ):
+        assert await is_ended(reader)
+        assert not guard.newcomers
+
+
+@pytest.mark.asyncio
+async def test_idle_connections_keep_nobody_out(address: str, guard: AccessGuard) -> None:
+    async with connections(address, 200) as readers:
+        async with asyncio.timeout(SECONDS):
+            assert await is_ended(readers[0])
+        assert len(guard.newcomers) <= 32
+        async with signed_in(address) as browser:
+            assert (await browser.open("/")).status == 200
+
+
+@pytest.mark.asyncio
+async def test_who_has_signed_in_keeps_the_connection() -> None:
+    guard = AccessGuard(newcomers=Newcomers(patience=0.3))
+    async with (
+        emulated("conduit") as source,
+        served(source, guard=guard) as address,
+        signed_in(address) as browser,
+    ):
+        page = await browser.start("plumber")
+        async with asyncio.timeout(SECONDS), browser.events(f"{page.path}/events") as events:
+            async for _, data in events:
+                if "Completed" in data:  # after more than three seconds
+                    break
+        assert not guard.newcomers
+
+
 def test_secrets_are_long_and_in_no_repr(guard: AccessGuard) -> None:
     other = AccessGuard()
 
-    assert len({guard.token, guard.session, guard.csrf, other.token, other.session, other.csrf}) == 6
-    assert min(len(guard.token), len(guard.session), len(guard.csrf)) >= 43
-    assert not any(secret in repr(guard) for secret in (guard.token, guard.session, guard.csrf))
+    assert len({guard.token, guard.csrf, guard.ticket(), other.token, other.csrf, other.ticket()}) == 6
+    assert min(len(guard.token), len(guard.csrf), len(guard.ticket())) >= 43
+    assert not any(secret in repr(guard) for secret in (guard.token, guard.csrf))
 
 
 def test_no_template_has_what_the_policy_forbids() -> None:

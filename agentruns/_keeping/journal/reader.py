@@ -9,7 +9,9 @@ change; a run whose actions wait though no work of this journal has its key is a
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,27 +31,38 @@ if TYPE_CHECKING:
     from .owners import Owners
 
 T = TypeVar("T")
+_LAST: Final = 253402300800.0
+"""The first second after the years that a date can have."""
 Which: TypeAlias = Literal["all", "waiting", "open", "done"]
 
 PAGE: Final = 100
 """Entries of one page."""
 
-_LINE: Final = """
-    'w' || id, vendor, key, state, owner, created, updated, json_extract(run, '$.ref.id'),
-    json_extract(run, '$.ref.parent'), json_extract(run, '$.status'), json_extract(run, '$.vendor_status'),
-    json_extract(run, '$.usage.input_tokens'), json_extract(run, '$.usage.output_tokens'),
+READ_SECONDS: Final = 10.0
+"""How long one read may take: a file that somebody has made for it could keep the reader for ever."""
+
+_STEPS: Final = 20_000
+"""Instructions of SQLite between two looks at the time."""
+
+UNREADABLE: Final = "unreadable"
+"""The status of an entry whose run is kept as something else than JSON."""
+
+_RUN: Final = f"""CASE WHEN run IS NULL OR json_valid(run) THEN run ELSE '{{"status":"{UNREADABLE}"}}' END"""
+_OF_RUN: Final = ", ".join(
+    f"json_extract({_RUN}, '$.{path}')"
+    for path in ("ref.id", "ref.parent", "status", "vendor_status", "usage.input_tokens", "usage.output_tokens")
+)
+_LINE: Final = f"""
+    'w' || id, vendor, key, state, owner, created, updated, {_OF_RUN},
     (SELECT count(*) FROM parked WHERE parked.state = 'waiting' AND parked.vendor = work.vendor
         AND parked.key = work.key)
 """
-_STRAY: Final = """
-    'p' || min(id), vendor, coalesce(max(key), ''), 'open', '', min(asked), max(asked),
-    json_extract(run, '$.ref.id'), json_extract(run, '$.ref.parent'), json_extract(run, '$.status'),
-    json_extract(run, '$.vendor_status'), json_extract(run, '$.usage.input_tokens'),
-    json_extract(run, '$.usage.output_tokens'), count(*)
+_STRAY: Final = f"""
+    'p' || min(id), vendor, coalesce(max(key), ''), 'open', '', min(asked), max(asked), {_OF_RUN}, count(*)
 """
 _NO_WORK: Final = "NOT EXISTS (SELECT 1 FROM work WHERE work.vendor = parked.vendor AND work.key = parked.key)"
-_WAITS: Final = """
-    state <> 'done' AND (json_extract(run, '$.status') = 'requires_action' OR EXISTS (SELECT 1 FROM parked
+_WAITS: Final = f"""
+    state <> 'done' AND (json_extract({_RUN}, '$.status') = 'requires_action' OR EXISTS (SELECT 1 FROM parked
         WHERE parked.state = 'waiting' AND parked.vendor = work.vendor AND parked.key = work.key))
 """
 _WHERE: Final[dict[str, str]] = {"all": "1", "waiting": _WAITS, "open": "state <> 'done'", "done": "state = 'done'"}
@@ -120,6 +133,8 @@ class JournalReader:
         self._thread: ConnectionThread | None = None
         self._connection: sqlite3.Connection | None = None
         self._owners: Owners | None = None
+        self._identity: tuple[int, int] | None = None
+        self._deadline = math.inf
 
     async def __aenter__(self) -> Self:
         with extras.require("journal", "a journal needs"):
@@ -200,7 +215,10 @@ class JournalReader:
         row = await self._read(
             lambda: self._do("SELECT origin FROM work WHERE id = ?", (int(entry_id[1:]),)).fetchone()
         )
-        kept = None if row is None else codec.decode(row[0], trusted=True)
+        try:
+            kept = None if row is None else codec.decode(row[0], trusted=True)
+        except codec.CodecError:
+            return {}
         return kept if isinstance(kept, Mapping) else {} if kept is None else {"origin": kept}
 
     async def handled(self, entry: Entry) -> list[Handled]:
@@ -220,6 +238,7 @@ class JournalReader:
 
     def _open(self) -> None:
         from . import schema
+        from .owners import identity
         from .problems import UnfitError, reason
 
         try:
@@ -232,7 +251,9 @@ class JournalReader:
             except BaseException:
                 opened.close()
                 raise
+            opened.set_progress_handler(self._is_late, _STEPS)
             self._connection = opened
+            self._identity = identity(self.path)
         except (OSError, sqlite3.Error, UnfitError) as error:
             raise ConfigurationError(f"cannot open the journal {self.path}: {reason(error)}") from error
 
@@ -240,9 +261,28 @@ class JournalReader:
         if self._thread is None:
             raise JournalError(str(self.path), "it is not open", "")
         try:
-            return await self._thread.do(read)
+            return await self._thread.do(lambda: self._in_time(read))
         except sqlite3.Error as error:
             raise JournalError(str(self.path), str(error), "") from error
+
+    def _in_time(self, read: Callable[[], T]) -> T:
+        from .owners import identity
+
+        if identity(self.path) != self._identity:
+            raise JournalError(str(self.path), "it was deleted or replaced; open the new one instead", "")
+        self._deadline = time.monotonic() + READ_SECONDS
+        try:
+            return read()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                raise JournalError(str(self.path), f"reading it took more than {READ_SECONDS:g} s", "") from error
+            raise
+        finally:
+            self._deadline = math.inf
+
+    def _is_late(self) -> bool:
+        """Tell SQLite, which asks now and then, whether to give up."""
+        return time.monotonic() > self._deadline
 
     def _do(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         assert self._connection is not None
@@ -326,20 +366,29 @@ class JournalReader:
 
 def _entry(row: Sequence[Any]) -> tuple[Entry, str]:
     id_, vendor, key, state, owner, created, updated, run_id, parent, status, word, into, out, waiting = row
-    tokens = None if into is None or out is None else (int(into), int(out))
+    tokens = (into, out) if isinstance(into, int) and isinstance(out, int) else None
     entry = Entry(
         id=str(id_),
         vendor=vendor,
         key=key,
         state=state,
         alive=False,
-        created=created,
-        updated=updated,
-        run_id=run_id or "",
-        parent=parent or "",
-        status=status or "",
-        vendor_status=word or "",
+        created=_seconds(created),
+        updated=_seconds(updated),
+        run_id=_text(run_id),
+        parent=_text(parent),
+        status=_text(status),
+        vendor_status=_text(word),
         tokens=tokens,
         waiting=int(waiting),
     )
     return entry, str(owner)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _seconds(value: Any) -> float:
+    """Return a time as it is kept, 0 for what is none: SQLite keeps anything in any column."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < _LAST else 0.0

@@ -133,6 +133,8 @@ def judge(connection: sqlite3.Connection) -> int:
             f"it has schema version {version}, and this agentruns knows versions up to {len(STEPS)}; "
             "upgrade agentruns, or use another path"
         )
+    for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')"):
+        raise UnfitError(f"it has a {kind}, {name!r}, which agentruns never makes: it would run what others wrote")
     return version
 
 
