@@ -228,7 +228,7 @@ def test_without_a_trigger_the_only_one_that_fits_is_chosen(triggers: list[dict[
     ],
 )
 def test_none_or_several_that_fit_are_refused_before_the_dispatch_and_listed(answer: Answer, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"{said}.*Pass the trigger_id of one"):
+    with pytest.raises(ConfigurationError, match=rf"{said}.*pass the trigger_id of one"):
         exchange(conduit.start(dispatch(trigger_id=None)), answer)
 
 

@@ -558,6 +558,7 @@ def test_a_variant_sends_another_reading_of_a_guess_and_is_the_dialect_in_all_el
         "resume",
         "resume_again",
         "resume_first",
+        "start",
     }
 
 

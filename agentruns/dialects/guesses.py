@@ -8,6 +8,7 @@ vendor's dialect with another reading of it, for `connect`, and for what takes `
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, TypeVar
@@ -21,6 +22,9 @@ from agentruns.errors import APIError, ConfigurationError
 
 _SHOWN: Final = 40
 """How many characters of a text that was sent are shown: its shape is in doubt, what it says is not."""
+
+_SECRET: Final = re.compile("secret|passw|token|api_?key|credential|authorization", re.IGNORECASE)
+"""Names of fields whose values are not shown."""
 
 T = TypeVar("T")
 
@@ -111,25 +115,25 @@ def mapping_of(name: str, value: Any) -> Mapping[str, Json]:
     return plain
 
 
-def refused(error: APIError, what: str, sent: Any, switch: str) -> None:
-    """Have a refusal say that the shape of what was sent is a guess, what it was, and what changes it."""
-    error.guess = told(what, sent, switch)
+def refused(error: APIError, what: str, sent: Any, switch: str, *, guessed: str = "its shape") -> None:
+    """Have a refusal say that what was sent is a guess, how it was, and what changes it; see `told`."""
+    error.guess = told(what, sent, switch, guessed=guessed)
 
 
-def told(what: str, sent: Any, switch: str) -> str:
-    """Return that the shape of *what* was *sent* is a guess, how it was, and what changes it."""
+def told(what: str, sent: Any, switch: str, *, guessed: str = "its shape") -> str:
+    """Return that the shape of *what* was *sent*, or what else is *guessed*, is a guess, and what changes it."""
     return (
-        f"No page shows {what}, so its shape is a guess. Sent was {codec.encode(shape(sent)).decode()}. If the vendor "
+        f"No page shows {what}, so {guessed} is a guess. Sent was {codec.encode(shape(sent)).decode()}. If the vendor "
         f"wants another one, {switch} sends it"
     )
 
 
 def shape(value: Any) -> Any:
-    """Return a JSON value with its long texts cut: enough to compare it with what a page or an answer asks for."""
+    """Return a JSON value with its long texts cut, and what is secret by its name: enough to compare it with a page."""
     if isinstance(value, str):
         return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
     if isinstance(value, Mapping):
-        return {key: shape(each) for key, each in value.items()}
+        return {key: "..." if _SECRET.search(str(key)) else shape(each) for key, each in value.items()}
     if isinstance(value, Sequence):
         return [shape(each) for each in value]
     return value

@@ -62,7 +62,7 @@ class Search(Generic[DetailT]):
     is_named: Callable[[Run[DetailT]], bool] = _never
     """Whether the answer to the start names this run, which settles it"""
     switch: str = ""
-    """What changes how the run is told from others, where that is a guess; the error says it where none is found"""
+    """What changes how the run is told from others, where that is a guess; the errors say it"""
     order_is_a_guess: bool = False
     """That the list has the newest run first is not documented: look whether it does"""
 
@@ -156,12 +156,13 @@ def find_started(
             break  # the client is closed, or cannot send
         if not found:
             continue
+        guessed = f". No page says how it is told from others: {search.switch} changes that" if search.switch else ""
         if len(found) > 1:
             raise OutcomeUnknownError(
                 request,
                 f"{told}; {len(found)} new runs of {search.what} are there, which is ambiguous: "
                 f"{', '.join(run.id for run in found)}. Each can be followed, by its id and its "
-                f"parent {found[0].ref.parent!r}",
+                f"parent {found[0].ref.parent!r}{guessed}",
             ) from cause
         (only,) = found
         whose = yield from wire.claim_run(only.id)

@@ -30,6 +30,7 @@ from agentruns import (
     ToolOutput,
     UnsupportedError,
 )
+from agentruns.dialects import NAMES, load
 from agentruns.emulator import Emulator, Fault, ManualClock, Turn
 from tests.conformance.case import Case
 from tests.conformance.vendors import CASES
@@ -373,3 +374,12 @@ async def test_conformance(case: Case, name: str) -> None:
 def test_a_reason_is_given_only_for_a_scenario_that_exists() -> None:
     for case in CASES:
         assert set(case.not_applicable) <= set(SCENARIOS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_guess_has_a_vendor_here_that_reads_it_otherwise(name: str) -> None:
+    other = next(case for case in CASES if case.name == f"{name}_other")
+    guesses: Any = load(name)
+    told = repr(other.dialect)
+    switched = [guess.name for guess in guesses.GUESSES if not guess.change]
+    assert [guess for guess in switched if f"{guess}=" not in told] == []

@@ -60,7 +60,17 @@ class NarrativeOtherwiseCase(NarrativeCase):
 
     @property
     def dialect(self) -> Dialect:
-        return narrative.variant(tool_output=_as_result)
+        return narrative.variant(
+            tool_output=_as_result,
+            retryable={"ModelOverloaded"},
+            status={
+                "queued": "pending",
+                "busy": "running",
+                "asks": "requires_action",
+                "done": "completed",
+                "broken": "failed",
+            },
+        )
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         return Emulator(
@@ -68,6 +78,13 @@ class NarrativeOtherwiseCase(NarrativeCase):
             script=script,
             clock=clock,
             output_field="result",
+            words={
+                "pending": "queued",
+                "running": "busy",
+                "requires_action": "asks",
+                "completed": "done",
+                "failed": "broken",
+            },
             populated="table",
             absent="omit",
             log_id_field="logId",
@@ -110,7 +127,13 @@ class MiddeskOtherwiseCase(MiddeskCase):
 
     @property
     def dialect(self) -> Dialect:
-        return middesk.variant(resume_body=_as_response, per_page=25, include="steps")
+        return middesk.variant(
+            resume_body=_as_response,
+            include="steps",
+            status={"busy": "running", "asks": "requires_action", "done": "completed", "broken": "failed"},
+            per_page=25,
+            looks=[0.1, 0.3, 1.0, 3.0],
+        )
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         return Emulator(
@@ -122,7 +145,10 @@ class MiddeskOtherwiseCase(MiddeskCase):
             fractional_seconds=True,
             absent="omit",
             stream="ag-ui",
+            words={"running": "busy", "interrupted": "asks", "completed": "done", "error": "broken"},
             max_per_page=25,
+            refuses_more_per_page=True,
+            shown_after=0.05 if clock is None else 0.0,
         )
 
 
@@ -159,7 +185,12 @@ class OrigamiOtherwiseCase(OrigamiCase):
 
     @property
     def dialect(self) -> Dialect:
-        return origami.variant(answer_prompt=_worded, keep_model=False, project="b8b1f1f0-5a0d-4f5e-9d0a-6f2c1b7e4a11")
+        return origami.variant(
+            answer_prompt=_worded,
+            keep_model=False,
+            project="b8b1f1f0-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+            status={"busy": "running", "asks": "requires_action", "done": "completed", "stopped": "failed"},
+        )
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         return Emulator(
@@ -167,6 +198,9 @@ class OrigamiOtherwiseCase(OrigamiCase):
             script=script,
             clock=clock,
             retry_after=0,
+            words={"running": "busy", "needs_input": "asks", "completed": "done", "cancelled": "stopped"},
+            check_answer=lambda prompt: None if ":" in prompt else "Repeat the question, then a colon",
+            follow_up_model=False,
             partial_response=True,
             store_refusals=False,
             rate_limit_retry_after=False,
@@ -219,6 +253,7 @@ class ConduitOtherwiseCase(ConduitCase):
             names=lambda answer: [answer["agent_run_id"]],
             fires=lambda trigger: trigger["type"] == "event",
             looks=[0.1, 0.3, 1.0, 3.0],
+            needs_human=lambda disposition: disposition == "handed_over",
             status={"queued": "pending", "busy": "running", "done": "completed", "broken": "failed"},
             message_path="/threads/{id}/reply",
         )
@@ -231,6 +266,7 @@ class ConduitOtherwiseCase(ConduitCase):
             shown_after=0.2 if clock is None else 0.0,
             names_run="agent_run_id",
             words={"accepted": "queued", "running": "busy", "completed": "done", "failed": "broken"},
+            escalated_words="handed_over",
             send_path="/threads/{conversation}/reply",
             dispatch_code=202,
             create_code=201,

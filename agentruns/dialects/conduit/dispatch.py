@@ -13,15 +13,24 @@ from agentruns._values import check, codec
 from agentruns._values.commands import Flow, Lock
 from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Run, RunStatus
-from agentruns.dialects import wire
+from agentruns.dialects import guesses, wire
 from agentruns.dialects.search import Before, Search, find_started, look_before
-from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError, ProtocolError, RunError
+from agentruns.errors import (
+    AgentRunsError,
+    ConfigurationError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RunError,
+)
 
 from .objects import ConduitRun
 from .reading import AS_GUESSED, NAME, Reading, created_at, fetch, page
 
 START_LOOKS: Final = tuple(min(1.5**look, 10.0) for look in range(10))
 """Seconds before each look for the run of a dispatch, 61 in all: no page says how soon a run is listed."""
+
+_FIRES: Final = "`conduit.variant(fires=...)`"
 
 Fits: TypeAlias = Callable[[Mapping[str, Any], str], bool]
 Fires: TypeAlias = Callable[[Mapping[str, Any]], bool]
@@ -93,6 +102,11 @@ def start(origin: Dispatch, *, finding: Finding = AS_FOUND) -> Flow[Run[ConduitR
     request = Request("POST", wire.path("agents", agent_id, "run"), json=body)
     try:
         answer = _dispatched((yield request))
+    except InvalidRequestError as error:
+        if origin.trigger_id is None:
+            what = "which trigger a dispatch without trigger_id fires"
+            guesses.refused(error, what, {"trigger_id": trigger_id}, _FIRES, guessed="the one")
+        raise
     except OutcomeUnknownError as error:
         found = yield from find_started(search, before, request, error.reason, error)
         return (yield from _whole(found, finding))
@@ -135,7 +149,7 @@ def _search(
         where=f"the list of agent {agent_id}",
         group=f"{NAME} {agent_id} {trigger_id}",
         marks={"trigger_id": trigger_id},
-        switch="`conduit.variant(fits=..., looks=...)`",
+        switch="`conduit.variant(fits=..., names=..., looks=...)`",
         is_named=lambda run: run.id in named or wire.first_text(run.raw, "run_id") in named,
     )
 
@@ -154,9 +168,10 @@ def _only_trigger(agent_id: str, finding: Finding) -> Flow[str]:
         ]
         raise ConfigurationError(
             f"agent {agent_id} has {len(fit) or 'no'} triggers that a dispatch without trigger_id could mean; it has "
-            f"{', '.join(have) or 'none at all'}. Pass the trigger_id of one that is enabled and not of "
-            "type message",
+            f"{', '.join(have) or 'none at all'}. Those that are enabled and not of type message are meant, which is a "
+            "guess",
             field="Dispatch.trigger_id",
+            remedy=f"pass the trigger_id of one, or choose it by {_FIRES}",
         )
     only: str = fit[0]["id"]
     return only

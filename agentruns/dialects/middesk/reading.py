@@ -11,8 +11,8 @@ from attrs import field, frozen
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus
-from agentruns.dialects import reading, wire
-from agentruns.errors import APIError, ProtocolError, TransportError
+from agentruns.dialects import guesses, reading, wire
+from agentruns.errors import APIError, InvalidRequestError, ProtocolError, TransportError
 
 from .objects import MiddeskRun
 
@@ -84,7 +84,13 @@ def page(parent: str, cursor: str | None, *, reads: Reading = AS_GUESSED) -> Flo
     The vendor cannot filter. An empty page is the last one, whatever it says. A row that does not fit is left out.
     """
     number = int(cursor or 1)
-    response = yield Request("GET", wire.path("runs"), params={"page": str(number), "per_page": str(reads.per_page)})
+    params = {"page": str(number), "per_page": str(reads.per_page)}
+    try:
+        response = yield Request("GET", wire.path("runs"), params=params)
+    except InvalidRequestError as error:
+        what = "how many runs a page may have"
+        guesses.refused(error, what, params, "`middesk.variant(per_page=...)`", guessed="their number")
+        raise
     raw = wire.read_object(response)
     more = wire.structure(raw, Listed, response).has_more
     data = raw.get("data") or []

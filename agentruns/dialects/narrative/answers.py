@@ -20,7 +20,7 @@ from agentruns.errors import AlreadyAnsweredError, ConfigurationError, InvalidRe
 from .config import ToolChoice
 from .conversations import list_messages
 from .objects import NarrativeRun
-from .runs import OVERRIDABLE, UserMessage, as_sent, check_choice, check_override, fetch, post_run, read_head
+from .runs import OVERRIDABLE, UserMessage, as_sent, check_choice, check_override, fetch, post_run, read_head, start
 from .states import STATUS, parse_run
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def resume(
     config_override: Override = SAME,
     tool_output: ToolOutputItem = tool_output_item,
     retryable: Collection[str] = RETRYABLE,
+    words: Mapping[str, RunStatus] = STATUS,
 ) -> Flow[Run[NarrativeRun]]:
     """
     Answer a paused run by starting the next one on its conversation.
@@ -116,7 +117,7 @@ def resume(
     *config_override* is what is sent, None for nothing. *tool_choice* is for the first iteration of the answering run,
     `SAME` for the paused run's own.
     """
-    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, retryable))
+    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, retryable, words))
 
 
 def resume_first(
@@ -127,6 +128,7 @@ def resume_first(
     config_override: Override = SAME,
     tool_output: ToolOutputItem = tool_output_item,
     retryable: Collection[str] = RETRYABLE,
+    words: Mapping[str, RunStatus] = STATUS,
 ) -> Flow[Run[NarrativeRun]]:
     """
     Answer a paused run as `resume` does, and raise `AlreadyAnsweredError` where another answer was first.
@@ -134,7 +136,7 @@ def resume_first(
     A second POST for the same pause is no error to the vendor: it is answered 200 instead of 202, with the run that the
     first one began. What that one said stands in the messages of the conversation, once the run has ended.
     """
-    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, retryable, first=True))
+    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, retryable, words, first=True))
 
 
 def resume_again(
@@ -144,9 +146,10 @@ def resume_again(
     tool_choice: Choice = None,
     config_override: Override = SAME,
     tool_output: ToolOutputItem = tool_output_item,
+    words: Mapping[str, RunStatus] = STATUS,
 ) -> Flow[Run[NarrativeRun]]:
     """Answer a paused run as `resume` does, and step over every attempt that failed, for whatever reason."""
-    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, None, first=True))
+    return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, None, words, first=True))
 
 
 def variant(
@@ -165,16 +168,18 @@ def variant(
     *status* maps words of the vendor to ours, besides those that are known. Raise `ConfigurationError` for what cannot
     be sent or read.
     """
+    words = {**STATUS, **guesses.statuses("status", status)}
     switches: Mapping[str, Any] = {
         "tool_output": guesses.function("tool_output", tool_output, tool_output_item),
         "tool_choice": _checked_choice(tool_choice),
         "config_override": _checked_override(config_override),
+        "words": words,
     }
     if isinstance(retryable, str):
         raise ConfigurationError(f"retryable is {retryable!r}; it must be a collection of types, such as a set")
-    words = {**STATUS, **guesses.statuses("status", status)}
     kinds = RETRYABLE if retryable is None else frozenset(retryable)
     replaced: Mapping[str, Any] = {
+        "start": partial(start, words=words),
         "resume": partial(resume, **switches, retryable=kinds),
         "resume_first": partial(resume_first, **switches, retryable=kinds),
         "resume_again": partial(resume_again, **switches),
@@ -218,6 +223,7 @@ def _answer(
     override: Override,
     item: ToolOutputItem,
     retryable: Collection[str] | None,
+    words: Mapping[str, RunStatus],
     *,
     first: bool = False,
 ) -> Flow[Run[NarrativeRun]]:
@@ -240,7 +246,7 @@ def _answer(
             if error.code not in _OTHERWISE_REFUSED:
                 guesses.refused(error, "an item of `tool_outputs`", items, "`narrative.variant(tool_output=...)`")
             raise
-        answering = parse_run(response)
+        answering = parse_run(response, words=words)
         if not _is_over(answering, retryable) or attempt == _MOST_ATTEMPTS:
             if first and response.status != HTTPStatus.ACCEPTED:
                 yield from _check_replay(run, answering, outputs, items, response)

@@ -13,7 +13,8 @@ from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
 from agentruns._values.generic import Json
 from agentruns._values.printable import printable
-from agentruns.dialects import reading, wire
+from agentruns.dialects import guesses, reading, wire
+from agentruns.errors import InvalidRequestError
 
 from .config import Config, given
 from .objects import Conversation, ConversationPage, Message, MessagePage
@@ -41,7 +42,12 @@ def create_conversation(
     body = {"name": name, "system_prompt": system_prompt, "defaults": defaults}
     # Creating twice leaves an empty conversation behind, which starts and costs nothing: safe to repeat.
     request = Request("POST", wire.path("agents", "conversations"), json=given(body), idempotent=True)
-    response = yield request
+    try:
+        response = yield request
+    except InvalidRequestError as error:
+        if error.code is None:
+            _tell_of_revision(error, defaults)
+        raise
     made = wire.read(response, Conversation)
     dropped = _dropped(defaults, wire.mapping(wire.read_object(response).get("defaults")))
     if dropped:
@@ -52,6 +58,15 @@ def create_conversation(
             printable(", ".join(dropped)),
         )
     return evolve(made, dropped=dropped)
+
+
+def _tell_of_revision(refusal: InvalidRequestError, sent: Mapping[str, Json]) -> None:
+    """Have a refusal say that it is a guess how an account has tools declared: the pages exist in two revisions."""
+    others = {"client_tools": "tools=narrative.flat_tools(...)", "tools": "client_tools=[narrative.client_tools(...)]"}
+    for name, other in others.items():
+        if sent.get(name) not in _NOTHING:
+            switch = f"`narrative.Config({other})`"
+            guesses.refused(refusal, f"which accounts declare tools as `{name}`", {name: sent[name]}, switch)
 
 
 def _dropped(sent: Mapping[str, Json], echoed: Mapping[str, Json]) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ class UserMessage:
     client_op_id: str = field(factory=lambda: str(uuid4()), kw_only=True, validator=check.is_uuid)
 
 
-def start(origin: UserMessage) -> Flow[Run[NarrativeRun]]:
+def start(origin: UserMessage, *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[NarrativeRun]]:
     """Start a run with a user's message (start-a-new-run-on-the-conversation)."""
     options = {
         "tool_choice": as_sent("UserMessage.tool_choice", origin.tool_choice),
@@ -103,7 +103,8 @@ def start(origin: UserMessage) -> Flow[Run[NarrativeRun]]:
     if version is None:
         version = (yield from read_head(origin.conversation_id))[0]
     payload = {"kind": "user_message", "text": origin.text}
-    return parse_run((yield from post_run(origin.conversation_id, origin.client_op_id, version, payload, options)))
+    response = yield from post_run(origin.conversation_id, origin.client_op_id, version, payload, options)
+    return parse_run(response, words=words)
 
 
 def fetch(

@@ -25,7 +25,7 @@ from attrs import frozen
 from agentruns._values import codec
 from agentruns._values.commands import Flow, Sleep
 from agentruns._values.exchange import Request, Response
-from agentruns._values.run import Run, RunRef
+from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.dialects import wire
 from agentruns.errors import (
     AgentRunsError,
@@ -38,7 +38,7 @@ from agentruns.errors import (
 )
 
 from .objects import RunDetail
-from .reading import current_run, listed, paging, parse_run
+from .reading import STATUS, current_run, listed, paging, parse_run
 from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key, turns
 
 SLOT_SECONDS: Final = 300.0
@@ -62,7 +62,8 @@ class Intent:
     """
     What shall be started once.
 
-    `answers` is the run that it follows, if it answers one; `path` is where it is posted, if it is no prompt.
+    `answers` is the run that it follows, if it answers one; `path` is where it is posted, if it is no prompt. `words`
+    of the vendor are read as our status.
     """
 
     body: Mapping[str, Any]
@@ -71,6 +72,7 @@ class Intent:
     busy_wait: float = 0.0
     answers: str | None = None
     path: str | None = None
+    words: Mapping[str, RunStatus] = STATUS
 
     def attempt(self, number: int) -> Request:
         """Return the request of one attempt; it is repeated here, where it is known what that takes."""
@@ -114,7 +116,7 @@ def _wait_for_agent(intent: Intent, refused: APIError, left: float) -> Flow[floa
         if busy is None:
             return left
         try:
-            run = yield from fetch(RunRef(busy, intent.agent_id or ""), {})
+            run = yield from fetch(RunRef(busy, intent.agent_id or ""), {}, words=intent.words)
         except NotFoundError:
             return left
         if not run.status.in_flight:
@@ -147,7 +149,7 @@ def _attempt(intent: Intent, number: int) -> Flow[Run[RunDetail]]:
         except (OutcomeUnknownError, APIError) as caught:
             error = caught
         else:
-            return parse_run(response)
+            return parse_run(response, words=intent.words)
         reason = error.__cause__ if isinstance(error, OutcomeUnknownError) and error.__cause__ else error
         fresh = isinstance(reason, APIError) and not is_replay(reason.response)
         code = reason.code if isinstance(reason, APIError) else None
@@ -246,7 +248,7 @@ def _with_our_prompt(intent: Intent, since: datetime | None) -> Flow[Sequence[Ru
     for agent in agents:
         for each in (yield from _latest(agent, intent, since)):
             if _cut(each.prompt) == _cut(prompt):
-                run = yield from fetch(RunRef(each.id, each.agent_id), {})
+                run = yield from fetch(RunRef(each.id, each.agent_id), {}, words=intent.words)
                 asked = wire.first_text(wire.mapping(run.raw.get("request")), "prompt")
                 found += [run] if asked is None or asked.strip() == prompt else []
     return found

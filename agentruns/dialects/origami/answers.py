@@ -14,13 +14,13 @@ from agentruns._values.commands import Flow
 from agentruns._values.run import Action, Run, RunStatus, ToolOutput
 from agentruns.dialects import guesses, wire
 from agentruns.dialects.guesses import Guess, Variant
-from agentruns.errors import ConfigurationError
+from agentruns.errors import ConfigurationError, InvalidRequestError
 
 from .admission import Intent, admit
 from .objects import RunDetail
-from .prompts import LONGEST_PROMPT, Prompt
+from .prompts import LONGEST_PROMPT, Prompt, draft_campaign, edit_campaign, recover, start
 from .reading import CONTINUE, STATUS, parse_run
-from .runs import agent_path, fetch, page, turns_after
+from .runs import agent_path, answered_by, cancel, fetch, page, turns_after
 
 if TYPE_CHECKING:
     from agentruns.dialects.protocol import Dialect
@@ -59,7 +59,7 @@ def prompt_of_answers(outputs: Sequence[ToolOutput]) -> str:
 
     *outputs* are in the order of the actions, one for each, and have these at hand with their questions.
     """
-    answers = [_answer(output.action, output) for output in outputs]
+    answers = [_text_of(output.action, output) for output in outputs]
     if len(answers) == 1:
         return answers[0]
     return "\n".join(
@@ -74,6 +74,7 @@ def resume(
     *,
     answer_prompt: AnswerPrompt = prompt_of_answers,
     keep_model: bool = True,
+    words: Mapping[str, RunStatus] = STATUS,
 ) -> Flow[Run[RunDetail]]:
     """
     Answer a run by the next run of its agent, whose prompt is the answer.
@@ -82,7 +83,7 @@ def resume(
     them. The model that ran is asked for again, unless *keep_model* is False: a follow-up without one runs on the
     default of the plan.
     """
-    return (yield from admit(_intent(run, outputs, answer_prompt, keep_model)))
+    return (yield from _answer(_intent(run, outputs, answer_prompt, keep_model, words)))
 
 
 def resume_again(
@@ -91,6 +92,7 @@ def resume_again(
     *,
     answer_prompt: AnswerPrompt = prompt_of_answers,
     keep_model: bool = True,
+    words: Mapping[str, RunStatus] = STATUS,
 ) -> Flow[Run[RunDetail]]:
     """
     Answer a run once more, if the run that came of its answer has failed; else return what came of it.
@@ -99,11 +101,11 @@ def resume_again(
     """
     later = yield from turns_after(run)
     if not later:
-        return (yield from resume(run, outputs, answer_prompt=answer_prompt, keep_model=keep_model))
-    last = yield from fetch(later[-1].ref, {})
+        return (yield from resume(run, outputs, answer_prompt=answer_prompt, keep_model=keep_model, words=words))
+    last = yield from fetch(later[-1].ref, {}, words=words)
     if last.status is not RunStatus.FAILED:
         return last
-    return (yield from admit(_intent(run, outputs, answer_prompt, keep_model, after=last.id)))
+    return (yield from _answer(_intent(run, outputs, answer_prompt, keep_model, words, after=last.id)))
 
 
 def variant(
@@ -126,13 +128,22 @@ def variant(
         "keep_model": keep_model,
     }
     words = {**STATUS, **guesses.statuses("status", status)}
+    reading: Sequence[Callable[..., Any]] = (
+        start,
+        recover,
+        fetch,
+        page,
+        parse_run,
+        answered_by,
+        cancel,
+        draft_campaign,
+        edit_campaign,
+    )
     replaced: dict[str, Any] = {
-        "fetch": partial(fetch, words=words),
-        "page": partial(page, words=words),
-        "parse_run": partial(parse_run, words=words),
+        **{each.__name__: partial(each, words=words) for each in reading},
         "STATUS": words,
-        "resume": partial(resume, **switches),
-        "resume_again": partial(resume_again, **switches),
+        "resume": partial(resume, **switches, words=words),
+        "resume_again": partial(resume_again, **switches, words=words),
     }
     if project is not None:
         replaced |= {"DEFAULT_HEADERS": {PROJECT: check.non_empty_str("project", project)}, "DEFAULT_PARAMS": {}}
@@ -140,8 +151,22 @@ def variant(
     return cast("Dialect[Prompt, RunDetail]", Variant(__name__.rpartition(".")[0], replaced, given))
 
 
+def _answer(intent: Intent) -> Flow[Run[RunDetail]]:
+    try:
+        return (yield from admit(intent))
+    except InvalidRequestError as error:
+        switch = "`origami.variant(answer_prompt=..., keep_model=...)`"
+        guesses.refused(error, "the words of an answer, or whether it names a model", intent.body, switch)
+        raise
+
+
 def _intent(
-    run: Run[RunDetail], outputs: Sequence[ToolOutput], make: AnswerPrompt, keep_model: bool, after: str = ""
+    run: Run[RunDetail],
+    outputs: Sequence[ToolOutput],
+    make: AnswerPrompt,
+    keep_model: bool,
+    words: Mapping[str, RunStatus],
+    after: str = "",
 ) -> Intent:
     prompt: Any = make(_in_order(run, outputs))
     if not isinstance(prompt, str) or not prompt.strip():
@@ -153,7 +178,7 @@ def _intent(
     agent_path(run.ref.parent)
     body = wire.drop_none({"prompt": prompt, "model": wire.first_text(run.raw, "model") if keep_model else None})
     key = uuid5(_RESUMES, f"{run.id} {after}" if after else run.id)
-    return Intent(body, str(key), run.ref.parent, answers=after or run.id)
+    return Intent(body, str(key), run.ref.parent, answers=after or run.id, words=words)
 
 
 def _in_order(run: Run[RunDetail], outputs: Sequence[ToolOutput]) -> Sequence[ToolOutput]:
@@ -168,7 +193,7 @@ def _in_order(run: Run[RunDetail], outputs: Sequence[ToolOutput]) -> Sequence[To
     return [evolve(given[action.id], action=action) for action in run.actions]
 
 
-def _answer(action: Action, output: ToolOutput) -> str:
+def _text_of(action: Action, output: ToolOutput) -> str:
     value = output.output
     if action.name == CONTINUE and (value is None or value is True or value == ""):
         return "Continue."

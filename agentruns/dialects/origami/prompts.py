@@ -12,12 +12,13 @@ from attrs.validators import optional
 
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
-from agentruns._values.run import Run
+from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
 
 from .admission import Intent, admit, readmit
 from .objects import RunDetail
+from .reading import STATUS
 
 LONGEST_PROMPT: Final = 10_000
 _LONGEST_NAME: Final = 80
@@ -110,22 +111,24 @@ class Prompt:
                 )
 
 
-def start(origin: Prompt) -> Flow[Run[RunDetail]]:
+def start(origin: Prompt, *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[RunDetail]]:
     """
     Start a run: the first of a new agent, or the next of one that exists.
 
     Raise `ConflictError` for an agent that is busy, naming its run; `RateLimitedError` when there is no free slot for
     longer than `SLOT_SECONDS`; `OutcomeUnknownError`, naming what was found, when a 5xx may have started a run.
     """
-    return (yield from admit(_intent(origin)))
+    return (yield from admit(_intent(origin, words)))
 
 
-def recover(origin: Prompt, note: Mapping[str, Any]) -> Flow[Run[RunDetail]]:
+def recover(
+    origin: Prompt, note: Mapping[str, Any], *, words: Mapping[str, RunStatus] = STATUS
+) -> Flow[Run[RunDetail]]:
     """Go through with a start whose process died, under the keys that it has not used up."""
-    return (yield from readmit(_intent(origin), note))
+    return (yield from readmit(_intent(origin, words), note))
 
 
-def _intent(origin: Prompt) -> Intent:
+def _intent(origin: Prompt, words: Mapping[str, RunStatus]) -> Intent:
     lists = codec.to_jsonable({"focusTableIds": origin.focus_table_ids, "attachments": origin.attachments}, "Prompt")
     body = {
         **wire.drop_none({
@@ -136,14 +139,19 @@ def _intent(origin: Prompt) -> Intent:
         }),
         **{name: value for name, value in lists.items() if value},
     }
-    return Intent(body, origin.idempotency_key, origin.agent_id, origin.busy_wait)
+    return Intent(body, origin.idempotency_key, origin.agent_id, origin.busy_wait, words=words)
 
 
 # Campaigns ------------------------------------------------------------------------------------------------------------
 
 
 def draft_campaign(
-    table_id: str, instructions: str, *, settings: Mapping[str, Any] | None = None, idempotency_key: str | None = None
+    table_id: str,
+    instructions: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
+    words: Mapping[str, RunStatus] = STATUS,
 ) -> Flow[Run[RunDetail]]:
     """
     Have an agent draft a campaign for the leads of a table, and return the run, to be followed as any other.
@@ -152,16 +160,27 @@ def draft_campaign(
     there. Without an *idempotency_key*, each call is an intent of its own. Raise as `client.start` does for a prompt.
     """
     path = wire.path("tables", table_id, "campaigns")
-    return (yield from _instruct(path, instructions, settings, idempotency_key))
+    return (yield from _instruct(path, instructions, settings, idempotency_key, words))
 
 
-def edit_campaign(campaign_id: str, instructions: str, *, idempotency_key: str | None = None) -> Flow[Run[RunDetail]]:
+def edit_campaign(
+    campaign_id: str,
+    instructions: str,
+    *,
+    idempotency_key: str | None = None,
+    words: Mapping[str, RunStatus] = STATUS,
+) -> Flow[Run[RunDetail]]:
     """Have an agent change what a campaign says, and return the run, to be followed as any other."""
-    return (yield from _instruct(wire.path("campaigns", campaign_id, "edits"), instructions, None, idempotency_key))
+    path = wire.path("campaigns", campaign_id, "edits")
+    return (yield from _instruct(path, instructions, None, idempotency_key, words))
 
 
 def _instruct(
-    path: str, instructions: str, settings: Mapping[str, Any] | None, key: str | None
+    path: str,
+    instructions: str,
+    settings: Mapping[str, Any] | None,
+    key: str | None,
+    words: Mapping[str, RunStatus],
 ) -> Flow[Run[RunDetail]]:
     check.non_empty_str("instructions", instructions)
     if len(instructions) > LONGEST_PROMPT:
@@ -169,5 +188,5 @@ def _instruct(
             f"instructions has {len(instructions)} characters; it may have no more than {LONGEST_PROMPT}"
         )
     body = wire.drop_none({"instructions": instructions, "settings": settings})
-    intent = Intent(codec.to_jsonable(body, "the campaign"), _is_key(key or str(uuid4())), None, path=path)
-    return (yield from admit(intent))
+    sent = codec.to_jsonable(body, "the campaign")
+    return (yield from admit(Intent(sent, _is_key(key or str(uuid4())), None, path=path, words=words)))

@@ -31,6 +31,7 @@ STATUS: Final[Mapping[str, RunStatus]] = {
 }
 
 QUESTIONS: Final = "needs_input"
+STOPPED_EARLY: Final = frozenset({"incomplete", "step_cap_hit"})
 CONTINUE: Final = "continue"
 
 _WHY: Final[Mapping[str, str]] = {
@@ -142,14 +143,18 @@ def _actions(raw: Mapping[str, Any], word: str, said: str | None, response: Resp
     Return what a run waits for: an answer to each question, or the word to go on.
 
     A summary does not show its questions: read the run by itself. Where `needs_input` comes without any, which is not
-    documented, the agent's last words are the question: any text answers a run (send-run page).
+    documented, the agent's last words are the question: any text answers a run (send-run page). Another word, which a
+    variant reads as a pause, is that of questions where there are some, and else waits for the word to go on.
     """
-    if word != QUESTIONS:
-        return (Action(CONTINUE, CONTINUE, {"status": word, "text": said}),)
+    go_on = (Action(CONTINUE, CONTINUE, {"status": word, "text": said}),)
+    if word in STOPPED_EARLY:
+        return go_on
     if not is_whole(raw):
         return ()
     todo = raw.get("todo")
     asked = () if todo is None else wire.structure(todo, Questions, response, f"{path}.todo").pending_questions
+    if not asked and word != QUESTIONS:
+        return go_on
     return tuple(
         Action(
             str(position),

@@ -23,6 +23,8 @@ MOST_KEYS: Final = 200
 IN_FLIGHT: Final = "IDEMPOTENCY_ERROR"
 """The first request with this key is still being worked on; or it was another request, which ours never are."""
 
+_BY_ITSELF: Final = frozenset({"errored", "timed_out"})
+
 _MOST_PAGES: Final = 100
 
 _CANCELS: Final = UUID("0d0d0f57-6f4b-5d0a-8a53-1b7e6c9f2d40")
@@ -83,13 +85,13 @@ def turns_after(run: Run[RunDetail]) -> Flow[Sequence[Run[RunDetail]]]:
     return [each for each in (yield from turns(run.ref.parent)) if started_at(each) > started_at(run)]
 
 
-def answered_by(run: Run[RunDetail]) -> Flow[Run[RunDetail] | None]:
+def answered_by(run: Run[RunDetail], *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[RunDetail] | None]:
     """Return the next run of the agent: any prompt answers a run (reference/send-run). None if there is none yet."""
     later = yield from turns_after(run)
-    return (yield from fetch(later[0].ref, {})) if later else None
+    return (yield from fetch(later[0].ref, {}, words=words)) if later else None
 
 
-def cancel(ref: RunRef) -> Flow[Run[RunDetail] | None]:
+def cancel(ref: RunRef, *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[RunDetail] | None]:
     """
     Cancel a run (reference/cancel-run), which may go on for a while: read it until it is over.
 
@@ -97,7 +99,7 @@ def cancel(ref: RunRef) -> Flow[Run[RunDetail] | None]:
     derives from it, so that a late duplicate is given the first answer again and hits nothing. Raise `ConflictError`
     if another run, started in between, was hit all the same.
     """
-    meant = yield from fetch(ref, {})
+    meant = yield from fetch(ref, {}, words=words)
     if not meant.status.in_flight:
         return meant
     path, key = agent_path(ref.parent, "cancel"), str(uuid5(_CANCELS, ref.id))
@@ -107,24 +109,35 @@ def cancel(ref: RunRef) -> Flow[Run[RunDetail] | None]:
             response = yield Request("POST", path, headers={KEY: nth_key(key, number)}, idempotent=True)
         except APIError as error:
             if error.code == IN_FLIGHT:
-                return (yield from fetch(ref, {}))  # our own request, whose answer was lost, is still worked on
+                return (
+                    yield from fetch(ref, {}, words=words)
+                )  # our own request, whose answer was lost, is still worked on
             if not is_replay(error.response) or number == MOST_KEYS:
                 raise
             number += 1
         else:
-            return (yield from _cancelled(meant, response))
+            return (yield from _cancelled(meant, response, words))
 
 
-def _cancelled(meant: Run[RunDetail], response: Response) -> Flow[Run[RunDetail] | None]:
+def _cancelled(
+    meant: Run[RunDetail], response: Response, words: Mapping[str, RunStatus]
+) -> Flow[Run[RunDetail] | None]:
     """Check that the run that was meant is the one in the answer, which may be one of before."""
     body = wire.read_object(response)
     if body.get("run", body) is None:
         return None
-    latest = parse_run(response)
-    if latest.id != meant.id and latest.vendor_status in {"running", "cancelled"}:
+    latest = parse_run(response, words=words)
+    if latest.id != meant.id and _may_be_hit(latest):
         said = f"run {meant.id} had ended, and run {latest.id} of the same agent was cancelled instead"
         raise ConflictError(response, Problem(said))
-    return latest if latest.id == meant.id and not is_replay(response) else (yield from fetch(meant.ref, {}))
+    if latest.id == meant.id and not is_replay(response):
+        return latest
+    return (yield from fetch(meant.ref, {}, words=words))
+
+
+def _may_be_hit(run: Run[RunDetail]) -> bool:
+    """Tell whether a cancel may have hit a run: it is stopping, or stopped by something other than itself."""
+    return run.status.in_flight or (run.status is RunStatus.FAILED and run.vendor_status not in _BY_ITSELF)
 
 
 def nth_key(key: str, number: int) -> str:

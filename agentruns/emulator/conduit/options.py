@@ -38,6 +38,8 @@ class ConduitOptions:
     * `dispatch_code`, `create_code`: 200, or 202 and 201, which the pages do not say.
     * `names_run`: the key under which the answer to a dispatch names its run; by default it names none.
     * `words`: other words for the four of `status`, such as {"completed": "done"}, on runs that are read or listed.
+    * `list_lacks`: fields that runs in a list are without, such as "trigger_id".
+    * `escalated_words`: the dispositions whose runs leave an escalation.
     * `send_path`: where a reply in a conversation is posted, with `{conversation}` for its id.
     * `inactive_agents`: dispatch to an inactive or disabled agent is refused with 400 ("refuse"), answered without a
       run ("ignore"), or carried out ("run").
@@ -63,6 +65,8 @@ class ConduitOptions:
     create_code: int = field(default=200, validator=validators.in_((200, 201)))
     names_run: str | None = None
     words: Mapping[str, str] = field(factory=dict)
+    list_lacks: frozenset[str] = field(default=frozenset(), converter=_words)
+    escalated_words: frozenset[str] = field(default=frozenset({"escalated"}), converter=_words)
     send_path: str = "/conversations/{conversation}/messages"
     inactive_agents: Inactive = field(default="refuse", validator=validators.in_(get_args(Inactive)))
     honour_idempotency_key: bool = field(default=False, validator=_bool)

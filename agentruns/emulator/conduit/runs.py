@@ -124,11 +124,6 @@ class ConduitRun:
         return self.turn.text if self.turn.structured is None else as_text(self.turn.structured)
 
 
-def escalates(turn: Turn) -> bool:
-    """Tell whether a turn leaves the matter to a person."""
-    return turn.extra.get("disposition") == "escalated"
-
-
 def as_text(value: JSON) -> str:
     """Write a JSON value as a person would quote it."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
@@ -147,7 +142,8 @@ class RunWriter:
 
     def summary(self, run: ConduitRun) -> Object:
         """Write the sixteen fields of the list (agents/list-runs)."""
-        return self._written({name: value for name, value in self._all(run).items() if name not in _DETAIL})
+        left_out = {*_DETAIL, *self._options.list_lacks}
+        return self._written({name: value for name, value in self._all(run).items() if name not in left_out})
 
     def full(self, run: ConduitRun) -> Object:
         """Write the summary and six more fields (agents/get-run)."""

@@ -16,7 +16,7 @@ from .bodies import DispatchBody
 from .errors import bad_request, not_found
 from .options import ConduitOptions
 from .rows import ConduitAgent, ConduitEscalation, ConduitMessage, ConduitTrigger, ConduitWorkspace, Object, Review
-from .runs import ConduitRun, as_text, escalates, reason
+from .runs import ConduitRun, as_text, reason
 
 NO_RUN: Final = "no-run"
 TWO_RUNS: Final = "two-runs"
@@ -139,7 +139,7 @@ class State:
         wait = agent.custom_response_delay_ms / 1000
         created = now + (wait if self.options.response_delay == "before" else 0)
         shown = created + (0 if foreign else self.options.shown_after)
-        talks = trigger.type == "message" or escalates(turn)
+        talks = trigger.type == "message" or self._escalates(turn)
         run = ConduitRun(
             id=self.new_id("ar"),
             run_id=f"run_{ids.uuid()[:8]}",
@@ -165,6 +165,10 @@ class State:
         insort(self._by_agent.setdefault(agent.id, []), (run.created, run.number, run.id))
         self._leave(agent, run, reply_after=wait if self.options.response_delay == "after" else 0)
         return run
+
+    def _escalates(self, turn: Turn) -> bool:
+        """Tell whether a turn leaves the matter to a person."""
+        return turn.extra.get("disposition") in self.options.escalated_words
 
     def _played(self, agent: ConduitAgent, payload: JSON) -> Turn:
         index = self._turns_played.get(agent.id, 0)
@@ -195,7 +199,7 @@ class State:
         guest = _text(run.turn, "guest_message", said) or said
         contact = run.contact_id or ""
         self.write(run.workspace_id, run.conversation_id, guest, run.created, contact, "Guest", inbound=True)
-        if escalates(run.turn):
+        if self._escalates(run.turn):
             row = ConduitEscalation(
                 id=self.new_id("k5"),
                 workspace_id=run.workspace_id,

@@ -62,9 +62,13 @@ class MiddeskOptions(Rules):
     * `rate_limit`: requests per second and key (Middesk says 20), None for any number; `retry_after`: the seconds in
       that refusal's header, None for no header.
     * `stream`: events as Middesk's pages have them, or as "ag-ui".
-    * `old_status_words`: `pending` and `failed` for `running` and `error`. `fractional_seconds`: milliseconds in
-      timestamps. `absent`: optional fields without a value are "null", left out ("omit"), or either ("random").
-      `max_per_page`: the cap, and default, of per_page.
+    * `ignores_answers`: answers are accepted without any effect, as those of a shape may be that only a person notices;
+      `emulator.state.ignores_answers` is the same switch, open to changes.
+    * `shown_after`: seconds until a new run is in the list of runs.
+    * `old_status_words`: `pending` and `failed` for `running` and `error`; `words`: other words for those of `status`,
+      such as {"completed": "done"}. `fractional_seconds`: milliseconds in timestamps. `absent`: optional fields without
+      a value are "null", left out ("omit"), or either ("random").
+    * `max_per_page`: the most of per_page, and its default; more is cut to it, or refused (`refuses_more_per_page`).
     """
 
     strict: bool = field(default=True, validator=_bool)
@@ -77,10 +81,14 @@ class MiddeskOptions(Rules):
     rate_limit: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     retry_after: int | None = None
     stream: Flavour = field(default="middesk", validator=validators.in_(("middesk", "ag-ui")))
+    ignores_answers: bool = field(default=False, validator=_bool)
+    shown_after: float = field(default=0.0, validator=validators.ge(0))
     old_status_words: bool = field(default=False, validator=_bool)
+    words: Mapping[str, str] = field(factory=dict)
     fractional_seconds: bool = field(default=False, validator=_bool)
     absent: Absent = field(default="null", validator=validators.in_(("null", "omit", "random")))
     max_per_page: int = field(default=100, validator=validators.ge(1))
+    refuses_more_per_page: bool = field(default=False, validator=_bool)
 
 
 class Middesk(Vendor):
@@ -98,8 +106,8 @@ class Middesk(Vendor):
         self.options = options
         self._state = State(stage, options)
         self._limiter = Limiter(options.rate_limit)
-        self.ignores_answers = False
-        """Whether answers are accepted without any effect, as those of a shape may be that only a person notices."""
+        self.ignores_answers = options.ignores_answers
+        """Whether answers are accepted without any effect."""
         self._subscriptions: list[Subscription] = []
         self._style = Style(self._stamp, self._word)
         self._actions = Actions(stage, self._style)
@@ -258,7 +266,9 @@ class Middesk(Vendor):
         return Reply.of(200, self._thread_json(self._state.thread(request.params["id"], self._caller(request))))
 
     def _list_runs(self, request: Request) -> Reply:
-        return self._page(request, self._state.runs_of(self._caller(request)), self._run_json)
+        shown = self.stage.now() - self.options.shown_after
+        runs = [run for run in self._state.runs_of(self._caller(request)) if run.created <= shown]
+        return self._page(request, runs, self._run_json)
 
     def _create_run(self, request: Request) -> Reply:
         body = start_body(request.content, strict=self.options.strict)
@@ -340,7 +350,7 @@ class Middesk(Vendor):
         return self._state.run(request.params["id"], self._caller(request))
 
     def _page(self, request: Request, rows: Sequence[_R], write: Callable[[_R], Object]) -> Reply:
-        page, size = page_of(request.query, most=self.options.max_per_page)
+        page, size = page_of(request.query, most=self.options.max_per_page, refuses=self.options.refuses_more_per_page)
         shown: list[JSON] = [write(row) for row in rows[(page - 1) * size : page * size]]
         body: Object = {
             "object": "list",
@@ -364,7 +374,8 @@ class Middesk(Vendor):
         return {name: v for name, v in row.items() if name not in _OPTIONAL or v not in (None, [], ()) or not drop()}
 
     def _word(self, status: str) -> str:
-        return _OLD_WORDS.get(status, status) if self.options.old_status_words else status
+        word = _OLD_WORDS.get(status, status) if self.options.old_status_words else status
+        return self.options.words.get(word, word)
 
     def _stamp(self, seconds: float) -> str:
         moment = self.stage.wall(seconds).astimezone(UTC)

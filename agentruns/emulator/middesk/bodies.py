@@ -182,9 +182,11 @@ def object_of(named: Mapping[str, str]) -> tuple[str, str]:
     return object_type, object_id
 
 
-def page_of(query: Mapping[str, str], *, most: int) -> tuple[int, int]:
-    """Read `page` and `per_page`: from 1 on, and no more than `most` a page."""
+def page_of(query: Mapping[str, str], *, most: int, refuses: bool = False) -> tuple[int, int]:
+    """Read `page` and `per_page`: from 1 on, and no more than `most` a page, whatever was asked for, or refused."""
     page, size = (_number(query, name, otherwise) for name, otherwise in (("page", 1), ("per_page", most)))
+    if refuses and size > most:
+        raise RefusedError(400, f"per_page is {most} at most", parameter="per_page")
     return page, min(size, most)
 
 

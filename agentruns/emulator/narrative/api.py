@@ -32,7 +32,8 @@ class NarrativeOptions(Rules):
     * `strict`: refuse unknown fields, and results of tools under any name but `content_blocks`.
     * `output_field`: the one name under which results of tools are taken, in place of `content_blocks` and `content`:
       no page settles it.
-    * `drops_tools`: the list of tools that belongs to the other revision is dropped without a word.
+    * `drops_tools`: the list of tools that belongs to the other revision is dropped without a word; `refuses_tools`: it
+      is refused.
     * `populated`: runs have the fields of the "schema" of get-a-runs-current-state in every state, or those of its
       "table", which has fewer for a run that is pending or running.
     * `keep_failed`: failed runs leave their turns, where the pages say so.
@@ -43,6 +44,7 @@ class NarrativeOptions(Rules):
     * `auth_errors`: "problem" or "oauth" bodies for 401 and 403; `log_id_field`: "log_id" or "logId".
     * `absent`: fields that do not apply are "null", left out ("omit"), or either ("random").
     * `fractional_seconds`: six fraction digits in timestamps, or none. `max_per_page`: the cap of per_page.
+    * `words`: other words for the five of `status`, such as {"completed": "done"}, on runs as they are read.
     """
 
     company_id: int = 1
@@ -58,6 +60,7 @@ class NarrativeOptions(Rules):
     max_per_page: int = field(default=1000, validator=validators.ge(1))
     output_field: str = field(default="", validator=validators.instance_of(str))
     populated: Literal["schema", "table"] = field(default="schema", validator=validators.in_(("schema", "table")))
+    words: Mapping[str, str] = field(factory=dict)
 
 
 class Narrative(Vendor):
@@ -228,6 +231,7 @@ class Narrative(Vendor):
         row = run.json(self._stamp, structured=self.options.revision == "B")
         if self.options.populated == "table":
             row = {name: value for name, value in row.items() if name in POPULATED.get(run.status, row)}
+        row["status"] = self.options.words.get(run.status, run.status)
         return self._written(row)
 
     def _written(self, row: Object) -> Object:

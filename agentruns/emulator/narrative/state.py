@@ -27,6 +27,7 @@ class Rules:
     strict: bool = field(default=False, validator=validators.instance_of(bool))
     keep_failed: bool = field(default=True, validator=validators.instance_of(bool))
     drops_tools: bool = field(default=False, validator=validators.instance_of(bool))
+    refuses_tools: bool = field(default=False, validator=validators.instance_of(bool))
     message_while_pending: bool = field(default=True, validator=validators.instance_of(bool))
     unreachable_mcp: frozenset[str] = field(default=frozenset(), converter=frozenset)
 
@@ -87,8 +88,10 @@ class State:
     def create(self, body: CreateBody, caller: Caller) -> Conversation:
         """Create an empty conversation, which starts nothing (create-an-agent-conversation)."""
         given = body.defaults
-        if self.rules.drops_tools:
+        if self.rules.drops_tools or self.rules.refuses_tools:
             given = without_other_tools(given, self.rules.revision)
+        if self.rules.refuses_tools and given != body.defaults:
+            raise bad_request("defaults has a list of tools that is not known")
         defaults = complete(given, self.rules.revision)
         check(defaults, self.rules.revision)
         now = self.stage.now()

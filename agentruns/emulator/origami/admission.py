@@ -10,7 +10,7 @@ from attrs import frozen
 from agentruns.emulator.schema import JSON
 
 from .bodies import CreateBody, DocumentAttachment, RunBody
-from .errors import ApiError
+from .errors import ApiError, invalid
 from .records import OrigamiAgent, OrigamiRun
 from .state import State
 
@@ -31,11 +31,21 @@ class Door:
     def check_follow_up(self, body: RunBody, agent: OrigamiAgent) -> None:
         """Check what a follow-up run needs."""
         self._check_tables(body, agent.project, agent.workspace_id if agent.legacy else None)
+        if body.public_model is not None and not self.state.options.follow_up_model:
+            raise invalid("model", "A follow-up run has the model of its agent")
         self._check_plan(body)
         last = self.state.latest(agent)
         if last is not None and last.ending is None:
             raise self.busy(last)
+        self._check_answer(body, last)
         self._check_slot()
+
+    def _check_answer(self, body: RunBody, last: OrigamiRun | None) -> None:
+        check = self.state.options.check_answer
+        asked = last is not None and last.ending is not None and last.ending.questions
+        refusal = check(body.prompt) if check is not None and asked else None
+        if refusal is not None:
+            raise invalid("prompt", refusal)
 
     def check_campaign(self) -> None:
         """Check what the first run of a campaign's agent needs: the model is the plan's own."""

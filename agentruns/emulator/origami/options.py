@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from attrs import Attribute, field, frozen, validators
@@ -78,6 +78,9 @@ class OrigamiOptions:
     * `projects`: the ids `x-origami-project` may name, None for any. `workspaces`, `documents`: ids that requests may
       name as legacy workspaces and as attached documents.
     * `transcript_cap`: the most messages of a transcript. `request_ids`: answers carry `X-Request-Id`.
+    * `words`: other words for those of `status`, such as {"completed": "done"}, on runs that are read or listed.
+    * `check_answer`: given the prompt that follows a run which asked, says why it is refused, or None.
+    * `follow_up_model`: whether a follow-up may name a model.
     """
 
     generation: Generation = field(default="G3", validator=validators.in_(("G1", "G3")))
@@ -110,6 +113,9 @@ class OrigamiOptions:
     documents: frozenset[str] = field(default=frozenset(), converter=frozenset)
     transcript_cap: int | None = field(default=None, validator=_maybe_whole)
     request_ids: bool = field(default=False, validator=_bool)
+    words: Mapping[str, str] = field(factory=dict)
+    check_answer: Callable[[str], str | None] | None = None
+    follow_up_model: bool = field(default=True, validator=_bool)
 
     @property
     def allowed(self) -> Plan:

@@ -86,7 +86,7 @@ class Pen:
             {
                 "id": run.id,
                 "agentId": run.agent_id,
-                "status": run.status,
+                "status": self.options.words.get(run.status, run.status),
                 "prompt": run.prompt[:_SUMMARY] + "…" if longer else run.prompt,
                 "model": run.model_at(now),
                 "steps": {"completed": run.steps_at(now), "max": run.steps_max},
