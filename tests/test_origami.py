@@ -17,8 +17,10 @@ from attrs import evolve
 from agentruns import (
     Action,
     AgentRunsError,
+    AlreadyAnsweredError,
     APIError,
     AuthenticationError,
+    Client,
     ConfigurationError,
     ConflictError,
     Failure,
@@ -29,6 +31,7 @@ from agentruns import (
     ProtocolError,
     QuotaError,
     RateLimitedError,
+    Retry,
     Run,
     RunRef,
     RunStatus,
@@ -36,11 +39,12 @@ from agentruns import (
     ToolOutput,
     TransportError,
 )
+from agentruns._keeping.journal import Journal
 from agentruns._values.commands import Flow, SkippedRows, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import origami
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes
-from tests.scripted_wire import NOTHING, Answer, Lost, Scripted, Wire, client_of
+from tests.scripted_wire import NOTHING, STEADY, Answer, Lost, Scripted, Wire, client_of
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -57,6 +61,7 @@ CREATE = "POST /agents"
 SEND = f"POST /agents/{AGENT}/runs"
 POLL = f"GET /agents/{AGENT}/runs/{RUN}"
 POLL_NEXT = f"GET /agents/{AGENT}/runs/{NEXT_RUN}"
+LIST = f"GET /agents/{AGENT}/runs"
 CANCEL = f"POST /agents/{AGENT}/cancel"
 HEAD = f"GET /agents/{AGENT}"
 AGENTS = "GET /agents"
@@ -732,6 +737,44 @@ async def test_a_stream_answers_questions_and_follows_the_run_that_comes_of_it()
     assert [run.vendor_status for run in seen] == ["running", "needs_input", "running", "completed"]
     assert wire.bodies(SEND)[0]["prompt"].startswith("1) Which clinics count as independent? -> Single-site only.\n2) ")
     assert seen[-1].ref == RunRef(NEXT_RUN, AGENT)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("refusal", ["busy", "used"])
+async def test_an_answer_that_comes_after_another_is_told_so_and_its_key_goes_on_with_what_came_of_that(
+    refusal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first was given by somebody whose journal is another: to the vendor its idempotency key is the same."""
+    monkeypatch.setattr("agentruns.dialects.origami.admission._BACKOFF", (0.0,))
+    wire = Wire({
+        CREATE: admitted(),
+        POLL: answer("needs-input"),
+        SEND: BUSY if refusal == "busy" else IN_FLIGHT,
+        LIST: answer("runs"),
+        POLL_NEXT: answer("stats-and-transcript", id=NEXT_RUN),
+    })
+    journal = Journal(tmp_path / "journal.db", origami.NAME)
+    async with Client(origami, wire, retry=Retry(conflicts=0), schedule=STEADY, journal=journal) as client:
+        async with client.stream(prompt(), key="vets") as stream:
+            paused = [state async for state in stream][-1]
+        with pytest.raises(AlreadyAnsweredError, match=f"run {NEXT_RUN} has come of it") as caught:
+            await client.resume(paused, outputs_for(paused, "Up to three sites", True))
+        asked = len(wire.times(SEND))
+        last = await client.result(prompt(), key="vets")
+
+    assert (caught.value.run.id, last.id, last.status) == (NEXT_RUN, NEXT_RUN, RunStatus.COMPLETED)
+    assert len(wire.times(SEND)) == asked
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_an_agent_is_too_busy_for_is_a_conflict_where_nothing_is_known_to_follow_the_run() -> None:
+    for listed in (Answer({"items": []}), Answer({}, 404)):
+        wire = Wire({SEND: BUSY, LIST: listed})
+        async with Client(origami, wire, retry=Retry(conflicts=0)) as client:
+            paused = fetched("needs-input")
+            with pytest.raises(ConflictError) as caught:
+                await client.resume(paused, outputs_for(paused, "Up to three sites", True))
+        assert not isinstance(caught.value, AlreadyAnsweredError)
 
 
 # Admission: what keeps its key, and what takes the next ---------------------------------------------------------------

@@ -19,7 +19,7 @@ from agentruns._values.exchange import Request
 from agentruns._values.generic import Json
 from agentruns._values.run import Action, Run, RunRef, ToolOutput
 from agentruns.dialects.vendor import Vendor
-from agentruns.errors import AlreadyAnsweredError, ConflictError, ProtocolError, UnsupportedError
+from agentruns.errors import AgentRunsError, AlreadyAnsweredError, ConflictError, ProtocolError, UnsupportedError
 
 from .api import Api
 from .flow import Attempts, Keeper
@@ -120,8 +120,22 @@ class Operations:
                 if error.standing or not (attempts.doubt or self._taken.get(run.ref) == fit):
                     raise
                 resumed = error.run
+            except ConflictError as error:
+                if not again and not error.after_doubt:
+                    await self._check_answered(run, error)
+                raise
             self._take(run, fit)
         return self._note(resumed, run)
+
+    async def _check_answered(self, run: Run, conflict: ConflictError) -> None:
+        """Raise `AlreadyAnsweredError` if it can be seen that a run came of another answer."""
+        try:
+            followed = await self.answered_by(run)
+        except AgentRunsError:
+            return  # the conflict says what there is to say
+        if followed is not None:
+            why = f"run {run.id} was answered before, and run {followed.id} has come of it"
+            raise AlreadyAnsweredError(followed, (), why, response=conflict.response) from conflict
 
     def _take(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
         """Remember, for a while, what the vendor has taken."""

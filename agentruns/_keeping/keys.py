@@ -100,6 +100,8 @@ class Keys:
         except APIError as error:
             if not (isinstance(error, ServerError) or error.status == 408 or error.after_doubt):
                 await run_shielded(self.journal.take_back(run.id, decision))
+            if isinstance(error, AlreadyAnsweredError) and error.run.id != run.id:
+                await run_shielded(self.moved(run, (), error.run))  # what was answered elsewhere goes on there
             raise
 
     async def moved(self, run: Run, outputs: Sequence[ToolOutput], resumed: Run) -> None:
