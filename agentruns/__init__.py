@@ -12,6 +12,7 @@ from ._connect import ConnectOptions, connect
 from ._following.batch import Batch
 from ._following.events import EventStream
 from ._following.options import OnCancel, StreamOptions
+from ._following.progress import BatchProgress, progress_bar
 from ._following.stream import RunStream
 from ._keeping.work import Unfinished
 from ._polling.stats import Stats
@@ -80,6 +81,8 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "OnCancel",
     "Outcome",
     "Batch",
+    "BatchProgress",
+    "progress_bar",
     "Tools",
     "ToolsLike",
     "ToolSchema",

@@ -14,10 +14,12 @@ from ._api.limiter import Permits, RateLimiter
 from ._api.operations import Operations, plain_output
 from ._api.retry import Retry, Schedule
 from ._api.transport import Transport
-from ._following.batch import Batch, ItemRunner
+from ._following.batch import Batch
 from ._following.events import EventStream
+from ._following.items import ItemRunner
 from ._following.lifecycle import DirectLifecycle
-from ._following.options import OnCancel, Options, StreamOptions, Timeout, seconds_of
+from ._following.options import OnCancel, Options, StreamOptions, Timeout, item_options, seconds_of
+from ._following.progress import BatchProgress
 from ._following.stream import RunStream, close
 from ._keeping.keys import Keys
 from ._keeping.lifecycle import JournaledLifecycle
@@ -338,7 +340,9 @@ class Client(Generic[OriginT, DetailT]):
         ordered: bool = False,
         prepare: None = None,
         include: str | None = None,
-    ) -> Batch[OriginT, DetailT]: ...
+        options: Callable[[OriginT], StreamOptions] | None = None,
+        on_progress: Callable[[BatchProgress], object] | None = None,
+    ) -> Batch[OriginT, DetailT, OriginT]: ...
     @overload
     def batch(
         self,
@@ -351,7 +355,9 @@ class Client(Generic[OriginT, DetailT]):
         ordered: bool = False,
         prepare: None = None,
         include: str | None = None,
-    ) -> Batch[Run[DetailT] | RunRef, DetailT]: ...
+        options: Callable[[Run[DetailT] | RunRef], StreamOptions] | None = None,
+        on_progress: Callable[[BatchProgress], object] | None = None,
+    ) -> Batch[Run[DetailT] | RunRef, DetailT, Run[DetailT] | RunRef]: ...
     @overload
     def batch(
         self,
@@ -364,7 +370,9 @@ class Client(Generic[OriginT, DetailT]):
         ordered: bool = False,
         prepare: Callable[[ItemT], OriginT | Awaitable[OriginT]],
         include: str | None = None,
-    ) -> Batch[OriginT | ItemT, DetailT]: ...
+        options: Callable[[ItemT], StreamOptions] | None = None,
+        on_progress: Callable[[BatchProgress], object] | None = None,
+    ) -> Batch[OriginT | ItemT, DetailT, ItemT]: ...
     def batch(
         self,
         origins: Origins[Any],
@@ -376,7 +384,9 @@ class Client(Generic[OriginT, DetailT]):
         ordered: bool = False,
         prepare: Callable[[Any], Any] | None = None,
         include: str | None = None,
-    ) -> Batch[Any, DetailT]:
+        options: Callable[[Any], StreamOptions] | None = None,
+        on_progress: Callable[[BatchProgress], object] | None = None,
+    ) -> Batch[Any, DetailT, Any]:
         """
         Run many origins, never more than *limit* at once, and iterate over each `Outcome` as it ends.
 
@@ -384,13 +394,20 @@ class Client(Generic[OriginT, DetailT]):
 
         - *origins* is an iterable or async iterable of what `stream` takes, taken lazily.
         - *tools* is as in `stream`, for all runs.
-        - *timeout* is the seconds of each run, by default as in `stream`; None sets no end.
+        - *timeout* is the seconds of each run, by default as in `stream`, and before it those of *prepare*; None sets
+          no end.
         - *key* is a function that names an origin. In a client with a journal, a second batch over the same origins
           starts only what is not done.
         - *ordered* yields the outcomes in the order of the origins.
         - *include* is as in `stream`, for all runs.
         - *prepare* is a function, sync or async, that makes the origin of an item, in the item's turn: it may create a
           conversation first. It is not called for an item that the journal knows.
+        - *options* is a function that gives what `stream` takes for an item of its own, in the place of what is said
+          here: `lambda item: {"timeout": 30, "tools": item.tools}`.
+        - *on_progress* is called with a `BatchProgress` when items are taken, and before an outcome is handed out;
+          `agentruns.progress_bar()` gives one. What it raises, the batch raises.
+
+        A handler, and *prepare*, learn by `agentruns.tools.current_item()` which item they are called for.
 
         `batch.stop()` takes no more origins and lets the rest end. Leave the loop early within
         `async with client.batch(...) as outcomes:` to end the rest at once; a plain `break` ends it when the batch is
@@ -401,13 +418,24 @@ class Client(Generic[OriginT, DetailT]):
         """
         check.integer("limit", limit, 1)
         seconds = seconds_of(self._vendor, timeout)
-        common = None if tools is None else Tools.of(tools)
+        common: StreamOptions = {
+            "tools": None if tools is None else Tools.of(tools),
+            "timeout": seconds,
+            "include": include,
+        }
 
-        def follow(origin: Any, key: str | None) -> RunStream:
-            return self.stream(origin, tools=common, timeout=seconds, key=key, include=include)
+        def follow(origin: Any, key: str | None, given: StreamOptions) -> RunStream:
+            own: StreamOptions = {**given, "key": key}
+            return self.stream(origin, **own)
 
-        known = None if self._keys is None else self._keys.origin_of
-        return Batch(ItemRunner(follow, key, prepare, known), origins, limit, ordered=ordered)
+        runner = ItemRunner(
+            follow,
+            key,
+            prepare,
+            None if self._keys is None else self._keys.origin_of,
+            item_options(self._vendor, common, options),
+        )
+        return Batch(runner, origins, limit, ordered=ordered, on_progress=on_progress)
 
     async def perform(self, flow: Flow[T]) -> T:
         """

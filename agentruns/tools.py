@@ -21,6 +21,7 @@ from attrs import field, frozen
 from agentruns._values.generic import Json
 
 from ._handlers import outputs, threads
+from ._handlers.items import current_item as current_item
 from ._values import check
 from ._values.run import Action, Run, ToolOutput
 from .errors import AgentRunsError, ConfigurationError, ToolError

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from agentruns import AgentRunsError, ConfigurationError, Outcome, RunFailedError, RunStatus, narrative
+from agentruns import (
+    AgentRunsError,
+    ConfigurationError,
+    Outcome,
+    RunFailedError,
+    RunStatus,
+    narrative,
+)
 from agentruns._values.exchange import Request
 from tests.scripted_wire import CONVERSATION, HEAD, START, Answer, Wire, client_of, conversation, run, run_body
 
@@ -57,7 +64,7 @@ async def test_outcomes_come_as_they_end_and_name_their_origin() -> None:
         ]
 
     assert [(outcome.index, outcome.key) for outcome in outcomes] == [(1, "3 b"), (2, "6 c"), (0, "9 a")]
-    assert outcomes[0] == Outcome(1, "3 b", outcomes[0].origin, outcomes[0].run)
+    assert outcomes[0] == Outcome(1, "3 b", outcomes[0].origin, outcomes[0].run, item=outcomes[0].origin)
     assert [outcome.run.status for outcome in outcomes if outcome.run] == [RunStatus.COMPLETED] * 3
 
 

@@ -25,7 +25,7 @@ def of_text(origin: narrative.UserMessage) -> str:
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_a_second_batch_starts_only_what_is_not_done(ordered: bool, tmp_path: Path) -> None:
     crowd = Crowd()
-    texts = ["0.1 a", "0.3 b", "fail 1", "0.8 c", "0.1 d"]
+    texts = ["0.1 a", "0.9 b", "fail 1", "0.9 c", "0.1 d"]
     async with journaled(crowd, tmp_path / "journal") as client:
         async with client.batch(messages(*texts), limit=4, key=of_text) as batch:
             seen = [await anext(batch) for _ in range(2)]

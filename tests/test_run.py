@@ -137,7 +137,7 @@ VALUES: list[Any] = [
     Failure("Fault", "why"),
     Usage(1, 2),
     Progress(1, None),
-    Outcome(3, "key", "origin", FULL, ValueError("x")),
+    Outcome(3, "key", "origin", FULL, ValueError("x"), item="item"),
     Page((FULL,), "next"),
     Sleep(1.5),
     REQUEST,

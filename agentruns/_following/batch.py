@@ -3,95 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import Counter, deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing
-from typing import Any, Final, Protocol
-
-from attrs import frozen
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._values import check
-from agentruns._values.generic import DetailT_co, OriginT_co
-from agentruns._values.run import Origins, Outcome, Run
-from agentruns.errors import AgentRunsError, ConfigurationError
+from agentruns._values.generic import DetailT_co, ItemT_co, OriginT_co
+from agentruns._values.run import Origins, Outcome
+from agentruns.errors import ConfigurationError
 
-from .ending import last_state
+from .items import Followed, ItemRunner
+from .progress import BatchProgress
+from .record import status_of
 
 _END: Final = object()
 _LATER: Final = object()
 
 _AHEAD: Final = 8
 """How many limits of outcomes are held, at most, for one that comes before them in order."""
-
-
-class Followed(Protocol):
-    """A run that is followed to its end: by a `RunStream`, or by another process."""
-
-    @property
-    def run(self) -> Run | None:
-        """Return the last state that was seen, None before the first."""
-        ...
-
-    async def result(self) -> Run:
-        """Return the last state of the run, or raise what is in the way of its completion."""
-        ...
-
-    async def aclose(self) -> None:
-        """Follow the run no more."""
-        ...
-
-
-@frozen
-class ItemRunner:
-    """
-    What is done with each item of a batch.
-
-    *follow* opens the stream of an origin, under a key or none. *key* names an item. *prepare* makes its origin, unless
-    *known_origin* returns the one that was made under its key before; without *prepare* the item is the origin.
-    *known_origin* returns None for a key that is new, and is itself None where there is no journal.
-    """
-
-    follow: Callable[[Any, str | None], Followed]
-    key: Callable[[Any], str] | None = None
-    prepare: Callable[[Any], Any] | None = None
-    known_origin: Callable[[str], Awaitable[Any]] | None = None
-
-    def __attrs_post_init__(self) -> None:
-        for name, given in (("key", self.key), ("prepare", self.prepare)):
-            if given is not None and not callable(given):
-                raise ConfigurationError(f"{name} is {given!r}; it must be a function of an origin")
-
-    async def origin(self, item: Any, key: str | None) -> Any:
-        """Return what starts the run of an item: what started it before, if anything did."""
-        if self.prepare is None:
-            return item
-        if self.known_origin is not None and key is not None:
-            known = await self.known_origin(key)
-            if known is not None:
-                return known
-        made = self.prepare(item)
-        return await made if inspect.isawaitable(made) else made
-
-    async def run(self, index: int, item: Any, open_streams: dict[int, Followed | None]) -> Outcome:
-        """Run one item to its end, and say how it ended."""
-        key: str | None = None
-        origin, stream = item, None
-        try:
-            key = None if self.key is None else self.key(item)
-            origin = await self.origin(item, key)
-            stream = open_streams[index] = self.follow(origin, key if self.known_origin is not None else None)
-            async with aclosing(stream):
-                return Outcome(index, key, origin, await stream.result())
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            error: Exception = AgentRunsError("the wait was cancelled by something within it, such as a handler")
-        except Exception as caught:
-            error = caught
-        return Outcome(index, key, origin, last_state(None if stream is None else stream.run, error), error)
 
 
 class _Shared:
@@ -135,7 +65,7 @@ class _Shared:
         self.ready.extend(self.held.pop(index) for index in sorted(self.held))
 
 
-class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co]]):
+class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
     """
     Iterate over the outcomes of many origins, as they end or in the order of the origins; made by `client.batch(...)`.
 
@@ -145,25 +75,42 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co]]):
     that was taken from it is over, with its error.
     """
 
-    def __init__(self, plan: ItemRunner, origins: Origins, limit: int, *, ordered: bool = False) -> None:
+    def __init__(
+        self,
+        plan: ItemRunner,
+        origins: Origins,
+        limit: int,
+        *,
+        ordered: bool = False,
+        on_progress: Callable[[BatchProgress], object] | None = None,
+    ) -> None:
         check.boolean("ordered", ordered)
+        if on_progress is not None and not callable(on_progress):
+            raise ConfigurationError(f"on_progress is {on_progress!r}; it must be a function of a BatchProgress")
         self._plan = plan
         self._limit = limit
         self._board = _Shared(ordered=ordered)
         self._next: asyncio.Task[Any] | None = None
         self._exhausted = self._stopped = False
         self._failure: BaseException | None = None
-        self._count = 0
+        self._count = self._told = 0
+        self._ended: Counter[str] = Counter()
+        self._on_progress = on_progress
         self._source = _iterator(origins)
 
-    async def __anext__(self) -> Outcome[OriginT_co, DetailT_co]:
-        """Return the next outcome; raise only what *origins* itself raises."""
+    async def __anext__(self) -> Outcome[OriginT_co, DetailT_co, ItemT_co]:
+        """Return the next outcome; raise only what *origins* itself raises, and what *on_progress* does."""
         board = self._board
         while True:
             board.news.clear()
             self._fill()
             if board.ready:
-                return board.ready.popleft()
+                outcome = board.ready.popleft()
+                self._ended[status_of(outcome.error, outcome.run)] += 1
+                self._tell()
+                return outcome
+            if self._told != self._count:
+                self._tell()
             if not board.tasks and self._next is None:
                 if board.held:
                     board.give_up_order()
@@ -178,6 +125,15 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co]]):
     def taken(self) -> int:
         """Return how many origins were taken so far."""
         return self._count
+
+    def progress(self) -> BatchProgress:
+        """Return how far it has come."""
+        return BatchProgress(self._count, len(self._board.tasks), dict(self._ended))
+
+    def _tell(self) -> None:
+        self._told = self._count
+        if self._on_progress is not None:
+            self._on_progress(self.progress())
 
     def states(self) -> Mapping[str, int]:
         """Return how many of the runs in flight are in which state: "starting", or a `RunStatus`."""

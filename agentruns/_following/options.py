@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from attrs import field, frozen
@@ -84,3 +85,29 @@ class StreamOptions(TypedDict, total=False):
     events: bool
     key: str | None
     include: str | None
+
+
+def item_options(
+    vendor: Vendor, common: StreamOptions, own: Callable[[Any], StreamOptions] | None
+) -> Callable[[Any], StreamOptions]:
+    """
+    Return what gives the options of an item of a batch: its *own* over the *common* ones, its timeout in seconds.
+
+    What it returns raises `ConfigurationError` for an option that there is not. Raise it for *own* that is no function.
+    """
+    if own is None:
+        return lambda _: common
+    if not callable(own):
+        raise ConfigurationError(f"options is {own!r}; it must be a function of an item")
+    make, may = own, StreamOptions.__annotations__.keys() - {"key"}
+
+    def options(item: Any) -> StreamOptions:
+        given: Any = make(item)
+        if not isinstance(given, dict) or not given.keys() <= may:
+            raise ConfigurationError(
+                f"options gives {given!r}; it must be a dict of {', '.join(sorted(may))}", field="options"
+            )
+        made: StreamOptions = {**common, **given}
+        return {**made, "timeout": seconds_of(vendor, made.get("timeout"))}
+
+    return options

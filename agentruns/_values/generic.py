@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     OriginT_contra = TypeVar("OriginT_contra", default=Any, contravariant=True)
     DetailT = TypeVar("DetailT", default=Any)
     DetailT_co = TypeVar("DetailT_co", default=Any, covariant=True)
+    ItemT_co = TypeVar("ItemT_co", default=Any, covariant=True)
 else:  # `typing` knows defaults from Python 3.13 on; nothing reads them at run time
     from typing import TypeVar
 
@@ -20,6 +21,7 @@ else:  # `typing` knows defaults from Python 3.13 on; nothing reads them at run 
     OriginT_contra = TypeVar("OriginT_contra", contravariant=True)
     DetailT = TypeVar("DetailT")
     DetailT_co = TypeVar("DetailT_co", covariant=True)
+    ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 Json: TypeAlias = Any
 """

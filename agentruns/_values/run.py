@@ -15,7 +15,7 @@ from attrs import field, fields, frozen
 
 from . import check, codec, html
 from .base import ConfigurationError
-from .generic import DetailT_co, Json, OriginT, OriginT_co
+from .generic import DetailT_co, ItemT_co, Json, OriginT, OriginT_co
 
 
 class RunStatus(enum.StrEnum):
@@ -301,13 +301,14 @@ class Page(Generic[DetailT_co]):
 
 
 @frozen
-class Outcome(Generic[OriginT_co, DetailT_co]):
+class Outcome(Generic[OriginT_co, DetailT_co, ItemT_co]):
     """
-    How one origin of a batch ended.
+    How one item of a batch ended.
 
-    `index` counts the origins from 0. `key` is what the batch's `key` function gave, None without one. `origin` is what
-    started the run: what `prepare` made, or the item itself if that failed. `run` is the last state that was seen, None
-    if there was none. `error` is None if the run completed, else what `client.result` would have raised.
+    `index` counts the items from 0. `key` is what the batch's `key` function gave, None without one. `item` is what was
+    given, and `origin` what started the run: what `prepare` made of the item, or the item itself without `prepare`, and
+    if that failed. `run` is the last state that was seen, None if there was none. `error` is None if the run completed,
+    else what `client.result` would have raised.
     """
 
     index: int
@@ -315,6 +316,7 @@ class Outcome(Generic[OriginT_co, DetailT_co]):
     origin: OriginT_co
     run: Run[DetailT_co] | None = None
     error: Exception | None = None
+    item: ItemT_co = field(kw_only=True)
 
 
 Origins: TypeAlias = Iterable[OriginT] | AsyncIterable[OriginT]

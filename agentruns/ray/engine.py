@@ -18,7 +18,9 @@ from uuid import uuid4
 from attrs import frozen
 
 from agentruns._api.limiter import RateLimiter
-from agentruns._following.batch import Batch, ItemRunner
+from agentruns._following.batch import Batch
+from agentruns._following.items import ItemRunner
+from agentruns._following.options import StreamOptions
 from agentruns._polling.stats import Stats
 from agentruns._values.commands import first_request
 from agentruns._values.run import Origins, Run, RunRef
@@ -181,7 +183,7 @@ class Engine:
         The worker gets each origin as it is, and gets it again if the call is repeated.
         """
 
-        def follow(origin: Any, key: str | None) -> _RemoteRun:
+        def follow(origin: Any, key: str | None, _: StreamOptions) -> _RemoteRun:
             return _RemoteRun(self, origin, key)
 
         async def known(key: str) -> Any:

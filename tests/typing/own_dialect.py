@@ -17,7 +17,7 @@ async def as_a_module() -> None:
         assert_type(run.detail, acme.AcmeJob)
         assert_type(run.detail.answer, str | None)
         async for outcome in client.batch([acme.Job("p", "Do it.")]):
-            assert_type(outcome, Outcome[acme.Job, acme.AcmeJob])
+            assert_type(outcome, Outcome[acme.Job, acme.AcmeJob, acme.Job])
 
 
 @frozen

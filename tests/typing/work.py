@@ -33,9 +33,9 @@ NarrativeState = Run[narrative.NarrativeRun]
 
 async def outcomes(client: NarrativeClient, messages: list[narrative.UserMessage]) -> None:
     batch = client.batch(messages, limit=8, key=lambda message: message.text)
-    assert_type(batch, Batch[narrative.UserMessage, narrative.NarrativeRun])
+    assert_type(batch, Batch[narrative.UserMessage, narrative.NarrativeRun, narrative.UserMessage])
     async for outcome in batch:
-        assert_type(outcome, Outcome[narrative.UserMessage, narrative.NarrativeRun])
+        assert_type(outcome, Outcome[narrative.UserMessage, narrative.NarrativeRun, narrative.UserMessage])
         assert_type(outcome.origin, narrative.UserMessage)
         assert_type(outcome.run, NarrativeState | None)
         assert_type(outcome.error, Exception | None)
@@ -54,6 +54,7 @@ async def prepared(client: NarrativeClient, rows: AsyncIterator[int]) -> None:
 
     async for outcome in client.batch(rows, prepare=prepare, key=str):
         assert_type(outcome.origin, narrative.UserMessage | int)
+        assert_type(outcome.item, int)
 
 
 tools = Tools()

@@ -1,0 +1,103 @@
+"""What is done with one item of a batch: from what was given to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from agentruns._handlers.items import for_item
+from agentruns._values.run import Outcome, Run
+from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError
+
+from .ending import last_state
+from .options import StreamOptions
+
+
+class Followed(Protocol):
+    """A run that is followed to its end: by a `RunStream`, or by another process."""
+
+    @property
+    def run(self) -> Run | None:
+        """Return the last state that was seen, None before the first."""
+        ...
+
+    async def result(self) -> Run:
+        """Return the last state of the run, or raise what is in the way of its completion."""
+        ...
+
+    async def aclose(self) -> None:
+        """Follow the run no more."""
+        ...
+
+
+@frozen
+class ItemRunner:
+    """
+    What is done with each item of a batch.
+
+    *follow* opens the stream of an origin, under a key or none, with options. *key* names an item. *prepare* makes its
+    origin, unless *known_origin* returns the one that was made under its key before; without *prepare* the item is the
+    origin. *known_origin* returns None for a key that is new, and is itself None where there is no journal. *options*
+    gives the options of an item's stream; their timeout, in seconds, is that of *prepare*, too.
+    """
+
+    follow: Callable[[Any, str | None, StreamOptions], Followed]
+    key: Callable[[Any], str] | None = None
+    prepare: Callable[[Any], Any] | None = None
+    known_origin: Callable[[str], Awaitable[Any]] | None = None
+    options: Callable[[Any], StreamOptions] = lambda _: {}
+
+    def __attrs_post_init__(self) -> None:
+        for name, given in (("key", self.key), ("prepare", self.prepare), ("options", self.options)):
+            if given is not None and not callable(given):
+                raise ConfigurationError(f"{name} is {given!r}; it must be a function of an item")
+
+    async def origin(self, item: Any, key: str | None, seconds: float | None) -> Any:
+        """
+        Return what starts the run of an item: what started it before, if anything did.
+
+        Raise `DeadlineExceededError` if that takes longer than so many seconds; None sets no end.
+        """
+        if self.prepare is None:
+            return item
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                if self.known_origin is not None and key is not None:
+                    known = await self.known_origin(key)
+                    if known is not None:
+                        return known
+                made = self.prepare(item)
+                return await made if inspect.isawaitable(made) else made
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceededError(None, f"`prepare` was not done after {seconds:g} s") from None
+
+    async def run(self, index: int, item: Any, open_streams: dict[int, Followed | None]) -> Outcome:
+        """Run one item to its end, and say how it ended."""
+        key: str | None = None
+        origin, stream = item, None
+        try:
+            with for_item(item):
+                key = None if self.key is None else self.key(item)
+                options = self.options(item)
+                timeout = options.get("timeout")
+                origin = await self.origin(item, key, None if isinstance(timeout, str) else timeout)
+                name = key if self.known_origin is not None else None
+                stream = open_streams[index] = self.follow(origin, name, options)
+                async with aclosing(stream):
+                    return Outcome(index, key, origin, await stream.result(), item=item)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            error: Exception = AgentRunsError("the wait was cancelled by something within it, such as a handler")
+        except Exception as caught:
+            error = caught
+        return Outcome(index, key, origin, last_state(None if stream is None else stream.run, error), error, item=item)
