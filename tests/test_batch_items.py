@@ -111,7 +111,7 @@ async def test_prepare_and_handlers_sync_and_async_are_told_for_which_item_they_
         seen.append(current_item())
         return "done"
 
-    items = [{"text": "1 a", "tools": sync_handler}, {"text": "1 b", "tools": async_handler}]
+    items: list[dict[str, Any]] = [{"text": "1 a", "tools": sync_handler}, {"text": "1 b", "tools": async_handler}]
     words = ("requires_action", "completed") * 2
     wire = Wire({HEAD: conversation(), START: [run(word, id=f"run-{number}") for number, word in enumerate(words)]})
     async with client_of(wire) as client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from attrs import field, frozen
 
@@ -107,7 +107,7 @@ def item_options(
             raise ConfigurationError(
                 f"options gives {given!r}; it must be a dict of {', '.join(sorted(may))}", field="options"
             )
-        made: StreamOptions = {**common, **given}
+        made: StreamOptions = {**common, **cast("StreamOptions", given)}
         return {**made, "timeout": seconds_of(vendor, made.get("timeout"))}
 
     return options
