@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from agentruns import (
     Action,
@@ -156,9 +155,8 @@ async def test_a_progress_function_that_is_none_is_refused_and_what_it_raises_is
 
 async def test_a_bar_shows_how_many_of_how_many_are_done_and_what_failed() -> None:
     out = io.StringIO()
-    console = Console(file=out, width=100, force_terminal=False)
     async with client_of(Crowd()) as client:
-        with progress_bar(3, console=console) as show:
+        with progress_bar(3, file=out) as show:
             async for _ in client.batch(messages("1 a", "fail 2", "3 c"), on_progress=show):
                 pass
     assert "3/3" in out.getvalue()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TextIO
 
 from attrs import field, frozen
 
 from agentruns import _extras as extras
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @frozen
@@ -34,20 +31,19 @@ class BatchProgress:
 
 
 @contextmanager
-def progress_bar(
-    total: int | None = None, *, console: Console | None = None
-) -> Iterator[Callable[[BatchProgress], None]]:
+def progress_bar(total: int | None = None, *, file: TextIO | None = None) -> Iterator[Callable[[BatchProgress], None]]:
     """
     Show a bar on the terminal within this context; what it yields is for `on_progress` of `client.batch`.
 
-    *total* is how many items there are; without it the bar has no end, and no time that is left. *console* is where it
-    is shown, by default on stdout. Raise `ConfigurationError` where the extra `cli` is not installed.
+    *total* is how many items there are; without it the bar has no end, and no time that is left. *file* is where it is
+    shown, by default stdout. Raise `ConfigurationError` where the extra `cli` is not installed.
     """
     with extras.require("cli", "a bar needs"):
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
-    with Progress(*columns, console=console) as shown:
+    with Progress(*columns, console=Console(file=file)) as shown:
         task = shown.add_task("", total=total)
 
         def show(progress: BatchProgress) -> None:
