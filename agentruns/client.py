@@ -149,7 +149,7 @@ class Client(Generic[OriginT, DetailT]):
         """
         self._check_origin(origin)
         run = await self._operations.start(origin)
-        self._telemetry.on_unwatched(run.ref)  # whoever follows it begins anew
+        self._telemetry.on_unwatched(run.ref)  # the next stream of it begins anew
         return run
 
     async def fetch(self, run: Run[DetailT] | RunRef, **params: str) -> Run[DetailT]:
@@ -266,7 +266,7 @@ class Client(Generic[OriginT, DetailT]):
         """
         Answer a paused run and return the state that follows: of the same run or of another, as the vendor has it.
 
-        The first answer to an action stands, whoever gave it and by whatever way: another one is refused by
+        The first answer to an action stands, from any person, handler or process: another one is refused by
         `AlreadyAnsweredError`, a `ConflictError` that says what stands; the same one once more is no other. Where an
         answer begins another run, every call for the same pause leads to the same one. If that run has failed, *again*
         starts a new one with these *outputs*, which replace what a journal keeps as answered and not taken.
@@ -449,8 +449,8 @@ class Client(Generic[OriginT, DetailT]):
         """
         Take in a state of a run that came from elsewhere, such as a webhook, as if it had been polled.
 
-        Whoever follows the run goes on at once; one that is older than what is known changes nothing. Return whether
-        anybody follows it here. It is the caller's to be sure that the state is the vendor's. Raise
+        The streams of the run go on at once; a state older than what is known changes nothing. Return whether there
+        are such streams here. It is the caller's to be sure that the state is the vendor's. Raise
         `ConfigurationError` for what is no `Run` of this vendor, and if the client is not open.
         """
         if not isinstance(run, Run):

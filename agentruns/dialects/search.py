@@ -139,8 +139,8 @@ def find_started(
     Return the one run that *request* started, as its list shows it.
 
     Raise `OutcomeUnknownError`, which begins with *told* and is caused by *cause* or by the last look that failed,
-    unless there is exactly one. No other error leaves here: whoever sees one might start again. Runs that other starts
-    claim are passed over.
+    unless there is exactly one. No other error leaves here: a caller that sees one might start again. Runs that
+    other starts claim are passed over.
     """
     there, trouble, waited, skipped = before.known, "", 0.0, 0
     for seconds in search.looks:

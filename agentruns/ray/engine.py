@@ -58,7 +58,7 @@ def cluster() -> Iterator[int]:
 
 
 @frozen(kw_only=True)
-class WorkerPool:
+class PoolOptions:
     """
     How many workers follow runs, and how.
 
@@ -78,7 +78,7 @@ class WorkerPool:
     same_node: bool = False
 
 
-class Engine:
+class WorkerPool:
     """
     Start the workers on entry and end them on exit: an async context manager.
 
@@ -87,7 +87,7 @@ class Engine:
     a journal. Otherwise the outcome of such a call is unknown. Raise `ConfigurationError` where a worker cannot work.
     """
 
-    def __init__(self, pool: WorkerPool) -> None:
+    def __init__(self, pool: PoolOptions) -> None:
         self._pool = pool
         self.can_repeat = pool.options.journal is not None or id_field(pool.dialect.Origin) is not None
         self._workers: Sequence[Any] = ()
@@ -279,7 +279,7 @@ class _Worker(Worker):
 class _RemoteRun:
     """A run that a worker follows."""
 
-    def __init__(self, engine: Engine, origin: Any, key: str | None) -> None:
+    def __init__(self, engine: WorkerPool, origin: Any, key: str | None) -> None:
         self._engine = engine
         self._origin = origin
         self._key = key

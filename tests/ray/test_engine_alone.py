@@ -17,7 +17,7 @@ from agentruns.cli import commands
 from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Emulator, Turn
 from agentruns.ray import data, engine, extra
-from agentruns.ray.engine import Engine, WorkerPool, merge_stats
+from agentruns.ray.engine import PoolOptions, WorkerPool, merge_stats
 from agentruns.ray.worker import ClientOptions, Worker
 
 CONFIG = {"model": "m", "data_plane_id": "0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11", "max_iterations": 3, "max_tokens": 99}
@@ -198,10 +198,10 @@ def test_workers_with_different_journals_are_refused(
     assert "is not the same file for all workers" in capsys.readouterr().err
 
 
-def pool(dialect: Any, **changes: Any) -> WorkerPool:
+def pool(dialect: Any, **changes: Any) -> PoolOptions:
     known: Dialect = dialect
     options = ClientOptions(vendor=known.NAME, timeout=30.0, **changes)
-    return WorkerPool(dialect=known, options=options, workers=2, limit=4)
+    return PoolOptions(dialect=known, options=options, workers=2, limit=4)
 
 
 @pytest.mark.asyncio
@@ -220,7 +220,7 @@ async def test_a_start_that_cannot_be_repeated_is_of_unknown_outcome_and_its_wor
 
     monkeypatch.setattr(Worker, "follow", follow)
     origin = middesk.RunRequest("agent", business_id="b")
-    async with connect("middesk") as client, Engine(pool(middesk)) as started:
+    async with connect("middesk") as client, WorkerPool(pool(middesk)) as started:
         assert not started.can_repeat
         first, other = ray.actors
         async with started.batch(client, [origin, origin], key=str, prepare=lambda item: item) as batch:
@@ -251,7 +251,7 @@ async def test_a_run_that_exists_is_not_unknown_for_its_worker_failed(
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(Worker, "follow", follow)
-    async with Engine(pool(narrative)) as started:
+    async with WorkerPool(pool(narrative)) as started:
         run, error = await started.follow(narrative.UserMessage("c", "Hi"), None)
         assert run is None
         assert type(error) is AgentRunsError
@@ -260,7 +260,7 @@ async def test_a_run_that_exists_is_not_unknown_for_its_worker_failed(
 
 @pytest.mark.asyncio
 async def test_the_numbers_of_all_workers_are_told_as_one(ours: Emulator[Any], ray: Ray) -> None:
-    async with Engine(pool(narrative, limit=RateLimit(100, 1.0))) as started:
+    async with WorkerPool(pool(narrative, limit=RateLimit(100, 1.0))) as started:
         await started._look_once()
         assert started.states() == {}
         assert started.stats().watched == 0

@@ -106,7 +106,7 @@ class Ledger(sqlite3.Connection):
             write.error.__cause__ = error
 
     def _patiently(self, sql: str) -> Any:
-        """Execute *sql*, when others let go of the file; return the first value."""
+        """Execute *sql* as soon as others release the file; return the first value."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:

@@ -129,7 +129,7 @@ class ParkedActions:
         return tuple(standing)
 
     def seen(self, run: str) -> None:
-        """Withdraw what a run, of which *run* is the JSON text, no longer asks for."""
+        """Withdraw what a run no longer asks for; *run* is its JSON text."""
         if self._do("SELECT 1 FROM parked WHERE state = 'waiting' LIMIT 1").fetchone() is None:
             return  # as nearly always: a run may be megabytes of text
         if not self._do("SELECT json_valid(?)", (run,)).fetchone()[0]:

@@ -39,7 +39,7 @@ from .rows import Problem, Rows, rows
 from .templates import Item, Mapper
 
 if TYPE_CHECKING:
-    from agentruns.ray.engine import Engine
+    from agentruns.ray.engine import WorkerPool
 
 _CODES: Final = {"completed": 0, "failed": 1, INVALID: 2, "requires_action": 3, "unfinished": 4, "error": 5}
 _INTERRUPTED: Final = 130
@@ -187,7 +187,7 @@ class _Job:
         mapper: Mapper,
         conversations: Conversations | None,
         output: Output,
-        engine: Engine | None,
+        engine: WorkerPool | None,
         shown: TextIO,
     ) -> None:
         self._args = args

@@ -20,7 +20,7 @@ from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from agentruns.ray.engine import Engine
+    from agentruns.ray.engine import WorkerPool
 
 _WORKERS: Final = 2
 
@@ -28,7 +28,7 @@ _WORKERS: Final = 2
 @contextlib.asynccontextmanager
 async def engine(
     args: argparse.Namespace, dialect: Dialect, output: Path, *, own_requests: bool
-) -> AsyncIterator[Engine | None]:
+) -> AsyncIterator[WorkerPool | None]:
     """
     Begin the workers that the options ask for, and end them; yield None for the engine in this process.
 
@@ -38,7 +38,7 @@ async def engine(
     if args.engine != "ray":
         yield None
         return
-    from agentruns.ray.engine import Engine, WorkerPool, cluster
+    from agentruns.ray.engine import PoolOptions, WorkerPool, cluster
     from agentruns.ray.stable_ids import id_field
     from agentruns.ray.worker import ClientOptions
 
@@ -53,7 +53,7 @@ async def engine(
             journal=_journal(args, output, nodes),
             limit=limit,
         )
-        pool = WorkerPool(
+        pool = PoolOptions(
             dialect=dialect,
             options=options,
             workers=_workers(args.workers or max(_WORKERS, nodes), limit, own_requests),
@@ -63,7 +63,7 @@ async def engine(
             own_requests=own_requests,
             same_node=options.journal is not None and args.journal is None,
         )
-        async with Engine(pool) as begun:
+        async with WorkerPool(pool) as begun:
             if not begun.can_repeat:
                 complain(
                     "agentruns: without a journal that all workers share, a row whose worker dies is not started again "
@@ -113,6 +113,6 @@ def _absolute(tools: str) -> str:
     return f"{Path(module).resolve()}:{name}" if module.endswith(".py") else tools
 
 
-def with_stable_id(engine: Engine | None, origin: Any, key: str) -> Any:
+def with_stable_id(engine: WorkerPool | None, origin: Any, key: str) -> Any:
     """Return the origin under the id that its key has in the batch, where a worker may be asked for it again."""
     return origin if engine is None else engine.with_stable_id(origin, key)

@@ -179,7 +179,7 @@ def _confirmed(answering: _Answering, response: Response) -> Flow[Run[MiddeskRun
 
 
 def _unread(ref: RunRef, output: ToolOutput, refusal: APIError, unread: Exception) -> ConflictError:
-    """Return a refusal of which nobody can tell whether the answer was wrong, or too late."""
+    """Return a refusal that leaves open whether the answer was wrong, or too late."""
     message = (
         f"the answer to interrupt {output.action.id} was refused, and whether run {ref.id} still waits for it cannot "
         f"be read ({unread}); the vendor says: {refusal.message or 'nothing'}"

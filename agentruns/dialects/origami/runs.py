@@ -144,8 +144,8 @@ def nth_key(key: str, number: int) -> str:
     """
     Return the key of an attempt at one intent: *key* itself, then others that derive from it.
 
-    The order is fixed, so whoever begins anew with the same intent meets the refusals of before, one by one, and then
-    the attempt that was admitted, before any key that is new.
+    The order is fixed, so a process that begins anew with the same intent meets the refusals of before, one by one,
+    and then the attempt that was admitted, before any key that is new.
     """
     return key if number == 0 else str(uuid5(_ATTEMPTS, f"{number} {key}"))
 
