@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 import pytest
 from hypothesis import settings
 
-from tests.conformance.matrix import pytest_terminal_summary
+from agentruns.testing import plugin
 from tests.scripted_wire import VirtualLoop
-
-__all__ = ["pytest_terminal_summary"]  # printed from here, where it is heard of whichever process ran the tests
 
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("unhurried", deadline=None)  # a slow machine is no failure
     settings.load_profile("unhurried")
+    if not config.pluginmanager.is_registered(plugin):  # an older installation of this package may not name it
+        config.pluginmanager.register(plugin)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: so would children
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "virtual: run on a loop whose time jumps to the next timer")

@@ -25,10 +25,10 @@ from agentruns import Client, ConfigurationError, OutcomeUnknownError, ToolOutpu
 from agentruns._api import flow
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
-from agentruns.dialects import middesk, origami
+from agentruns.dialects import load, middesk, origami
 from agentruns.emulator import Call, Emulator, Exchange, Fault, Turn
 from agentruns.emulator.script import Prompt
-from tests.conformance.case import Case
+from agentruns.testing import Case
 from tests.conformance.vendors import MiddeskCase, OrigamiCase
 from tests.emulator.middesk_caller import ASK as PROPOSAL
 from tests.emulator.middesk_caller import BUSINESS
@@ -353,9 +353,9 @@ class Vendor:
 
     @property
     def contract(self) -> Contract:
-        files = sorted(FOLDER.glob(f"{self.case.name}-*.openapi.y*ml"))
+        files = sorted(FOLDER.glob(f"{self.case.label}-*.openapi.y*ml"))
         if not files:
-            pytest.skip(f"no OpenAPI description of {self.case.name} beside the repository")
+            pytest.skip(f"no OpenAPI description of {self.case.label} beside the repository")
         return Contract(files)
 
     def drive(self) -> tuple[list[tuple[Sent, Exchange]], set[str]]:
@@ -367,11 +367,11 @@ class Vendor:
             return flow.perform(driving, *others, **options)
 
         async def toured() -> list[tuple[Sent, Exchange]]:
-            async with Emulator(self.case.name, **self.options) as emulator:
+            async with Emulator(self.case.label, **self.options) as emulator:
                 base_path = urlsplit(emulator.base_url).path
                 async with self.case.connect(emulator) as client:
                     await self.tour(client, emulator)
-                base_url = self.case.dialect.BASE_URL
+                base_url = self.case.vendor.BASE_URL
                 return [(Sent.arrived(each, base_path, base_url), each) for each in emulator.exchanges]
 
         with pytest.MonkeyPatch.context() as patch:
@@ -431,7 +431,7 @@ def test_every_request_is_one_that_the_vendor_describes(driven: Driven) -> None:
 
 
 def test_every_flow_of_the_dialect_is_driven(driven: Driven) -> None:
-    dialect: Any = driven.vendor.case.dialect
+    dialect: Any = load(driven.vendor.case.dialect)
 
     flows = {name for name in dialect.__all__ if inspect.isgeneratorfunction(getattr(dialect, name))}
 
@@ -469,7 +469,7 @@ def test_answering_an_interrupt_is_the_only_request_that_no_description_has(driv
     unknown = {GUESSED.sub("resume", sent.line) for sent, _ in driven.log if driven.contract.of(sent) is None}
     unknown = {line for line in unknown if not ELSEWHERE.fullmatch(line)}
 
-    assert unknown == ({"resume"} if driven.vendor.case.name == "middesk" else set())
+    assert unknown == ({"resume"} if driven.vendor.case.label == "middesk" else set())
 
 
 # At the edges ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from agentruns import Client, Retry, Run, RunRef, RunStatus, conduit, connect, middesk, narrative, origami
 from agentruns.dialects import Problem, Request, SkippedRows
 from agentruns.dialects.vendor import CAPABILITIES, Vendor
-from agentruns.errors import ConfigurationError, ProtocolError, UnsupportedError
+from agentruns.errors import ConfigurationError, ProtocolError, ServerError, UnsupportedError
 from tests.conformance import acme
 from tests.scripted_wire import STEADY, Answer, Wire
 from tests.tiny_vendor import tiny
@@ -170,6 +170,24 @@ async def test_a_mistake_met_by_a_poll_reaches_whoever_waits(names: Any, told: s
     async with Client(dialect(**names), wire, retry=Retry(attempts=1), schedule=STEADY) as client:
         with pytest.raises(ProtocolError, match=re.escape(told)):
             await client.result(RunRef("1"))
+
+
+@pytest.mark.asyncio
+async def test_a_mistake_in_problem_hides_neither_the_status_nor_itself() -> None:
+    made = dialect(problem=lambda response: Problem(response.value["why"]))
+    wire = Wire({"GET /runs/1": Answer(b"<html>Bad gateway</html>", 502)})
+    async with Client(made, wire, retry=Retry(attempts=1)) as client:
+        with pytest.raises(ServerError, match=r"Bad gateway.*tiny\.problem failed with") as caught:
+            await client.fetch(RunRef("1"))
+    assert caught.value.status == 502
+
+
+@pytest.mark.asyncio
+async def test_a_mistake_in_error_status_is_named() -> None:
+    made = dialect(error_status=lambda response: response.value["error"]["code"])
+    async with Client(made, Wire({"GET /runs/1": Answer({})}), retry=Retry(attempts=1)) as client:
+        with pytest.raises(ProtocolError, match=r"tiny\.error_status failed with KeyError: 'error'"):
+            await client.fetch(RunRef("1"))
 
 
 @pytest.mark.asyncio

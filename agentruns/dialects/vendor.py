@@ -16,6 +16,8 @@ from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.run import Action, Page, Run, RunStatus
 from agentruns.errors import ConfigurationError, ProtocolError
 
+from . import wire
+
 Flows: TypeAlias = Callable[..., Flow[Any]]
 
 MISTAKES: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
@@ -168,6 +170,23 @@ class Vendor:
                 "requests, without async"
             )
         return flow
+
+    def read_problem(self, response: Response) -> Problem:
+        """
+        Return what `problem` says of an error body.
+
+        Of one that it was not written for, such as the page of a proxy, the status still tells: the body is told as it
+        came, with the mistake.
+        """
+        try:
+            problem: Any = self.problem(response)
+        except MISTAKES as error:
+            told = str(mistake(f"{self.NAME}.problem", error, None))
+        else:
+            if isinstance(problem, Problem):
+                return problem
+            told = f"{self.NAME}.problem returned {_told(problem)}, which is no Problem"
+        return Problem(wire.body_excerpt(response), particulars=(told,))
 
     def run(self, name: str, result: Any, response: Response | None = None) -> Run:
         """Return what the function *name* came to; raise `ProtocolError` if that is no run in a known status."""

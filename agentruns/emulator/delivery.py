@@ -105,13 +105,23 @@ def _spoiled(fault: Fault, reply: Reply) -> Reply:
 def _spoil_field(body: JSON, path: list[str], *, remove: bool) -> None:
     parent = body
     for name in path[:-1]:
-        parent = parent.get(name) if isinstance(parent, dict) else None
+        parent = _inner(parent, name)
     if not isinstance(parent, dict):
         return
     if remove:
         parent.pop(path[-1], None)
     else:
         parent[path[-1]] = {"not": "the documented type"}
+
+
+def _inner(body: JSON, name: str) -> JSON:
+    """Return what stands under a name in an object, or at a place in a list."""
+    if isinstance(body, dict):
+        return body.get(name)
+    if isinstance(body, list) and name.isdigit() and int(name) < len(body):
+        inner: JSON = body[int(name)]
+        return inner
+    return None
 
 
 def _padded(content: bytes, size: int) -> bytes:

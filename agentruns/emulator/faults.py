@@ -99,7 +99,8 @@ class Fault:
     def malformed(cls, shape: Shape = "not_json", *, target: str = "", **where: Unpack[Where]) -> Fault:
         """Handle the request, then spoil the answer's body.
 
-        Shapes `missing_field` and `wrong_type` spoil the field `target`, a dotted path such as "defaults.model".
+        Shapes `missing_field` and `wrong_type` spoil the field `target`, a dotted path such as "defaults.model", or
+        "runs.0.id" in a list.
         """
         if shape in {"missing_field", "wrong_type"} and not target:
             raise ValueError(f"shape {shape!r} needs target=, the dotted path of the field to spoil")

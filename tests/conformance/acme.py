@@ -16,7 +16,6 @@ from attrs import evolve, field, frozen
 from agentruns import Client
 from agentruns.dialects import (
     Action,
-    Dialect,
     Failure,
     Flow,
     Page,
@@ -29,12 +28,12 @@ from agentruns.dialects import (
     RunStatus,
     ToolOutput,
     check,
+    reading,
     wire,
 )
-from agentruns.emulator import Call, Emulator, Prompt, Turn, Vendor
+from agentruns.emulator import Prompt, Turn, Vendor
 from agentruns.emulator import vendor as emulated
-from agentruns.emulator.clock import Clock
-from tests.conformance.case import Case
+from agentruns.testing import Case
 
 # The dialect ----------------------------------------------------------------------------------------------------------
 
@@ -43,6 +42,7 @@ BASE_URL: Final = "https://api.acme.test"
 TOKEN_VARIABLE: Final = "ACME_TOKEN"
 BASE_URL_VARIABLE: Final = "ACME_BASE_URL"
 BUDGET: Final[RateLimit | None] = None
+EMULATOR: Final = f"{__name__}:Acme"
 
 STATUS: Final = {
     "queued": RunStatus.PENDING,
@@ -98,7 +98,8 @@ def page(parent: str, cursor: str | None) -> Flow[Page[AcmeJob]]:
     params = {"after": cursor} if cursor else {}
     response = yield Request("GET", wire.path("projects", parent, "jobs"), params=params)
     listed = wire.read_object(response)
-    return Page(tuple(_of(job, response) for job in listed["jobs"]), listed.get("after"))
+    jobs = yield from reading.rows(response, listed.get("jobs"), "$.jobs", lambda job, at: _of(job, response, at))
+    return Page(jobs, listed.get("after"))
 
 
 def detail(raw: Mapping[str, Any]) -> AcmeJob:
@@ -117,8 +118,8 @@ def _run(response: Response) -> Run[AcmeJob]:
     return _of(wire.read_object(response), response)
 
 
-def _of(raw: Mapping[str, Any], response: Response) -> Run[AcmeJob]:
-    seen = wire.structure(raw, AcmeJob, response.request.line)
+def _of(raw: Mapping[str, Any], response: Response, path: str = "$") -> Run[AcmeJob]:
+    seen = wire.structure(raw, AcmeJob, response, path)
     status = STATUS.get(seen.state, RunStatus.RUNNING)
     return Run(
         RunRef(seen.id, seen.project),
@@ -201,6 +202,9 @@ class Acme(Vendor):
         row = self.rows[request.params["id"]]
         given = set(msgspec.json.decode(request.content))
         if not given <= row.answered:
+            asked = {f"{len(row.turns)}-{number}" for number, _ in enumerate(row.turn.calls)}
+            if given != asked:
+                return self.refusal(422, f"it asks for {sorted(asked)}, and {sorted(given)} are answered", "")
             row = evolve(row, turns=row.turns[1:], began=self.stage.now(), answered=row.answered | given)
             self.rows[row.id] = row
         return self._show(row.id)
@@ -238,22 +242,11 @@ class Acme(Vendor):
 
 
 class AcmeCase(Case):
-    name = "acme"
-    start_path = "/projects/*/jobs"
+    dialect = sys.modules[__name__]
+    start_path = list_path = "/projects/*/jobs"
     resume_path = "/jobs/*/answers"
     poll_path = "/jobs/*"
+    rows_field = "jobs"
 
-    def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Acme]:
-        return Emulator(Acme, script=script, clock=clock)
-
-    @property
-    def dialect(self) -> Dialect:
-        dialect: Any = sys.modules[__name__]
-        known: Dialect = dialect
-        return known
-
-    def call(self, number: int) -> Call:
-        return Call(f"ask_{number}", {"question": f"Shall I, {number}?"})
-
-    async def origin(self, client: Client, emulator: Emulator[Any]) -> Job:
+    async def origin(self, client: Client, server: Any) -> Job:
         return Job("p1", "Do it.")

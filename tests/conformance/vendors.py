@@ -1,33 +1,19 @@
 """The vendors of this package, as cases of the kit."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from agentruns import Client, ToolOutput, conduit, middesk, narrative, origami
-from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.clock import Clock
-from tests.conformance.acme import AcmeCase
-from tests.conformance.case import Case
-
-NO_KEY = "the vendor has no idempotency key: a second start is a second run"
-NO_PAUSE = "the vendor's runs never wait for an answer"
+from agentruns.testing import Case
 
 
 class NarrativeCase(Case):
-    name = "narrative"
+    dialect: ClassVar[Any] = "narrative"
     start_path = resume_path = "/agents/conversations/*/runs"
     poll_path = "/agents/runs/*"
     error = "AgentLoopMaxIterationsExceeded"
-    not_applicable = {  # noqa: RUF012
-        "a run is cancelled": "the vendor has no cancel",
-        "cancelling the wait cancels the run": "the vendor has no cancel",
-        "runs are listed": "the vendor has no list of runs",
-    }
-
-    @property
-    def dialect(self) -> Dialect:
-        return narrative
 
     def call(self, number: int) -> Call:
         return Call(f"ask_{number}", {"question": f"Shall I, {number}?"})
@@ -57,20 +43,17 @@ class NarrativeOtherwiseCase(NarrativeCase):
     """The other reading of everything that no page settles, on both sides."""
 
     name = "narrative_other"
-
-    @property
-    def dialect(self) -> Dialect:
-        return narrative.variant(
-            tool_output=_as_result,
-            retryable={"ModelOverloaded"},
-            status={
-                "queued": "pending",
-                "busy": "running",
-                "asks": "requires_action",
-                "done": "completed",
-                "broken": "failed",
-            },
-        )
+    dialect = narrative.variant(
+        tool_output=_as_result,
+        retryable={"ModelOverloaded"},
+        status={
+            "queued": "pending",
+            "busy": "running",
+            "asks": "requires_action",
+            "done": "completed",
+            "broken": "failed",
+        },
+    )
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         return Emulator(
@@ -94,20 +77,12 @@ class NarrativeOtherwiseCase(NarrativeCase):
 
 
 class MiddeskCase(Case):
-    name = "middesk"
+    dialect: ClassVar[Any] = "middesk"
     start_path = "/v1/runs"
     resume_path = "/v1/runs/*/resume"
     poll_path = "/v1/runs/*"
-    repeats_starts = False
-    not_applicable = {  # noqa: RUF012
-        "a run is cancelled": "the vendor has no cancel",
-        "cancelling the wait cancels the run": "the vendor has no cancel",
-        "the same intent started twice is one run": NO_KEY,
-    }
-
-    @property
-    def dialect(self) -> Dialect:
-        return middesk
+    list_path = "/v1/runs"
+    rows_field = "data"
 
     def call(self, number: int) -> Call:
         return Call("watchlist_resolution", {"label": f"Dismiss hit {number}?", "artifacts": []})
@@ -124,16 +99,13 @@ class MiddeskOtherwiseCase(MiddeskCase):
     """The other reading of everything that no page settles, on both sides."""
 
     name = "middesk_other"
-
-    @property
-    def dialect(self) -> Dialect:
-        return middesk.variant(
-            resume_body=_as_response,
-            include="steps",
-            status={"busy": "running", "asks": "requires_action", "done": "completed", "broken": "failed"},
-            per_page=25,
-            looks=[0.1, 0.3, 1.0, 3.0],
-        )
+    dialect = middesk.variant(
+        resume_body=_as_response,
+        include="steps",
+        status={"busy": "running", "asks": "requires_action", "done": "completed", "broken": "failed"},
+        per_page=25,
+        looks=[0.1, 0.3, 1.0, 3.0],
+    )
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         return Emulator(
@@ -153,18 +125,17 @@ class MiddeskOtherwiseCase(MiddeskCase):
 
 
 class OrigamiCase(Case):
-    name = "origami"
+    dialect: ClassVar[Any] = "origami"
     start_path = "/api/v2/agents"
     resume_path = "/api/v2/agents/*/runs"
     poll_path = "/api/v2/agents/*/runs/*"
+    repeats_starts = True
+    list_path = "/api/v2/agents/*/runs"
+    rows_field = "items"
     error = "errored"
 
-    @property
-    def dialect(self) -> Dialect:
-        return origami
-
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
-        return Emulator(self.name, script=script, clock=clock, retry_after=0)
+        return Emulator("origami", script=script, clock=clock, retry_after=0)
 
     def call(self, number: int) -> Call:
         question = {"type": "single-choice", "question": f"Which, {number}?", "suggestedAnswers": ["This", "That"]}
@@ -182,15 +153,12 @@ class OrigamiOtherwiseCase(OrigamiCase):
     """The other reading of what no page settles: the words of an answer, and all switches of the vendor."""
 
     name = "origami_other"
-
-    @property
-    def dialect(self) -> Dialect:
-        return origami.variant(
-            answer_prompt=_worded,
-            keep_model=False,
-            project="b8b1f1f0-5a0d-4f5e-9d0a-6f2c1b7e4a11",
-            status={"busy": "running", "asks": "requires_action", "done": "completed", "stopped": "failed"},
-        )
+    dialect = origami.variant(
+        answer_prompt=_worded,
+        keep_model=False,
+        project="b8b1f1f0-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+        status={"busy": "running", "asks": "requires_action", "done": "completed", "stopped": "failed"},
+    )
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         return Emulator(
@@ -209,29 +177,16 @@ class OrigamiOtherwiseCase(OrigamiCase):
 
 
 class ConduitCase(Case):
-    name = "conduit"
+    dialect: ClassVar[Any] = "conduit"
     start_path = "/v1/agents/*/run"
     poll_path = "/v1/agents/*/runs/*"
+    list_path = "/v1/agents/*/runs"
     id_field = "data.id"
-    repeats_starts = False
-    not_applicable = {  # noqa: RUF012
-        "a run is cancelled": "the vendor has no cancel",
-        "cancelling the wait cancels the run": "the vendor has no cancel",
-        "the same intent started twice is one run": NO_KEY,
-        "a pause ends a stream without tools": NO_PAUSE,
-        "an answer goes on to the end": NO_PAUSE,
-        "several pending actions are answered together": NO_PAUSE,
-        "a paused run is parked and answered elsewhere": NO_PAUSE,
-        "a lost answer to a resume answers once": NO_PAUSE,
-    }
+    rows_field = "data"
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         shown_after = 0.2 if clock is None else 0.0  # by a clock that the test moves, it would not show by itself
-        return Emulator(self.name, script=script, clock=clock, shown_after=shown_after)
-
-    @property
-    def dialect(self) -> Dialect:
-        return conduit
+        return Emulator("conduit", script=script, clock=clock, shown_after=shown_after)
 
     async def origin(self, client: Client, emulator: Emulator[Any]) -> conduit.Dispatch:
         return conduit.Dispatch(emulator.state.agent_id, trigger_id=emulator.state.trigger_id, payload={"unit": "12B"})
@@ -245,18 +200,15 @@ class ConduitOtherwiseCase(ConduitCase):
     """The other reading of everything that no page settles, on both sides."""
 
     name = "conduit_other"
-
-    @property
-    def dialect(self) -> Dialect:
-        return conduit.variant(
-            fits=_of_trigger,
-            names=lambda answer: [answer["agent_run_id"]],
-            fires=lambda trigger: trigger["type"] == "event",
-            looks=[0.1, 0.3, 1.0, 3.0],
-            needs_human=lambda disposition: disposition == "handed_over",
-            status={"queued": "pending", "busy": "running", "done": "completed", "broken": "failed"},
-            message_path="/threads/{id}/reply",
-        )
+    dialect = conduit.variant(
+        fits=_of_trigger,
+        names=lambda answer: [answer["agent_run_id"]],
+        fires=lambda trigger: trigger["type"] == "event",
+        looks=[0.1, 0.3, 1.0, 3.0],
+        needs_human=lambda disposition: disposition == "handed_over",
+        status={"queued": "pending", "busy": "running", "done": "completed", "broken": "failed"},
+        message_path="/threads/{id}/reply",
+    )
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         return Emulator(
@@ -280,16 +232,3 @@ class ConduitOtherwiseCase(ConduitCase):
 
     async def origin(self, client: Client, emulator: Emulator[Any]) -> conduit.Dispatch:
         return conduit.Dispatch(emulator.state.agent_id, payload={"unit": "12B"})
-
-
-CASES: list[Case] = [
-    NarrativeCase(),
-    NarrativeOtherwiseCase(),
-    MiddeskCase(),
-    MiddeskOtherwiseCase(),
-    OrigamiCase(),
-    OrigamiOtherwiseCase(),
-    ConduitCase(),
-    ConduitOtherwiseCase(),
-    AcmeCase(),
-]

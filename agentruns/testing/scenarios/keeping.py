@@ -1,0 +1,53 @@
+"""Work under a key: a start that a crash cut off is found again by who comes back, and done once."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from agentruns._values.run import RunStatus
+from agentruns.emulator import Fault
+from agentruns.testing.acts import PLAIN, Handler, counted, pausing, waits
+from agentruns.testing.case import Case
+from agentruns.testing.scenario import scenario
+
+
+@scenario("a start cut off under a key is gone on with", "start_path", package="filelock")
+async def cut_off_under_a_key(case: Case) -> None:
+    """Leave while the answer to a start is on its way, come back with the journal, and find the run."""
+    with tempfile.TemporaryDirectory(prefix="agentruns-") as folder:
+        journal = Path(folder) / "journal"
+        async with case.emulator(PLAIN) as emulator:
+            async with case.connect(emulator, journal=journal) as client:
+                origin = await case.origin(client, emulator)
+                emulator.fail(Fault.delay(30.0, committed=True, method="POST", path=case.start_path))
+                starting = asyncio.create_task(client.result(origin, key="k1", timeout=waits(emulator)))
+                while emulator.state.runs_started == 0:
+                    assert not starting.done(), f"the start ended before it was done: {starting}"
+                    await asyncio.sleep(0.01)
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+            async with case.connect(emulator, journal=journal) as other:
+                run = await other.result(origin, key="k1", timeout=waits(emulator))
+                assert run.status is RunStatus.COMPLETED
+                assert (await other.result(origin, key="k1", timeout=waits(emulator))).id == run.id
+            counted(emulator, 1)
+
+
+@scenario("a pause under a key is answered by who comes back", "resume", package="filelock")
+async def answered_by_who_comes_back(case: Case) -> None:
+    """Leave at a pause, come back with the journal and a handler: no run is started again, no answer given twice."""
+    handler = Handler()
+    with tempfile.TemporaryDirectory(prefix="agentruns-") as folder:
+        journal = Path(folder) / "journal"
+        async with case.emulator(*pausing(case)) as emulator:
+            async with case.connect(emulator, journal=journal) as client:
+                origin = await case.origin(client, emulator)
+                states = [run async for run in client.stream(origin, key="k1", timeout=waits(emulator))]
+                assert states[-1].status is RunStatus.REQUIRES_ACTION
+            async with case.connect(emulator, journal=journal) as other:
+                last = await other.result(origin, key="k1", tools=handler, timeout=waits(emulator))
+                assert last.status is RunStatus.COMPLETED
+            counted(emulator, 2 if states[0].id != last.id else 1)
+    assert len(handler.answered) == 1
