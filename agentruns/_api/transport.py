@@ -75,9 +75,10 @@ class _Mask:
 
     def _escapes(self, body: bytes, sign: bytes, digits: int) -> bool:
         """Tell whether *sign* may escape a character of the token; searching for the whole token takes much longer."""
-        count = body.count(sign)
-        if not count or count > _MANY_ESCAPES:
-            return count > 0
+        if sign[:1] not in body or sign not in body:  # as in nearly every answer; one byte is found the fastest
+            return False
+        if body.count(sign) > _MANY_ESCAPES:
+            return True
         return any(piece[:digits].lower() in self._codes for piece in body.split(sign)[1:])
 
 
