@@ -12,7 +12,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from urllib.parse import quote
 
 import pytest
@@ -24,6 +24,7 @@ from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.printable import printable, printable_json
 from agentruns.cli import arguments, commands, display, printing, shell_text
 from agentruns.cli.batch import progress
+from agentruns.cli.batch.output import Output, lines
 from tests.scripted_wire import (
     CONVERSATION,
     HEAD,
@@ -113,7 +114,27 @@ def test_commands_print_through_one_function() -> None:
         attributes = {each.func.attr for each in calls if isinstance(each.func, ast.Attribute)}
         if path.name != "printing.py":
             assert "print" not in names, path
+            assert "write" not in {each.func.attr for each in calls if _is_on_a_terminal(each.func)}, path
         assert not attributes & {"print_exc", "print_exception", "print_stack"}, path
+
+
+def _is_on_a_terminal(function: ast.expr) -> TypeGuard[ast.Attribute]:
+    """Tell whether a function is a method of `sys.stdout` or `sys.stderr`."""
+    owner = function.value if isinstance(function, ast.Attribute) else None
+    return isinstance(owner, ast.Attribute) and owner.attr in {"stdout", "stderr"}
+
+
+@settings(deadline=None, max_examples=50)
+@given(text=told)
+def test_every_line_of_the_output_of_a_batch_is_safe_and_means_the_same(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("batch") / "out.jsonl"
+    line = {"key": text, "status": "completed", "attempts": 1, "durations": {}, "vendor": "v", "output": {text: text}}
+    with Output(path, "v") as output:
+        output.append(line)
+    assert_safe(path.read_text())
+    assert list(lines(path)) == [line]
 
 
 def spoiled(value: Any, spoil: Callable[[], str | None]) -> Any:

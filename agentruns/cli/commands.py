@@ -6,10 +6,11 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from agentruns._connect import connect
 from agentruns._following.options import Timeout
@@ -23,13 +24,13 @@ from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceede
 from . import arguments, demo, shell_text, vendors
 from .batch import batch
 from .display import Display, choose, warnings
-from .printing import complain, complain_traceback, say, shell
+from .printing import complain, complain_traceback, say, shell, unwritable
 from .report import report
 
 if TYPE_CHECKING:
     from agentruns.emulator import Emulator, Vendor
 
-COMPLETED, FAILED, USAGE, ACTION_REQUIRED, DEADLINE, TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+COMPLETED, FAILED, USAGE, ACTION_REQUIRED, DEADLINE, TROUBLE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 5, 130, 143
 
 _BY_STATUS = {
     RunStatus.COMPLETED: COMPLETED,
@@ -50,14 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _code(args: argparse.Namespace, seen: _Seen) -> int:
     try:
-        return asyncio.run(_COMMANDS[args.command](args, seen))
+        code = asyncio.run(_terminable(_COMMANDS[args.command](args, seen)))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         complain("", *seen.how_to_go_on(args))
-        if threading.active_count() > 1:  # a handler that blocks would keep the process, and cannot be stopped
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
-        return INTERRUPTED
+        return _ended_by_signal(INTERRUPTED)
+    except asyncio.CancelledError:  # SIGTERM
+        complain(*seen.how_to_go_on(args))
+        return _ended_by_signal(TERMINATED)
     except (ConfigurationError, UnsupportedError) as error:
         complain(f"agentruns: {shell_text.translate(error, args)}")
         return USAGE
@@ -70,11 +73,44 @@ def _code(args: argparse.Namespace, seen: _Seen) -> int:
             complain(*seen.how_to_go_on(args))
         return TROUBLE
     except BrokenPipeError:  # the reader of our lines has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return TROUBLE
     except Exception as error:  # a bug, ours or a handler's: not to be taken for a run that failed
-        complain_traceback(error)
+        why = unwritable()
+        if why is None:
+            complain_traceback(error)
+        else:
+            left = seen.how_to_go_on(args) if seen.stream is not None or args.command == "batch" else []
+            complain(f"agentruns: stdout cannot be written: {why}", *left)
+            _drop_stdout()
         return TROUBLE
+
+
+async def _terminable(command: Coroutine[Any, Any, int]) -> int:
+    """Run a command, which SIGTERM ends as Ctrl-C would: what it has made is cleared away, and it says what is left."""
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not on this system, or in this thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await command
+
+
+def _ended_by_signal(code: int) -> int:
+    """Return the exit code; end the process with it where a handler that blocks, and cannot be stopped, is left."""
+    if threading.active_count() > 1:
+        with contextlib.suppress(OSError, AttributeError):  # full, or closed
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _drop_stdout() -> None:
+    """Let nobody try again to write what stdout does not take."""
+    with contextlib.suppress(OSError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 class _Seen:

@@ -6,6 +6,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TextIO
 
 from agentruns._values.printable import printable, printable_json
@@ -18,8 +19,19 @@ def say(*lines: str, to: TextIO | None = None) -> None:
 
 
 def complain(*lines: str) -> None:
-    """Print *lines* on stderr."""
-    say(*lines, to=sys.stderr)
+    """Print *lines* on stderr, if it takes them: there is nowhere else to say that it does not."""
+    with suppress(OSError):
+        say(*lines, to=sys.stderr)
+
+
+def unwritable() -> str | None:
+    """Return why stdout does not take what was printed on it, None if it does."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def say_json(text: str, *, to: TextIO | None = None) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
@@ -83,14 +84,21 @@ def report(args: argparse.Namespace) -> int:
         raise ConfigurationError(f"{str(destination)!r} is there, and is no report; say where to write by --html")
     figure = draw(items)
     try:
-        destination.write_text(page(path.name, items, svg(figure)), encoding="utf-8")
+        with _opened(destination) as file:
+            file.write(page(path.name, items, svg(figure)).encode())
         say(f"{len(items)} items: {destination}")
         if args.png:
-            figure.savefig(args.png, format="png", dpi=120)
+            with _opened(Path(args.png)) as file:
+                figure.savefig(file, format="png", dpi=120)
             say(f"the figures: {args.png}")
     except OSError as error:
         raise ConfigurationError(f"the report cannot be written: {error}") from error
     return 0
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file to write, made for its owner only, as the output is: it tells the same."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 # Reading --------------------------------------------------------------------------------------------------------------

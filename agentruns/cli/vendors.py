@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,8 @@ from agentruns.dialects.names import installed
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
+from .printing import complain, say, say_json
+
 
 def show(name: str | None, *, json: bool) -> None:
     """Print the guesses of one vendor, or of all: as lines of JSON, or for people."""
@@ -23,7 +24,7 @@ def show(name: str | None, *, json: bool) -> None:
             dialect: Any = load(vendor)
             known = Vendor.of(dialect)
         except ConfigurationError as error:  # a package that is broken is no reason not to show the others
-            sys.stderr.write(f"agentruns: {error}\n")
+            complain(f"agentruns: {error}")
             continue
         guesses: Sequence[Guess] = getattr(dialect, "GUESSES", ())
         if json:
@@ -35,13 +36,13 @@ def show(name: str | None, *, json: bool) -> None:
                     "why": guess.why,
                     "change": guess.switch(vendor),
                 }
-                sys.stdout.write(codec.encode(row).decode() + "\n")
+                say_json(codec.encode(row).decode())
         else:
             able = ", ".join(known.capabilities) or "no more than start and fetch"
             about = f"from {_source(vendor)}; token in {known.TOKEN_VARIABLE}; has {able}"
             first, *rest = _told(vendor, guesses)
-            told = textwrap.fill(about, 100, initial_indent="  ", subsequent_indent="  ")
-            sys.stdout.write("\n".join([first, told, *rest]) + "\n\n")
+            told = textwrap.wrap(about, 100, initial_indent="  ", subsequent_indent="  ")
+            say(first, *told, *rest, "")
 
 
 def _source(name: str) -> str:
@@ -56,8 +57,6 @@ def _told(vendor: str, guesses: Sequence[Guess]) -> list[str]:
     for guess in guesses:
         lines.append(f"  {guess.name}")
         told = (("taken", guess.taken), ("because", guess.why), ("change", guess.switch(vendor)))
-        lines += [
-            textwrap.fill(text, 100, initial_indent=f"    {what:<8} ", subsequent_indent=" " * 13)
-            for what, text in told
-        ]
+        for what, text in told:
+            lines += textwrap.wrap(text, 100, initial_indent=f"    {what:<8} ", subsequent_indent=" " * 13)
     return lines

@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 from attrs import frozen
 
 from agentruns._values import codec
+from agentruns._values.printable import printable_json
 from agentruns._values.run import RunRef
 from agentruns.errors import ConfigurationError
 
@@ -165,7 +166,7 @@ def _lock(file: int, path: Path) -> None:
 
 
 def _write(file: int, line: Mapping[str, Any]) -> None:
-    text = memoryview(codec.encode(line) + b"\n")
+    text = memoryview(printable_json(codec.encode(line).decode()).encode() + b"\n")  # it is read in terminals, too
     while text:  # one write, unless the disk is full
         text = text[os.write(file, text) :]
 
