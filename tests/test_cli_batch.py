@@ -437,6 +437,38 @@ def test_a_variant_goes_on_with_a_batch_of_its_vendor(
     assert [line["output"] for line in results().values()] == ["Two.", "Two."]
 
 
+OTHER = """
+from agentruns import narrative
+
+def as_result(output):
+    return {"tool_use_id": output.action.id, "is_error": output.is_error, "result": str(output.output)}
+
+vendor = narrative.variant(tool_output=as_result)
+"""
+
+
+def test_a_variant_of_narrative_in_a_file_has_conversations_of_its_own_and_its_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OTHER)
+    Path("bookings.py").write_text("def book(slot: str) -> bool:\n    return True\ntools = {'book': book}\n")
+    Path("conversation.json").write_text(json.dumps(CONFIG))
+    ask("ask one", "two")
+    with Emulator("narrative", script=speaks, output_field="result") as running:
+        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
+        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
+        words = call("--tools", "bookings.py:tools")
+        assert commands.main(words) == 3
+        assert "`narrative.variant(tool_output=...)`" in results()["1"]["failure"]["message"]
+        words[1] = "own.py:vendor"
+        assert commands.main(words) == 0  # it goes on with what the call before has kept
+        asked, _ = running.state.conversations.values()
+        told = ["run", "own.py:vendor", "--conversation-id", asked.id, "--text", "ask", "--tools", "bookings.py:tools"]
+        assert commands.main([*told, "--json"]) == 0
+    assert {line["status"] for line in results().values()} == {"completed"}
+
+
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 

@@ -204,7 +204,7 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
     parser.add_argument(
         "--set", metavar="FIELD=TEMPLATE", action="append", default=[], help="the same, for any field; may be repeated"
     )
-    if name == "narrative":
+    if (name if dialect is None else dialect.NAME) == "narrative":  # or a variant of it
         parser.add_argument(
             "--conversation",
             metavar="FILE",

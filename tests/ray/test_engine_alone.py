@@ -166,6 +166,26 @@ def test_a_batch_is_the_same_and_ends_what_it_began(
     assert list(Path().glob("*.lock")) == []
 
 
+def test_workers_read_a_vendor_from_its_file_wherever_they_run(
+    ours: Emulator[Any], ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    init = Worker.__init__
+
+    def noted(worker: Worker, options: ClientOptions, *given: Any, **named: Any) -> None:
+        told.append(options.vendor)
+        init(worker, options, *given, **named)
+
+    monkeypatch.setattr(Worker, "__init__", noted)
+    (tmp_path / "own.py").write_text("from agentruns import narrative\nvendor = narrative.variant(tool_output=str)\n")
+    words = call()
+    words[1] = "own.py:vendor"
+
+    assert commands.main(words) == 0
+    assert set(told) == {f"{tmp_path / 'own.py'}:vendor"}
+    assert ours.state.runs_started == 6
+
+
 def test_ids_that_the_rows_give_are_left_alone(ours: Emulator[Any], ray: Ray) -> None:
     own = [str(uuid4()) for _ in range(2)]
     words = call("--client-op-id", "{id}", "--no-journal")

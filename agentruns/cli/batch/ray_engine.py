@@ -46,7 +46,7 @@ async def engine(
     connect(dialect, base_url=args.base_url, insecure=args.insecure)  # what is wrong for us is wrong for workers
     with contextlib.redirect_stdout(sys.stderr), cluster() as nodes:
         options = ClientOptions(
-            vendor=args.vendor,
+            vendor=_absolute(args.vendor),
             base_url=args.base_url,
             insecure=args.insecure,
             timeout=args.timeout,
@@ -107,10 +107,12 @@ def _workers(asked: int, limit: RateLimit | None, own_requests: bool) -> int:
     return min(asked, permits)
 
 
-def _absolute(tools: str) -> str:
-    """Return where the handlers are, as another process finds them."""
-    module, _, name = tools.rpartition(":")
-    return f"{Path(module).resolve()}:{name}" if module.endswith(".py") else tools
+def _absolute(place: str) -> str:
+    """Return where handlers or a vendor are, as another process finds them."""
+    if place.endswith(".py"):
+        return str(Path(place).resolve())
+    module, _, name = place.rpartition(":")
+    return f"{Path(module).resolve()}:{name}" if module.endswith(".py") else place
 
 
 def with_stable_id(engine: WorkerPool | None, origin: Any, key: str) -> Any:
