@@ -140,7 +140,9 @@ def connect(
 
 def _journal(path: str | os.PathLike[str], dialect: Dialect) -> Journal:
     from ._keeping.journal import Journal
+    from ._keeping.origins import check_class
 
+    check_class(dialect.Origin)
     return Journal(path, dialect.NAME)
 
 

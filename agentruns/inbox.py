@@ -71,6 +71,7 @@ class Inbox:
         self._parking: Parking = MemoryParking()
         self._others: JournalChanges | None = None
         self._open = journal is None
+        self._entered = False
         self._home: asyncio.AbstractEventLoop | None = None
         if journal is not None:
             from ._keeping.journal import Journal
@@ -85,8 +86,17 @@ class Inbox:
 
     async def __aenter__(self) -> Self:
         self._settle_down()
-        if self._journal is not None:
-            await self._journal.open()
+        if self._entered:
+            raise ConfigurationError(
+                "this inbox is entered already, and leaving it once would close it for both; enter it once and share it"
+            )
+        self._entered = True
+        try:
+            if self._journal is not None:
+                await self._journal.open()
+        except BaseException:
+            self._entered = False
+            raise
         self._open = True
         return self
 
@@ -102,6 +112,7 @@ class Inbox:
         Whoever still waits, for an answer or for changes, gets an `AgentRunsError`.
         """
         self._open = self._journal is None
+        self._entered = False
         self._fail(AgentRunsError("the inbox was closed while it was waited for"))
         try:
             if self._others is not None:

@@ -99,6 +99,16 @@ async def test_an_inbox_in_a_journal_is_used_while_it_is_open(path: Path) -> Non
     assert repr(inbox) == f"Inbox(journal={str(path)!r})"
 
 
+async def test_an_inbox_that_is_entered_twice_says_so_and_goes_on(path: Path) -> None:
+    for inbox in (Inbox(), Inbox(journal=path)):
+        async with inbox:
+            with pytest.raises(ConfigurationError, match="entered already"):
+                await inbox.__aenter__()
+            assert await inbox.pending() == ()
+        async with inbox:
+            assert await inbox.pending() == ()
+
+
 async def test_closing_ends_the_waits_and_leaves_the_actions_parked(path: Path, desk: Inbox) -> None:
     inbox = await Inbox(journal=path).__aenter__()
     (task,) = await parked(inbox, paused(), 1)

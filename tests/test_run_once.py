@@ -1,12 +1,14 @@
 """Work under a key is done once: what a handler has done stays done, whatever becomes of writing its answer."""
 
 import json
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-from uuid import uuid4
+from typing import Any, Literal
+from uuid import UUID, uuid4
 
 import pytest
 from attrs import evolve, field, frozen
@@ -26,11 +28,13 @@ from agentruns import (
     origami,
 )
 from agentruns._keeping.journal import Journal
+from agentruns._keeping.origins import check_class, check_value
 from agentruns._keeping.work import deserialize_origin, is_same_work, serialize_origin
 from agentruns.dialects import Problem, narrative
 from agentruns.emulator import Call, Emulator, Turn
 from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, begun, conversation, run
 from tests.test_keys import KEY, client_of, message
+from tests.tiny_vendor import tiny
 
 pytestmark = pytest.mark.asyncio
 
@@ -191,6 +195,107 @@ def acme(origins: Sequence[Any] = ()) -> Any:
 
 async def test_an_origin_of_ones_own_comes_back_as_it_was() -> None:
     assert deserialize_origin(serialize_origin(JOB), acme()) == JOB
+
+
+@frozen
+class Van:
+    wheels: int
+
+
+@frozen
+class Boat:
+    sails: int
+    crew: tuple[str, ...] = ()
+
+
+def of(origin: type[Any]) -> Any:
+    """Return a dialect with that class of origins."""
+    return SimpleNamespace(**{**vars(tiny()), "Origin": origin})
+
+
+class Size(Enum):
+    SMALL = "s"
+
+
+@frozen
+class Trip:
+    by: Van | Boat
+    stops: list[Van | Place]
+    day: date
+    id: UUID
+    price: Decimal
+    size: Size
+    kind: Literal["near", "far"]
+    more: Mapping[str, Any]
+    until: datetime | None = None
+
+
+TRIP = Trip(
+    Boat(2, ("Ann",)),
+    [Van(4), Place("Oslo", WHEN)],
+    date(2024, 1, 2),
+    UUID(int=7),
+    Decimal("1.50"),
+    Size.SMALL,
+    "far",
+    {"a": [1, {"b": None}]},
+)
+
+
+async def test_unions_of_classes_dates_and_numbers_of_an_origin_come_back_as_they_were() -> None:
+    vendor = of(Trip)
+    text = serialize_origin(TRIP)
+
+    assert deserialize_origin(text, vendor) == TRIP
+    check_value(TRIP, text, vendor)
+    check_class(Trip)
+
+
+@frozen
+class Vague:
+    when: str | datetime = ""
+    either: Van | Mapping[str, int] = Van(1)
+    places: Mapping[str, Place] = field(factory=dict)
+    local: datetime = WHEN
+    free: Any = None
+
+
+@pytest.mark.parametrize(
+    ("origin", "lost"),
+    [
+        (Vague(), None),
+        (Vague(free={1: (WHEN, Van(2))}), None),  # JSON to whoever reads it
+        (Vague(when=WHEN), r"Vague\.when, of datetime"),
+        (Vague(places={"a": Place("Oslo", WHEN)}), r"Vague\.places\['a'\], of Place"),
+        (Vague(local=WHEN.replace(tzinfo=None)), r"Vague\.local"),  # of no time zone
+    ],
+)
+async def test_an_origin_that_would_not_come_back_as_it_is_is_refused_by_the_name_of_its_field(
+    origin: Vague, lost: str | None
+) -> None:
+    vendor = of(Vague)
+    if lost is None:
+        check_value(origin, serialize_origin(origin), vendor)
+    else:
+        with pytest.raises(ConfigurationError, match=lost):
+            check_value(origin, serialize_origin(origin), vendor)
+
+
+@frozen
+class Opaque:
+    text: str
+    parts: list[Unwritable | int]
+
+
+async def test_an_origin_whose_type_no_journal_brings_back_is_refused_when_the_client_is_made(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"the type of Opaque\.parts"):
+        connect(of(Opaque), token="t", journal=path)
+    connect(of(Opaque), token="t")
+
+
+@pytest.mark.parametrize("vendor", [narrative, middesk, origami, conduit])
+async def test_every_origin_of_our_vendors_comes_back(vendor: Any) -> None:
+    check_class(vendor.Origin)
 
 
 async def test_a_reference_and_a_message_come_back_too() -> None:

@@ -27,6 +27,7 @@ from agentruns.errors import (
 
 from .keeper import StartKeeper
 from .keys import Keys
+from .origins import check_value
 from .work import deserialize_origin, is_same_work, keep_state, serialize_origin
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Starting:
 
     async def _begin(self, origin: Any, attempts: Attempts) -> Run:
         text = serialize_origin(origin)
+        check_value(origin, text, self._operations.vendor)
         while True:
             work = await self._journal.begin(self._key, text)
             if work.fresh:

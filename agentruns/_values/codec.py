@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import cache
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Union, cast, get_args, get_origin
+from uuid import UUID
 
 import attrs
 
@@ -35,6 +37,10 @@ _MOST_TOLD = 10
 """How many misfits of one value are told."""
 
 _MARK = b"\xef\xbb\xbf"  # a byte order mark, which some servers put before UTF-8
+
+
+WRITTEN_AS_TEXT: Final = (datetime, date, UUID, Decimal)
+"""Classes whose values stand in JSON as texts."""
 
 
 class CodecError(ValueError):
@@ -144,6 +150,9 @@ def converter(*, detailed: bool = True, defaults: bool = True) -> cattrs.Convert
     _exactly(made, float, "number", also=(int,))
     made.register_structure_hook(datetime, lambda value, _: _moment(value))
     made.register_unstructure_hook(datetime, lambda value: value.isoformat().replace("+00:00", "Z"))
+    for cls in WRITTEN_AS_TEXT[1:]:
+        made.register_structure_hook(cls, _from_text)
+    made.register_structure_hook_factory(_is_plain_union, _union_hook)
     made.register_structure_hook_factory(attrs.has, _object_hook)
     made.register_structure_hook_factory(_is_tuple_of, _array_hook)
     made.register_structure_hook_factory(_is_optional, _optional_hook)
@@ -176,6 +185,43 @@ def _moment(value: Any) -> datetime:
     except ValueError:
         raise ValueError(f"expected date-time, got {value[:40]!r}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _from_text(value: Any, kind: Any) -> Any:
+    """Read a date, a UUID or a decimal number as it is written."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected {kind.__name__} as string, got {_name(value)}")
+    try:
+        return kind.fromisoformat(value) if kind is date else kind(value)
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"expected {kind.__name__}, got {value[:40]!r}") from None
+
+
+def _is_plain_union(kind: Any) -> bool:
+    return _is_union(kind) and not _is_optional(kind)
+
+
+def _union_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Take a value for the first member that would be written so again, else for the first that it fits."""
+    members = get_args(kind)
+
+    def hook(value: Any, _: Any) -> Any:
+        fits: list[Any] = []
+        for member in members:
+            with suppress(Exception):
+                taken = made.structure(value, member)
+                if to_jsonable(made.unstructure(taken), "it") == value:
+                    return taken
+                fits.append(taken)
+        if not fits:
+            raise TypeError(f"expected one of {', '.join(map(_kind_name, members))}, got {_name(value)}")
+        return fits[0]
+
+    return hook
+
+
+def _kind_name(kind: Any) -> str:
+    return "null" if kind is NoneType else getattr(kind, "__name__", str(kind))
 
 
 def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any], Any]:
