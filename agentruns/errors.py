@@ -52,7 +52,8 @@ class TransportError(AgentRunsError, public=True):
         self.final = final
 
     def _text(self) -> str:
-        return f"no answer to {self.request.line}: {self.reason}"
+        text = f"no answer to {self.request.line}: {self.reason}"
+        return f"{text}; {self.remedy}" if self.remedy else text
 
 
 class OutcomeUnknownError(AgentRunsError, public=True):
@@ -151,7 +152,7 @@ class APIError(AgentRunsError, public=True):
         named = f"{self.title}: " if self.title and self.title != said else ""
         text = f"{self.response.request.line} was answered {self.status}: {named}{said}"
         text += f" ({_cut('; '.join(about))})" if about else ""
-        more = [each for each in (self.hint, self.guess) if each]
+        more = [each for each in (self.hint, self.guess, self.remedy) if each]
         return ". ".join([text.removesuffix("."), *more]) if more else text
 
 

@@ -19,6 +19,7 @@ from agentruns import (
     Action,
     ActionRequiredError,
     AgentRunsError,
+    AlreadyAnsweredError,
     AnswerIgnoredError,
     APIError,
     AuthenticationError,
@@ -1050,7 +1051,7 @@ async def test_what_was_said_on_acceptance_counts_only_if_the_run_cannot_be_read
 @pytest.mark.asyncio
 @pytest.mark.virtual
 async def test_two_answers_to_one_pause_go_one_after_the_other() -> None:
-    """The second is refused by the vendor, and says so; it never overtakes the first."""
+    """The second is refused by the vendor, and says so if it is of another client; it never overtakes the first."""
     taken = False
 
     def post(request: Request) -> Answer:
@@ -1068,8 +1069,12 @@ async def test_two_answers_to_one_pause_go_one_after_the_other() -> None:
 
     first, second = both
     assert isinstance(first, Run)
-    assert isinstance(second, ConflictError)
+    assert isinstance(second, Run)  # the same answer once more is no other
     assert wire.times(RESUME) == [0.0, 5.0]
+    async with client_of(wire, middesk) as other:
+        with pytest.raises(AlreadyAnsweredError, match="was already resolved, by somebody else") as caught:
+            await other.resume(state(paused()), outputs(paused()))
+    assert caught.value.run.status is RunStatus.RUNNING
 
 
 @pytest.mark.asyncio

@@ -8,7 +8,7 @@ import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import pytest
@@ -64,6 +64,7 @@ POLL_NEXT = f"GET /agents/{AGENT}/runs/{NEXT_RUN}"
 LIST = f"GET /agents/{AGENT}/runs"
 CANCEL = f"POST /agents/{AGENT}/cancel"
 HEAD = f"GET /agents/{AGENT}"
+RUNS = f"GET /agents/{AGENT}/runs"
 AGENTS = "GET /agents"
 REF = RunRef(RUN, AGENT)
 REPLAY = {"idempotency-replay": "true"}
@@ -533,12 +534,34 @@ def test_an_answer_whose_run_failed_is_tried_again_under_another_key_when_somebo
 @pytest.mark.parametrize("name", ["running", "completed", "needs-input", "incomplete"])
 def test_an_answer_whose_run_has_not_failed_stands(name: str) -> None:
     run = fetched("needs-input")
-    listed, states = after("errored", name)
+    said = resumed(run, outputs_for(run, "a", "b")).json["prompt"]
+    listed, (_, last) = after("errored", name)
+    stands = json.loads(last.body) | {"request": {"prompt": said}}
 
-    asked, found = exchange(origami.resume_again(run, outputs_for(run, "a", "b")), listed, states[-1])
+    asked, found = exchange(origami.resume_again(run, outputs_for(run, "a", "b")), listed, Answer(stands))
+    with pytest.raises(AlreadyAnsweredError) as caught:
+        exchange(origami.resume_again(run, outputs_for(run, "c", "d")), listed, Answer(stands))
 
     assert {request.method for request in asked} == {"GET"}
     assert found.vendor_status == name.replace("-", "_")
+    assert [each.output for each in caught.value.standing] == [said, said]
+    assert caught.value.run == found
+
+
+@pytest.mark.parametrize("shown", [{"request": {}}, {"request": None}, {"request": 7}])
+def test_what_stands_is_told_from_the_list_where_the_run_does_not_show_it(shown: dict[str, Any]) -> None:
+    run = fetched("needs-input")
+    listed, (last,) = after("completed")
+    stands = Answer(json.loads(last.body) | shown)
+    prompt = json.loads(listed.body)["items"][0]["prompt"]
+
+    with pytest.raises(AlreadyAnsweredError) as caught:
+        exchange(origami.resume_first(run, outputs_for(run, "c", "d")), listed, stands)
+    same = origami.variant(answer_prompt=lambda _: prompt)
+    _, found = exchange(cast("Any", same).resume_first(run, outputs_for(run, "c", "d")), listed, stands)
+
+    assert {each.output for each in caught.value.standing} == {prompt}
+    assert found == caught.value.run
 
 
 def test_an_answer_that_was_never_given_is_given_under_its_first_key() -> None:
@@ -1066,7 +1089,13 @@ async def test_an_answer_that_a_5xx_started_is_told_from_the_run_that_it_answers
     paused = with_prompt("Continue.", "incomplete")
     ours = with_prompt("Continue.", "completed", id=NEXT_RUN)
     heads = [Answer(sample("agents")["items"][0] | {"lastRun": each}) for each in (paused, ours)]
-    wire = Wire({POLL: Answer(paused), SEND: OWN_500, HEAD: heads, POLL_NEXT: Answer(ours)})
+    wire = Wire({
+        POLL: Answer(paused),
+        RUNS: Answer({"items": [paused], "nextCursor": None}),
+        SEND: OWN_500,
+        HEAD: heads,
+        POLL_NEXT: Answer(ours),
+    })
     async with client_of(wire, origami) as client:
         run = await client.fetch(REF)
         resumed = await client.resume(run, outputs_for(run, True))

@@ -47,7 +47,7 @@ class Attempts:
     How the requests of a flow fare, for whoever waits for its result.
 
     `failure` is what the last one came to, None if it was answered well. `idle` says that none is under way, since the
-    last was refused; `doubt`, that one had no clear outcome.
+    last was refused; `doubt`, that one which may have done something had no clear outcome.
     """
 
     failure: Exception | None = None
@@ -192,7 +192,7 @@ async def _exchange(
                 floor = asked or 0.0
                 unclear = response.status == 408 or response.status >= 500
                 again = (response.status == 429 and request.again_after_429) or (unclear and request.idempotent)
-        attempts.ended(copy(error), doubt=unclear)
+        attempts.ended(copy(error), doubt=unclear and request.method != "GET")
         if not again and unclear and not request.idempotent:
             raise OutcomeUnknownError(request, str(error)) from error
         if not again or attempt >= retry.attempts or floor > retry.longest:

@@ -19,7 +19,15 @@ from agentruns._values.exchange import Request
 from agentruns._values.generic import Json
 from agentruns._values.run import Action, Run, RunRef, ToolOutput
 from agentruns.dialects.vendor import Vendor
-from agentruns.errors import AgentRunsError, AlreadyAnsweredError, ConflictError, ProtocolError, UnsupportedError
+from agentruns.errors import (
+    AgentRunsError,
+    AlreadyAnsweredError,
+    APIError,
+    ConflictError,
+    ProtocolError,
+    TransportError,
+    UnsupportedError,
+)
 
 from .api import Api
 from .flow import Attempts, Keeper
@@ -32,6 +40,12 @@ FRESH_SECONDS: Final = 10.0
 
 _TAKEN: Final = 256
 """How many answers that were taken are remembered, so that the same one is known again."""
+
+_MOST_WAITED: Final = 600.0
+"""How long a run that came of another answer is waited for where the vendor does not say how long runs take."""
+
+_PACE: Final = (2.0, 8.0)
+"""The first and the longest gap between two reads of it, where the vendor advises none."""
 
 _NO_PARAMS: Final[Mapping[str, str]] = {}
 
@@ -50,7 +64,10 @@ class Operations:
     def require(self, capability: str, operation: str) -> None:
         """Raise `UnsupportedError` for a vendor that has no such function: it has no way to *operation* runs."""
         if getattr(self.vendor, capability) is None:
-            raise UnsupportedError(f"{self.vendor.NAME} has no way to {operation} runs")
+            name = self.vendor.NAME
+            raise UnsupportedError(
+                f"{name} has no way to {operation} runs", remedy=f"`agentruns vendors {name}` lists what it has"
+            )
 
     def check_open(self) -> None:
         """Raise `ConfigurationError` outside the life of the client, and outside its event loop."""
@@ -85,7 +102,7 @@ class Operations:
             return self._note(found, run)
         fit = [plain_output(each) for each in outputs]
         async with self._answering.setdefault(run.ref, asyncio.Lock()):
-            resumed = await self._repeat_conflicts("resume", (run, fit), None, attempts)
+            resumed = await self._resumed("resume", run, fit, attempts)
             self._take(run, fit)
         return self._note(resumed, run)
 
@@ -114,12 +131,17 @@ class Operations:
             if standing:
                 raise AlreadyAnsweredError(run, standing)
             try:
-                resumed = await self._repeat_conflicts(resume, (run, fit), None, attempts)
+                resumed = await self._resumed(resume, run, fit, attempts)
             except AlreadyAnsweredError as error:
                 # What was taken cannot be read yet: it is ours if we have heard so, or if our first try got no answer.
-                if error.standing or not (attempts.doubt or self._taken.get(run.ref) == fit):
+                if error.standing:
                     raise
-                resumed = error.run
+                if attempts.doubt or self._taken.get(run.ref) == fit:
+                    resumed = error.run
+                elif error.run.ref != run.ref and await self._stops_moving(error.run):
+                    resumed = await self._resumed(resume, run, fit, Attempts())
+                else:
+                    raise
             except ConflictError as error:
                 if not again and not error.after_doubt:
                     await self._check_answered(run, error)
@@ -136,6 +158,37 @@ class Operations:
         if followed is not None:
             why = f"run {run.id} was answered before, and run {followed.id} has come of it"
             raise AlreadyAnsweredError(followed, (), why, response=conflict.response) from conflict
+
+    async def _resumed(self, name: str, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts | None) -> Run:
+        """Post answers; what refuses them, or loses them, says what can be done next."""
+        try:
+            return await self._repeat_conflicts(name, (run, outputs), None, attempts)
+        except AlreadyAnsweredError:
+            raise
+        except (APIError, TransportError) as error:
+            error.remedy = error.remedy or (
+                f"`client.resume(run, outputs)` answers run {run.id} once that is put right, if `client.fetch(run)` "
+                "shows that it still waits"
+            )
+            raise
+
+    async def _stops_moving(self, run: Run) -> bool:
+        """Read a run until it moves no more, as long as runs of the vendor may take; tell whether it came to that."""
+        if not run.status.in_flight:
+            return False
+        clock = asyncio.get_running_loop().time
+        until = clock() + (self.vendor.RUN_SECONDS or _MOST_WAITED)
+        wait, longest = self.vendor.POLL_SECONDS or _PACE
+        while clock() < until:
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, longest)
+            try:
+                run = await self.fetch(run.ref)
+            except (APIError, ProtocolError, TransportError) as error:
+                logger.debug("looking again: %s", error)
+            if not run.status.in_flight:
+                return True
+        return False
 
     def _take(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
         """Remember, for a while, what the vendor has taken."""

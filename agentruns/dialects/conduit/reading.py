@@ -190,7 +190,7 @@ def handler_names(action: Action) -> Sequence[str]:
 
 
 @frozen
-class _Listed:
+class Listed:
     """What every list needs."""
 
     has_more: bool
@@ -208,7 +208,7 @@ def _page_request(path: str, limit: int, cursor: str | None, **filters: str | No
 def _listing(response: Response, read: Callable[[Any, str], T]) -> Flow[Listing[T]]:
     """Return a page of a list, each row of which is *read* with its path; one that does not fit is left out."""
     raw = wire.read_object(response)
-    seen = wire.structure(raw, _Listed, response)
+    seen = wire.structure(raw, Listed, response)
     items = yield from reading.rows(response, raw.get("data"), "$.data", read)
     cursor = seen.next_cursor if seen.has_more else None
     return Listing(items, cursor, seen.has_more, len(raw["data"]) - len(items))

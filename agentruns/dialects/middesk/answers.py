@@ -13,6 +13,7 @@ from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.dialects import guesses, wire
 from agentruns.errors import (
+    AlreadyAnsweredError,
     AnswerIgnoredError,
     APIError,
     ConfigurationError,
@@ -77,7 +78,7 @@ def resume(
     It is read again after each: whether it goes on before the last is not documented, and what it no longer lists needs
     no answer. Interrupts that are left out stay open. With *include* `steps` the trace is asked for, too.
 
-    Raise `ConflictError` for an interrupt that was resolved already, `AnswerIgnoredError` where the answers were
+    Raise `AlreadyAnsweredError` for an interrupt that was resolved already, `AnswerIgnoredError` where the answers were
     accepted and the run still lists what they answer after 15 s, and a refusal as it is: it says what was sent, and how
     to send another body.
     """
@@ -150,7 +151,7 @@ def _answered(answering: _Answering, output: ToolOutput) -> Flow[Run[MiddeskRun]
                 raise
             if lost is not None:  # the first try got through
                 return after
-            raise _already_resolved(ref, output, refusal) from refusal
+            raise _already_resolved(after, output, refusal) from refusal
         else:
             return (yield from _confirmed(answering, response))
     assert lost is not None
@@ -187,9 +188,10 @@ def _unread(ref: RunRef, output: ToolOutput, refusal: APIError, unread: Exceptio
     return ConflictError(refusal.response, Problem(message, request_id=refusal.request_id, detail=refusal.detail))
 
 
-def _already_resolved(ref: RunRef, output: ToolOutput, refusal: APIError) -> ConflictError:
-    message = (
-        f"interrupt {output.action.id} of run {ref.id} was already resolved, by somebody else or an earlier try; the "
-        f"vendor says: {refusal.message or 'nothing'}"
+def _already_resolved(run: Run[MiddeskRun], output: ToolOutput, refusal: APIError) -> AlreadyAnsweredError:
+    """Return that an answer was first; which one, no answer of the vendor says."""
+    told = (
+        f"interrupt {output.action.id} of run {run.id} was already resolved, by somebody else or an earlier try, and "
+        f"the vendor does not say how; it says: {refusal.message or 'nothing'}. Go on with `client.stream(error.run)`"
     )
-    return ConflictError(refusal.response, Problem(message, request_id=refusal.request_id, detail=refusal.detail))
+    return AlreadyAnsweredError(run, (), told, response=refusal.response)

@@ -47,12 +47,12 @@ class RunEvent:
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """Return the steps of a snapshot, empty for other events; raise `ProtocolError` for what does not fit."""
-        return wire.structure(self._snapshot, _Snapshot, f"an event of run {self.run_id}", "$.snapshot").steps
+        return wire.structure(self._snapshot, Snapshot, f"an event of run {self.run_id}", "$.snapshot").steps
 
     @cached_property
     def artifacts(self) -> tuple[Artifact, ...]:
         """Return the artifacts of a snapshot, empty for other events; raise `ProtocolError` for what does not fit."""
-        return wire.structure(self._snapshot, _Snapshot, f"an event of run {self.run_id}", "$.snapshot").artifacts
+        return wire.structure(self._snapshot, Snapshot, f"an event of run {self.run_id}", "$.snapshot").artifacts
 
     @property
     def progress(self) -> Progress | None:
@@ -68,6 +68,8 @@ class RunEvent:
 
 
 @frozen
-class _Snapshot:
+class Snapshot:
+    """What a snapshot shows."""
+
     steps: tuple[Step, ...] = ()
     artifacts: tuple[Artifact, ...] = ()

@@ -15,10 +15,17 @@ from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunStatus, ToolOutput
 from agentruns.dialects import guesses, wire
 from agentruns.dialects.guesses import Guess, Variant
-from agentruns.errors import AlreadyAnsweredError, ConfigurationError, InvalidRequestError
+from agentruns.errors import (
+    AlreadyAnsweredError,
+    APIError,
+    ConfigurationError,
+    InvalidRequestError,
+    ProtocolError,
+    TransportError,
+)
 
 from .config import ToolChoice
-from .conversations import list_messages
+from .conversations import messages_request
 from .objects import NarrativeRun
 from .runs import OVERRIDABLE, UserMessage, as_sent, check_choice, check_override, fetch, post_run, read_head, start
 from .states import STATUS, parse_run
@@ -53,6 +60,9 @@ _OTHERWISE_REFUSED: Final = frozenset({
     "unknown-tool-use-id",
 })
 """Refusals that have nothing to do with the shape of an answer."""
+
+_MOVED_ON: Final = frozenset({"no-assistant-turn", "not-a-client-tool-call", "unknown-tool-use-id"})
+"""Refusals that say that the calls are not those of the latest turn (errors/unknown-tool-use-id)."""
 
 GUESSES: Final = (
     Guess(
@@ -245,6 +255,11 @@ def _answer(
         except InvalidRequestError as error:
             if error.code not in _OTHERWISE_REFUSED:
                 guesses.refused(error, "an item of `tool_outputs`", items, "`narrative.variant(tool_output=...)`")
+            elif error.code in _MOVED_ON:
+                error.remedy = (
+                    f"The conversation has moved on, and nothing answers run {run.id} any more: "
+                    "`narrative.UserMessage(conversation_id, text)` goes on from where it is"
+                )
             raise
         answering = parse_run(response, words=words)
         if not _is_over(answering, retryable) or attempt == _MOST_ATTEMPTS:
@@ -264,25 +279,50 @@ def _check_replay(
     response: Response,
 ) -> Flow[None]:
     """Raise `AlreadyAnsweredError` unless what was taken before says the same as *items*."""
-    page = yield from list_messages(run.ref.parent)
-    blocks = [block for message in page.items for block in message.content_blocks if block.type == "tool_result"]
-    kept = {block.tool_use_id: block for block in blocks}
-    standing, unread = [], False
-    for output, item in zip(outputs, items, strict=True):
-        block = kept.get(output.action.id)
-        if block is None:
-            unread = True
-            continue
-        text = "".join(part.text or "" for part in block.content_blocks)
-        if bool(block.is_error) != output.is_error or not _says(item, text):
-            standing.append(ToolOutput(output.action, text, bool(block.is_error)))
-    if standing or unread:
-        unknown = (
-            f"run {run.id} was answered before, and run {answering.id} has come of it; what was said can be read when "
-            "that has ended well, and `again=True` answers once more if it has failed"
+    try:
+        kept = _results((yield messages_request(run.ref.parent)))
+    except (APIError, ProtocolError, TransportError) as error:
+        kept, why = {}, f"cannot be read ({error})"
+    else:
+        why = "can be read when that has ended well"
+    taken = [kept.get(output.action.id) for output in outputs]
+    standing = tuple(
+        ToolOutput(output.action, *result)
+        for output, item, result in zip(outputs, items, taken, strict=True)
+        if result is not None and not (result[1] == output.is_error and _says(item, result[0]))
+    )
+    if not standing and None not in taken:
+        return
+    told = (
+        []
+        if standing
+        else [f"run {run.id} was answered before, and run {answering.id} came of it: what was said {why}"]
+    )
+    if answering.status is RunStatus.FAILED:
+        told.append(
+            f"Run {answering.id}, which came of it, has failed: `client.resume(..., again=True)` answers once more"
         )
-        why = "" if standing else unknown
-        raise AlreadyAnsweredError(answering, tuple(standing), why, response=response)
+    elif not standing:
+        told.append("Follow it with `client.stream(error.run)`")
+    raise AlreadyAnsweredError(answering, standing, ". ".join(told), response=response)
+
+
+def _results(response: Response) -> Mapping[str, tuple[str, bool]]:
+    """Return what the messages of a conversation have as results of tools, by the ids of the calls: no more is read."""
+    messages = wire.read_object(response).get("messages")
+    blocks = [block for message in _objects(messages) for block in _objects(message.get("content_blocks"))]
+    return {
+        block["tool_use_id"]: (
+            "".join(wire.first_text(part, "text") or "" for part in _objects(block.get("content_blocks"))),
+            block.get("is_error") is True,
+        )
+        for block in blocks
+        if block.get("type") == "tool_result" and isinstance(block.get("tool_use_id"), str)
+    }
+
+
+def _objects(value: Json) -> list[Mapping[str, Json]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def _says(item: Mapping[str, Json], text: str) -> bool:

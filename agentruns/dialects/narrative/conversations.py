@@ -95,13 +95,20 @@ def list_conversations(*, page: int = 1, per_page: int = 50) -> Flow[Conversatio
 
 def list_messages(conversation_id: str, *, since: int = 0) -> Flow[MessagePage]:
     """Read the messages with a `sequence_no` above *since*, a version (list-conversation-messages-delta-...)."""
-    path = wire.path("agents", "conversations", conversation_id, "messages")
-    response = yield Request("GET", path, params={"since": str(since)})
-    version = wire.read(response, _Head).current_version
+    response = yield messages_request(conversation_id, since)
+    version = wire.read(response, MessagesHead).current_version
     raw = wire.read_object(response)
     return MessagePage((yield from reading.rows_of(response, raw.get("messages"), "$.messages", Message)), version)
 
 
+def messages_request(conversation_id: str, since: int = 0) -> Request:
+    """Return the request for the messages of a conversation with a `sequence_no` above *since*."""
+    path = wire.path("agents", "conversations", conversation_id, "messages")
+    return Request("GET", path, params={"since": str(since)})
+
+
 @frozen
-class _Head:
+class MessagesHead:
+    """What a page of messages needs, besides them: the cursor."""
+
     current_version: int

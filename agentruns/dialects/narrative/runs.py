@@ -118,11 +118,13 @@ def read_head(conversation_id: str) -> Flow[tuple[int, Mapping[str, Json]]]:
     """Read a conversation's current version and its defaults."""
     response = yield Request("GET", wire.path("agents", "conversations", conversation_id))
     seen = wire.read_object(response)
-    return wire.structure(seen, _Head, response).version, wire.mapping(seen.get("defaults"))
+    return wire.structure(seen, ConversationHead, response).version, wire.mapping(seen.get("defaults"))
 
 
 @frozen
-class _Head:
+class ConversationHead:
+    """What of a conversation a start needs."""
+
     version: int
 
 

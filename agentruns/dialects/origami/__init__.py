@@ -18,7 +18,7 @@ from typing import Final
 from agentruns._values.exchange import RateLimit
 
 from .admission import SLOT_SECONDS
-from .answers import GUESSES, prompt_of_answers, resume, resume_again, variant
+from .answers import GUESSES, prompt_of_answers, resume, resume_again, resume_first, variant
 from .catalog import (
     archive_agent,
     get_account,
@@ -117,6 +117,7 @@ __all__ = [
     "recover",
     "resume",
     "resume_again",
+    "resume_first",
     "start",
     "times",
     "timing_group",

@@ -35,6 +35,7 @@ from agentruns.errors import (
     ProtocolError,
     RateLimitedError,
     ServerError,
+    TransportError,
 )
 
 from .objects import RunDetail
@@ -149,7 +150,7 @@ def _attempt(intent: Intent, number: int) -> Flow[Run[RunDetail]]:
         except (OutcomeUnknownError, APIError) as caught:
             error = caught
         else:
-            return parse_run(response, words=intent.words)
+            return (yield from _now(response, intent.words))
         reason = error.__cause__ if isinstance(error, OutcomeUnknownError) and error.__cause__ else error
         fresh = isinstance(reason, APIError) and not is_replay(reason.response)
         code = reason.code if isinstance(reason, APIError) else None
@@ -172,6 +173,17 @@ def _attempt(intent: Intent, number: int) -> Flow[Run[RunDetail]]:
         else:
             raise error
         yield Sleep(_next(waits, reason))
+
+
+def _now(response: Response, words: Mapping[str, RunStatus]) -> Flow[Run[RunDetail]]:
+    """Return the run that was admitted; an answer of before shows it as it was then, so it is read."""
+    run = parse_run(response, words=words)
+    if not is_replay(response):
+        return run
+    try:
+        return (yield from fetch(run.ref, {}, words=words))
+    except (APIError, ProtocolError, TransportError):
+        return run
 
 
 def _next(waits: Iterator[float], reason: BaseException) -> float:
@@ -222,7 +234,7 @@ def _look(intent: Intent, unclear: OutcomeUnknownError, since: datetime | None) 
 
 
 @frozen(kw_only=True)
-class _Turn(codec.CamelCase):
+class Turn(codec.CamelCase):
     """A run, as far as a look needs it."""
 
     id: str
@@ -232,12 +244,12 @@ class _Turn(codec.CamelCase):
 
 
 @frozen(kw_only=True)
-class _Holder(codec.CamelCase):
+class Holder(codec.CamelCase):
     """An agent, as far as a look needs it."""
 
     id: str
     created_at: datetime
-    last_run: _Turn | None = None
+    last_run: Turn | None = None
 
 
 def _with_our_prompt(intent: Intent, since: datetime | None) -> Flow[Sequence[Run[RunDetail]]]:
@@ -247,14 +259,14 @@ def _with_our_prompt(intent: Intent, since: datetime | None) -> Flow[Sequence[Ru
     found = []
     for agent in agents:
         for each in (yield from _latest(agent, intent, since)):
-            if _cut(each.prompt) == _cut(prompt):
+            if is_prompt(each.prompt, prompt, whole=False):
                 run = yield from fetch(RunRef(each.id, each.agent_id), {}, words=intent.words)
-                asked = wire.first_text(wire.mapping(run.raw.get("request")), "prompt")
-                found += [run] if asked is None or asked.strip() == prompt else []
+                asked = prompt_of(run)
+                found += [run] if asked is None or is_prompt(asked, prompt, whole=True) else []
     return found
 
 
-def _latest(agent: _Holder, intent: Intent, since: datetime | None) -> Flow[Sequence[_Turn]]:
+def _latest(agent: Holder, intent: Intent, since: datetime | None) -> Flow[Sequence[Turn]]:
     """
     Return the runs of an agent that may be what was started *since*.
 
@@ -265,22 +277,22 @@ def _latest(agent: _Holder, intent: Intent, since: datetime | None) -> Flow[Sequ
         return ()
     if since is None or (intent.agent_id is None and agent.created_at < since):
         return (last,)
-    runs = [wire.structure(run.raw, _Turn, f"run {run.id}") for run in (yield from turns(agent.id))]
+    runs = [wire.structure(run.raw, Turn, f"run {run.id}") for run in (yield from turns(agent.id))]
     answered = next((run.started_at for run in runs if run.id == intent.answers), None)
     return [run for run in runs if run.started_at >= since and (answered is None or run.started_at > answered)]
 
 
-def _agent(agent_id: str) -> Flow[_Holder]:
-    return wire.read((yield Request("GET", agent_path(agent_id))), _Holder)
+def _agent(agent_id: str) -> Flow[Holder]:
+    return wire.read((yield Request("GET", agent_path(agent_id))), Holder)
 
 
-def _every_agent() -> Flow[Sequence[_Holder]]:
+def _every_agent() -> Flow[Sequence[Holder]]:
     """
     Return all agents: no page says in which order they are listed. A cursor that comes again is the end.
 
     An agent that cannot be read ends the look: it may be the one that was started.
     """
-    agents: list[_Holder] = []
+    agents: list[Holder] = []
     cursors: set[str | None] = {None}
     cursor = None
     for _ in range(_MOST_PAGES):
@@ -288,11 +300,21 @@ def _every_agent() -> Flow[Sequence[_Holder]]:
         values, path, cursor = listed(response, "agents")
         if not isinstance(values, list):
             raise ProtocolError(f"the answer to {response.request.line} has no list @ {path}", response)
-        agents += [wire.structure(each, _Holder, response, f"{path}[{place}]") for place, each in enumerate(values)]
+        agents += [wire.structure(each, Holder, response, f"{path}[{place}]") for place, each in enumerate(values)]
         if cursor in cursors or not values:
             return agents
         cursors.add(cursor)
     raise ProtocolError(f"the list of agents has no end: {_MOST_PAGES} pages were read")
+
+
+def prompt_of(run: Run[RunDetail]) -> str | None:
+    """Return the whole prompt of a run that was read by itself, None where it does not say."""
+    return wire.first_text(wire.mapping(run.raw.get("request")), "prompt")
+
+
+def is_prompt(seen: str, prompt: str, *, whole: bool) -> bool:
+    """Tell whether a prompt that a run shows, *whole* or cut, is that one."""
+    return seen.strip() == prompt.strip() if whole else _cut(seen) == _cut(prompt)
 
 
 def _cut(prompt: str) -> str:

@@ -14,9 +14,9 @@ from agentruns._values.commands import Flow
 from agentruns._values.run import Action, Run, RunStatus, ToolOutput
 from agentruns.dialects import guesses, wire
 from agentruns.dialects.guesses import Guess, Variant
-from agentruns.errors import ConfigurationError, InvalidRequestError
+from agentruns.errors import AlreadyAnsweredError, ConfigurationError, ConflictError, InvalidRequestError
 
-from .admission import Intent, admit
+from .admission import Intent, admit, is_prompt, prompt_of
 from .objects import RunDetail
 from .prompts import LONGEST_PROMPT, Prompt, draft_campaign, edit_campaign, recover, start
 from .reading import CONTINUE, STATUS, parse_run
@@ -86,6 +86,23 @@ def resume(
     return (yield from _answer(_intent(run, outputs, answer_prompt, keep_model, words)))
 
 
+def resume_first(
+    run: Run[RunDetail],
+    outputs: Sequence[ToolOutput],
+    *,
+    answer_prompt: AnswerPrompt = prompt_of_answers,
+    keep_model: bool = True,
+    words: Mapping[str, RunStatus] = STATUS,
+) -> Flow[Run[RunDetail]]:
+    """
+    Answer a run as `resume` does, and raise `AlreadyAnsweredError` where its agent was asked something else since.
+
+    Whatever an agent is asked next answers a run (reference/send-run), and nothing refuses a second prompt: so the runs
+    of the agent are looked at before.
+    """
+    return (yield from _answer_first(run, outputs, answer_prompt, keep_model, words, again=False))
+
+
 def resume_again(
     run: Run[RunDetail],
     outputs: Sequence[ToolOutput],
@@ -95,17 +112,11 @@ def resume_again(
     words: Mapping[str, RunStatus] = STATUS,
 ) -> Flow[Run[RunDetail]]:
     """
-    Answer a run once more, if the run that came of its answer has failed; else return what came of it.
+    Answer a run once more, if the runs that came of its answers have failed; else do as `resume_first` does.
 
     The key derives from the last run that failed, so two processes that try again start one run between them.
     """
-    later = yield from turns_after(run)
-    if not later:
-        return (yield from resume(run, outputs, answer_prompt=answer_prompt, keep_model=keep_model, words=words))
-    last = yield from fetch(later[-1].ref, {}, words=words)
-    if last.status is not RunStatus.FAILED:
-        return last
-    return (yield from _answer(_intent(run, outputs, answer_prompt, keep_model, words, after=last.id)))
+    return (yield from _answer_first(run, outputs, answer_prompt, keep_model, words, again=True))
 
 
 def variant(
@@ -143,6 +154,7 @@ def variant(
         **{each.__name__: partial(each, words=words) for each in reading},
         "STATUS": words,
         "resume": partial(resume, **switches, words=words),
+        "resume_first": partial(resume_first, **switches, words=words),
         "resume_again": partial(resume_again, **switches, words=words),
     }
     if project is not None:
@@ -166,7 +178,6 @@ def _intent(
     make: AnswerPrompt,
     keep_model: bool,
     words: Mapping[str, RunStatus],
-    after: str = "",
 ) -> Intent:
     prompt: Any = make(_in_order(run, outputs))
     if not isinstance(prompt, str) or not prompt.strip():
@@ -177,8 +188,66 @@ def _intent(
         )
     agent_path(run.ref.parent)
     body = wire.drop_none({"prompt": prompt, "model": wire.first_text(run.raw, "model") if keep_model else None})
-    key = uuid5(_RESUMES, f"{run.id} {after}" if after else run.id)
-    return Intent(body, str(key), run.ref.parent, answers=after or run.id, words=words)
+    return Intent(body, str(uuid5(_RESUMES, run.id)), run.ref.parent, answers=run.id, words=words)
+
+
+def _answer_first(
+    run: Run[RunDetail],
+    outputs: Sequence[ToolOutput],
+    make: AnswerPrompt,
+    keep_model: bool,
+    words: Mapping[str, RunStatus],
+    *,
+    again: bool,
+) -> Flow[Run[RunDetail]]:
+    intent = _intent(run, outputs, make, keep_model, words)
+    stands, asked = yield from _standing(run, words)
+    if stands is not None:
+        if not again or stands.status is not RunStatus.FAILED:
+            return _if_same(run, stands, asked, intent)
+        key = uuid5(_RESUMES, f"{run.id} {stands.id}")
+        intent = evolve(intent, key=str(key), answers=stands.id)
+    try:
+        return (yield from _answer(intent))
+    except ConflictError:  # the agent is busy, or another body came under the key: somebody may have been first
+        stands, asked = yield from _standing(run, words)
+        if stands is None or stands.id == intent.answers:
+            raise
+        return _if_same(run, stands, asked, intent)
+
+
+def _standing(run: Run[RunDetail], words: Mapping[str, RunStatus]) -> Flow[tuple[Run[RunDetail] | None, str | None]]:
+    """
+    Return the run that came of an answer and its prompt: the first run that has not failed, else the last.
+
+    None if there is none. A prompt that only the list shows may be cut.
+    """
+    later = yield from turns_after(run, words)
+    if not later:
+        return None, None
+    stands = next((each for each in later if each.status is not RunStatus.FAILED), later[-1])
+    found = yield from fetch(stands.ref, {}, words=words)
+    return found, prompt_of(found) or wire.first_text(stands.raw, "prompt")
+
+
+def _if_same(run: Run[RunDetail], stands: Run[RunDetail], asked: str | None, intent: Intent) -> Run[RunDetail]:
+    """Return the run that came of an answer if that was this one, else raise `AlreadyAnsweredError`."""
+    if asked is not None and is_prompt(asked, intent.body["prompt"], whole=prompt_of(stands) is not None):
+        return stands
+    told = []
+    if asked is None:
+        told.append(f"run {stands.id} came of an answer to run {run.id}, and does not say of which")
+    if stands.status is RunStatus.FAILED:
+        told.append(
+            f"Run {stands.id}, which came of it, has failed: `client.resume(..., again=True)` answers once more"
+        )
+    else:
+        told.append(
+            f"Follow run {stands.id}, which came of it, with `client.stream(error.run)`; `origami.Prompt(text, "
+            "agent_id=...)` says more to its agent"
+        )
+    standing = () if asked is None else tuple(ToolOutput(action, asked) for action in run.actions)
+    raise AlreadyAnsweredError(stands, standing, ". ".join(told))
 
 
 def _in_order(run: Run[RunDetail], outputs: Sequence[ToolOutput]) -> Sequence[ToolOutput]:

@@ -67,12 +67,12 @@ def _trail(cursor: str | None) -> list[str]:
     return trail if isinstance(trail, list) else ["", cursor]
 
 
-def turns(agent_id: str) -> Flow[Sequence[Run[RunDetail]]]:
+def turns(agent_id: str, words: Mapping[str, RunStatus] = STATUS) -> Flow[Sequence[Run[RunDetail]]]:
     """Return the runs of an agent as summaries, oldest first: no page says in which order they are listed."""
     runs: dict[str, Run[RunDetail]] = {}
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
-        found = yield from page(agent_id, cursor)
+        found = yield from page(agent_id, cursor, words=words)
         runs.update((run.id, run) for run in found.runs)
         cursor = found.cursor
         if cursor is None:
@@ -80,14 +80,14 @@ def turns(agent_id: str) -> Flow[Sequence[Run[RunDetail]]]:
     raise ProtocolError(f"the list of runs of agent {agent_id} has no end: {_MOST_PAGES} pages were read")
 
 
-def turns_after(run: Run[RunDetail]) -> Flow[Sequence[Run[RunDetail]]]:
+def turns_after(run: Run[RunDetail], words: Mapping[str, RunStatus] = STATUS) -> Flow[Sequence[Run[RunDetail]]]:
     """Return the runs of the agent that began after *run*, oldest first."""
-    return [each for each in (yield from turns(run.ref.parent)) if started_at(each) > started_at(run)]
+    return [each for each in (yield from turns(run.ref.parent, words)) if started_at(each) > started_at(run)]
 
 
 def answered_by(run: Run[RunDetail], *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[RunDetail] | None]:
     """Return the next run of the agent: any prompt answers a run (reference/send-run). None if there is none yet."""
-    later = yield from turns_after(run)
+    later = yield from turns_after(run, words)
     return (yield from fetch(later[0].ref, {}, words=words)) if later else None
 
 
