@@ -1,8 +1,10 @@
 """
 The law of reading, for all vendors: a state takes what it needs, and no more.
 
-Whatever happens to one field that a state does not need (it is dropped, null, or of another type), reading the run,
-listing it, starting it and a batch of it end as they did before. `pytest -s` shows how many mutations were tried.
+Whatever happens to one field that a state does not need (it is dropped, null, or of another type), every operation on
+runs and a batch of them end as they did before: reading, listing, starting, finding a start again, answering, answering
+again, cancelling, hearing events. `pytest -s tests/test_lenient.py` shows how many mutations were tried, by vendor and
+operation.
 """
 
 import asyncio
@@ -20,13 +22,13 @@ from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentruns import Client, ProtocolError, Retry, Run
+from agentruns import AgentRunsError, Client, ProtocolError, Retry, Run
 from agentruns._values.commands import Flow, SkippedRows
-from agentruns._values.exchange import Request, Response
-from agentruns.dialects import origami
+from agentruns._values.exchange import Request, Response, ServerEvent
+from agentruns.dialects import middesk, origami
 from agentruns.emulator import Turn
 from tests.hostile.hostile_servers import HOUSES, TOKEN, House, answered
-from tests.hostile.recorded_answers import Answer, Operation, Playback, operations, played
+from tests.hostile.recorded_answers import Answer, Operation, Playback, Spoil, operations, played
 from tests.scripted_wire import NOTHING, STEADY, VirtualLoop, Wire, client_of
 from tests.scripted_wire import Answer as WireAnswer
 
@@ -55,11 +57,14 @@ class Needs:
     by_word: Mapping[str, frozenset[str]]
     word: str = "status"
     row: frozenset[str] = frozenset()
+    answering: frozenset[str] = frozenset()
+    """What of a run tells which prompt or answer it came of"""
     others: Mapping[str, frozenset[str]] = field(factory=dict)
-    """By pattern of the line of a request: what is needed of answers that are no runs."""
+    """By pattern of the line of a request: what is needed of answers that are no runs, `*` for any index"""
 
-    def of(self, run: Mapping[str, Any], *, listed: bool = False) -> frozenset[str]:
-        return self.always | self.by_word.get(run[self.word], frozenset()) | (self.row if listed else frozenset())
+    def of(self, run: Mapping[str, Any], *, listed: bool = False, answers: bool = False) -> frozenset[str]:
+        needed = self.always | self.by_word.get(run[self.word], frozenset())
+        return needed | (self.row if listed else frozenset()) | (self.answering if answers else frozenset())
 
 
 ASKED: Final = frozenset({"todo.pendingQuestions."})
@@ -72,7 +77,10 @@ NEEDS: Final[Mapping[str, Needs]] = {
             "completed": frozenset({"final_text", "final_structured_output."}),
             "failed": frozenset({"error.type", "error.message"}),
         },
-        others={"GET /agents/conversations/.*": frozenset({"version"})},
+        others={
+            "GET /agents/conversations/[^/]*": frozenset({"version"}),
+            "GET /agents/conversations/.*/messages": frozenset({"messages.*.content_blocks."}),
+        },
     ),
     "middesk": Needs(
         frozenset({"id", "thread_id", "status", "created_at"}),
@@ -85,7 +93,14 @@ NEEDS: Final[Mapping[str, Needs]] = {
         others={"POST /threads": frozenset({"id", "created_at"})},
     ),
     "origami": Needs(
-        frozenset({"id", "agentId", "status", "startedAt", "completedAt", "response.text"}), {"needs_input": ASKED}
+        frozenset({"id", "agentId", "status", "startedAt", "completedAt", "response.text"}),
+        {"needs_input": ASKED},
+        answering=frozenset({"request.prompt"}),
+        others={
+            "GET /agents": frozenset({"items.*.id", "items.*.createdAt", "items.*.lastRun.", "nextCursor"}),
+            "GET /agents/[^/]*": frozenset({"id", "createdAt", "lastRun."}),
+            "POST /agents/.*/cancel": frozenset({"run"}),
+        },
     ),
     "conduit": Needs(
         frozenset({"id", "agent_id", "status", "created_at", "completed_at"}),
@@ -131,8 +146,8 @@ def rows_at(vendor: str, body: Any) -> str | None:
     return next((name for name in found if all(isinstance(row, dict) and "status" in row for row in body[name])), None)
 
 
-def needed(vendor: str, line: str, body: Any) -> Callable[[Place], bool]:
-    """Return what tells whether a state needs the field at a place of an answer."""
+def needed(vendor: str, line: str, body: Any, *, answers: bool = False) -> Callable[[Place], bool]:
+    """Return what tells whether a state needs the field at a place of an answer; *answers*, to tell whose it is."""
     needs = NEEDS[vendor]
     at, rows = run_at(vendor, body), rows_at(vendor, body)
     patterns: set[str] = set()
@@ -140,7 +155,7 @@ def needed(vendor: str, line: str, body: Any) -> Callable[[Place], bool]:
         inner = body
         for part in at:
             inner = inner[part]
-        patterns = {".".join(map(str, (*at, each))) for each in needs.of(inner)}
+        patterns = {".".join(map(str, (*at, each))) for each in needs.of(inner, answers=answers)}
     elif rows is not None:
         patterns = set(ENVELOPE)
         for number, row in enumerate(body[rows]):
@@ -155,7 +170,10 @@ def needed(vendor: str, line: str, body: Any) -> Callable[[Place], bool]:
             return lambda place: True  # an answer that no state is made of
 
     def tells(place: Place) -> bool:
-        name = ".".join(map(str, place))
+        any_index = ".".join("*" if isinstance(part, int) else part for part in place)
+        return within(any_index) or within(".".join(map(str, place)))
+
+    def within(name: str) -> bool:
         return any(
             name == each.rstrip(".") or each.startswith(f"{name}.") or (each.endswith(".") and name.startswith(each))
             for each in patterns
@@ -195,9 +213,9 @@ def found(value: Any, place: Place) -> Any:
     return value
 
 
-def mutations(vendor: str, line: str, body: Any) -> Iterator[tuple[str, Any]]:
+def mutations(vendor: str, line: str, body: Any, *, answers: bool = False) -> Iterator[tuple[str, Any]]:
     """Yield an answer with each of its fields that no state needs dropped, null, or of another type."""
-    is_needed = needed(vendor, line, body)
+    is_needed = needed(vendor, line, body, answers=answers)
     for place in places(body):
         if is_needed(place):
             continue
@@ -239,6 +257,9 @@ def count() -> Iterator[Count]:
     yield made
     for (vendor, operation), tried in sorted(made.tried.items()):
         sys.stdout.write(f"\n{vendor} {operation}: {tried} mutations")
+    for vendor in VENDORS:
+        total = sum(tried for (each, _), tried in made.tried.items() if each == vendor)
+        sys.stdout.write(f"\n{vendor} in all: {total} mutations\n")
 
 
 def samples(vendor: str) -> dict[str, Any]:
@@ -381,35 +402,109 @@ async def test_what_was_skipped_is_counted_and_each_misfit_logged_once(caplog: p
     assert "$.items[2].id (and 1 more)" in record.getMessage()
 
 
-# Starting -------------------------------------------------------------------------------------------------------------
+# Starting, finding again, answering, cancelling -----------------------------------------------------------------------
 
-STARTS: Final = [each for each in operations() if re.match(r"start\b", each.name) and each.vendor in VENDORS]
+OPERATIONS: Final = [
+    each
+    for each in operations()
+    if re.match(r"(start|recover|resume|answer|cancel|fetch|page|runs|campaign|edit)\b", each.name)
+]
+ON_RUNS: Final = {
+    "narrative": {"start", "resume", "resume first", "resume again", "fetch"},
+    "middesk": {"start", "recover", "resume", "fetch", "page"},
+    "origami": {"start", "recover", "resume", "resume first", "resume again", "answer", "cancel", "fetch", "page"},
+    "conduit": {"start", "recover", "fetch", "page"},
+}
+"""What can be done to runs, by vendor: the law is held over all of it."""
 
 
-@pytest.mark.parametrize("operation", STARTS, ids=map(str, STARTS))
-def test_a_start_ends_as_before_whatever_happens_to_a_field_that_it_does_not_need(
+def kind_of(operation: Operation) -> str:
+    """Return what an operation is, without what came of it: `start, lost` is a start."""
+    kinds = sorted(ON_RUNS[operation.vendor], key=len, reverse=True)
+    return next((each for each in kinds if operation.name.startswith(each)), operation.name)
+
+
+def bodies_of(operation: Operation) -> Iterator[tuple[Answer, Any]]:
+    """Yield each answer of an operation that is no refusal, and its JSON body."""
+    for recorded in operation.answers:
+        if recorded.body and recorded.status < 400:
+            yield recorded, json.loads(recorded.body)
+
+
+def outcome(end: Any) -> Any:
+    """Return what of an end its caller acts on."""
+    if isinstance(end, Run):
+        return told(end)
+    runs = getattr(end, "runs", None) or getattr(end, "items", None)
+    return type(end) if runs is None else list(map(told, runs))
+
+
+def spoiling(recorded: Answer, body: Any) -> Spoil:
+    """Return what puts another body into one answer."""
+    spoilt = Answer(recorded.line, recorded.status, recorded.headers, msgspec.json.encode(body))
+    return lambda each: spoilt if each is recorded else each
+
+
+def test_the_law_is_held_over_every_operation_on_runs_of_every_vendor() -> None:
+    held = {vendor: {kind_of(each) for each in OPERATIONS if each.vendor == vendor} for vendor in VENDORS}
+    extra = {"origami": {"campaign", "edit"}, "conduit": {"runs"}}
+    assert held == {vendor: kinds | extra.get(vendor, set()) for vendor, kinds in ON_RUNS.items()}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=map(str, OPERATIONS))
+def test_an_operation_ends_as_before_whatever_happens_to_a_field_that_it_does_not_need(
     operation: Operation, count: Count
 ) -> None:
+    kind = kind_of(operation)
+    answers = kind.startswith("resume") or kind == "recover"
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        honest = runner.run(played(Playback(operation, lambda each: each), operation, 4))
+        honest = outcome(runner.run(played(Playback(operation, lambda each: each), operation, 4)))
         tried = 0
-        for recorded in operation.answers:
-            if not recorded.body or recorded.status >= 400:
-                continue
-            for what, mutated in mutations(operation.vendor, recorded.line, json.loads(recorded.body)):
-                spoilt = Answer(recorded.line, recorded.status, recorded.headers, msgspec.json.encode(mutated))
-
-                def spoil(each: Answer, recorded: Answer = recorded, spoilt: Answer = spoilt) -> Answer:
-                    return spoilt if each is recorded else each
-
-                end = runner.run(played(Playback(operation, spoil), operation, 4))
-                if isinstance(honest, Run):
-                    assert isinstance(end, Run), f"{recorded.line}: {what}: {end}"
-                    assert told(end) == told(honest), f"{recorded.line}: {what}"
-                else:
-                    assert type(end) is type(honest), f"{recorded.line}: {what}: {end}"
+        for recorded, body in bodies_of(operation):
+            for what, mutated in mutations(operation.vendor, recorded.line, body, answers=answers):
+                end = runner.run(played(Playback(operation, spoiling(recorded, mutated)), operation, 4))
+                assert outcome(end) == honest, f"{recorded.line}: {what}: {end}"
                 tried += 1
-    count.add(operation.vendor, "start", tried)
+    assert tried or kind == "cancel"
+    count.add(operation.vendor, kind, tried)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=map(str, OPERATIONS))
+def test_a_needed_field_that_is_missing_is_told_in_words_that_a_user_can_know(operation: Operation) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        for recorded, body in bodies_of(operation):
+            is_needed = needed(operation.vendor, recorded.line, body, answers=True)
+            for place in filter(is_needed, places(body)):
+                end = runner.run(played(Playback(operation, spoiling(recorded, changed(body, place, GONE))), operation))
+                assert not re.search(r"\b_[A-Z]\w+", str(end) if isinstance(end, AgentRunsError) else ""), str(end)
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+def snapshot_error(event: middesk.RunEvent) -> ProtocolError | None:
+    try:
+        _ = event.steps, event.artifacts
+    except ProtocolError as error:
+        return error
+    return None
+
+
+def test_an_event_tells_its_type_and_its_run_whatever_happens_to_the_rest(count: Count) -> None:
+    steps = samples("middesk")["steps"]
+    data = {"run_id": "r", "snapshot": {"steps": steps, "artifacts": [], "note": "x"}, "timestamp": 7}
+    tried = 0
+    for place in places(data):
+        if place == ("run_id",):
+            continue
+        for other in OTHERS:
+            event = middesk.RunEvent.of(ServerEvent(middesk.STATE_SNAPSHOT, changed(data, place, other)))
+            assert (event.type, event.run_id) == (middesk.STATE_SNAPSHOT, "r")
+            assert event.progress is None or event.progress.limit is not None
+            error = snapshot_error(event)
+            assert error is None or " @ $.snapshot" in str(error)
+            tried += 1
+    count.add("middesk", "events", tried)
 
 
 # A batch --------------------------------------------------------------------------------------------------------------

@@ -310,11 +310,14 @@ async def origami_tour() -> Recorder:
             await do("resume", partial(origami.resume, last, outputs))
             await asyncio.sleep(60.0)
             await do("answer", partial(origami.answered_by, last))
+            await do("resume first", partial(origami.resume_first, last, outputs))
             await do("resume again", partial(origami.resume_again, last, outputs))
     hanging = await do("start to hang", lambda: origami.start(origami.Prompt("Hang on.", agent_id=agent)))
     busy = origami.Prompt("Wait.", agent_id=agent, busy_wait=30.0)
     with suppress(AgentRunsError):
         await do("start on a busy agent", lambda: origami.start(busy))
+    note = {"attempt": 0, "forgotten": True, "since": None}
+    await do("recover", lambda: origami.recover(origami.Prompt("Hang on.", agent_id=agent), note))
     await do("cancel", lambda: origami.cancel(hanging.ref))
     await asyncio.sleep(60.0)
     await do("page", lambda: origami.page(agent, None))
