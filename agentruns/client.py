@@ -269,8 +269,9 @@ class Client(Generic[OriginT, DetailT]):
 
         The first answer to an action stands, from any person, handler or process: another one is refused by
         `AlreadyAnsweredError`, a `ConflictError` that says what stands; the same one once more is no other. Where an
-        answer begins another run, every call for the same pause leads to the same one. If that run has failed, *again*
-        starts a new one with these *outputs*, which replace what a journal keeps as answered and not taken.
+        answer begins another run, every call for the same pause leads to the same one; where only its end shows what
+        another process answered (Narrative), that is waited for. If that run has failed, *again* starts a new one with
+        these *outputs*, which replace what a journal keeps as answered and not taken.
 
         Before any request, raise `ConfigurationError` for a run that does not wait, for an answer to something that is
         not pending, and for an output that JSON cannot carry; `UnsupportedError` where the vendor's runs cannot be
