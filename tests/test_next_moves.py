@@ -31,8 +31,9 @@ from agentruns import (
     conduit,
     narrative,
 )
+from agentruns.dialects import load
 from agentruns.emulator import Emulator, Turn
-from tests.conformance.case import Case
+from agentruns.testing import Case
 from tests.conformance.vendors import MiddeskCase, NarrativeCase, OrigamiCase
 from tests.hostile.hostile_servers import TOKEN
 from tests.scripted_wire import STEADY, Wire
@@ -40,7 +41,11 @@ from tests.vendor_in_memory import VendorInMemory
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
 
-CASES: Final[Mapping[str, Case]] = {case.name: case for case in (NarrativeCase(), MiddeskCase(), OrigamiCase())}
+CASES: Final[Mapping[str, Case]] = {
+    "narrative": NarrativeCase(),
+    "middesk": MiddeskCase(),
+    "origami": OrigamiCase(),
+}
 OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"narrative": {"keep_failed": False}, "middesk": {}, "origami": {}}
 ANSWERS: Final = {"narrative": r"POST .*/runs", "middesk": r"POST .*/resume", "origami": r"POST .*/runs"}
 """The request that answers, by vendor."""
@@ -57,7 +62,7 @@ class Stage:
 
     def client(self) -> tuple[Client[Any, Any], VendorInMemory]:
         wire = VendorInMemory(self.vendor)
-        return Client(self.case.dialect, wire, retry=Retry(attempts=2, backoff=STEADY), schedule=STEADY), wire
+        return Client(load(self.case.dialect), wire, retry=Retry(attempts=2, backoff=STEADY), schedule=STEADY), wire
 
 
 def stage(name: str, *then: Turn, **options: Any) -> Stage:
@@ -73,7 +78,7 @@ def stage(name: str, *then: Turn, **options: Any) -> Stage:
 
 
 async def paused(client: Client[Any, Any], case: Case) -> Run:
-    origin = await case.origin(client, None)  # type: ignore[arg-type]  # none of these makes anything in the emulator
+    origin = await case.origin(client, None)  # none of these makes anything at the vendor
     async with client.stream(origin) as stream:
         return [state async for state in stream][-1]
 
