@@ -287,7 +287,7 @@ def _check_replay(
         why = "can be read when that has ended well"
     taken = [kept.get(output.action.id) for output in outputs]
     standing = tuple(
-        ToolOutput(output.action, *result)
+        ToolOutput(output.action, result[0], result[1])
         for output, item, result in zip(outputs, items, taken, strict=True)
         if result is not None and not (result[1] == output.is_error and _says(item, result[0]))
     )
