@@ -16,6 +16,7 @@ from ._following.progress import BatchProgress, progress_bar
 from ._following.stream import RunStream
 from ._keeping.work import Unfinished
 from ._polling.stats import Stats
+from ._values.auth import Auth
 from ._values.exchange import RateLimit, ServerEvent
 from ._values.generic import Json
 from ._values.run import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
@@ -77,6 +78,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "Usage",
     "Progress",
     "ConnectOptions",
+    "Auth",
     "StreamOptions",
     "OnCancel",
     "Outcome",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from types import NoneType
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from ._api.address import address_of
 from ._api.defaults import defaults_of
 from ._api.limiter import RateLimiter, rate_limit
+from ._api.proxy import proxy_of
 from ._api.retry import Retry, Schedule, is_schedule
 from ._api.transport import MAX_BODY, AiohttpTransport
 from ._values import check
+from ._values.auth import Auth, TokenSource
 from ._values.generic import DetailT, OriginT
 from ._values.secret import Secret
 from .client import Client
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays
 class ConnectOptions(TypedDict, total=False):
     """What `connect` takes beside the dialect, for those who pass it on."""
 
-    token: str | None
+    token: str | TokenSource | None
     base_url: str | None
     session: aiohttp.ClientSession | None
     timeout: float
@@ -44,6 +45,9 @@ class ConnectOptions(TypedDict, total=False):
     max_body: int
     headers: Mapping[str, str] | None
     params: Mapping[str, str] | None
+    auth: Auth | None
+    proxy: str | None
+    trust_env: bool
 
 
 @overload
@@ -69,7 +73,7 @@ def connect(dialect: Dialect[OriginT, DetailT], **options: Unpack[ConnectOptions
 def connect(
     dialect: Dialect[OriginT, DetailT] | str,
     *,
-    token: str | None = None,
+    token: str | TokenSource | None = None,
     base_url: str | None = None,
     session: aiohttp.ClientSession | None = None,
     timeout: float = 30.0,
@@ -82,12 +86,17 @@ def connect(
     max_body: int = MAX_BODY,
     headers: Mapping[str, str] | None = None,
     params: Mapping[str, str] | None = None,
+    auth: Auth | None = None,
+    proxy: str | None = None,
+    trust_env: bool = False,
 ) -> Client[OriginT, DetailT]:
     """
     Return a client of one vendor, to be opened with `async with`.
 
     - *dialect* is a module such as `agentruns.narrative`, its name, or anything that satisfies the `Dialect` protocol.
-    - *token* is by default read from the vendor's environment variable, such as `NARRATIVE_TOKEN`.
+    - *token* is a text, or a function (async or not) that gives one: it is asked before the first request, and again
+      when the vendor has answered 401. By default it is read from the vendor's environment variable, such as
+      `NARRATIVE_TOKEN`.
     - *base_url* is what the vendor's paths hang on, version included; by default from the vendor's environment
       variable, such as `NARRATIVE_BASE_URL`, else the production URL.
     - *session* is borrowed and never closed; by default the client opens one of its own.
@@ -104,38 +113,74 @@ def connect(
     - *max_body* is the most bytes that an answer may have, 8 MiB; a longer one is a `TransportError`.
     - *headers* and *params* are sent with every request, beside its own: `x-origami-project`, or `workspace_id` of
       Conduit. A header that the client sets itself, such as the token's, is refused.
+    - *auth* is how the token is sent, where that is not as the vendor documents it, such as behind a gateway:
+      `agentruns.dialects.Header("x-api-key")`.
+    - *proxy* is the URL of an HTTP proxy, with `user:password@` if need be; *trust_env* takes the one that the
+      environment names (`HTTPS_PROXY`, `NO_PROXY`, `.netrc` for its password). A *session* that is passed in has its
+      own way with the environment.
 
     Nothing is sent before the first call. Raise `ConfigurationError` for what cannot work: no token, a token over plain
     http (unless *insecure*), an unknown dialect, a text that is no URL, a number that is out of range.
     """
-    kind = type(token)
-    token = Secret(token) if isinstance(token, str) else None  # what reports local variables shall not show it
-    if not issubclass(kind, str | NoneType):
-        raise ConfigurationError(f"token is of the type {kind.__name__}; it must be a text, such as that in a variable")
+    token, proxy = _hidden(token), _hidden(proxy)
+    _check_secret("token", token, may_be_function=True)
+    _check_secret("proxy", proxy)
     known = Vendor.of(load(dialect) if isinstance(dialect, str) else dialect)
     check.number("timeout", timeout)
     check.integer("connections", connections, 1)
     check.integer("max_body", max_body, 1)
     check.instance("retry", retry, Retry, "`Retry(attempts=4)`; with one attempt nothing is sent again")
     check.boolean("insecure", insecure)
+    check.boolean("trust_env", trust_env)
+    if auth is not None:
+        check.instance("auth", auth, Auth, '`agentruns.dialects.Header("x-api-key")`, or leave it out')
     if session is not None:
         _check_session(session)
+        if trust_env:
+            raise ConfigurationError(
+                "trust_env is for the session that the client opens; one that is passed in has its own",
+                field="trust_env",
+                remedy="make it by `aiohttp.ClientSession(trust_env=True)`",
+            )
     if schedule is not None:
         is_schedule("schedule", schedule)
     if budget is not None and not isinstance(budget, RateLimiter):
         check.number("budget", budget)
-    address = address_of(known, base_url, token, insecure=insecure)
+    address = address_of(known, base_url, token, auth, insecure=insecure)
     transport = AiohttpTransport(
         address,
         session=session,
         timeout=timeout,
         connections=connections,
         max_body=max_body,
-        defaults=defaults_of(known, headers, params),
+        defaults=defaults_of(known, headers, params, auth),
+        proxy=proxy_of(proxy, address.base_url, insecure=insecure),
+        trust_env=trust_env and not address.is_plain,  # plain http stays on this machine
     )
     limit = known.BUDGET if budget is None else budget if isinstance(budget, RateLimiter) else rate_limit(budget)
     kept = None if journal is None else _journal(journal, known)
     return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
+
+
+class _Unfit:
+    """What was passed where a secret is wanted; it may be one, so only its type is kept."""
+
+    def __init__(self, given: object) -> None:
+        self.kind = type(given).__name__
+
+
+def _hidden(given: Any) -> Any:
+    """Return what no report of local variables shows."""
+    if given is None or callable(given):
+        return given
+    return Secret(given) if isinstance(given, str) else _Unfit(given)
+
+
+def _check_secret(name: str, given: object, *, may_be_function: bool = False) -> None:
+    if isinstance(given, _Unfit) or not (given is None or isinstance(given, str) or may_be_function):
+        kind = given.kind if isinstance(given, _Unfit) else type(given).__name__
+        wanted = "a text, such as that in a variable" + (", or a function that gives one" if may_be_function else "")
+        raise ConfigurationError(f"{name} is of the type {kind}; it must be {wanted}", field=name)
 
 
 def _journal(path: str | os.PathLike[str], dialect: Dialect) -> Journal:

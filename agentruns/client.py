@@ -10,10 +10,10 @@ from weakref import WeakSet
 from ._aio.shield import prepare_shield, run_shielded
 from ._aio.tasks import Tasks
 from ._api.api import Api
+from ._api.channel import Channel
 from ._api.limiter import Permits, RateLimiter
 from ._api.operations import Operations, plain_output
 from ._api.retry import Retry, Schedule
-from ._api.transport import Transport
 from ._following.batch import Batch
 from ._following.events import EventStream
 from ._following.items import ItemRunner
@@ -60,7 +60,7 @@ class Client(Generic[OriginT, DetailT]):
     def __init__(
         self,
         dialect: Dialect[OriginT, DetailT],
-        transport: Transport,
+        transport: Channel,
         *,
         retry: Retry,
         schedule: Schedule | None = None,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns._api.transport import _Mask
+from agentruns._api.mask import Mask
 
 TOKEN = "sk-live/9f8e7d6c5b4a+32=="
 
@@ -26,15 +26,15 @@ def test_a_token_is_hidden_however_each_of_its_characters_is_spelled(
     told: tuple[str, str], noise: bytes, more: bytes
 ) -> None:
     token, spelling = told
-    masked = _Mask(token).body(noise + more + b"<" + spelling.encode() + b">" + noise)
+    masked = Mask(token).body(noise + more + b"<" + spelling.encode() + b">" + noise)
     assert masked.endswith(b"<[token]>" + noise) or spelling.encode() in noise
-    assert _Mask(token).text(f"<{spelling}>") == "<[token]>"
+    assert Mask(token).text(f"<{spelling}>") == "<[token]>"
 
 
 @pytest.mark.parametrize("body", [b"50% off " * 1000, b"caf\\u00e9 %20" * 1000, b"%zz\\u" * 1000, b"%"])
 def test_an_answer_whose_escapes_are_none_of_the_token_is_not_searched_for_it(
     body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mask = _Mask(TOKEN)
+    mask = Mask(TOKEN)
     monkeypatch.setattr(mask, "_bytes", None)  # which takes ten times as long, on the loop
     assert mask.body(body) == body

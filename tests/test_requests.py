@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from agentruns import Run, RunRef, RunStatus
+from agentruns._api.address import Address
 from agentruns._api.api import Api
 from agentruns._api.limiter import Permits, RateLimiter
 from agentruns._api.retry import Retry
-from agentruns._api.transport import Address, AiohttpTransport
+from agentruns._api.transport import AiohttpTransport
 from agentruns.dialects import Flow, Problem, Request, Response, wire
 from agentruns.errors import (
     ConfigurationError,

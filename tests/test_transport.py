@@ -28,9 +28,10 @@ from agentruns import (
     connect,
     narrative,
 )
+from agentruns._api.address import Address
 from agentruns._api.flow import perform
 from agentruns._api.retry import Backoff
-from agentruns._api.transport import Address, AiohttpTransport
+from agentruns._api.transport import AiohttpTransport
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import wire

@@ -16,12 +16,12 @@ from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns.dialects.wire import retry_after
 from agentruns.errors import ConfigurationError, TransportError, api_error
 
+from .channel import Channel, Heard
 from .flow import Attempts, Keeper, perform, undecodable
 from .home import Home
 from .limiter import Permits
 from .retry import Retry
 from .skipped import SkippedLog
-from .transport import Heard, Transport
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Api:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Channel,
         permits: Permits,
         problem: Callable[[Response], Problem],
         retry: Retry,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from agentruns._values.auth import Auth
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
@@ -34,15 +35,16 @@ class Defaults:
     params: Mapping[str, str] = field(factory=dict)
 
 
-def defaults_of(dialect: Vendor, headers: Any, params: Any) -> Defaults:
+def defaults_of(dialect: Vendor, headers: Any, params: Any, auth: Auth | None = None) -> Defaults:
     """
     Return what a dialect wants with every request, and what a user adds to that.
 
     Raise `ConfigurationError`, naming the entry, for what no request can carry.
     """
     own = Defaults(dialect.DEFAULT_HEADERS, dialect.DEFAULT_PARAMS)
+    taken = _OURS.union((dialect.AUTH if auth is None else auth).names())
     return Defaults(
-        {**_lower(own.headers), **_lower(_checked("headers", headers))},
+        {**_lower(own.headers), **_lower(_checked("headers", headers, taken))},
         {**own.params, **_checked("params", params)},
     )
 
@@ -51,7 +53,7 @@ def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _checked(what: str, given: Any) -> Mapping[str, str]:
+def _checked(what: str, given: Any, taken: frozenset[str] = _OURS) -> Mapping[str, str]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -60,12 +62,12 @@ def _checked(what: str, given: Any) -> Mapping[str, str]:
         if not isinstance(name, str) or not isinstance(value, str) or not name:
             raise ConfigurationError(f"{what} has {name!r}: {value!r}; both must be texts", field=what)
         if what == "headers":
-            _check_header(name, value)
+            _check_header(name, value, taken)
     return dict(given)
 
 
-def _check_header(name: str, value: str) -> None:
+def _check_header(name: str, value: str, taken: frozenset[str]) -> None:
     if not _NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
         raise ConfigurationError(f"headers has {name!r}, whose name or value no header can carry", field="headers")
-    if name.lower() in _OURS:
+    if name.lower() in taken:
         raise ConfigurationError(f"headers has {name!r}, which the client sets itself", field="headers")

@@ -30,8 +30,8 @@ from agentruns.errors import (
 )
 
 from .api import Api
+from .channel import Heard
 from .flow import Attempts, Keeper
-from .transport import Heard
 
 logger = logging.getLogger("agentruns")
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.tasks import Tasks
-from agentruns._api.transport import Heard
+from agentruns._api.channel import Heard
 from agentruns._values.exchange import ServerEvent
 from agentruns.errors import AgentRunsError
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from agentruns._api.address import is_loopback
+from agentruns._api.hosts import is_loopback
 from agentruns._api.retry import Backoff
 from agentruns._connect import connect
 from agentruns._values import check, codec
 from agentruns.client import Client
 from agentruns.dialects import NAMES, conduit, load, middesk, narrative, origami
 from agentruns.dialects.names import installed
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.inbox import Inbox
 from agentruns.tools import Tools
@@ -183,8 +184,8 @@ def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> di
         dialect = load(name)
         variable = args.token_env or dialect.TOKEN_VARIABLE
         token = os.environ.get(variable, "")
-        if token.strip():
-            client = connect(dialect, token=token, base_url=args.base_url, insecure=args.insecure, journal=path)
+        if token.strip() or Vendor.of(dialect).AUTH.optional:
+            client = connect(dialect, token=token or None, base_url=args.base_url, insecure=args.insecure, journal=path)
             made[dialect.NAME] = client  # as the journal calls it: --vendor may be a place such as file.py:attribute
         elif args.vendor:
             raise ConfigurationError(f"there is no token for {name}; set the environment variable {variable}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentruns._values import codec
-from agentruns.dialects import NAMES, load
+from agentruns.dialects import NAMES, NoAuth, load
 from agentruns.dialects.guesses import Guess
 from agentruns.dialects.names import installed
 from agentruns.dialects.vendor import Vendor
@@ -39,10 +39,16 @@ def show(name: str | None, *, json: bool) -> None:
                 say_json(codec.encode(row).decode())
         else:
             able = ", ".join(known.capabilities) or "no more than start and fetch"
-            about = f"from {_source(vendor)}; token in {known.TOKEN_VARIABLE}; has {able}"
+            about = f"from {_source(vendor)}; {_token(known)}; has {able}"
             first, *rest = _told(vendor, guesses)
             told = textwrap.wrap(about, 100, initial_indent="  ", subsequent_indent="  ")
             say(first, *told, *rest, "")
+
+
+def _token(vendor: Vendor) -> str:
+    if isinstance(vendor.AUTH, NoAuth):
+        return "no token"
+    return f"token in {vendor.TOKEN_VARIABLE}" + (" (not needed everywhere)" if vendor.AUTH.optional else "")
 
 
 def _source(name: str) -> str:

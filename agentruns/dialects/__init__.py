@@ -12,12 +12,14 @@ answers, and never wait. All that they need is importable from here:
   of the rows of a list that were left out;
 - a run: `Run`, `RunRef`, `RunStatus`, `Action`, `ToolOutput`, `Failure`, `Usage`, `Progress`, `Page`, and `JsonText`,
   the text of an answer as `Run(raw=...)` takes it with the least memory; `Json` is any JSON value;
+- `AUTH`, how the token travels: `Bearer()` (if there is no `AUTH`), `Header("x-api-key")`, `Query("key")`, `Basic()`,
+  `NoAuth()`; each may be `optional=True`;
 - `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
   `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
-  `SendsDefaults`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
+  `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -32,6 +34,7 @@ from typing import Any, Final, TypeAlias, cast
 from attrs import evolve
 
 from agentruns._values import check
+from agentruns._values.auth import Auth, Basic, Bearer, Header, NoAuth, Query
 from agentruns._values.codec import CodecError
 from agentruns._values.commands import (
     Checkpoint,
@@ -64,6 +67,7 @@ from . import guesses, reading, search, wire
 from .names import find, installed
 from .protocol import (
     AdvisesPolls,
+    Authenticates,
     Cancels,
     ChecksToken,
     Dialect,
@@ -90,6 +94,10 @@ __all__ = [
     "NAMES",
     "Action",
     "AdvisesPolls",
+    "Auth",
+    "Authenticates",
+    "Basic",
+    "Bearer",
     "Cancels",
     "Checkpoint",
     "ChecksToken",
@@ -99,6 +107,7 @@ __all__ = [
     "FindsAnsweringRun",
     "Flow",
     "GroupsRuns",
+    "Header",
     "Json",
     "JsonText",
     "Limit",
@@ -107,11 +116,13 @@ __all__ = [
     "ListsCurrentStates",
     "Lock",
     "NamesTraceRoles",
+    "NoAuth",
     "Ownership",
     "Page",
     "ParsesRun",
     "Problem",
     "Progress",
+    "Query",
     "RateLimit",
     "Recovers",
     "ReportsErrorsInBody",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from agentruns._values.auth import Auth
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.generic import DetailT, DetailT_co, Json, OriginT, OriginT_contra
@@ -27,12 +28,12 @@ class Dialect(Protocol[OriginT, DetailT_co]):
 
     @property
     def BASE_URL(self) -> str:  # noqa: N802
-        """Return the production URL that the vendor's paths hang on."""
+        """Return the production URL that the vendor's paths hang on; empty where each deployment has its own."""
         ...
 
     @property
     def TOKEN_VARIABLE(self) -> str:  # noqa: N802
-        """Return the environment variable that the token is read from."""
+        """Return the environment variable that the token is read from; empty only with `AUTH = NoAuth()`."""
         ...
 
     @property
@@ -199,6 +200,16 @@ class AdvisesPolls(Protocol):
     @property
     def POLL_SECONDS(self) -> tuple[float, float]:  # noqa: N802
         """Return the first and the longest gap between two reads, which hold until it is known how long runs take."""
+        ...
+
+
+@runtime_checkable
+class Authenticates(Protocol):
+    """A vendor that takes its token in another way than as `Authorization: Bearer`, or none."""
+
+    @property
+    def AUTH(self) -> Auth:  # noqa: N802
+        """Return how the token is sent, such as `Header("x-api-key")`."""
         ...
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import field, fields, frozen
 
+from agentruns._values.auth import Auth, Bearer, NoAuth
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.run import Action, Page, Run, RunStatus
@@ -47,6 +48,7 @@ _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "detail": ("raw",),
 }
 _TEXTS: Final = ("NAME", "BASE_URL", "TOKEN_VARIABLE", "BASE_URL_VARIABLE")
+_MAY_BE_EMPTY: Final = frozenset({"BASE_URL", "TOKEN_VARIABLE"})
 _NEEDS: Final = {"resume_again": "resume", "resume_first": "resume", "list_parent": "page"}
 _CLOSE: Final = 0.83
 _MISTYPED: Final = 100
@@ -88,6 +90,7 @@ class Vendor:
     events: Callable[..., Request] | None = None
     check_token: Callable[[str, str], None] | None = None
     detail: Callable[[Mapping[str, Any]], object] | None = None
+    AUTH: Auth = Bearer()  # noqa: RUF009 - frozen
     DEFAULT_HEADERS: Mapping[str, str] = field(factory=dict)
     DEFAULT_PARAMS: Mapping[str, str] = field(factory=dict)
     TRACE_ROLES: tuple[str, str] | None = None
@@ -121,10 +124,15 @@ class Vendor:
 
     def _check(self, dialect: Any) -> None:
         for name in _TEXTS:
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+            text = getattr(self, name)
+            if not isinstance(text, str) or not (text or name in _MAY_BE_EMPTY):
                 raise _wrong(self.NAME, f"{name} is {getattr(self, name)!r}; it must be a text that is not empty")
         if self.BUDGET is not None and not isinstance(self.BUDGET, RateLimit):
             raise _wrong(self.NAME, f"BUDGET is {self.BUDGET!r}; it must be `RateLimit(count, seconds)`, or None")
+        if not isinstance(self.AUTH, Auth):
+            raise _wrong(self.NAME, f'AUTH is {self.AUTH!r}; it must be a value such as `Header("x-api-key")`')
+        if not self.TOKEN_VARIABLE and not isinstance(self.AUTH, NoAuth):
+            raise _wrong(self.NAME, "TOKEN_VARIABLE is ''; only with `AUTH = NoAuth()` it may be empty")
         if not isinstance(self.Origin, type):
             raise _wrong(self.NAME, f"Origin is {self.Origin!r}; it must be the class of what starts a run")
         for name, parameters in {**_REQUIRED, **_OPTIONAL}.items():

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from attrs import frozen
 
 from agentruns import Backoff, Client, Retry
+from agentruns._api.address import Address
 from agentruns._api.retry import Schedule
-from agentruns._api.transport import Address, AiohttpTransport
+from agentruns._api.transport import AiohttpTransport
 from agentruns._values.exchange import RateLimit
 
 from .invariants import collect

@@ -28,6 +28,7 @@ from agentruns.cli.printing import complain, say, say_json, shell
 from agentruns.client import Client
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import APIError, ConfigurationError, JournalError, OutcomeUnknownError
 from agentruns.tools import Tools
 
@@ -122,8 +123,9 @@ def _check(args: argparse.Namespace, dialect: Dialect, source: Rows) -> None:
     if args.output is not None:
         check_output(_place(args.output, source), dialect.NAME)
     ray_engine.check_options(args)
-    token = None if os.environ.get(dialect.TOKEN_VARIABLE, "").strip() else "none"
-    connect(dialect, token=token, base_url=args.base_url, insecure=args.insecure)
+    variable = dialect.TOKEN_VARIABLE
+    can_do = Vendor.of(dialect).AUTH.optional or os.environ.get(variable, "").strip()
+    connect(dialect, token=None if can_do else lambda: "", base_url=args.base_url, insecure=args.insecure)
 
 
 def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conversations | None, *, json: bool) -> int:
