@@ -193,3 +193,12 @@ def _leads_somewhere(symbol: str) -> bool:
 @pytest.mark.parametrize("page", [ROOT / "CHANGELOG.md", *PAGES], ids=name_of)
 def test_every_symbol_that_is_named_in_full_is_there(page: Path) -> None:
     assert [symbol for symbol in _named(page.read_text()) if not _leads_somewhere(symbol)] == []
+
+
+def test_every_test_that_the_table_of_faults_names_is_there() -> None:
+    folder = ROOT / "tests"
+    named = re.findall(r"`([\w/]+\.py)::(test_\w*)(\*?)`", (folder / "FAULTS.md").read_text())
+    assert len(named) > 60
+    for file, test, more in named:
+        pattern = rf"^(async )?def {test}{r'' if more else r'[(]'}"
+        assert re.search(pattern, (folder / file).read_text(), re.MULTILINE), f"{file}::{test}"
