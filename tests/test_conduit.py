@@ -1108,6 +1108,7 @@ def test_workspaces_and_their_members_are_listed() -> None:
         (conduit.update_agent(AGENT, name=""), "name is ''"),
         (conduit.get_agent(AGENT, workspace_id=7), "workspace_id is 7"),  # type: ignore[arg-type]
         (conduit.send_ticket_message("", body="Hi"), "path"),
+        (conduit.send_contact_message("", body="Hi"), "path"),
         (conduit.list_users(""), "path"),
         (conduit.list_runs(""), "runs are listed by their agent; pass the id of the agent"),
         (conduit.list_runs(AGENT, status="accepted,running"), "status is 'accepted,running'; choose one of accepted"),
@@ -1131,6 +1132,7 @@ def test_what_cannot_be_asked_is_refused_before_any_request(flow: Flow[Any], sai
         (conduit.list_messages("cv1", workspace_id="w1"), "GET /conversations/cv1/messages"),
         (conduit.send_message("cv1", body="Hi", workspace_id="w1"), "POST /conversations/cv1/messages"),
         (conduit.send_ticket_message("t1", body="Hi", workspace_id="w1"), "POST /tickets/t1/messages"),
+        (conduit.send_contact_message("c1", body="Hi", workspace_id="w1"), "POST /contacts/c1/messages"),
     ],
 )
 def test_every_call_by_id_may_name_the_workspace(flow: Flow[Any], line: str) -> None:  # C1
@@ -1374,3 +1376,20 @@ def test_the_module_is_a_dialect_that_lists_and_neither_resumes_nor_cancels() ->
     assert isinstance(dialect, Lists)
     assert not isinstance(dialect, Resumes | Cancels)
     assert list(dialect.handler_names(Action("1", "ops-approve"))) == ["ops-approve"]
+
+
+@pytest.mark.asyncio
+async def test_a_contact_is_written_to_in_its_latest_conversation() -> None:
+    async with (
+        Emulator(
+            "conduit",
+            script=[Turn("Done.", extra={"conversation_id": "cv1", "disposition": "escalated"})],
+            shown_after=0.0,
+        ) as emulator,
+        connect(conduit, token=emulator.token, base_url=emulator.base_url) as client,
+    ):
+        run = await client.result(conduit.Dispatch(emulator.state.agent_id), timeout=20)
+        sent = await client.perform(conduit.send_contact_message(run.detail.contact_id or "", body="Hello."))
+        said = emulator.state.messages_of("cv1")
+
+    assert (said[-1].id, said[-1].body) == (sent.id, "Hello.")

@@ -271,6 +271,7 @@ async def test_a_conversation_tells_how_it_stands_and_a_ticket_takes_replies_int
         assert (sent.status, sent.data["ticket_id"], sent.data["conversation_id"]) == (200, ticket, conversation)
         assert (await http.post(f"/tickets/{ticket}/messages", {"body": ""})).refused[0] == 400
         assert (await http.post("/tickets/none/messages", {"body": "x"})).refused == (404, "Ticket not found")
+        assert (await http.post("/contacts/none/messages", {"body": "x"})).refused == (404, "Contact not found")
         seen = (await http.get(f"/conversations/{conversation}{workspace}")).data
         assert (seen["id"], seen["workspace_id"]) == (conversation, http.state.workspace_id)
         assert (seen["ticket"]["id"], seen["last_message"]["body"]) == (ticket, "We will.")

@@ -376,6 +376,7 @@ async def conduit_tour() -> Recorder:
     await do("send", lambda: conduit.send_message(conversation, body="Hello."))
     ticket = state.add_ticket(conversation)
     await do("send on a ticket", lambda: conduit.send_ticket_message(ticket, body="Hello."))
+    await do("send to a contact", lambda: conduit.send_contact_message(done.detail.contact_id, body="Hello."))
     await do("conversation", lambda: conduit.get_conversation(conversation))
     made = await do("create agent", lambda: conduit.create_agent(workspace, "Janitor"))
     await do("update agent", lambda: conduit.update_agent(made.id, operation_mode="copilot"))

@@ -12,8 +12,8 @@ not touch the run.
 
 Pages: https://docs.conduit.ai/api-reference (agents/run, agents/list-runs, agents/get-run, agents/list, agents/get,
 agents/create, agents/update, agents/delete, escalations/list, escalations/assign, escalations/resolve,
-conversations/get, conversations/messages, conversations/send-message, tickets/send-message, workspaces/list-users,
-introduction) and https://docs.conduit.ai/rate-limits.
+conversations/get, conversations/messages, conversations/send-message, tickets/send-message, contacts/send-message,
+workspaces/list-users, introduction) and https://docs.conduit.ai/rate-limits.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from .catalog import (
     list_users,
     list_workspaces,
     resolve_escalation,
+    send_contact_message,
     send_message,
     send_ticket_message,
     update_agent,
@@ -124,6 +125,7 @@ __all__ = [
     "problem",
     "recover",
     "resolve_escalation",
+    "send_contact_message",
     "send_message",
     "send_ticket_message",
     "start",

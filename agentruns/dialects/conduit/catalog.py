@@ -190,6 +190,11 @@ def send_ticket_message(ticket_id: str, *, body: str, workspace_id: str | None =
     return (yield from _sent(wire.path("tickets", ticket_id, "messages"), body, workspace_id))
 
 
+def send_contact_message(contact_id: str, *, body: str, workspace_id: str | None = None) -> Flow[Message]:
+    """Write to a contact, and return the message (contacts/send-message); never sent twice."""
+    return (yield from _sent(wire.path("contacts", contact_id, "messages"), body, workspace_id))
+
+
 def _sent(path: str, body: str, workspace_id: str | None) -> Flow[Message]:
     request = Request("POST", path, params=_workspace(workspace_id), json={"body": check.non_empty_str("body", body)})
     return wire.read((yield request), Message, "data")

@@ -78,6 +78,13 @@ class Access:
         assert key is not None
         return key
 
+    def contact(self, request: Request) -> str:
+        """Find the latest conversation of the contact of the path."""
+        key = self._state.conversation_of(request.params["contact"])
+        self._owned(request, None if key is None else self._state.threads[key][0], "Contact")
+        assert key is not None
+        return key
+
     def pay(self, request: Request) -> None:
         """Take the call from the budget of its workspace, or of its token where it has none (rate-limits)."""
         planted = request.planted == RATE_LIMITED
@@ -100,7 +107,8 @@ class Access:
         agent = state.agents.get(params.get("agent", ""))
         escalation = state.escalations.get(params["escalation"]) if "escalation" in params else None
         ticket = state.tickets.get(params.get("ticket", ""), "")
-        thread = state.threads.get(params.get("conversation", ticket))
+        contact = state.conversation_of(params["contact"]) if "contact" in params else None
+        thread = state.threads.get(contact or params.get("conversation", ticket))
         body = request.json
         named = (
             agent and agent.workspace_id,

@@ -51,6 +51,7 @@ class Endpoints:
                 ("GET", "/conversations/{conversation}/messages", self._messages),
                 ("POST", self._options.send_path, self._send),
                 ("POST", "/tickets/{ticket}/messages", self._send_on_ticket),
+                ("POST", "/contacts/{contact}/messages", self._send_to_contact),
                 ("GET", "/workspaces", self._workspaces),
                 ("GET", "/workspaces/{workspace}/users", self._users),
             )
@@ -167,6 +168,9 @@ class Endpoints:
 
     def _send_on_ticket(self, request: Request) -> Reply:
         return self._sent(self._access.ticket(request), request, request.params["ticket"])
+
+    def _send_to_contact(self, request: Request) -> Reply:
+        return self._sent(self._access.contact(request), request, None)
 
     def _sent(self, key: str, request: Request, ticket_id: str | None) -> Reply:
         body = decode(SendBody, request.content)

@@ -80,6 +80,11 @@ class State:
         _, messages = self.threads[conversation_id]
         return sorted((message for message in messages if message.sent <= now), key=lambda message: message.sent)
 
+    def conversation_of(self, contact_id: str) -> str | None:
+        """Find the latest conversation with a contact."""
+        runs = reversed(self._runs.values())
+        return next((run.conversation_id for run in runs if run.contact_id == contact_id), None)
+
     def dispatch(self, agent: ConduitAgent, body: DispatchBody, key: str | None, planted: str | None) -> Object:
         """Fire a trigger at a caller's wish; the answer names no run (agents/run)."""
         memo = (agent.id, key or "")
