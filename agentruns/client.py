@@ -187,8 +187,8 @@ class Client(Generic[OriginT, DetailT]):
         - *tools* answers what the run asks for: `Tools`, a mapping of names to functions, or one function of an
           `Action`. Without a handler for each action, the stream ends with the paused state.
         - *timeout* is the seconds of the whole wait, requests, retries and handlers included; None sets no end, as an
-          `Inbox` needs. By default it fits the vendor: 21 minutes for Origami, 6 hours for Middesk, else 600 seconds.
-          After it, `DeadlineExceededError`.
+          `Inbox` needs. Waiting for a turn to start, under the rate limit, is no part of it. By default it fits the
+          vendor: 21 minutes for Origami, 6 hours for Middesk, else 600 seconds. After it, `DeadlineExceededError`.
         - *max_resumes* is how often handlers may answer; one pause more is `TooManyResumesError`.
         - *progress* also shows states that differ in progress alone.
         - *patience* is the seconds of lost contact that polling survives; after them it raises the last
@@ -237,6 +237,7 @@ class Client(Generic[OriginT, DetailT]):
             tasks=self._tasks,
             tools=None if tools is None else Tools.of(tools),
             options=options,
+            admission=self._api.admission,
         )
         self._streams.add(stream)
         return stream
@@ -344,6 +345,7 @@ class Client(Generic[OriginT, DetailT]):
         include: str | None = None,
         options: Callable[[OriginT], StreamOptions] | None = None,
         on_progress: Callable[[BatchProgress], object] | None = None,
+        patience: float = 3600.0,
     ) -> Batch[OriginT, DetailT, OriginT]: ...
     @overload
     def batch(
@@ -359,6 +361,7 @@ class Client(Generic[OriginT, DetailT]):
         include: str | None = None,
         options: Callable[[Run[DetailT] | RunRef], StreamOptions] | None = None,
         on_progress: Callable[[BatchProgress], object] | None = None,
+        patience: float = 3600.0,
     ) -> Batch[Run[DetailT] | RunRef, DetailT, Run[DetailT] | RunRef]: ...
     @overload
     def batch(
@@ -374,6 +377,7 @@ class Client(Generic[OriginT, DetailT]):
         include: str | None = None,
         options: Callable[[ItemT], StreamOptions] | None = None,
         on_progress: Callable[[BatchProgress], object] | None = None,
+        patience: float = 3600.0,
     ) -> Batch[OriginT | ItemT, DetailT, ItemT]: ...
     def batch(
         self,
@@ -388,16 +392,21 @@ class Client(Generic[OriginT, DetailT]):
         include: str | None = None,
         options: Callable[[Any], StreamOptions] | None = None,
         on_progress: Callable[[BatchProgress], object] | None = None,
+        patience: float = 3600.0,
     ) -> Batch[Any, DetailT, Any]:
         """
         Run many origins, never more than *limit* at once, and iterate over each `Outcome` as it ends.
 
-        One failure never stops the others: it is the `error` of its outcome.
+        One failure never stops the others: it is the `error` of its outcome. No origin is begun that cannot be served:
+        the next waits until the rate limit leaves a request for it, beside those that read what has begun, until the
+        vendor has a slot, and while the vendor does not answer. A 429 ends no run: it is waited out.
 
         - *origins* is an iterable or async iterable of what `stream` takes, taken lazily.
         - *tools* is as in `stream`, for all runs.
         - *timeout* is the seconds of each run, by default as in `stream`, and before it those of *prepare*; None sets
-          no end.
+          no end. Waiting for the turn, for a slot, or for a vendor that does not answer is no part of it.
+        - *patience* is the seconds for which it is waited for a vendor that does not answer. After them no more origins
+          are taken, what is in flight ends with the last error, and then that error is raised.
         - *key* is a function that names an origin. In a client with a journal, a second batch over the same origins
           starts only what is not done.
         - *ordered* yields the outcomes in the order of the origins.
@@ -419,11 +428,13 @@ class Client(Generic[OriginT, DetailT]):
         *origins* itself raises ends the batch with that error, once all that was taken is over.
         """
         check.integer("limit", limit, 1)
+        check.number("patience", patience, zero=True)
         seconds = seconds_of(self._vendor, timeout)
         common: StreamOptions = {
             "tools": None if tools is None else Tools.of(tools),
             "timeout": seconds,
             "include": include,
+            "patience": patience,
         }
 
         def follow(origin: Any, key: str | None, given: StreamOptions) -> RunStream:
@@ -436,6 +447,8 @@ class Client(Generic[OriginT, DetailT]):
             prepare,
             None if self._keys is None else self._keys.origin_of,
             item_options(self._vendor, common, options),
+            self._api.admission,
+            patience,
         )
         return Batch(runner, origins, limit, ordered=ordered, on_progress=on_progress)
 

@@ -53,6 +53,7 @@ IGNORED = {
 class Listens:
     """A listener with no wish of its own."""
 
+    ends_at = float("inf")
     look_by = float("inf")
     patience = 60.0
     patient_since = float("-inf")

@@ -40,7 +40,7 @@ from agentruns import (
     TransportError,
 )
 from agentruns._keeping.journal import Journal
-from agentruns._values.commands import Flow, SkippedRows, Sleep
+from agentruns._values.commands import AwaitSlot, Flow, SkippedRows
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import origami
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Resumes
@@ -1706,7 +1706,7 @@ def test_pauses_are_plain_numbers_that_a_flow_asks_for() -> None:
         Response(429, {}, SLOTS.body, request), origami.problem(Response(429, {}, SLOTS.body, request))
     )
 
-    assert flow.throw(error) == Sleep(60.0)
+    assert flow.throw(error) == AwaitSlot(60.0, 300.0)
 
 
 @pytest.mark.asyncio

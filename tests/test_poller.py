@@ -366,7 +366,7 @@ async def test_the_budget_holds_in_any_second_and_nobody_starves() -> None:
     server = Server(60.0, latency=0.05)
     async with client_of(server, limit=RateLimit(20, 1.0)) as client:
         runs = await asyncio.gather(*(client.result(f"a-{number}", timeout=None) for number in range(200)))
-        assert client.stats().budget > 0.5
+        assert client.stats().budget > 0.2  # starts, and so the last of the runs, are spread
 
     assert {run.status for run in runs} == {RunStatus.COMPLETED}
     times = [when for when, _, _ in server.asked]

@@ -16,10 +16,12 @@ from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns.dialects.wire import retry_after
 from agentruns.errors import ConfigurationError, TransportError, api_error
 
+from .admission import Admission
 from .channel import Channel, Heard
 from .flow import Attempts, Keeper, perform, undecodable
 from .home import Home
 from .limiter import Permits
+from .outages import GATEWAY
 from .retry import Retry
 from .skipped import SkippedLog
 
@@ -46,6 +48,7 @@ class Api:
     ) -> None:
         self.send: Final[Send] = transport if error_status is None else _TrueStatus(transport, error_status)
         self.permits: Final = permits
+        self.admission: Final = Admission(permits)
         self.retry: Final = retry
         self.skipped: Final = SkippedLog()
         self._transport = transport
@@ -118,12 +121,25 @@ class Api:
     async def call(self, request: Request) -> Response:
         """Send a request that somebody waits for, once, when a permit is free: calls go before polls."""
         await self.permits.acquire(self.retry.longest)
+        outages = self.admission.outages
         try:
             response = await self.send(request)
+        except TransportError as error:
+            outages.failed(error, asyncio.get_running_loop().time())
+            raise
         finally:
             self.permits.release()
-        self.honor_retry_after(response)
+        self.note_answer(response)
         return response
+
+    def note_answer(self, response: Response) -> None:
+        """Note that the vendor is there, and hold back requests for as long as it asks by `Retry-After`."""
+        self.honor_retry_after(response)
+        outages = self.admission.outages
+        if response.status in GATEWAY:
+            outages.failed(api_error(response, self._problem(response), None), asyncio.get_running_loop().time())
+        elif outages.since is not None:
+            outages.answered(asyncio.get_running_loop().time())
 
     async def listen(self, request: Request, heard: Heard | None = None) -> None:
         """
@@ -142,6 +158,8 @@ class Api:
     def honor_retry_after(self, response: Response) -> None:
         """Hold back all requests to the vendor for as long as the vendor asks by `Retry-After`."""
         if response.status in {429, 503} and response.request.again_after_429:
+            if response.status == 429:
+                self.permits.slow_down()
             asked = retry_after(response.headers)
             if asked:
                 self.permits.pause(asked, api_error(response, self._problem(response), asked))

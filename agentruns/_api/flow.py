@@ -8,22 +8,38 @@ import random
 from asyncio import sleep
 from collections.abc import Callable, MutableMapping
 from copy import copy
+from itertools import count
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 from attrs import define, evolve
 
 from agentruns._values import codec
-from agentruns._values.commands import GRANTED, Checkpoint, ClaimRun, Flow, Lock, Ownership, SkippedRows, Sleep, T
+from agentruns._values.commands import (
+    GRANTED,
+    AwaitSlot,
+    Checkpoint,
+    ClaimRun,
+    Flow,
+    Lock,
+    Ownership,
+    SkippedRows,
+    Sleep,
+    T,
+)
 from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import wire
 from agentruns.dialects.vendor import MISTAKES, mistake, name_of
-from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, TransportError, api_error
+from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, RateLimitedError, TransportError, api_error
 
+from .admission import PLACE
 from .retry import Retry
 
 logger = logging.getLogger("agentruns")
 
+
+_LEAST_REST: Final = 1.0
+"""Seconds after which a vendor that wants to be left alone is thought of again."""
 
 Locks: TypeAlias = MutableMapping[str, asyncio.Lock]
 """What flows of one client hold, by key; weak values let go of a lock that nobody holds or waits for."""
@@ -98,6 +114,8 @@ async def perform(
                 elif isinstance(wanted, Sleep):
                     await sleep(wanted.seconds)
                     answer = GRANTED
+                elif isinstance(wanted, AwaitSlot):
+                    answer = evolve(GRANTED, status=await _await_slot(wanted))
                 elif isinstance(wanted, SkippedRows):
                     if skipped is not None:
                         skipped(wanted)
@@ -114,8 +132,8 @@ async def perform(
             else:
                 wanted = flow.send(answer)
         raise ProtocolError(
-            f"{name_of(flow)} yielded {str(wanted)[:100]!r}, which is no Request, Sleep, Lock, Checkpoint, ClaimRun or "
-            "SkippedRows",
+            f"{name_of(flow)} yielded {str(wanted)[:100]!r}, which is no Request, Sleep, AwaitSlot, Lock, Checkpoint, "
+            "ClaimRun or SkippedRows",
             None if last is GRANTED else last,
         )
     except StopIteration as end:
@@ -144,6 +162,14 @@ def with_poll_hint(run: Run, answer: Response) -> Run:
 _IN_FLIGHT: Final = frozenset(status for status in RunStatus if status.in_flight)
 
 
+async def _await_slot(wanted: AwaitSlot) -> Ownership:
+    place = PLACE.get()
+    if wanted.seconds > wanted.longest and (place is None or place.patience is None):
+        return Ownership.OTHERS
+    await (sleep(wanted.seconds) if place is None else place.wait_for_slot(wanted.seconds))
+    return Ownership.MINE
+
+
 async def _exchange(
     request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry, attempts: Attempts | None
 ) -> Response:
@@ -151,11 +177,12 @@ async def _exchange(
     Return the 2xx answer to *request*, or raise.
 
     Lost answers, 408 and 5xx are tried again only where the request is idempotent or was certainly never sent. 429 is
-    always tried again: it was refused before anything was done. `Retry-After` is a floor.
+    always tried again: it was refused before anything was done. `Retry-After` is a floor. For one of many rows (a
+    `Place` with patience), what may be tried again is so for as long as it takes: after 429, and while contact is lost.
     """
     doubt = False
     attempts = attempts or Attempts()
-    for attempt in range(1, int(retry.attempts) + 1):
+    for attempt in count(1):
         floor = 0.0
         error: Exception
         attempts.idle = False
@@ -165,6 +192,9 @@ async def _exchange(
             error, unclear = lost, lost.sent
             again = not lost.final and (request.idempotent or not lost.sent)
         except APIError as resting:  # not sent: the vendor has asked for a longer rest than is waited for
+            if _bears(resting):
+                await sleep(max(retry.longest, _LEAST_REST))
+                continue
             resting.after_doubt = doubt
             raise
         else:
@@ -195,7 +225,7 @@ async def _exchange(
         attempts.ended(copy(error), doubt=unclear and request.method != "GET")
         if not again and unclear and not request.idempotent:
             raise OutcomeUnknownError(request, str(error)) from error
-        if not again or attempt >= retry.attempts or floor > retry.longest:
+        if not again or ((attempt >= retry.attempts or floor > retry.longest) and not _bears(error)):
             if doubt and isinstance(error, APIError):
                 error.after_doubt = True
             raise error
@@ -203,7 +233,15 @@ async def _exchange(
         wait = retry.backoff.delay(attempt - 1, at_least=floor, noise=random.random())  # noqa: S311
         logger.debug("%s: attempt %d of %d failed, next in %.2f s", request.line, attempt, retry.attempts, wait)
         await sleep(wait)
-    raise AssertionError("a retry of no attempts cannot be made")  # pragma: no cover
+    raise AssertionError("counting never ends")  # pragma: no cover
+
+
+def _bears(error: Exception) -> bool:
+    """Tell whether a request of one of many rows is to be sent again after *error*, however often it was sent."""
+    place = PLACE.get()
+    if place is None or place.patience is None:
+        return False
+    return isinstance(error, RateLimitedError) or place.bears(asyncio.get_running_loop().time())
 
 
 def undecodable(response: Response) -> TransportError | None:

@@ -5,9 +5,11 @@ A limit of *count* requests within *seconds* holds in any window of that length,
 permit is acquired when a request is sent and comes free *seconds* after its answer. The server saw the request
 somewhere between the two, so no delay on the way can push two requests of one permit into one window.
 
-Calls (starts, answers, reads that a user asked for) go before polls, in the order of asking, and may use up what there
-is. Polls take what is left, evenly spaced, so that no window holds a burst of them. While a vendor asks for a pause
-(`Retry-After` on 429 or 503), nothing is sent to it.
+Calls (requests of what has begun: answers, the further requests of a start, reads that a user asked for) go before all
+else, in the order of asking, and may use up what there is. Polls take what is left, evenly spaced, so that no window
+holds a burst of them. New starts are let through one by one, when a permit is there for their first request; where
+polls are due, too, both have a share (`shares`). While a vendor asks for a pause (`Retry-After` on 429 or 503), nothing
+is sent to it. When it answers 429, less is sent (`Permits.slow_down`), and then by and by more again.
 
 Several clients can share one limiter, of one vendor or of several. Each has `Permits` of its own: closing them refuses
 what this client still waits for, and nothing else.
@@ -18,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from fractions import Fraction
 from itertools import count as numbers
@@ -26,6 +28,9 @@ from typing import Final, NamedTuple
 
 from agentruns._values.exchange import RateLimit
 from agentruns.errors import AgentRunsError
+
+from .shares import Shares
+from .slowdown import Slowdown
 
 LONGEST_PAUSE: Final = 3600.0
 """Seconds: a vendor that asks for more is asked again after this."""
@@ -58,7 +63,9 @@ class RateLimiter:
         self._next_poll = 0.0
         self._vendors: dict[str, _Vendor] = {}
         self._numbers = numbers()
-        self._subscribers: dict[Permits, Callable[[], None]] = {}
+        self._subscribers: dict[Permits, tuple[Callable[[], None], Callable[[], bool]]] = {}
+        self._shares = Shares()
+        self._slowdown = Slowdown()
         self._overtaken: dict[Permits, None] = {}  # clients whose polls had to wait, the longest first
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -73,9 +80,9 @@ class RateLimiter:
         self._collect(asyncio.get_running_loop().time())
         return 1 - self._free / self.limit.count if self.limit.count else 0.0
 
-    def subscribe(self, permits: Permits, on_change: Callable[[], None]) -> None:
-        """Call *on_change* when polls may go again for which `Permits.delay` could tell no time."""
-        self._subscribers[permits] = on_change
+    def subscribe(self, permits: Permits, on_change: Callable[[], None], has_due: Callable[[], bool]) -> None:
+        """Call *on_change* when polls may go for which `delay` told no time, and *has_due* to hear if some are due."""
+        self._subscribers[permits] = on_change, has_due
 
     def unsubscribe(self, permits: Permits) -> None:
         """Call no more on behalf of *permits*."""
@@ -100,16 +107,17 @@ class RateLimiter:
         self.limit, self._free = RateLimit(count, seconds), self._free + change
         self._gap = seconds / count if count else 0.0
 
-    def _free_at(self, now: float) -> float:
-        """Return the time of the loop from which on a permit is free, whatever the vendors ask for."""
+    def _free_at(self, now: float, kept: int = 0) -> float:
+        """Return the time of the loop from which on a permit is free beside *kept*, whatever the vendors ask for."""
         if self.limit is None:
             return -math.inf
         self._collect(now)
         if now >= self._until:
             return math.inf
-        if self._free:
+        missing = kept + self._slowdown.withheld(now, self.limit) - self._free  # beside the one that is wanted
+        if missing < 0:
             return -math.inf
-        return self._returning[0] if self._returning else math.inf
+        return self._returning[missing] if missing < len(self._returning) else math.inf
 
     def _collect(self, now: float) -> None:
         while self._returning and self._returning[0] <= now:
@@ -125,16 +133,39 @@ class RateLimiter:
             self._free -= 1
             self._next_poll = max(self._next_poll, now) + self._gap
 
-    def _first_call(self, now: float) -> _Vendor | None:
-        """Return the vendor whose call waits longest, of those that ask for no pause; None if no call may go."""
-        first = None
-        for vendor in self._vendors.values():
-            line = vendor.line
-            while line and line[0].future.done():  # given up
-                line.popleft()
-            if line and vendor.paused_until <= now and (first is None or line[0].number < first.line[0].number):
-                first = vendor
-        return first
+    def _first_call(self, now: float) -> deque[_Turn] | None:
+        """Return the line of calls whose first waits longest, of vendors that ask for no pause; None if none waits."""
+        return _first([vendor.line for vendor in self._vendors.values() if vendor.paused_until <= now])
+
+    def _first_start(self, now: float) -> deque[_Turn] | None:
+        """Return the line of starts whose first waits longest, as `_first_call` does."""
+        return _first([vendor.starts for vendor in self._vendors.values() if vendor.paused_until <= now])
+
+    def _starts_at(self, now: float) -> float:
+        """Return the time of the loop from which on a start may be let through, as far as can be told."""
+        limit, shares = self.limit, self._shares
+        if limit is None:
+            return -math.inf
+        promised = shares.promised(now)
+        if not shares.polls_owed:
+            kept = promised
+        elif any(has_due() for _, has_due in self._subscribers.values()):
+            return max(now, self._next_poll) + self._gap  # after a poll it is looked at again anyway
+        else:
+            kept = promised + shares.reserve(limit)
+        at = self._free_at(now, kept)
+        if promised and at > now:
+            at = min(at, shares.promise_ends())
+        return max(at, shares.spread_at(limit)) if shares.polls_owed else at
+
+    def _let_start(self, now: float) -> bool:
+        """Let the start through whose turn it is, if it may be sent now; tell whether."""
+        line = self._first_start(now)
+        if line is None or self._starts_at(now) > now or self._first_call(now) is not None:
+            return False
+        self._shares.began(now, self.limit)
+        line.popleft().future.set_result(None)
+        return True
 
     def _advance(self) -> None:
         """Let those calls through whose turn it is, and set the timer for the next."""
@@ -143,29 +174,45 @@ class RateLimiter:
             self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        vendor = self._first_call(now)
-        while vendor is not None and self._free_at(now) <= now:
+        line = self._first_call(now)
+        while line is not None and self._free_at(now) <= now:
             self._take(now)
-            vendor.line.popleft().future.set_result(None)
-            vendor = self._first_call(now)
+            self._shares.called()
+            line.popleft().future.set_result(None)
+            line = self._first_call(now)
+        while line is None and self._let_start(now):
+            pass
         self._arm(loop, now)
-        if vendor is None:
+        if line is None:
             self._notify()
 
     def _arm(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
-        waits = [vendor.paused_until for vendor in self._vendors.values() if vendor.line]
-        if waits:
-            at = max(
-                self._free_at(now), min(waits)
-            )  # a time, not seconds from now: rounded down, they would come early
-            if at < (math.inf if self._timer is None else self._timer_at):
-                if self._timer is not None:
-                    self._timer.cancel()
-                self._timer_at = at
-                self._timer = loop.call_at(at, self._advance)
+        calls = [vendor.paused_until for vendor in self._vendors.values() if vendor.line]
+        starts = [vendor.paused_until for vendor in self._vendors.values() if vendor.starts]
+        at = max(self._free_at(now), min(calls)) if calls else math.inf
+        if starts and not calls:
+            at = max(self._starts_at(now), min(starts))
+        # A time, not seconds from now: rounded down, they would come early.
+        if at < (math.inf if self._timer is None else self._timer_at):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = loop.call_at(at, self._advance)
+
+    def _polled(self, now: float) -> None:
+        """Note that a poll was sent."""
+        self._shares.polled()
+        if self._shares.in_flight and self._returning:  # what starts have left has to last
+            self._next_poll = max(self._next_poll, now + (self._returning[0] - now) / (self._free + 1))
+
+    def _look_for_starts(self) -> None:
+        """Have the timer go off when a start may be let through, if one waits."""
+        if any(vendor.starts for vendor in self._vendors.values()):
+            loop = asyncio.get_running_loop()
+            self._arm(loop, loop.time())
 
     def _notify(self) -> None:
-        for on_change in tuple(self._subscribers.values()):
+        for on_change, _ in tuple(self._subscribers.values()):
             on_change()
 
 
@@ -181,17 +228,19 @@ class Permits:
         self._vendor = limiter._vendors.setdefault(vendor, _Vendor())
         self._closed = False
 
-    def open(self, on_change: Callable[[], None]) -> None:
-        """Call *on_change* when polls may go again for which `delay` could tell no time."""
-        self.limiter.subscribe(self, on_change)
+    def open(self, on_change: Callable[[], None], has_due: Callable[[], bool] = bool) -> None:
+        """Call *on_change* when polls may go for which `delay` told no time, and *has_due* to hear if some are due."""
+        self.limiter.subscribe(self, on_change, has_due)
 
     def close(self) -> None:
         """Let no call of this client through any more; those that wait raise `AgentRunsError`."""
         self._closed = True
         self.limiter.unsubscribe(self)
-        line = self._vendor.line
-        self._vendor.line = deque(turn for turn in line if turn.permits is not self)
-        for turn in line:
+        vendor = self._vendor
+        turns = (*vendor.line, *vendor.starts)
+        vendor.line = deque(turn for turn in vendor.line if turn.permits is not self)
+        vendor.starts = deque(turn for turn in vendor.starts if turn.permits is not self)
+        for turn in turns:
             if turn.permits is self and not turn.future.done():
                 turn.future.set_exception(AgentRunsError("the client was closed while a request waited for its turn"))
         self.limiter._advance()
@@ -213,6 +262,7 @@ class Permits:
         others = limiter._first_call(now) is not None or vendor.line
         if not others and vendor.paused_until <= now and limiter._free_at(now) <= now:
             limiter._take(now)
+            limiter._shares.called()
             return
         turn = _Turn(next(limiter._numbers), loop.create_future(), self)
         vendor.line.append(turn)
@@ -252,6 +302,49 @@ class Permits:
         """Send this vendor nothing for *seconds*, an hour at the most; *because* is its answer."""
         self._vendor.pause(asyncio.get_running_loop().time() + min(seconds, LONGEST_PAUSE), because)
 
+    def slow_down(self) -> None:
+        """Send less from now on, and by and by more again: the vendor has answered 429."""
+        limiter = self.limiter
+        if limiter.limit is not None:
+            limiter._slowdown.slow_down(asyncio.get_running_loop().time(), limiter.limit)
+
+    # Starts -----------------------------------------------------------------------------------------------------------
+
+    def begin_nowait(self) -> bool:
+        """Let a start through if its first request may be sent now, and nobody waits; tell whether. `end` it."""
+        limiter, vendor, now = self.limiter, self._vendor, asyncio.get_running_loop().time()
+        if self._closed or vendor.starts or vendor.line or vendor.paused_until > now:
+            return False
+        if limiter._starts_at(now) > now or limiter._first_call(now) is not None:
+            return False
+        if limiter._first_start(now) is not None:
+            return False
+        limiter._shares.began(now, limiter.limit)
+        return True
+
+    async def begin(self) -> None:
+        """Wait until a start may be let through: those that have asked before go first. `end` it."""
+        if self.begin_nowait():
+            return
+        if self._closed:
+            raise AgentRunsError("this client is closed; open another one")
+        loop, limiter = asyncio.get_running_loop(), self.limiter
+        turn = _Turn(next(limiter._numbers), loop.create_future(), self)
+        self._vendor.starts.append(turn)
+        limiter._arm(loop, loop.time())
+        try:
+            await turn.future
+        except BaseException:
+            if turn.future.done() and not turn.future.cancelled() and turn.future.exception() is None:
+                self.end()  # its turn came in the moment in which it was given up
+            raise
+
+    def end(self) -> None:
+        """Note that a run that was let through has ended, or is followed no more."""
+        limiter = self.limiter
+        limiter._shares.left()
+        limiter._look_for_starts()
+
     # Polls ------------------------------------------------------------------------------------------------------------
 
     def delay(self, now: float) -> float:
@@ -259,7 +352,15 @@ class Permits:
         limiter, vendor = self.limiter, self._vendor
         if limiter._first_call(now) is not None or vendor.line:
             return math.inf  # `on_change` is called when the last call has gone
-        at = max(limiter._free_at(now), limiter._next_poll, vendor.paused_until)
+        promised = 0
+        if limiter.limit is not None:
+            promised = limiter._shares.promised(now)
+            if not limiter._shares.polls_owed and limiter._first_start(now) is not None:
+                return math.inf  # a start has the next permit; `on_change` is called when it was let through
+        at = limiter._free_at(now, promised)
+        if promised and at > now:
+            at = min(at, limiter._shares.promise_ends())
+        at = max(at, limiter._next_poll, vendor.paused_until)
         if limiter._overtaken and next(iter(limiter._overtaken)) is not self:
             at += min(limiter._gap, HEAD_START)
         if at <= now:
@@ -275,6 +376,8 @@ class Permits:
             del overtaken[next(iter(overtaken))]  # whether this is the first or comes before it: it had its chance
             overtaken.pop(self, None)
         self.limiter._take(now)
+        self.limiter._polled(now)
+        self.limiter._look_for_starts()
 
 
 class _Turn(NamedTuple):
@@ -285,13 +388,25 @@ class _Turn(NamedTuple):
     permits: Permits
 
 
+def _first(lines: Iterable[deque[_Turn]]) -> deque[_Turn] | None:
+    """Return the line whose first turn has the lowest number, None if all are empty; turns given up are dropped."""
+    first = None
+    for line in lines:
+        while line and line[0].future.done():
+            line.popleft()
+        if line and (first is None or line[0].number < first[0].number):
+            first = line
+    return first
+
+
 class _Vendor:
     """The calls that wait to be sent to one vendor, and the pause that it has asked for."""
 
-    __slots__ = ("because", "line", "paused_until")
+    __slots__ = ("because", "line", "paused_until", "starts")
 
     def __init__(self) -> None:
         self.line: deque[_Turn] = deque()
+        self.starts: deque[_Turn] = deque()  # that wait to be let through
         self.paused_until = -math.inf
         self.because: Exception | None = None
 

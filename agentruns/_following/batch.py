@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import Any, Final
 
 from agentruns._aio.generator import AsyncGeneratorBase
+from agentruns._api.admission import Place
 from agentruns._values import check
 from agentruns._values.generic import DetailT_co, ItemT_co, OriginT_co
 from agentruns._values.run import Origins, Outcome
@@ -36,10 +37,12 @@ class _Shared:
         self._ordered = ordered
         self._due = 0
 
-    def add(self, plan: ItemRunner, index: int, item: Any) -> None:
+    def add(self, plan: ItemRunner, index: int, item: Any, place: Place | None) -> None:
         """Begin an item."""
         self.streams[index] = None
-        task = asyncio.create_task(plan.run(index, item, self.streams))
+        task = asyncio.create_task(plan.run(index, item, self.streams, place))
+        if place is not None:
+            task.add_done_callback(lambda _: place.leave())  # it may be cancelled before it begins
         self.tasks.add(task)
         task.add_done_callback(lambda done: self._ended(index, done))
 
@@ -91,6 +94,8 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
         self._limit = limit
         self._board = _Shared(ordered=ordered)
         self._next: asyncio.Task[Any] | None = None
+        self._item: Any = _END  # that was taken and waits for its place
+        self._entering: asyncio.Task[Place] | None = None
         self._exhausted = self._stopped = False
         self._failure: BaseException | None = None
         self._count = self._told = 0
@@ -99,7 +104,11 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
         self._source = _iterator(origins)
 
     async def __anext__(self) -> Outcome[OriginT_co, DetailT_co, ItemT_co]:
-        """Return the next outcome; raise only what *origins* itself raises, and what *on_progress* does."""
+        """
+        Return the next outcome; raise only what *origins* itself raises, and what *on_progress* does.
+
+        Where contact is lost for longer than is borne, raise the last error, once all that was begun is over.
+        """
         board = self._board
         while True:
             board.news.clear()
@@ -111,7 +120,7 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
                 return outcome
             if self._told != self._count:
                 self._tell()
-            if not board.tasks and self._next is None:
+            if not board.tasks and self._next is None and self._item is _END:
                 if board.held:
                     board.give_up_order()
                     continue
@@ -147,22 +156,27 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
         To be called in the thread of the loop, from a signal handler of the loop for example.
         """
         self._exhausted = self._stopped = True
-        if self._next is not None:
-            self._next.cancel()
+        self._item = _END
+        for task in (self._next, self._entering):
+            if task is not None:
+                task.cancel()
         self._board.wake()
 
     async def aclose(self) -> None:
         """Stop starting, and stop waiting for what is in flight; the remote runs go on."""
         self._exhausted = True
+        self._item = _END
         board = self._board
-        tasks: set[asyncio.Task[Any]] = {*board.tasks, *([self._next] if self._next else [])}
+        tasks: set[asyncio.Task[Any]] = {*board.tasks, *filter(None, (self._next, self._entering))}
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
             for task in tasks:
                 _ = task.cancelled() or task.exception()
-        self._next = None
+        if self._entering is not None:
+            _entered(self._entering)
+        self._next = self._entering = None
         board.ready.clear()
         board.held.clear()
         board.wake()
@@ -173,7 +187,7 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
     def __del__(self) -> None:
         if not hasattr(self, "_source"):  # refused before it began
             return
-        for task in (*self._board.tasks, *([self._next] if self._next else [])):
+        for task in (*self._board.tasks, *filter(None, (self._next, self._entering))):
             if not task.done() and not (loop := task.get_loop()).is_closed():
                 loop.call_soon_threadsafe(task.cancel)
 
@@ -185,19 +199,46 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
         if self._stopped and self._next is not None and self._next.done():
             _ = self._next.cancelled() or self._next.exception()
             self._next = None
-        while not self._exhausted and self._has_room(board):
+        if self._stopped and self._entering is not None and self._entering.done():
+            _entered(self._entering)
+            self._entering = None
+        while (self._item is not _END or not self._exhausted) and self._has_room(board):
             try:
-                taken = next(self._source, _END) if isinstance(self._source, Iterator) else self._awaited(self._source)
+                place = self._take_item() and self._admitted()
             except (Exception, asyncio.CancelledError) as error:
-                self._exhausted, self._failure = True, error
+                self._exhausted, self._failure, self._item = True, error, _END
                 return
+            if place is False or place is _LATER:
+                return
+            item, self._item = self._item, _END
+            board.add(self._plan, self._count, item, place)
+            self._count += 1
+
+    def _take_item(self) -> bool:
+        """Take the next item, unless one waits for its place; return whether there is one."""
+        if self._item is _END:
+            taken = next(self._source, _END) if isinstance(self._source, Iterator) else self._awaited(self._source)
             if taken is _LATER:
-                return
-            if taken is _END:
-                self._exhausted = True
-            else:
-                board.add(self._plan, self._count, taken)
-                self._count += 1
+                return False
+            self._exhausted = taken is _END
+            self._item = taken
+        return self._item is not _END
+
+    def _admitted(self) -> Any:
+        """Return the place of the next item, None if it needs none; `_LATER` while it is waited for."""
+        admission, patience = self._plan.admission, self._plan.patience
+        if admission is None:
+            return None
+        if self._entering is None:
+            place = admission.enter_nowait(patience)
+            if place is not None:
+                return place
+            self._entering = asyncio.create_task(admission.enter(patience))
+            self._entering.add_done_callback(self._board.wake)
+        if not self._entering.done():
+            return _LATER
+        done, self._entering = self._entering, None
+        return done.result()
 
     def _has_room(self, board: _Shared) -> bool:
         return len(board.tasks) + len(board.ready) < self._limit and len(board.held) < _AHEAD * self._limit
@@ -219,6 +260,12 @@ def _iterator(origins: Origins) -> Iterator[Any] | AsyncIterator[Any]:
     if isinstance(origins, Iterable):
         return iter(origins)
     raise ConfigurationError(f"origins is {origins!r}; it must be an iterable or async iterable of what starts a run")
+
+
+def _entered(task: asyncio.Task[Place]) -> None:
+    """Leave the place that nobody wants any more."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().leave()
 
 
 async def _taken(source: AsyncIterator[Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentruns._aio.detached import Detached
 from agentruns._aio.tasks import Tasks
+from agentruns._api.admission import PLACE, Place
 from agentruns._api.flow import Attempts
 from agentruns._values.run import Run, ToolOutput
 from agentruns.errors import OutcomeUnknownError
@@ -30,7 +31,7 @@ class Driver:
     that were answered. `failed` is set when work has failed for good: it is not tried again.
     """
 
-    __slots__ = ("_attempts", "_lifecycle", "_pending", "_work", "failed", "resumes")
+    __slots__ = ("_attempts", "_lifecycle", "_pending", "_work", "failed", "place", "resumes")
 
     def __init__(self, lifecycle: Lifecycle, tasks: Tasks) -> None:
         self._lifecycle = lifecycle
@@ -39,6 +40,8 @@ class Driver:
         self._pending: PendingAnswers | None = None
         self.resumes = 0
         self.failed: Failed | None = None
+        self.place: Place | None = None
+        """What the run holds; None for one that needs none, since it was there before."""
 
     @property
     def outputs(self) -> tuple[ToolOutput, ...]:
@@ -48,6 +51,10 @@ class Driver:
     def begins(self, origin: Any) -> bool:
         """Tell whether `begin` has anything to do for *origin*; else it is a run, to be followed as it is."""
         return self._lifecycle.begins(origin)
+
+    async def is_known(self) -> bool:
+        """Tell whether the work was begun before: there is nothing to start then."""
+        return await self._lifecycle.is_known()
 
     async def begin(self, origin: Any) -> Run:
         """Start the run, or attach to the one that was started."""
@@ -136,7 +143,7 @@ class Driver:
         """Take up the work that is under way, or begin it; a failure of the kind *final* is final."""
         if not self._work.is_under_way:
             self._attempts = Attempts()
-            self._work.begin(make(self._attempts))
+            self._work.begin(_within(self.place, make(self._attempts)))
         try:
             return await self._work.result()
         except asyncio.CancelledError:
@@ -145,3 +152,10 @@ class Driver:
             if final is not None and isinstance(error, final):
                 self.failed = Failed(error, told_once=isinstance(error, TimeoutError))
             raise
+
+
+async def _within(place: Place | None, work: Coroutine[Any, Any, Any]) -> Any:
+    """Do *work*, in a task of its own, on behalf of a row."""
+    if place is not None:
+        PLACE.set(place)
+    return await work

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from agentruns._api.admission import PLACE, Admission, Place
 from agentruns._handlers.items import for_item
 from agentruns._values.run import Outcome, Run
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError
@@ -43,7 +44,8 @@ class ItemRunner:
     *follow* opens the stream of an origin, under a key or none, with options. *key* names an item. *prepare* makes its
     origin, unless *known_origin* returns the one that was made under its key before; without *prepare* the item is the
     origin. *known_origin* returns None for a key that is new, and is itself None where there is no journal. *options*
-    gives the options of an item's stream; their timeout, in seconds, is that of *prepare*, too.
+    gives the options of an item's stream; their timeout, in seconds, is that of *prepare*, too. *admission* says when
+    the next item may begin, and *patience* is the seconds of lost contact that are borne.
     """
 
     follow: Callable[[Any, str | None, StreamOptions], Followed]
@@ -51,6 +53,8 @@ class ItemRunner:
     prepare: Callable[[Any], Any] | None = None
     known_origin: Callable[[str], Awaitable[Any]] | None = None
     options: Callable[[Any], StreamOptions] = lambda _: {}
+    admission: Admission | None = None
+    patience: float | None = None
 
     def __attrs_post_init__(self) -> None:
         for name, given in (("key", self.key), ("prepare", self.prepare), ("options", self.options)):
@@ -79,8 +83,18 @@ class ItemRunner:
                 raise
             raise DeadlineExceededError(None, f"`prepare` was not done after {seconds:g} s") from None
 
-    async def run(self, index: int, item: Any, open_streams: dict[int, Followed | None]) -> Outcome:
-        """Run one item to its end, and say how it ended."""
+    async def run(
+        self, index: int, item: Any, open_streams: dict[int, Followed | None], place: Place | None
+    ) -> Outcome:
+        """Run one item to its end, and say how it ended; the *place* is left then."""
+        PLACE.set(place)
+        try:
+            return await self._run(index, item, open_streams)
+        finally:
+            if place is not None:
+                place.leave()
+
+    async def _run(self, index: int, item: Any, open_streams: dict[int, Followed | None]) -> Outcome:
         key: str | None = None
         origin, stream = item, None
         try:

@@ -25,6 +25,10 @@ class Lifecycle(Protocol):
         """Tell whether `begin` has anything to do for *origin*; else it is a run, to be followed as it is."""
         ...
 
+    async def is_known(self) -> bool:
+        """Tell whether the work was begun before."""
+        ...
+
     async def begin(self, origin: Any, attempts: Attempts, /) -> Run:
         """Start the run, or attach to the one that was started."""
         ...
@@ -63,6 +67,10 @@ class DirectLifecycle:
     def begins(self, origin: Any, /) -> bool:
         """Return True for what starts a run."""
         return not isinstance(origin, Run | RunRef)
+
+    async def is_known(self) -> bool:
+        """Return False: each start is a new one."""
+        return False
 
     async def begin(self, origin: Any, attempts: Attempts, /) -> Run:
         """Start the run."""

@@ -20,6 +20,7 @@ import anyio
 
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.tasks import Tasks
+from agentruns._api.admission import PLACE, Admission, Place
 from agentruns._api.operations import Operations
 from agentruns._polling.poller import Poller
 from agentruns._values import html
@@ -51,6 +52,9 @@ logger = logging.getLogger("agentruns")
 MOST_ACTIONS: Final = 1000
 """How many actions of one pause handlers answer: all are answered at once, as people may have to."""
 
+AGAIN_SECONDS = 5.0
+"""How long it is waited, while no deadline can be told, before it is asked for again."""
+
 LISTEN_SECONDS = 30.0
 """How long a stream of events is trusted to tell of the end before a poll makes sure."""
 
@@ -69,6 +73,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     __slots__ = (
         "__weakref__",
+        "_admission",
         "_began",
         "_driver",
         "_ended",
@@ -78,6 +83,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         "_options",
         "_origin",
         "_paused",
+        "_place",
         "_seen",
         "_tasks",
         "_tools",
@@ -94,8 +100,11 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         tasks: Tasks,
         tools: Tools | None,
         options: Options,
+        admission: Admission,
     ) -> None:
         self._origin = origin
+        self._admission = admission
+        self._place: Place | None = None  # of our own, to be left
         self._paused: RunRef | None = None
         self._operations = operations
         self._tasks = tasks
@@ -201,6 +210,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     def __del__(self) -> None:
         self._driver.abandon(self._tasks)
         self._seen.unfollow_soon(self._tasks)
+        if self._place is not None:
+            self._tasks.call_soon(self._place.leave)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -209,7 +220,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._operations.check_open()
         loop = asyncio.get_running_loop()
         if self._began is None:
-            self._began = self._seen.changed = loop.time()
+            self._begin_clock(loop.time())
         self._is_waited_for = True
         try:
             while True:
@@ -233,9 +244,22 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     @property
     def _deadline(self) -> float:
-        """Return the time of the loop at which the whole wait is over."""
-        timeout = self._options.timeout
-        return math.inf if timeout is None or self._began is None else self._began + timeout
+        """Return the time of the loop at which the whole wait is over; infinite while that cannot be told."""
+        timeout, place = self._options.timeout, self._driver.place
+        if timeout is None or self._began is None:
+            return math.inf
+        end = self._began + timeout
+        return (
+            end if place is None or place.patience is None else end + place.excused(asyncio.get_running_loop().time())
+        )
+
+    @property
+    def _look_at(self) -> float:
+        """Return the time of the loop at which it is to be seen whether the wait is over."""
+        deadline = self._deadline
+        if deadline < math.inf or self._options.timeout is None:
+            return deadline
+        return asyncio.get_running_loop().time() + AGAIN_SECONDS
 
     async def _act(self, loop: asyncio.AbstractEventLoop, run: Run | None) -> bool | None:
         """Start the run, or answer it; return whether there is a state to show, None if the run is over for us."""
@@ -245,19 +269,53 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
                 handlers = handlers_for(run, self._tools, self._operations.handler_names)
             if not handlers:
                 return None
-        guard = asyncio.timeout_at(None if self._deadline == math.inf else self._deadline)
+        waits = run is None and not self._has_place()
+        guard = asyncio.timeout_at(None if waits or self._look_at == math.inf else self._look_at)
         try:
             async with guard as self._guard:
+                if waits:
+                    await self._wait_for_place(loop)
+                    guard.reschedule(None if self._look_at == math.inf else self._look_at)
                 return await (self._begin(loop) if run is None else self._answer(loop, run, handlers or ()))
         except TimeoutError:
             if not guard.expired():
                 raise
+            if not self._is_to_end(loop):
+                return False  # what is under way is taken up again
             await self._give_up()
             return None
         finally:
             self._guard = None
             if self._ended is None and self._driver.failed is not None:
                 self._ended = ended(None, self._driver.failed)
+
+    def _begin_clock(self, now: float) -> None:
+        """Begin the wait: on behalf of a row that has a place, if there is one around."""
+        self._began = self._seen.changed = now
+        place = PLACE.get()
+        if place is not None and place.serves(self._admission):
+            self._driver.place = place
+            if (excused := place.excused(now)) < math.inf:
+                self._began -= excused  # that was before
+
+    def _has_place(self) -> bool:
+        """Take a place for the run, if there is one at once; return whether it has one, or needs none."""
+        if self._driver.place is None and not isinstance(self._origin, Run | RunRef):
+            self._place = self._driver.place = self._admission.enter_nowait()
+            return self._place is not None
+        return True
+
+    async def _wait_for_place(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until the run may be started, unless it was; that is no part of the timeout."""
+        if await self._driver.is_known():
+            return
+        self._place = self._driver.place = await self._admission.enter()
+        self._began = self._seen.changed = loop.time()
+
+    def _leave_place(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
         origin = self._origin
@@ -298,7 +356,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         if self._is_to_end(loop):
             await self._give_up()
             return None
-        await seen.wait(self._deadline)
+        await seen.wait(self._look_at)
         if seen.untaken is not None and await self._take(seen.untaken, loop):
             return True
         if self._is_to_end(loop):
@@ -351,6 +409,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     def _accept(self, run: Run, now: float) -> bool:
         """Take in a state; return whether it is to be shown."""
+        if run.status.is_over:
+            self._leave_place()
         novelty = self._seen.accept(run, now)
         if novelty is Novelty.NEWS or novelty is Novelty.ANSWERED:
             self._trusts_events = True
@@ -361,6 +421,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     def _stop_following(self) -> None:
         self._seen.unfollow()
         self._driver.leave()
+        self._leave_place()
 
     def _is_to_end(self, loop: asyncio.AbstractEventLoop) -> bool:
         return isinstance(self._ended, Closed) or loop.time() >= self._deadline

@@ -35,6 +35,7 @@ class Waiter:
         "_poller",
         "_watch",
         "changed",
+        "ends_at",
         "patient_since",
         "run",
         "taken",
@@ -50,6 +51,7 @@ class Waiter:
         self.run: Run | None = None
         self.taken: Run | None = None
         self.changed = 0.0
+        self.ends_at = math.inf
         self.patient_since = -math.inf
 
     # What the poller asks and tells -----------------------------------------------------------------------------------
@@ -155,6 +157,7 @@ class Waiter:
         loop = asyncio.get_running_loop()
         poller, watch = self._poller, self._following()
         self._future = future = loop.create_future()
+        self.ends_at = deadline
         poller.subscribe(watch, self)
         entry = None if deadline == math.inf else poller.set_deadline(self, deadline)
         try:

@@ -39,6 +39,10 @@ class JournaledLifecycle:
         """Return True: even a run that exists is entered under the key."""
         return True
 
+    async def is_known(self) -> bool:
+        """Tell whether the key names work that was begun before."""
+        return await self._keys.origin_of(self.key) is not None
+
     async def begin(self, origin: Any, attempts: Attempts, /) -> Run:
         """Start the run, or attach to the one that this key has started; raise as `Starting.begin` does."""
         if not self._follows:

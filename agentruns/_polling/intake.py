@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 
+from agentruns._api.outages import Outages
 from agentruns._telemetry import Telemetry
 from agentruns._values.printable import printable
 from agentruns._values.run import Run
@@ -27,11 +28,12 @@ class Intake:
 
     now: Callable[[], float]
 
-    def __init__(self, reader: Reader, pace: Pace, counters: Counters, telemetry: Telemetry) -> None:
+    def __init__(self, reader: Reader, pace: Pace, counters: Counters, telemetry: Telemetry, outages: Outages) -> None:
         self._reader = reader
         self._pace = pace
         self._counters = counters
         self._telemetry = telemetry
+        self._outages = outages
 
     def on_state(self, watch: Watch, run: Run, sent: float, floor: float, date: str | None) -> None:
         """Take in a state that was read by a request of the time *sent*, and tell who listens."""
@@ -40,6 +42,8 @@ class Intake:
         self._counters.polled("unchanged" if run is before else "changed", len(listeners))
         is_first, segment.sent = segment.sent is None, sent
         watch.contact.answered(floor)
+        if self._outages.since is not None:
+            self._outages.answered(now)
         if before is None:
             segment.leave_clock()  # now its timing group can be told
         if run is before:
@@ -83,6 +87,7 @@ class Intake:
         """Bear with lost contact and limits; tell of anything else."""
         now = self.now()
         failure = watch.contact.failed(error, now)
+        self._outages.failed(error, now)
         self._counters.polled("lost" if failure is Failure.LOST else "refused")
         if not isinstance(error, AgentRunsError):
             logger.debug("reading run %s failed with %r", printable(watch.ref.id), error)

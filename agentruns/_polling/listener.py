@@ -16,6 +16,11 @@ class Listener(Protocol):
         ...
 
     @property
+    def ends_at(self) -> float:
+        """Return the time of the loop at which it waits no longer; infinite if it sets no end."""
+        ...
+
+    @property
     def patience(self) -> float:
         """Return how many seconds of lost contact it bears."""
         ...

@@ -60,7 +60,12 @@ class Pace:
             return math.inf
         if self._schedule is not None:
             return now - watch.due
-        return watch.segment.pressure(self.clock_of(watch), now)
+        pressure = watch.segment.pressure(self.clock_of(watch), now)
+        ends_at = min((listener.ends_at for listener in watch.listeners), default=math.inf)
+        if ends_at == math.inf:
+            return pressure
+        # Of those whose wait is nearly over, news is wanted first.
+        return pressure * (ends_at - watch.segment.began) / max(ends_at - now, _LEAST)
 
     def clock_of(self, watch: Watch) -> PollClock:
         """Return the clock of a segment, the same one until the segment leaves it."""

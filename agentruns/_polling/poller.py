@@ -70,7 +70,7 @@ class Poller:
         self._pace = Pace(self._reader, schedule, api.retry.backoff, vendor.POLL_SECONDS)
         self._lists = None if vendor.list_parent is None else Lists(vendor)
         self._counters = Counters(telemetry)
-        self._intake = Intake(self._reader, self._pace, self._counters, telemetry)
+        self._intake = Intake(self._reader, self._pace, self._counters, telemetry, api.admission.outages)
         self._watches: dict[str, Watch] = {}
         self._agenda = Agenda(self._on_due)
         self._count = 0
@@ -86,7 +86,7 @@ class Poller:
         self._closed = False
         self._now = self._intake.now = loop.time
         self._agenda.open(loop)
-        self._permits.open(self._dispatch)
+        self._permits.open(self._dispatch, self._has_due)
 
     def close(self) -> None:
         """Read no more; the client ends what is under way."""
@@ -100,7 +100,8 @@ class Poller:
     def stats(self) -> Stats:
         """Return what there is to count."""
         used, skipped = self._permits.limiter.used, self._api.skipped.rows
-        return self._counters.stats(self._watches.values(), self._now(), used=used, rows_skipped=skipped)
+        watches, admission = self._watches.values(), self._api.admission
+        return self._counters.stats(watches, self._now(), admission, used=used, rows_skipped=skipped)
 
     # Who follows a run ------------------------------------------------------------------------------------------------
 
@@ -252,6 +253,10 @@ class Poller:
             if job is not None:  # it was cut off
                 self._dispatch()
 
+    def _has_due(self) -> bool:
+        """Tell whether a read could be sent now."""
+        return self._agenda.has_due or bool(self._lists and self._lists.under_way)
+
     def _next_job(self, now: float) -> Watch | Listing | None:
         """Return what to read next, its permit acquired; None if nothing is due or may be sent."""
         agenda = self._agenda
@@ -326,7 +331,7 @@ class Poller:
 
     async def _send_for_list(self, request: Request) -> Response:
         response = await self._api.send(request)
-        self._api.honor_retry_after(response)
+        self._api.note_answer(response)
         self._date_of_list = response.headers.get("date")
         return response
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from attrs import frozen
 
+from agentruns._api.admission import Admission
 from agentruns._telemetry import PollOutcome, Telemetry
 
 from .watch import Watch
@@ -24,7 +25,10 @@ class Stats:
     ended. `budget`: which part of the requests that may be sent is used, from 0 to 1. `contact_lost`: runs whose vendor
     does not answer at present. `seconds_left`: those after which the last of the runs is as likely over as not, by what
     was learned of how long such runs take; None while nothing was. `rows_skipped`: rows of lists that do not fit what
-    the vendor documents, and were left out; a list that is read again counts again.
+    the vendor documents, and were left out; a list that is read again counts again. `lost_for`: the seconds since which
+    nothing that was sent has been answered, 0 while the vendor is there. `waiting_for_slot`: starts that wait because
+    the vendor has no slot for a further run; `slots`: how many runs of this client it has room for, None while it has
+    refused none.
     """
 
     watched: int
@@ -38,6 +42,9 @@ class Stats:
     contact_lost: int
     seconds_left: float | None = None
     rows_skipped: int = 0
+    lost_for: float = 0.0
+    waiting_for_slot: int = 0
+    slots: int | None = None
 
 
 class Counters:
@@ -48,7 +55,9 @@ class Counters:
         self.polls = self.polls_shared = self.lists = self.polls_saved_by_lists = self.ended = 0
         self._lag = 0.0
 
-    def stats(self, watches: Collection[Watch], now: float, *, used: float, rows_skipped: int) -> Stats:
+    def stats(
+        self, watches: Collection[Watch], now: float, admission: Admission, *, used: float, rows_skipped: int
+    ) -> Stats:
         """Return what there is to count; *used* is the part of the rate limit that is taken."""
         segments = [watch.segment for watch in watches if watch.segment.is_open]
         left = [each.clock.seconds_left(max(now - each.began, 0.0)) for each in segments if each.clock is not None]
@@ -64,6 +73,9 @@ class Counters:
             contact_lost=sum(watch.contact.lost_since is not None for watch in watches),
             seconds_left=max((seconds for seconds in left if seconds is not None), default=None),
             rows_skipped=rows_skipped,
+            lost_for=0.0 if admission.outages.since is None else now - admission.outages.since,
+            waiting_for_slot=admission.slots.waiting,
+            slots=admission.slots.most,
         )
 
     def polled(self, outcome: PollOutcome, listeners: int = 1) -> None:

@@ -22,6 +22,19 @@ class Sleep:
 
 
 @frozen
+class AwaitSlot:
+    """
+    Ask, within a start that was refused because all slots for runs are taken, to wait until one may be free.
+
+    The vendor asks to be left alone for *seconds*. The answer is `Ownership.OTHERS` where more than *longest* seconds
+    would have to be waited, and nobody is so patient.
+    """
+
+    seconds: float
+    longest: float
+
+
+@frozen
 class Lock:
     """Ask, within a flow, to be the only flow of this client that holds *key*, until the flow ends."""
 
@@ -72,7 +85,7 @@ class Ownership(enum.IntEnum):
     OTHERS = 409
 
 
-Command: TypeAlias = Request | Sleep | Lock | Checkpoint | ClaimRun | SkippedRows
+Command: TypeAlias = Request | Sleep | AwaitSlot | Lock | Checkpoint | ClaimRun | SkippedRows
 Flow: TypeAlias = Generator[Command, Response, T]
 """
 A vendor operation: yields what it wants sent, receives the answers, returns a value.

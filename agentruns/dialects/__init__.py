@@ -9,7 +9,7 @@ answers, and never wait. All that they need is importable from here:
 - a flow: `Flow`, and what it may yield besides requests, `Sleep` and `Lock`; `checkpoint(...)` keeps, within a start,
   what is needed after a crash, and `claim_run(...)` asks whose a run is that was found by looking. Both are flows, for
   `yield from`; they yield `Checkpoint` and `ClaimRun`, and the second returns an `Ownership`; `SkippedRows` tells
-  of the rows of a list that were left out;
+  of the rows of a list that were left out; `AwaitSlot` (`wire.await_slot`) waits for a slot that the vendor had not;
 - a run: `Run`, `RunRef`, `RunStatus`, `Action`, `ToolOutput`, `Failure`, `Usage`, `Progress`, `Page`, and `JsonText`,
   the text of an answer as `Run(raw=...)` takes it with the least memory; `Json` is any JSON value;
 - `AUTH`, how the token travels: `Bearer()` (if there is no `AUTH`), `Header("x-api-key")`, `Query("key")`, `Basic()`,
@@ -37,6 +37,7 @@ from agentruns._values import check
 from agentruns._values.auth import Auth, Basic, Bearer, Header, NoAuth, Query
 from agentruns._values.codec import CodecError
 from agentruns._values.commands import (
+    AwaitSlot,
     Checkpoint,
     ClaimRun,
     Flow,
@@ -96,6 +97,7 @@ __all__ = [
     "AdvisesPolls",
     "Auth",
     "Authenticates",
+    "AwaitSlot",
     "Basic",
     "Bearer",
     "Cancels",

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from agentruns._values import codec
-from agentruns._values.commands import Checkpoint, ClaimRun, Flow, Ownership
+from agentruns._values.commands import AwaitSlot, Checkpoint, ClaimRun, Flow, Ownership
 from agentruns._values.exchange import Response
 from agentruns._values.generic import Json
 from agentruns._values.run import Action, RunRef
@@ -232,6 +232,15 @@ def checkpoint(data: Mapping[str, Json], group: str = "", visible_after: float =
     ask again. Without a group it always is.
     """
     return (yield Checkpoint(data, group, visible_after)).status != Ownership.OTHERS
+
+
+def await_slot(seconds: float, longest: float) -> Flow[bool]:
+    """
+    Wait until the vendor may have a slot for a start that it refused, as `AwaitSlot` tells; return if to ask again.
+
+    It asks to be left alone for *seconds*; where nobody is more patient, no more than *longest* are waited.
+    """
+    return (yield AwaitSlot(seconds, longest)).status != Ownership.OTHERS
 
 
 def claim_run(run_id: str) -> Flow[Ownership]:

@@ -302,6 +302,7 @@ def merge_stats(stats: Sequence[Stats]) -> Stats:
     if not stats:
         return _NOTHING
     ended = sum(each.ended for each in stats)
+    slots = [each.slots for each in stats if each.slots is not None]
     lags = sum(each.lag * each.ended for each in stats if each.lag is not None)
     return Stats(
         watched=sum(each.watched for each in stats),
@@ -315,6 +316,9 @@ def merge_stats(stats: Sequence[Stats]) -> Stats:
         contact_lost=sum(each.contact_lost for each in stats),
         seconds_left=max((each.seconds_left for each in stats if each.seconds_left is not None), default=None),
         rows_skipped=sum(each.rows_skipped for each in stats),
+        lost_for=max(each.lost_for for each in stats),
+        waiting_for_slot=sum(each.waiting_for_slot for each in stats),
+        slots=sum(slots) if slots else None,
     )
 
 

@@ -43,7 +43,7 @@ from .reading import STATUS, current_run, listed, paging, parse_run
 from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key, turns
 
 SLOT_SECONDS: Final = 300.0
-"""How long a start waits, in all, for the organization to have a free slot."""
+"""How long a start waits, in all, for the organization to have a free slot; one of many rows waits for its turn."""
 
 _SLOT_WAIT: Final = 60.0  # what the vendor asks for when it knows no better (reference/create-agent)
 _LEAST_WAIT: Final = 1.0
@@ -97,10 +97,9 @@ def admit(intent: Intent, number: int = 0) -> Flow[Run[RunDetail]]:
             yield from wire.checkpoint({"attempt": number})
         elif refused.code == _NO_SLOT:
             wait = _SLOT_WAIT if refused.retry_after is None else max(refused.retry_after, _LEAST_WAIT)
-            if wait > slot_left:
+            if not (yield from wire.await_slot(wait, slot_left)):
                 raise refused
-            slot_left -= wait
-            yield Sleep(wait)
+            slot_left = max(slot_left - wait, 0.0)
         elif refused.code == _BUSY and busy_left > 0:
             busy_left = yield from _wait_for_agent(intent, refused, busy_left)
         else:

@@ -1,0 +1,131 @@
+"""
+When the next row may begin: not before its requests can be sent, the vendor answers, and has a slot for its run.
+
+A *place* is what a start holds from the moment in which it is let through until its run is over, or is followed no
+more. Waiting for one costs no request, and is no part of any timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextvars import ContextVar
+from copy import copy
+from typing import Final
+
+from .limiter import Permits
+from .outages import Outages
+from .slots import Slots
+
+PLACE: Final[ContextVar[Place | None]] = ContextVar("PLACE", default=None)
+"""The place of the row for which something is done; what a handler starts within it needs no place of its own."""
+
+
+class Admission:
+    """Give out places to the starts of one client, in the order of asking."""
+
+    def __init__(self, permits: Permits) -> None:
+        self._permits = permits
+        self._changed = asyncio.Event()
+        self.outages: Final = Outages(self._wake)
+        self.slots: Final = Slots(self._wake)
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    def enter_nowait(self, patience: float | None = None) -> Place | None:
+        """Return a place if there is one at once, and nobody waits for it; else None."""
+        now = asyncio.get_running_loop().time()
+        if self._opens_at(now) <= now < self.outages.ends_at(patience) and self._permits.begin_nowait():
+            return Place(self, patience)
+        return None
+
+    async def enter(self, patience: float | None = None) -> Place:
+        """
+        Wait for a place, and return it.
+
+        A place with *patience*, in seconds, is one of many: what it does gives up for no limit of the vendor, and for
+        lost contact only after so long. Raise the error of the last request when contact is lost for longer.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            while True:
+                now, opens_at, ends_at = loop.time(), self._opens_at(loop.time()), self.outages.ends_at(patience)
+                if ends_at <= now:
+                    assert self.outages.error is not None
+                    raise copy(self.outages.error)
+                if opens_at <= now:
+                    break
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout_at(None if (at := min(opens_at, ends_at)) == math.inf else at):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+            await self._permits.begin()
+            if self._opens_at(loop.time()) <= loop.time() < self.outages.ends_at(patience):
+                return Place(self, patience)
+            self._permits.end()
+
+    def _opens_at(self, now: float) -> float:
+        """Return when a place may be given, whatever the rate limit says; infinite while that depends on an answer."""
+        if self.outages.since is not None and self.slots.held:
+            return math.inf  # those who are at it find out when the vendor answers again
+        return self.slots.opens_at(now)
+
+    def _leave(self) -> None:
+        self._permits.end()
+        self.slots.leave()
+        self._changed.set()
+
+
+class Place:
+    """
+    A place for one run, to be left when it is over.
+
+    *patience* is the seconds of lost contact that are borne, and makes up for time that was lost: no deadline comes
+    while contact is lost, or while the vendor has no slot. Without it, a deadline is a deadline.
+    """
+
+    __slots__ = ("_admission", "_has_left", "_lost_before", "_waited", "_waiting_since", "patience")
+
+    def __init__(self, admission: Admission, patience: float | None) -> None:
+        self._admission = admission
+        self.patience = patience
+        self._has_left = False
+        self._waited = 0.0
+        self._waiting_since: float | None = None
+        self._lost_before = admission.outages.seconds(asyncio.get_running_loop().time())
+        admission.slots.enter()
+
+    def serves(self, admission: Admission) -> bool:
+        """Tell whether a start of that client needs no other place."""
+        return self._admission is admission and not self._has_left
+
+    def leave(self) -> None:
+        """Leave the place to others; it may be left twice."""
+        if not self._has_left:
+            self._has_left = True
+            self._admission._leave()
+
+    def excused(self, now: float) -> float:
+        """Return the seconds by which a deadline is put off so far; infinite while that is not known."""
+        if self.patience is None:
+            return 0.0
+        if self._waiting_since is not None or self._admission.outages.since is not None:
+            return math.inf
+        return self._waited + self._admission.outages.seconds(now) - self._lost_before
+
+    def bears(self, now: float) -> bool:
+        """Tell whether contact is lost, but not for longer than is borne."""
+        return self._admission.outages.since is not None and now < self._admission.outages.ends_at(self.patience)
+
+    async def wait_for_slot(self, seconds: float) -> None:
+        """Wait, after a refusal, until the vendor may have a slot; it asks to be left alone for *seconds*."""
+        loop = asyncio.get_running_loop()
+        self._waiting_since = loop.time()
+        try:
+            await self._admission.slots.wait(seconds)
+        finally:
+            self._waited += loop.time() - self._waiting_since
+            self._waiting_since = None

@@ -1,0 +1,98 @@
+"""
+How starts and polls share what a rate limit leaves, once both want more than there is.
+
+A run that is started has to be read before it is of use, so each start owes polls `POLLS_PER_START` requests: as long
+as polls are due and have not had them, the next start waits. That bounds what is in flight by what can be read to its
+end. In a round of polls that is so long, three in four find a run over, whatever runs take: fewer polls would find
+none at work, more would be spent on asking again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+from agentruns._values.exchange import RateLimit
+
+POLLS_PER_START: Final = 4 / 3
+
+PROMISE_SECONDS: Final = 1.0
+"""How long a permit is kept for the first request of a start that was let through."""
+
+_SHORT_SECONDS: Final = 2.0
+"""Polls can wait for the end of a window of this length: nothing of it is reserved for them."""
+
+_RESERVED_PART: Final = 0.4
+
+_BURST_PART: Final = 0.25
+"""Which part of a long window so many starts may use at once; further ones are spread, as what reads them is."""
+
+
+class Shares:
+    """Count what polls have coming, and the permits that are promised to starts. Times are those of the loop."""
+
+    __slots__ = ("_full_at", "_owed", "_promises", "in_flight")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        """Starts that were let through and have not left."""
+        self._owed = 0.0
+        self._promises: deque[float] = deque()  # until when each holds
+        self._full_at = -math.inf  # when a whole burst of starts may be made again
+
+    @property
+    def polls_owed(self) -> bool:
+        """Tell whether polls come before starts where both are to be sent."""
+        return self._owed >= 1.0
+
+    def promised(self, now: float) -> int:
+        """Return how many permits are kept for starts."""
+        promises = self._promises
+        while promises and promises[0] <= now:
+            promises.popleft()
+        return len(promises)
+
+    def promise_ends(self) -> float:
+        """Return when the first promise ends; `promised` is not zero."""
+        return self._promises[0]
+
+    def began(self, now: float, limit: RateLimit | None) -> None:
+        """Note that a start was let through."""
+        if limit is not None and limit.count:
+            self._full_at = max(self._full_at, now) + _spread(limit)
+        self.in_flight += 1
+        self._owed += POLLS_PER_START
+        self._promises.append(now + PROMISE_SECONDS)
+
+    def left(self) -> None:
+        """Note that a run has ended, or is followed no more."""
+        self.in_flight -= 1
+        self._owed = min(self._owed, POLLS_PER_START * self.in_flight)
+        if len(self._promises) > self.in_flight:
+            self._promises.popleft()
+
+    def called(self) -> None:
+        """Note that a call was sent: it may be the one for which a permit was kept."""
+        if self._promises:
+            self._promises.popleft()
+
+    def polled(self) -> None:
+        """Note that a poll was sent."""
+        self._owed = max(self._owed - 1.0, 0.0)
+
+    def spread_at(self, limit: RateLimit) -> float:
+        """Return when the next start may be made, so that those of a long window do not come as one burst."""
+        if limit.seconds <= _SHORT_SECONDS or not limit.count:
+            return -math.inf
+        return self._full_at - max(_BURST_PART * limit.count - 1, 0) * _spread(limit)
+
+    def reserve(self, limit: RateLimit) -> int:
+        """Return how many permits of a long window starts leave to the polls to come."""
+        if limit.seconds <= _SHORT_SECONDS:
+            return 0
+        return int(min(POLLS_PER_START * self.in_flight, _RESERVED_PART * limit.count))
+
+
+def _spread(limit: RateLimit) -> float:
+    return (1 + POLLS_PER_START) * limit.seconds / limit.count

@@ -1,0 +1,226 @@
+"""When the next row may begin: the law of goodput, the clock of a row, slots, lost contact, and 429."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agentruns import Client, Outcome, RateLimitedError, Retry, Run, TransportError
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.run import JsonText
+from agentruns.dialects import wire
+from tests.scripted_wire import STEADY
+from tests.tiny_vendor import Server, _run, client_of, tiny
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
+
+SECONDS = 150.0
+
+
+def lengths(kind: str) -> Iterator[float]:
+    """Yield how long run after run takes."""
+    chance = random.Random(7)
+    while True:
+        match kind:
+            case "all 20 s":
+                yield 20.0
+            case "about 8 s":
+                yield chance.lognormvariate(2.0, 0.5)
+            case _:
+                yield chance.expovariate(1 / 20)
+
+
+async def goodput(kind: str, limit: int, budget: RateLimit, timeout: float) -> float:
+    """Return how many rows completed for each request that the budget allowed."""
+    server = Server(latency=0.05)
+    server.lasts = {f"a-{number}": seconds for number, seconds in zip(range(5000), lengths(kind), strict=False)}
+    completed = 0
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + SECONDS
+    async with client_of(server, limit=budget) as client:
+        origins = (f"a-{number}" for number in range(5000))
+        async with client.batch(origins, limit=limit, timeout=timeout) as outcomes:
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    async for outcome in outcomes:
+                        completed += outcome.error is None
+            except TimeoutError:
+                pass
+    return completed / (SECONDS * budget.count / budget.seconds)
+
+
+@pytest.mark.parametrize("kind", ["about 8 s", "all 20 s", "memoryless"])
+@pytest.mark.parametrize("budget", [RateLimit(5, 1.0), RateLimit(90, 60.0)], ids=["5 a second", "90 a minute"])
+async def test_no_limit_brings_less_than_the_best_one_by_more_than_a_fifth(kind: str, budget: RateLimit) -> None:
+    found = {limit: await goodput(kind, limit, budget, timeout=30.0) for limit in (4, 16, 40, 256)}
+    best = 0.0
+    for limit, reached in found.items():
+        best = max(best, reached)
+        assert reached >= 0.8 * best, f"limit {limit}: {found}"
+
+
+async def test_the_clock_of_a_stream_begins_with_its_turn() -> None:
+    """Of streams that a rate limit holds back, each has its whole time."""
+    async with client_of(Server(5.0), limit=RateLimit(1, 1.0)) as client:
+        streams = [client.result(f"a-{number}", timeout=30.0) for number in range(20)]
+        found = await asyncio.gather(*streams)
+
+    assert all(run.status.is_over for run in found)
+    assert asyncio.get_running_loop().time() > 40.0
+
+
+async def test_a_start_that_nobody_holds_up_begins_at_once() -> None:
+    server = Server(5.0)
+    async with client_of(server, limit=RateLimit(5, 1.0)) as client:
+        await client.result("a-1")
+
+    assert server.asked[0][0] == 0.0
+
+
+# Slots ----------------------------------------------------------------------------------------------------------------
+
+
+class Slots(Server):
+    """The vendor with so many slots for runs; a start beyond them is refused."""
+
+    def __init__(self, slots: int, seconds: float = 20.0) -> None:
+        super().__init__(seconds)
+        self.slots = slots
+        self.refused = 0
+
+    async def __call__(self, request: Request) -> Response:
+        now = asyncio.get_running_loop().time()
+        active = sum(now < each.begins + each.lasts for each in self.runs.values())
+        if request.method == "POST" and active >= self.slots:
+            self.refused += 1
+            return Response(429, {"Retry-After": "60"}, b"{}", request)
+        if request.method == "POST":
+            self.begin(request.path.rpartition("/")[2])
+        return await super().__call__(request)
+
+
+def _start(origin: str) -> Flow[Run]:
+    left = 300.0
+    while True:
+        try:
+            response = yield Request("POST", f"/runs/{origin}", idempotent=True, again_after_429=False)
+        except RateLimitedError as refused:
+            if not (yield from wire.await_slot(refused.retry_after or 60.0, left)):
+                raise
+            left -= 60.0
+        else:
+            return _run(response.value, JsonText(response.body))
+
+
+def with_slots(server: Server) -> Client:
+    dialect = SimpleNamespace(**{**vars(tiny()), "start": _start, "problem": lambda _: Problem("no slot", "FULL")})
+    return Client(cast(Any, dialect), server, retry=Retry(backoff=STEADY), limit=RateLimit(90, 60.0))
+
+
+async def outcomes_of(client: Client, count: int, **options: Any) -> list[Outcome]:
+    async with client.batch([f"a-{number}" for number in range(count)], **options) as outcomes:
+        return [outcome async for outcome in outcomes]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_a_batch_waits_in_one_line_for_the_slots_of_an_account(slots: int) -> None:
+    """A full slot is no error, and no part of the timeout; refusals are few, and what runs is read meanwhile."""
+    server = Slots(slots)
+    async with with_slots(server) as client:
+        found = await outcomes_of(client, 40, timeout=60.0)
+
+    assert [outcome.error for outcome in found] == [None] * 40
+    assert asyncio.get_running_loop().time() <= 1.15 * 40 * 20 / slots
+    assert server.refused <= 40 + 25, "each learns from its own refusal at most, and then now and then one"
+
+
+async def test_one_stream_gives_up_a_slot_after_as_long_as_its_dialect_says() -> None:
+    async with with_slots(Slots(0)) as client:
+        with pytest.raises(RateLimitedError):
+            await client.result("a-1", timeout=None)
+
+    assert asyncio.get_running_loop().time() == pytest.approx(300.0, abs=1.0)
+
+
+# Lost contact, and 429 ------------------------------------------------------------------------------------------------
+
+
+class Cut(Server):
+    """The vendor, which cannot be reached for a time."""
+
+    def __init__(self, begins: float, ends: float, seconds: float = 5.0) -> None:
+        super().__init__(seconds)
+        self.outage = begins, ends
+
+    async def __call__(self, request: Request) -> Response:
+        begins, ends = self.outage
+        if begins <= asyncio.get_running_loop().time() < ends:
+            raise TransportError(request, "no route to host", sent=False)
+        return await super().__call__(request)
+
+
+@pytest.mark.parametrize("begins", [0.0, 7.0])
+async def test_an_outage_costs_a_batch_no_row(begins: float) -> None:
+    async with client_of(Cut(begins, begins + 900.0), limit=RateLimit(5, 1.0)) as client:
+        found = await outcomes_of(client, 60, timeout=30.0, limit=20)
+
+    assert [outcome.error for outcome in found] == [None] * 60
+    assert asyncio.get_running_loop().time() < begins + 900.0 + 60.0
+
+
+async def test_a_batch_ends_when_its_patience_does_and_begins_no_further_row() -> None:
+    found: list[Outcome] = []
+    told = ""
+    async with client_of(Cut(7.0, 1e6), limit=RateLimit(5, 1.0)) as client:
+        origins = iter([f"a-{number}" for number in range(1000)])
+        async with client.batch(origins, limit=20, timeout=30.0, patience=120.0) as outcomes:
+            try:
+                async for outcome in outcomes:
+                    found.append(outcome)  # noqa: PERF401 - it ends with an error
+            except TransportError as error:
+                told = str(error)
+
+    assert "no route" in told
+    assert 127.0 < asyncio.get_running_loop().time() < 167.0
+    assert len(found) < 40
+
+
+async def test_while_contact_is_lost_stats_say_for_how_long() -> None:
+    async with client_of(Cut(7.0, 1e6), limit=RateLimit(5, 1.0)) as client:
+        task = asyncio.ensure_future(outcomes_of(client, 60, timeout=30.0, limit=20, patience=600.0))
+        await asyncio.sleep(100.0)
+        assert client.stats().lost_for == pytest.approx(93.0, abs=5.0)
+        task.cancel()
+
+
+class Strict(Server):
+    """The vendor, which answers 429 beyond so many requests in a second, of whoever."""
+
+    def __init__(self, most: int, others: int) -> None:
+        super().__init__(3.0)
+        self.left = most - others
+        self.seen: list[float] = []
+        self.refused = 0
+
+    async def __call__(self, request: Request) -> Response:
+        now = asyncio.get_running_loop().time()
+        self.seen = [when for when in self.seen if when > now - 1.0]
+        if len(self.seen) >= self.left:
+            self.refused += 1
+            return Response(429, {}, b"{}", request)
+        self.seen.append(now)
+        return await super().__call__(request)
+
+
+async def test_a_429_ends_no_row_and_slows_the_client_down() -> None:
+    """Two thirds of the account's requests are taken by others."""
+    server = Strict(20, others=14)
+    async with client_of(server, limit=RateLimit(18, 1.0)) as client:
+        found = await outcomes_of(client, 150, timeout=600.0)
+
+    assert [outcome.error for outcome in found] == [None] * 150
+    assert server.refused < 0.25 * len(server.asked)
