@@ -1,18 +1,22 @@
 """A dialect of one's own by its name: an installed package, a module or a file, in Python and on the command line."""
 
+import asyncio
+import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentruns import Run, RunRef, RunStatus, connect
-from agentruns.cli import commands
+from agentruns import Backoff, Inbox, Run, RunRef, RunStatus, connect, dialects
+from agentruns.cli import arguments, commands
+from agentruns.cli import console as console_command
 from agentruns.dialects import NAMES, load, names
-from agentruns.emulator import Emulator, Turn
-from agentruns.errors import ConfigurationError
+from agentruns.emulator import Call, Emulator, Turn
+from agentruns.errors import ConfigurationError, ProtocolError
 from tests.conformance import acme
 
+QUICK = Backoff(initial=0.01)
 MODULE = "tests.conformance.acme:"
 
 
@@ -126,9 +130,148 @@ def test_a_broken_name_is_told_by_the_command_that_was_typed(
     assert "is no dialect" in told or f"the dialect {place!r} cannot be imported: " in told
 
 
-def test_a_run_from_json_has_the_detail_of_a_vendor_that_a_client_knows() -> None:
-    connect(acme, token="t")
-    raw = {"id": "1", "project": "p1", "state": "ok", "answer": "Done."}
-    run: Run = Run(RunRef("1", "p1"), RunStatus.COMPLETED, "ok", vendor="acme", raw=raw)
+RAW = {"id": "1", "project": "p1", "state": "ok", "answer": "Done."}
+WRITTEN = Run(RunRef("1", "p1"), RunStatus.COMPLETED, "ok", vendor="acme", raw=RAW).to_json()
 
-    assert Run.from_json(run.to_json()).detail == acme.AcmeJob("1", "p1", "ok", "Done.")
+
+@pytest.fixture
+def _nobody_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialects, "_vendors", {})
+
+
+@pytest.mark.usefixtures("_nobody_known")
+def test_a_run_from_json_has_the_detail_of_a_vendor_that_a_client_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Run.from_json(WRITTEN).detail is None
+
+    connect(acme, token="t")
+    assert Run.from_json(WRITTEN).detail == acme.AcmeJob("1", "p1", "ok", "Done.")
+
+
+@pytest.mark.usefixtures("_nobody_known")
+def test_a_run_from_json_has_the_detail_of_an_installed_vendor(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    offered(monkeypatch, acme="no_such_package")
+    assert Run.from_json(WRITTEN).detail is None
+    assert "the dialect 'acme' cannot be imported" in caplog.text
+
+    offered(monkeypatch, acme="tests.conformance.acme")
+    assert Run.from_json(WRITTEN).detail == acme.AcmeJob("1", "p1", "ok", "Done.")
+
+
+@pytest.mark.usefixtures("_nobody_known")
+def test_a_mistake_in_detail_is_named_and_leaves_raw(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered(monkeypatch, acme="tests.conformance.acme")
+    monkeypatch.setattr(acme, "detail", lambda raw: raw["nothing"])
+    run = Run.from_json(WRITTEN)
+
+    with pytest.raises(ProtocolError, match=r"acme\.detail failed with KeyError: 'nothing'"):
+        _ = run.detail
+    assert run.raw == RAW
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("_nobody_known")
+async def test_an_inbox_refuses_an_answer_that_an_installed_vendor_would_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offered(monkeypatch, acme="tests.conformance.acme")
+    inbox = Inbox()
+    ask = Turn(calls=[Call("ask", {"question": "Shall I?"})])
+    async with (
+        Emulator(acme.Acme, script=[ask, Turn("Done.")]) as emulator,
+        connect("acme", token=emulator.token, base_url=emulator.base_url, schedule=QUICK) as client,
+    ):
+        waiting = asyncio.create_task(client.result(acme.Job("p1", "Do it."), tools=inbox))
+        (asked,) = await anext(each async for each in inbox.changes() if each)
+        with pytest.raises(ConfigurationError, match="the answer to ask must be a text or an object"):
+            await inbox.answer(asked.action.id, 5)
+        await inbox.answer(asked.action.id, "yes")
+        assert (await waiting).status is RunStatus.COMPLETED
+
+
+@pytest.mark.asyncio
+async def test_vendors_of_packages_are_emulated_and_a_broken_one_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offered(monkeypatch, broken="no_such_package", acme="tests.conformance.acme")
+    serving = asyncio.create_task(commands._emulate(arguments.parse(["emulate", "--json"]), commands._Seen()))
+    told: list[dict[str, str]] = []
+    while len(told) < 5 and not serving.done():
+        await asyncio.sleep(0.01)
+        shown = capsys.readouterr()
+        told += [json.loads(line) for line in shown.out.splitlines()]
+        assert "broken" in shown.err or not shown.err
+    served = {each["vendor"]: each for each in told}
+    assert [*served] == [*NAMES, "acme"]
+    async with connect("acme", token=served["acme"]["token"], base_url=served["acme"]["base_url"]) as client:
+        assert (await client.start(acme.Job("p1", "Do it."))).vendor == "acme"
+    serving.cancel()
+    assert await serving == 0
+
+
+def without_emulator(folder: Path, line: str) -> str:
+    file = folder / "dialect_without_emulator.py"
+    file.write_text(f"from tests.conformance.acme import *\nNAME = 'bare'\n{line}\n")
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("EMULATOR = None", "bare has no emulator: its dialect names one by EMULATOR"),
+        ("EMULATOR = 'os:path'", "EMULATOR of bare is no subclass of agentruns.emulator.Vendor"),
+        ("EMULATOR = 'os:nothing'", "the emulator of bare 'os:nothing' cannot be imported: AttributeError"),
+        ("EMULATOR = 'Acme'", "EMULATOR is 'Acme'; it must be a class, or `module:attribute` of one"),
+    ],
+)
+def test_an_emulator_that_is_not_there_is_told(
+    line: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = commands.main(["emulate", without_emulator(tmp_path, line)])
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    assert code == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["demo", "--vendor"], ["console", "--emulator"]])
+def test_a_dialect_without_an_example_cannot_be_tried(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.main([*argv, without_emulator(tmp_path, "example = None")]) == 2
+    assert "its dialect gives what starts a run by `example()`" in capsys.readouterr().err
+
+
+def test_the_demo_tells_a_plain_story_of_any_vendor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offered(monkeypatch, acme="tests.conformance.acme")
+
+    assert commands.main(["demo", "--vendor", "acme", "--json"]) == 0
+    states = [Run.from_json(line) for line in capsys.readouterr().out.splitlines()]
+    assert states[-1].output == "Done."
+    assert RunStatus.REQUIRES_ACTION in {run.status for run in states}
+
+
+@pytest.mark.parametrize("command", ["run", "start", "batch"])
+def test_an_origin_without_fields_is_wrong_usage(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["in.csv"] if command == "batch" else []
+    with pytest.raises(SystemExit) as ended:
+        commands.main([command, without_emulator(tmp_path, "Origin = dict"), *rows])
+    assert ended.value.code == 2
+    assert "bare starts a run from dict, which is no attrs class and has no options" in capsys.readouterr().err
+
+
+def test_the_console_shows_what_a_broken_package_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offered(monkeypatch, broken="no_such_package", acme="tests.conformance.acme")
+    monkeypatch.setenv("ACME_TOKEN", "t")
+    args = arguments.parse(["console", "j"])
+
+    assert [*console_command._clients(args, tmp_path / "j", ["acme", "broken", "unheard"])] == ["acme"]
+    assert "runs of broken are shown as the journal has them" in capsys.readouterr().err

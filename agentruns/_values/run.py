@@ -208,7 +208,8 @@ class Run(Generic[DetailT_co]):
         """
         Return the state as the vendor's own attrs class, with every documented field.
 
-        It is read when it is first asked for. It is None for a parked run whose vendor this version does not know.
+        It is read when it is first asked for. It is None for a parked run of a vendor that is not known: neither one of
+        this package or of an installed one, nor of a client of this process; and where its dialect has no `detail`.
         Raise `ProtocolError`, naming the JSON path, for what does not fit; that stops nothing else, and `raw` has it
         all the same.
         """
@@ -229,7 +230,7 @@ class Run(Generic[DetailT_co]):
     @classmethod
     def from_json(cls, text: str | bytes) -> Run:
         """
-        Return the run that `to_json` wrote, `detail` included for the vendors of this package.
+        Return the run that `to_json` wrote, `detail` included for every vendor that is known.
 
         Raise `ConfigurationError` for any other text, and for anything but a text.
         """
@@ -283,12 +284,15 @@ class _ParkedRun:
 
 def _read_detail(vendor: str, raw: Mapping[str, Json]) -> Any:
     """Return the vendor's class for what was received, None of a vendor that is not known."""
-    read = detail_readers.get(vendor)
-    return read(raw) if read else None
+    for find in detail_finders:
+        read = find(vendor)
+        if read is not None:
+            return read(raw)
+    return None
 
 
-detail_readers: Final[dict[str, Callable[[Mapping[str, Json]], Any]]] = {}
-"""By vendor name, what reads `Run.detail` out of `Run.raw`; each dialect enters its own."""
+detail_finders: Final[list[Callable[[str], Callable[[Mapping[str, Json]], Any] | None]]] = []
+"""What knows, by a vendor's name, how `Run.detail` is read out of `Run.raw`; the room of the dialects enters itself."""
 
 
 @frozen

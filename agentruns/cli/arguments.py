@@ -36,11 +36,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = _command(commands, "demo", "run the whole story on an embedded emulator: no key, no network")
-    demo.add_argument("--vendor", choices=NAMES, action="append", help="whose API to show; all of them by default")
+    demo.add_argument(
+        "--vendor", type=_vendor_name, action="append", help=f"whose API to show; {', '.join(NAMES)} by default"
+    )
     _output(demo)
 
     emulate = _command(commands, "emulate", "serve emulated vendors on loopback until Ctrl-C")
-    emulate.add_argument("vendor", metavar="VENDOR", nargs="*", help=f"of {', '.join(NAMES)}; all by default")
+    emulate.add_argument("vendor", metavar="VENDOR", nargs="*", help="whose API; by default all that can be emulated")
     emulate.add_argument("--port", type=int, default=0, help="port to listen on, for one vendor; a free one by default")
     emulate.add_argument("--json", action="store_true", help="print vendor, base_url and token, one JSON object each")
 
@@ -96,10 +98,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def _fill(parser: argparse.ArgumentParser, name: str) -> Dialect:
     """Return the dialect *name*, to offer its options; end with a word on what is wrong with it."""
     try:
-        vendor: Dialect = Vendor.of(load(name))
+        vendor = Vendor.of(load(name))
+        if not attrs.has(vendor.Origin):
+            raise ConfigurationError(
+                f"{vendor.NAME} starts a run from {vendor.Origin.__name__}, which is no attrs class and has no options"
+            )
     except ConfigurationError as error:
         parser.error(str(error))
-    return vendor
+    dialect: Dialect = vendor
+    return dialect
 
 
 def origin(arguments: argparse.Namespace) -> Any:
@@ -246,10 +253,6 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
 
 def _origin(parser: argparse.ArgumentParser, dialect: Dialect, *, templates: bool = False) -> None:
     """Offer an option for each field of what starts a run: its value, or a template of it."""
-    if not attrs.has(dialect.Origin):
-        raise ConfigurationError(
-            f"{dialect.NAME} starts a run from {dialect.Origin.__name__}, which is no attrs class and has no options"
-        )
     group = parser.add_argument_group(f"what starts a run of {dialect.NAME} ({dialect.Origin.__name__})")
     for field in attrs.fields(dialect.Origin):
         needed = field.default is attrs.NOTHING
@@ -316,7 +319,7 @@ def _console(parser: argparse.ArgumentParser) -> None:
     """Offer what `console` takes."""
     parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="what `agentruns batch` or a client has kept")
     parser.add_argument(
-        "--emulator", metavar="VENDOR", choices=NAMES, help="instead of a journal, try it on an emulated vendor"
+        "--emulator", metavar="VENDOR", type=_vendor_name, help="instead of a journal, try it on an emulated vendor"
     )
     parser.add_argument("--vendor", type=_vendor_name, help="follow and answer runs of this vendor only")
     parser.add_argument(

@@ -18,10 +18,10 @@ from agentruns._following.stream import RunStream
 from agentruns._values import check, codec
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import Client
-from agentruns.dialects import NAMES, load
+from agentruns.dialects import load
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
 
-from . import arguments, demo, shell_text, vendors
+from . import arguments, demo, emulators, shell_text, vendors
 from .batch import batch
 from .display import Display, choose, warnings
 from .printing import complain, complain_traceback, say, shell, unwritable
@@ -213,7 +213,7 @@ async def _demo(args: argparse.Namespace, seen: _Seen) -> int:
             seen.stream = stream
             return await follow(stream, display)
 
-        codes = [code_of(await demo.STORIES[name](display, watched)) for name in args.vendor or demo.STORIES]
+        codes = [code_of(await demo.story_of(name)(display, watched)) for name in args.vendor or demo.STORIES]
         display.remark("That was the main job; `agentruns --help` shows the rest.")
         return max(codes)
     finally:
@@ -223,14 +223,15 @@ async def _demo(args: argparse.Namespace, seen: _Seen) -> int:
 async def _emulate(args: argparse.Namespace, _: _Seen) -> int:
     from agentruns.emulator import Emulator
 
-    names = args.vendor or NAMES
-    for name in names:
-        load(name)  # says which there are
+    names = args.vendor or emulators.emulated_names()
+    kinds = {name: emulators.emulator_of(name) for name in names}
     if args.port and len(names) > 1:
         raise ConfigurationError("--port is for one vendor; name it, or leave the ports to chance")
     async with contextlib.AsyncExitStack() as running:
         try:
-            served = {name: await running.enter_async_context(Emulator(name, port=args.port)) for name in names}
+            served = {
+                name: await running.enter_async_context(Emulator(kind, port=args.port)) for name, kind in kinds.items()
+            }
         except (OSError, OverflowError) as error:
             raise ConfigurationError(f"port {args.port} cannot be listened on: {error}. Choose another") from error
         say(*(line for name in names for line in _where(name, served[name], json=args.json)))

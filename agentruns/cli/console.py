@@ -30,6 +30,7 @@ from agentruns.inbox import Inbox
 from agentruns.tools import Tools
 from agentruns.web import Feeds
 
+from .emulators import emulator_of
 from .printing import complain, say
 
 if TYPE_CHECKING:
@@ -181,7 +182,13 @@ def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> di
     """Return a client, not open yet, for each vendor that there is a token for."""
     made: dict[str, Client] = {}
     for name in [args.vendor] if args.vendor else [name for name in vendors if name in NAMES or name in installed()]:
-        dialect = load(name)
+        try:
+            dialect = Vendor.of(load(name))
+        except ConfigurationError as error:
+            if args.vendor:
+                raise
+            complain(f"agentruns: {error}", f"runs of {name} are shown as the journal has them")
+            continue
         variable = args.token_env or dialect.TOKEN_VARIABLE
         token = os.environ.get(variable, "")
         if token.strip() or Vendor.of(dialect).AUTH.optional:
@@ -234,13 +241,13 @@ async def emulated(vendor: str, *, pace: float = 1.0, folder: Path | None = None
     from agentruns.console import Job, Jobs, JournalReader, Source
     from agentruns.emulator import Emulator
 
-    trial = TRIALS[vendor]
+    trial = TRIALS.get(vendor) or _plain_trial(vendor)
     count = itertools.count(1)
     async with AsyncExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentruns-")))
         path = place / "console.journal"
         emulator = await stack.enter_async_context(
-            Emulator(vendor, script=lambda prompt: trial.script(prompt, pace), **trial.options)
+            Emulator(emulator_of(vendor), script=lambda prompt: trial.script(prompt, pace), **trial.options)
         )
         inbox = await stack.enter_async_context(Inbox(journal=path))
         client = await stack.enter_async_context(
@@ -260,12 +267,31 @@ async def emulated(vendor: str, *, pace: float = 1.0, folder: Path | None = None
             Source(
                 book,
                 inbox,
-                {vendor: client},
+                {load(vendor).NAME: client},
                 answers=trial.answers,
                 jobs=Jobs(offered=jobs, start=start),
                 place=f"{vendor}, emulated on this machine",
             )
         )
+
+
+def _plain_trial(name: str) -> Trial:
+    """Return a trial of any vendor whose dialect gives an example: its run asks once, if runs can be answered."""
+    vendor = Vendor.of(load(name))
+    if vendor.example is None:
+        raise ConfigurationError(f"{name} cannot be tried: its dialect gives what starts a run by `example()`")
+
+    def script(prompt: Prompt, pace: float) -> Turn:
+        from agentruns.emulator import Call, Turn
+
+        if vendor.resume is None or prompt.index:
+            return Turn("Done.", pending=0.5 * pace, running=1.5 * pace)
+        return Turn(calls=[Call("ask", {"question": "Shall I go on?"})], pending=0.5 * pace, running=1.5 * pace)
+
+    async def origin(_: Client, __: str, ___: Emulator[Any]) -> Any:
+        return vendor.call("example")
+
+    return Trial({"example": ("Start the example", f"What {name} gives as an example.")}, script, origin, {}, {})
 
 
 # Narrative

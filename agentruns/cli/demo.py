@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from agentruns._api.retry import Backoff
@@ -11,9 +12,12 @@ from agentruns._following.stream import RunStream
 from agentruns._values.run import Action, Run
 from agentruns.client import Client
 from agentruns.dialects import conduit, load, middesk, narrative, origami
+from agentruns.dialects.vendor import Vendor
+from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 
 from .display import Display
+from .emulators import emulator_of
 
 if TYPE_CHECKING:
     from agentruns.emulator import Emulator
@@ -149,6 +153,34 @@ def _sum_up(display: Display, emulator: Emulator[Any], path: str, how: str) -> N
     display.remark("")
     display.remark(f"Starts sent: {len(posts)}. Answers lost: {lost}. Runs started: {started}, {how}.")
     display.remark("")
+
+
+async def _plain_story(name: str, display: Display, follow: Follow) -> Run | None:
+    """Start the example of a dialect, and follow the run to its end."""
+    from agentruns.emulator import Call, Emulator, Turn
+
+    vendor = Vendor.of(load(name))
+    if vendor.example is None:
+        raise ConfigurationError(f"{name} has no demo: its dialect gives what starts a run by `example()`")
+    asking = Turn(calls=[Call("ask", {"question": "Shall I go on?"})], pending=0.4, running=1.2)
+    script = [*([asking] if vendor.resume else []), Turn("Done.", pending=0.3, running=0.9)]
+    async with Emulator(emulator_of(name), script=script) as emulator, _connected(emulator, name) as client:
+        display.remark(f"{vendor.NAME}, emulated at {emulator.base_url}.")
+        display.remark("")
+
+        def answer(action: Action) -> str:
+            display.remark(f"{INDENT}  → the default handler answers {action.name}: yes")
+            return "yes"
+
+        tools = None if vendor.resume is None else answer
+        last = await follow(client.stream(vendor.call("example"), tools=tools))
+        display.remark("")
+        return last
+
+
+def story_of(name: str) -> Story:
+    """Return the story that `agentruns demo` tells of a vendor."""
+    return STORIES.get(name) or partial(_plain_story, name)
 
 
 STORIES: Final[Mapping[str, Story]] = {

@@ -121,6 +121,8 @@ def _name_options(text: str, args: argparse.Namespace) -> str:
     if vendor is None:
         return text
     kind = load(vendor).Origin
+    if not attrs.has(kind):
+        return text
     for field in attrs.fields(kind):
         option = arguments.option(field.name)
         text = re.sub(rf"\b{kind.__name__}\.{field.name}\b", option, text)

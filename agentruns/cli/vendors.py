@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentruns._values import codec
 from agentruns.dialects import NAMES, NoAuth, load
 from agentruns.dialects.guesses import Guess
 from agentruns.dialects.names import installed
-from agentruns.dialects.vendor import Vendor
+from agentruns.dialects.vendor import CAPABILITIES, Vendor
 from agentruns.errors import ConfigurationError
 
 from .printing import complain, say, say_json
@@ -19,6 +19,7 @@ from .printing import complain, say, say_json
 def show(name: str | None, *, json: bool) -> None:
     """Print the guesses of one vendor, or of all: as lines of JSON, or for people."""
     others = sorted({*installed()} - {*NAMES})
+    seen: dict[str, Vendor] = {}
     for vendor in (*NAMES, *others) if name is None else (name,):
         try:
             dialect: Any = load(vendor)
@@ -26,6 +27,7 @@ def show(name: str | None, *, json: bool) -> None:
         except ConfigurationError as error:  # a package that is broken is no reason not to show the others
             complain(f"agentruns: {error}")
             continue
+        seen[vendor] = known
         guesses: Sequence[Guess] = getattr(dialect, "GUESSES", ())
         if json:
             for guess in guesses:
@@ -43,6 +45,21 @@ def show(name: str | None, *, json: bool) -> None:
             first, *rest = _told(vendor, guesses)
             told = textwrap.wrap(about, 100, initial_indent="  ", subsequent_indent="  ")
             say(first, *told, *rest, "")
+    if name is None and not json:
+        say(*_table(seen))
+
+
+def _table(vendors: Mapping[str, Vendor]) -> list[str]:
+    """Return what each vendor can do, a line for each capability."""
+    first = max(map(len, CAPABILITIES)) + 2
+    widths = [max(len(name), 3) + 2 for name in vendors]
+    heads = "".join(name.ljust(width) for name, width in zip(vendors, widths, strict=True))
+    lines = ["".ljust(first) + heads.rstrip()]
+    for capability in CAPABILITIES:
+        cells = ["yes" if capability in each.capabilities else "-" for each in vendors.values()]
+        row = "".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"{capability.ljust(first)}{row.rstrip()}")
+    return lines
 
 
 def _token(vendor: Vendor) -> str:

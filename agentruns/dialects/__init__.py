@@ -19,14 +19,16 @@ answers, and never wait. All that they need is importable from here:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
   `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
-  `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`.
+  `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`, `IsEmulated`,
+  `GivesExample`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any, Final, TypeAlias, cast
@@ -60,7 +62,7 @@ from agentruns._values.run import (
     RunStatus,
     ToolOutput,
     Usage,
-    detail_readers,
+    detail_finders,
 )
 from agentruns.errors import ConfigurationError, ProtocolError
 
@@ -73,7 +75,9 @@ from .protocol import (
     ChecksToken,
     Dialect,
     FindsAnsweringRun,
+    GivesExample,
     GroupsRuns,
+    IsEmulated,
     LimitsRuns,
     Lists,
     ListsCurrentStates,
@@ -88,7 +92,7 @@ from .protocol import (
     SendsDefaults,
     StreamsEvents,
 )
-from .vendor import Vendor
+from .vendor import MISTAKES, Vendor, mistake
 from .wire import checkpoint, claim_run
 
 __all__ = [
@@ -108,8 +112,10 @@ __all__ = [
     "Failure",
     "FindsAnsweringRun",
     "Flow",
+    "GivesExample",
     "GroupsRuns",
     "Header",
+    "IsEmulated",
     "Json",
     "JsonText",
     "Limit",
@@ -153,6 +159,8 @@ __all__ = [
     "wire",
 ]
 
+logger = logging.getLogger("agentruns")
+
 Limit: TypeAlias = RateLimit
 NAMES: Final = ("narrative", "middesk", "origami", "conduit")
 
@@ -177,32 +185,56 @@ def load(name: str) -> Dialect:
     return cast("Dialect", found)
 
 
+_vendors: Final[dict[str, Vendor]] = {}
+
+
 def register(vendor: Vendor) -> None:
-    """Let runs of a vendor that are read from JSON, a journal or an inbox have its class as `detail`."""
-    if vendor.detail is not None and vendor.NAME not in NAMES:
-        detail_readers[vendor.NAME] = vendor.detail
+    """Let the vendor of a client be known by its name, wherever it was loaded from; the last one of a name is."""
+    if vendor.NAME not in NAMES:
+        _vendors[vendor.NAME] = vendor
+
+
+def known(name: str) -> Vendor | None:
+    """
+    Return the vendor called *name*: of this package, of a client of this process, or of an installed package.
+
+    None for any other, and, with a warning, for that of a package which is broken: its runs are read without `detail`.
+    """
+    if name in NAMES:
+        return Vendor.of(load(name))
+    if name not in _vendors and name in installed():
+        try:
+            vendor = Vendor.of(load(name))
+        except ConfigurationError as error:
+            logger.warning("%s", error)
+            return None
+        _vendors[vendor.NAME] = vendor
+    return _vendors.get(name)
 
 
 def check_answer(run: Run, output: ToolOutput) -> None:
     """
     Raise `ConfigurationError` for an answer to one action of *run* that its vendor's dialect would not send.
 
-    Of a vendor that is not of this package nothing is known, and so nothing is refused.
+    Of a vendor that is not known nothing is refused.
     """
-    if run.vendor not in NAMES:
-        return
-    vendor = Vendor.of(load(run.vendor))
-    if vendor.resume is not None:
+    vendor = known(run.vendor)
+    if vendor is not None and vendor.resume is not None:
         first_request(vendor.flow("resume", evolve(run, actions=(output.action,)), [output]))
 
 
-def _read_detail(name: str, raw: Mapping[str, Any]) -> object:
+def _detail_reader(name: str) -> Callable[[Mapping[str, Any]], object] | None:
+    vendor = known(name)
+    return None if vendor is None or vendor.detail is None else partial(_read_detail, vendor)
+
+
+def _read_detail(vendor: Vendor, raw: Mapping[str, Any]) -> object:
     try:
-        detail: object = import_module(f"{__name__}.{name}").detail(raw)
+        return vendor.detail(raw) if vendor.detail is not None else None
     except CodecError as error:
-        raise ProtocolError(f"run {raw.get('id')} is not what {name} documents: {error}") from error
-    return detail
+        raise ProtocolError(f"run {raw.get('id')} is not what {vendor.NAME} documents: {error}") from error
+    except MISTAKES as error:
+        raise mistake(f"{vendor.NAME}.detail", error, None) from error
 
 
-for _name in NAMES:
-    detail_readers[_name] = partial(_read_detail, _name)
+detail_finders.append(_detail_reader)

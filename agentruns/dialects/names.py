@@ -26,11 +26,12 @@ def is_place(name: str) -> bool:
     return ":" in name or name.endswith(".py")
 
 
-def find(name: str) -> Any:
+def find(name: str, what: str = "dialect") -> Any:
     """
     Return what an entry point *name*, `module:attribute`, `file.py:attribute` or `file.py` names; None if nothing.
 
-    Without an attribute the module itself is the dialect. Raise `ConfigurationError` for what cannot be imported.
+    Without an attribute the module itself is the dialect. Raise `ConfigurationError` for what cannot be imported; its
+    text calls that *what*.
     """
     point = None if is_place(name) else installed().get(name)
     try:
@@ -41,7 +42,7 @@ def find(name: str) -> Any:
     except (Exception, SystemExit) as error:  # whatever a package does when it is imported
         source = "" if point is None or point.dist is None else f" of the package {point.dist.name}"
         raise ConfigurationError(
-            f"the dialect {name!r}{source} cannot be imported: {type(error).__name__}: {error}", field="dialect"
+            f"the {what} {name!r}{source} cannot be imported: {type(error).__name__}: {error}", field=what
         ) from error
     return None
 

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from agentruns._values.auth import Auth
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
-from agentruns._values.generic import DetailT, DetailT_co, Json, OriginT, OriginT_contra
+from agentruns._values.generic import DetailT, DetailT_co, Json, OriginT, OriginT_co, OriginT_contra
 from agentruns._values.run import Action, Page, Run, RunRef, ToolOutput
 
 
@@ -244,6 +244,25 @@ class ReportsTimes(Protocol):
 
     def times(self, run: Run) -> tuple[datetime | None, datetime | None]:
         """Return when a run began to move and when it ended, None where that is not known."""
+        ...
+
+
+@runtime_checkable
+class IsEmulated(Protocol):
+    """A vendor that can be tried without an account: `agentruns emulate`, `demo`, `console --emulator`."""
+
+    @property
+    def EMULATOR(self) -> str | type:  # noqa: N802
+        """Return the subclass of `agentruns.emulator.Vendor` that plays it, or `module:attribute` of that."""
+        ...
+
+
+@runtime_checkable
+class GivesExample(Protocol[OriginT_co]):
+    """A vendor of which `demo` and `console --emulator` can start a run: one that needs nothing made before."""
+
+    def example(self) -> OriginT_co:
+        """Return what starts a run of an emulated vendor; a new one each time, with a key of its own."""
         ...
 
 

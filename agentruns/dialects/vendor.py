@@ -46,6 +46,7 @@ _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "events": ("ref",),
     "check_token": ("base_url", "token"),
     "detail": ("raw",),
+    "example": (),
 }
 _TEXTS: Final = ("NAME", "BASE_URL", "TOKEN_VARIABLE", "BASE_URL_VARIABLE")
 _MAY_BE_EMPTY: Final = frozenset({"BASE_URL", "TOKEN_VARIABLE"})
@@ -53,7 +54,7 @@ _NEEDS: Final = {"resume_again": "resume", "resume_first": "resume", "list_paren
 _CLOSE: Final = 0.83
 _MISTYPED: Final = 100
 
-CAPABILITIES: Final = tuple(name for name in _OPTIONAL if name not in {"check_token", "detail"})
+CAPABILITIES: Final = tuple(name for name in _OPTIONAL if name not in {"check_token", "detail", "example"})
 """The functions that a dialect may have, by which it says what its vendor can do."""
 
 
@@ -90,6 +91,7 @@ class Vendor:
     events: Callable[..., Request] | None = None
     check_token: Callable[[str, str], None] | None = None
     detail: Callable[[Mapping[str, Any]], object] | None = None
+    example: Callable[[], Any] | None = None
     AUTH: Auth = Bearer()  # noqa: RUF009 - frozen
     DEFAULT_HEADERS: Mapping[str, str] = field(factory=dict)
     DEFAULT_PARAMS: Mapping[str, str] = field(factory=dict)
@@ -97,6 +99,7 @@ class Vendor:
     RUN_SECONDS: float | None = None
     POLL_SECONDS: tuple[float, float] | None = None
     KEY_SECONDS: float | None = None
+    EMULATOR: str | type[Any] | None = None
 
     @classmethod
     def of(cls, dialect: Any) -> Vendor:
@@ -135,6 +138,8 @@ class Vendor:
             raise _wrong(self.NAME, "TOKEN_VARIABLE is ''; only with `AUTH = NoAuth()` it may be empty")
         if not isinstance(self.Origin, type):
             raise _wrong(self.NAME, f"Origin is {self.Origin!r}; it must be the class of what starts a run")
+        if not (self.EMULATOR is None or isinstance(self.EMULATOR, type) or ":" in str(self.EMULATOR)):
+            raise _wrong(self.NAME, f"EMULATOR is {self.EMULATOR!r}; it must be a class, or `module:attribute` of one")
         for name, parameters in {**_REQUIRED, **_OPTIONAL}.items():
             function = getattr(self, name)
             if function is not None and not _takes(function, len(parameters)):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Self
 import msgspec
 from attrs import evolve, field, frozen
 
-from agentruns import Client
+from agentruns import Client, ConfigurationError
 from agentruns.dialects import (
     Action,
     Failure,
@@ -65,6 +65,10 @@ class Job:
 Origin: Final = Job
 
 
+def example() -> Job:
+    return Job("p1", "Sort the post.")
+
+
 @frozen
 class AcmeJob:
     id: str
@@ -85,6 +89,11 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[AcmeJob]]:
 
 
 def resume(run: Run[AcmeJob], outputs: Sequence[ToolOutput]) -> Flow[Run[AcmeJob]]:
+    for output in outputs:
+        if not isinstance(output.output, str | Mapping):
+            raise ConfigurationError(
+                f"the answer to {output.action.name} must be a text or an object", field="ToolOutput.output"
+            )
     answers = {output.action.id: output.output for output in outputs}
     # The answers name what they answer, so that giving them twice changes nothing.
     return _run((yield Request("POST", wire.path("jobs", run.id, "answers"), json=answers, idempotent=True)))

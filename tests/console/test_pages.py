@@ -410,7 +410,11 @@ async def test_what_the_vendor_refuses_is_told_and_can_be_sent_again(tmp_path: P
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("vendor", "job"), [(vendor, job) for vendor, trial in TRIALS.items() for job in trial.jobs])
+@pytest.mark.parametrize(
+    ("vendor", "job"),
+    [(vendor, job) for vendor, trial in TRIALS.items() for job in trial.jobs]
+    + [("tests.conformance.acme:", "example")],
+)
 async def test_every_job_that_is_offered_can_be_started_answered_and_ends(vendor: str, job: str) -> None:
     async with trying(vendor) as browser:
         page = await browser.start(job)
