@@ -250,6 +250,12 @@ def test_vendors_lists_what_is_guessed_why_and_how_to_change_it(capsys: pytest.C
     assert {row["vendor"] for row in rows} == {"narrative", "middesk", "origami", "conduit"}
     assert all(row.keys() == {"vendor", "guess", "taken", "why", "change"} and all(row.values()) for row in rows)
 
+    assert commands.main(["vendors"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    guesses = [line for line in lines if line.startswith("    ")]
+    assert not any(line.endswith("-") or line.count("`") % 2 for line in guesses)  # neither names nor code are cut
+
     with pytest.raises(SystemExit) as caught:
         commands.main(["vendors", "acme"])
     assert caught.value.code == 2

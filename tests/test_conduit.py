@@ -20,6 +20,7 @@ from agentruns import (
     AgentRunsError,
     APIError,
     AuthenticationError,
+    Client,
     ConfigurationError,
     Failure,
     InvalidRequestError,
@@ -27,6 +28,7 @@ from agentruns import (
     OutcomeUnknownError,
     ProtocolError,
     RateLimitedError,
+    Retry,
     Run,
     RunError,
     RunRef,
@@ -43,6 +45,7 @@ from agentruns.dialects import conduit
 from agentruns.dialects.protocol import Cancels, Dialect, Lists, Recovers, Resumes
 from agentruns.emulator import Emulator, Turn
 from tests.scripted_wire import Answer, Lost, Scripted, Wire, client_of
+from tests.vendor_in_memory import VendorInMemory
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples" / "conduit"
@@ -1393,3 +1396,25 @@ async def test_a_contact_is_written_to_in_its_latest_conversation() -> None:
         said = emulator.state.messages_of("cv1")
 
     assert (said[-1].id, said[-1].body) == (sent.id, "Hello.")
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_dispatch_names_its_workspace_with_every_request_that_it_takes() -> None:  # C1
+    emulator: Emulator[Any] = Emulator(
+        "conduit",
+        script=[Turn("Done.", running=5.0)],
+        token="t",
+        shown_after=0.2,
+        clock=asyncio.get_running_loop().time,
+    )
+    state = emulator.state
+    wire = VendorInMemory(state, "t")
+    async with Client(conduit, wire, retry=Retry()) as client:
+        run = await client.start(conduit.Dispatch(state.agent_id, workspace_id=state.workspace_id))
+        with pytest.raises((AuthenticationError, InvalidRequestError, NotFoundError)):
+            await client.start(conduit.Dispatch(state.agent_id, workspace_id="elsewhere"))
+
+    assert run.ref.parent == state.agent_id
+    assert len(wire.requests) >= 5
+    assert {request.params.get("workspace_id") for request in wire.requests[:-1]} == {state.workspace_id}

@@ -279,6 +279,22 @@ async def test_a_stream_that_is_let_go_of_leaves_its_key_whatever_still_refers_t
     assert not work.alive
 
 
+async def test_nobody_is_at_work_that_is_done(path: Path) -> None:
+    async with client_of(paused(), path) as client:
+        stream = client.stream(message(), tools=Approve(), key=KEY)
+        first = await anext(stream)
+        under_way = await client.work(KEY)
+        await stream.result()
+        done = await client.work(KEY)
+
+    assert first.status.in_flight
+    assert under_way is not None
+    assert under_way.alive
+    assert done is not None
+    assert done.run is not None
+    assert (done.run.status, done.alive) == (RunStatus.COMPLETED, False)
+
+
 async def test_a_handler_that_raised_may_be_run_again(path: Path) -> None:
     wire, runs = paused(), 0
 

@@ -67,6 +67,11 @@ async def test_idle_time_saves_up_no_burst_of_polls() -> None:
     assert await polls(permits, 3) == [10.0, 10.5, 11.0]
 
 
+async def test_a_limiter_shows_its_limit() -> None:
+    assert repr(RateLimiter(RateLimit(90, 60.0))) == "RateLimiter(RateLimit(count=90, seconds=60.0))"
+    assert repr(RateLimiter(None)) == "RateLimiter(None)"
+
+
 async def test_without_a_limit_everything_goes_at_once() -> None:
     permits = permits_of(None)
 

@@ -224,3 +224,37 @@ def test_a_date_means_the_seconds_between_the_two_never_less_than_none(date: dat
 @given(st.floats(min_value=0, allow_infinity=False))
 def test_any_number_of_seconds_is_obeyed(seconds: float) -> None:
     assert after(repr(seconds)) == seconds
+
+
+NOON = "Tue, 28 Jul 2026 12:00:00 GMT"
+AT = int(datetime(2026, 7, 28, 12, tzinfo=UTC).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-reset": str(AT + 40)}, 40.0),
+        ({"x-ratelimit-reset-global": str(AT + 40), "x-ratelimit-reset-ip": str(AT + 50)}, 50.0),
+        (
+            {
+                "x-ratelimit-remaining-global": "0",
+                "x-ratelimit-reset-global": str(AT + 40),
+                "x-ratelimit-remaining-ip": "12",
+                "x-ratelimit-reset-ip": str(AT + 50),
+            },
+            40.0,
+        ),
+        ({"x-ratelimit-reset": str(AT + 40), "retry-after": "3"}, 3.0),
+        ({"x-ratelimit-reset": str(AT - 5)}, 0.0),
+        ({"x-ratelimit-reset": "40"}, None),
+        ({"x-ratelimit-reset": "soon"}, None),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": str(AT + 40)}, None),
+        ({}, None),
+    ],
+)
+def test_a_refusal_without_retry_after_is_waited_for_until_its_limit_is_reset(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    headers = {"date": NOON, **headers}
+    assert wire.retry_after_refusal(Response(429, headers, b"", Request("GET", "/"))) == seconds
+    assert wire.retry_after_refusal(Response(503, headers, b"", Request("GET", "/"))) == wire.retry_after(headers)

@@ -29,12 +29,12 @@ class VendorInMemory:
     """
     Carries each request to an emulated vendor, whose answer takes a hundredth of a second.
 
-    Several clients may share the vendor, each with a transport of its own. `asked` are the lines of all requests.
+    Several clients may share the vendor, each with a transport of its own. `requests` are all that were sent.
     """
 
     def __init__(self, vendor: Any, token: str = TOKEN) -> None:
         self.vendor = vendor
-        self.asked: list[str] = []
+        self.requests: list[Request] = []
         self._token = token
         self.planted: list[Planted] = []
 
@@ -52,7 +52,7 @@ class VendorInMemory:
         raise NotImplementedError
 
     async def __call__(self, request: Request) -> Response:
-        self.asked.append(request.line)
+        self.requests.append(request)
         await asyncio.sleep(0.01)
         planted = next((each for each in self.planted if each.times and re.fullmatch(each.line, request.line)), None)
         if planted is None:

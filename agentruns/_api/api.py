@@ -13,7 +13,7 @@ from attrs import evolve
 
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response, Send
-from agentruns.dialects.wire import retry_after
+from agentruns.dialects.wire import retry_after_refusal
 from agentruns.errors import ConfigurationError, TransportError, api_error
 
 from .admission import Admission
@@ -156,11 +156,11 @@ class Api:
             raise TransportError(request, f"the stream of events was answered {refusal.status}")
 
     def honor_retry_after(self, response: Response) -> None:
-        """Hold back all requests to the vendor for as long as the vendor asks by `Retry-After`."""
+        """Hold back all requests to the vendor for as long as it asks by `Retry-After`, or until its limit is reset."""
         if response.status in {429, 503} and response.request.again_after_429:
             if response.status == 429:
                 self.permits.slow_down()
-            asked = retry_after(response.headers)
+            asked = retry_after_refusal(response)
             if asked:
                 self.permits.pause(asked, api_error(response, self._problem(response), asked))
 

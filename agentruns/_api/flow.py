@@ -217,7 +217,7 @@ async def _exchange(
                     response,
                 )
             else:
-                asked = wire.retry_after(response.headers)
+                asked = wire.retry_after_refusal(response)
                 error = api_error(response, problem(response), asked)
                 floor = asked or 0.0
                 unclear = response.status == 408 or response.status >= 500

@@ -72,6 +72,9 @@ class RateLimiter:
         self._until = math.inf
         self._owed = 0
 
+    def __repr__(self) -> str:
+        return f"RateLimiter({self.limit!r})"
+
     @property
     def used(self) -> float:
         """Return which part of the limit is taken, from 0 to 1."""

@@ -127,4 +127,4 @@ class Keys:
     def _read(self, work: Work) -> Unfinished:
         run = None if work.run is None else Run.from_json(work.run)
         origin = deserialize_origin(work.origin, self.vendor)
-        return Unfinished(work.key, origin, run, work.alive, work.created, work.updated)
+        return Unfinished(work.key, origin, run, work.alive and work.state != "done", work.created, work.updated)

@@ -23,7 +23,7 @@ class Unfinished(Generic[OriginT_co, DetailT_co]):
     Work of a journal that is not done: what started it, its last state, None if it is not known to have started.
 
     `client.stream(work.origin, key=work.key)` goes on with it. `created` and `updated` are seconds since the epoch;
-    `alive` says that somebody is at it now.
+    `alive` says that somebody is at it now; nobody is at what is done.
     """
 
     key: str

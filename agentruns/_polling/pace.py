@@ -42,9 +42,11 @@ class Pace:
             return now + _delay(self._schedule, watch.unchanged_count, floor)
         clock = self.clock_of(watch)
         told = watch.run is not None and watch.run.poll_after is not None
-        if self._advised and not told and not clock.observations and watch.segment.sent is not None:
+        segment = watch.segment  # its begin is a read, too, unless the run was begun elsewhere
+        follows_read = segment.sent is not None or segment.learns or segment.later
+        if self._advised and not told and not clock.observations and follows_read:
             floor = max(floor, self._advised.delay(watch.unchanged_count))
-        return watch.segment.next(clock, now, floor)
+        return segment.next(clock, now, floor)
 
     def next_after_end(self, watch: Watch, now: float) -> float:
         """Return when a run that moves no more is due: a pause that was answered may show for a while."""
@@ -69,7 +71,7 @@ class Pace:
 
     def clock_of(self, watch: Watch) -> PollClock:
         """Return the clock of a segment, the same one until the segment leaves it."""
-        segment = watch.segment
+        segment = watch.segment  # its begin is a read, too, unless the run was begun elsewhere
         if segment.clock is not None:
             return segment.clock
         return segment.use(self.clocks[self._reader.timing_group(watch.run), segment.later])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from agentruns._values import codec
 from agentruns.dialects import NAMES, NoAuth, load
@@ -14,6 +15,10 @@ from agentruns.dialects.vendor import CAPABILITIES, Vendor
 from agentruns.errors import ConfigurationError
 
 from .printing import complain, say, say_json
+
+_WIDTH: Final = 100
+_GLUE: Final = "\x00"
+"""What stands for a space that no line ends at."""
 
 
 def show(name: str | None, *, json: bool) -> None:
@@ -43,7 +48,7 @@ def show(name: str | None, *, json: bool) -> None:
             able = ", ".join(known.capabilities) or "no more than start and fetch"
             about = f"from {_source(vendor)}; {_token(known)}; has {able}"
             first, *rest = _told(vendor, guesses)
-            told = textwrap.wrap(about, 100, initial_indent="  ", subsequent_indent="  ")
+            told = _wrapped(about, "  ", "  ")
             say(first, *told, *rest, "")
     if name is None and not json:
         say(*_table(seen))
@@ -81,5 +86,14 @@ def _told(vendor: str, guesses: Sequence[Guess]) -> list[str]:
         lines.append(f"  {guess.name}")
         told = (("taken", guess.taken), ("because", guess.why), ("change", guess.switch(vendor)))
         for what, text in told:
-            lines += textwrap.wrap(text, 100, initial_indent=f"    {what:<8} ", subsequent_indent=" " * 13)
+            lines += _wrapped(text, f"    {what:<8} ", " " * 13)
     return lines
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    """Return the lines of a text, cut between words: not within a name that has hyphens, nor within code."""
+    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", _GLUE), text)
+    lines = textwrap.wrap(
+        whole, _WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+    return [line.replace(_GLUE, " ") for line in lines]

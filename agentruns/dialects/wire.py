@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -162,6 +163,32 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = (until - (http_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
         return max(seconds, 0.0)
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def retry_after_refusal(response: Response) -> float | None:
+    """
+    Return the seconds to wait after a refusal: those of `Retry-After`, else of a 429 until its limit is reset.
+
+    That is told by headers such as `X-RateLimit-Reset`, or `X-RateLimit-Reset-Global` beside
+    `X-RateLimit-Remaining-Global`, as a Unix time; of several limits, by those that are used up.
+    """
+    asked = retry_after(response.headers)
+    if asked is not None or response.status != HTTPStatus.TOO_MANY_REQUESTS:
+        return asked
+    now = (http_date(response.headers.get("date", "")) or datetime.now(UTC)).timestamp()
+    resets = [
+        float(value) - now
+        for name, value in response.headers.items()
+        if name.startswith(_RESET)
+        and _UNIX_TIME.fullmatch(value)
+        and response.headers.get(name.replace(_RESET, _REMAINING), "0") == "0"
+    ]
+    return max(max(resets), 0.0) if resets else None
+
+
+_RESET: Final = "x-ratelimit-reset"
+_REMAINING: Final = "x-ratelimit-remaining"
+_UNIX_TIME: Final = re.compile(r"\d{10}")
 
 
 def poll_after(headers: Mapping[str, str]) -> float | None:

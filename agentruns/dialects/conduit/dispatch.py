@@ -85,21 +85,28 @@ class Dispatch:
     Without `trigger_id` the agent is read, and its one enabled trigger that is not of type `message` is fired. The
     `payload` is any JSON, in the shape of the real event; cron triggers ignore it. None leaves it out: Conduit takes
     `{}`. Every start of this value fires the trigger anew; two starts of one trigger wait for each other.
+    `workspace_id` goes with all that finds the run; without it Conduit takes the workspace of the agent.
     """
 
     agent_id: str = field(validator=check.not_empty)
     trigger_id: str | None = field(default=None, kw_only=True, validator=validators.optional(check.not_empty))
     payload: Any = field(default=None, kw_only=True, converter=_json)
+    workspace_id: str | None = field(default=None, kw_only=True, validator=validators.optional(check.not_empty))
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """Return the query parameters of each request."""
+        return wire.drop_none({"workspace_id": self.workspace_id})
 
 
 def start(origin: Dispatch, *, finding: Finding = AS_FOUND) -> Flow[Run[ConduitRun]]:
     """Fire a trigger (agents/run) and find the run that this started (agents/list-runs)."""
     agent_id = origin.agent_id
-    trigger_id = origin.trigger_id or (yield from _only_trigger(agent_id, finding))
-    search = _search(agent_id, trigger_id, finding)
+    trigger_id = origin.trigger_id or (yield from _only_trigger(origin, finding))
+    search = _search(origin, trigger_id, finding)
     before = yield from look_before(search)
     body = wire.drop_none({"trigger_id": trigger_id, "payload": origin.payload})
-    request = Request("POST", wire.path("agents", agent_id, "run"), json=body)
+    request = Request("POST", wire.path("agents", agent_id, "run"), params=origin.params, json=body)
     try:
         answer = _dispatched((yield request))
     except InvalidRequestError as error:
@@ -109,7 +116,7 @@ def start(origin: Dispatch, *, finding: Finding = AS_FOUND) -> Flow[Run[ConduitR
         raise
     except OutcomeUnknownError as error:
         found = yield from find_started(search, before, request, error.reason, error)
-        return (yield from _whole(found, finding))
+        return (yield from _whole(found, origin, finding))
     if answer.get("dispatched") is False:  # no page says when; nothing is refused, but no run is to be expected
         raise RunError(
             None,
@@ -117,9 +124,9 @@ def start(origin: Dispatch, *, finding: Finding = AS_FOUND) -> Flow[Run[ConduitR
             "trigger and the agent are enabled",
         )
     fired = wire.first_text(answer, "trigger_id") or trigger_id
-    search = _search(agent_id, fired, finding, frozenset(finding.names(answer)))
+    search = _search(origin, fired, finding, frozenset(finding.names(answer)))
     found = yield from find_started(search, before, request, "it was dispatched")
-    return (yield from _whole(found, finding))
+    return (yield from _whole(found, origin, finding))
 
 
 def recover(origin: Dispatch, note: Mapping[str, Any], *, finding: Finding = AS_FOUND) -> Flow[Run[ConduitRun]]:
@@ -128,20 +135,21 @@ def recover(origin: Dispatch, note: Mapping[str, Any], *, finding: Finding = AS_
 
     None may be found because the trigger was never fired: that, too, is `OutcomeUnknownError`.
     """
-    search = _search(origin.agent_id, note["trigger_id"], finding)
+    search = _search(origin, note["trigger_id"], finding)
     yield Lock(search.group)
     request = Request("POST", wire.path("agents", origin.agent_id, "run"))
     told = "the process that was about to send it ended before it noted an answer"
     found = yield from find_started(search, Before.of_note(note), request, told)
-    return (yield from _whole(found, finding))
+    return (yield from _whole(found, origin, finding))
 
 
 def _search(
-    agent_id: str, trigger_id: str, finding: Finding, named: AbstractSet[str] = frozenset()
+    origin: Dispatch, trigger_id: str, finding: Finding, named: AbstractSet[str] = frozenset()
 ) -> Search[ConduitRun]:
     """Look for a run of a trigger in the list of its agent; one that the answer has *named* settles it."""
+    agent_id = origin.agent_id
     return Search(
-        page=partial(page, agent_id, reads=finding.reads),
+        page=partial(page, agent_id, reads=finding.reads, workspace_id=origin.workspace_id),
         created_at=created_at,
         fits=lambda run: finding.fits(run.raw, trigger_id),
         looks=finding.looks,
@@ -154,9 +162,10 @@ def _search(
     )
 
 
-def _only_trigger(agent_id: str, finding: Finding) -> Flow[str]:
+def _only_trigger(origin: Dispatch, finding: Finding) -> Flow[str]:
     """Return the one trigger that a dispatch without a trigger id can mean."""
-    agent = wire.read_object((yield Request("GET", wire.path("agents", agent_id))), "data")
+    agent_id = origin.agent_id
+    agent = wire.read_object((yield Request("GET", wire.path("agents", agent_id), params=origin.params)), "data")
     listed = agent.get("triggers")
     objects = map(wire.mapping, listed if isinstance(listed, list) else ())
     triggers = [each for each in objects if wire.first_text(each, "id")]
@@ -185,7 +194,7 @@ def _dispatched(response: Response) -> Mapping[str, Any]:
         return {}
 
 
-def _whole(run: Run[ConduitRun], finding: Finding) -> Flow[Run[ConduitRun]]:
+def _whole(run: Run[ConduitRun], origin: Dispatch, finding: Finding) -> Flow[Run[ConduitRun]]:
     """
     Read what a list leaves out of a run that is over: its reply.
 
@@ -195,6 +204,6 @@ def _whole(run: Run[ConduitRun], finding: Finding) -> Flow[Run[ConduitRun]]:
     if run.status.in_flight:
         return run
     try:
-        return (yield from fetch(run.ref, {}, reads=finding.reads))
+        return (yield from fetch(run.ref, origin.params, reads=finding.reads))
     except AgentRunsError:
         return evolve(run, status=RunStatus.RUNNING, failure=None)

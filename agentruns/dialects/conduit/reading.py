@@ -78,13 +78,15 @@ def parse_run(response: Response, *, reads: Reading = AS_GUESSED) -> Run[Conduit
     return _state(raw, response, "$.data", reads, JsonText(response.body, ("data",)))
 
 
-def page(parent: str, cursor: str | None, *, reads: Reading = AS_GUESSED) -> Flow[Page[ConduitRun]]:
+def page(
+    parent: str, cursor: str | None, *, reads: Reading = AS_GUESSED, workspace_id: str | None = None
+) -> Flow[Page[ConduitRun]]:
     """
     Return a page of an agent's runs, newest first and without their replies (agents/list-runs).
 
     A row that does not fit is left out.
     """
-    listed = yield from list_runs(parent, limit=100, cursor=cursor, reads=reads)
+    listed = yield from list_runs(parent, limit=100, cursor=cursor, reads=reads, workspace_id=workspace_id)
     return Page(listed.items, listed.cursor, listed.skipped)
 
 
