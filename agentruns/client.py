@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
@@ -178,6 +178,7 @@ class Client(Generic[OriginT, DetailT]):
         events: bool = False,
         key: str | None = None,
         include: str | None = None,
+        params: Mapping[str, str] | None = None,
     ) -> RunStream[DetailT]:
         """
         Return the states of a run as an async iterator: of a new run, if *origin* is what starts one.
@@ -201,6 +202,8 @@ class Client(Generic[OriginT, DetailT]):
           crash in another, goes on with the run that the first one started, and runs no handler twice.
         - *include* asks for more of the detail once the run is over, by one more read: "steps" for Middesk,
           "stats,transcript" for Origami.
+        - *params* are query parameters of every read of the run, such as `workspace_id` for Conduit. Streams on one run
+          share its reads: what one of them adds is there for all.
 
         Nothing is sent before the first step; `RunStream.__anext__` says what a step raises. Raise at once:
         `ConfigurationError` for an origin of another class, a run of another vendor, an option that is out of range, or
@@ -216,6 +219,7 @@ class Client(Generic[OriginT, DetailT]):
             on_cancel=on_cancel,
             events=events,
             include=include,
+            params={} if params is None else params,
         )
         if key is not None and self._keys is None:
             raise ConfigurationError(

@@ -1416,5 +1416,18 @@ async def test_a_dispatch_names_its_workspace_with_every_request_that_it_takes()
             await client.start(conduit.Dispatch(state.agent_id, workspace_id="elsewhere"))
 
     assert run.ref.parent == state.agent_id
-    assert len(wire.requests) >= 5
+    assert len(wire.requests) >= 4
     assert {request.params.get("workspace_id") for request in wire.requests[:-1]} == {state.workspace_id}
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_every_read_of_one_stream_may_name_the_workspace() -> None:  # C1
+    wire = Wire({POLL: [run(), run(), run("completed")], LIST: listed(summary(RUN, status="running"))})
+    async with client_of(wire, conduit) as client:
+        done = await client.result(RunRef(RUN, AGENT), params={"workspace_id": "w1"})
+        with pytest.raises(ConfigurationError, match="params"):
+            client.stream(RunRef(RUN, AGENT), params={"workspace_id": 7})  # type: ignore[dict-item]
+
+    assert done.status is RunStatus.COMPLETED
+    assert [request.params for _, request in wire.asked] == [{"workspace_id": "w1"}] * 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from attrs import field, frozen
@@ -53,6 +53,15 @@ def _text(_: object, attribute: Any, value: str | None) -> None:
     check.text_or_none(attribute.name, value)
 
 
+def _texts(_: object, attribute: Any, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{attribute.name} is {value!r}; it must be a mapping of names to texts")
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or not isinstance(text, str):
+            raise ConfigurationError(f"{attribute.name} has {name!r}: {text!r}; a name and its value must be texts")
+        check.utf8(attribute.name, name + text)
+
+
 def _known(_: object, attribute: Any, value: str) -> None:
     if value not in {"leave", "cancel", "confirm"}:
         raise ConfigurationError(f"{attribute.name} is {value!r}; choose 'leave', 'cancel' or 'confirm'")
@@ -70,6 +79,7 @@ class Options:
     on_cancel: OnCancel = field(default="leave", validator=_known)
     events: bool = field(default=False, validator=_flag)
     include: str | None = field(default=None, validator=_text)
+    params: Mapping[str, str] = field(factory=dict, validator=_texts)
 
 
 class StreamOptions(TypedDict, total=False):
@@ -85,6 +95,7 @@ class StreamOptions(TypedDict, total=False):
     events: bool
     key: str | None
     include: str | None
+    params: Mapping[str, str] | None
 
 
 def item_options(

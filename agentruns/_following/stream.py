@@ -397,7 +397,9 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         """Read a run that is over once more, with what the user wants included; what is known is kept if that fails."""
         try:
             async with asyncio.timeout_at(None if self._deadline == math.inf else self._deadline) as self._guard:
-                whole = await self._operations.fetch(run.ref, {"include": self._options.include or ""})
+                whole = await self._operations.fetch(
+                    run.ref, {**self._options.params, "include": self._options.include or ""}
+                )
         except (TransportError, APIError, ProtocolError, TimeoutError) as error:
             logger.warning(
                 "run %s is over, and could not be read with include=%s: %s", run.id, self._options.include, error

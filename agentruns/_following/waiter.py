@@ -99,7 +99,7 @@ class Waiter:
         watch = self._watch
         if watch is None or watch.ref.id != ref.id:
             self.unfollow()
-            watch = self._watch = self._poller.acquire(ref)
+            watch = self._watch = self._poller.acquire(ref, self._options.params)
             watch.contact.fresh_until = max(watch.contact.fresh_until, self._operations.started_at(ref) + FRESH_SECONDS)
             self.taken = None
 

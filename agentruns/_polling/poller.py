@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from copy import copy
 from typing import Final
@@ -35,7 +35,7 @@ from .lists import Listing, Lists
 from .pace import Pace
 from .reader import Reader
 from .stats import Counters, Stats
-from .watch import READING, Watch
+from .watch import NO_PARAMS, READING, Watch
 
 logger = logging.getLogger("agentruns")
 
@@ -105,9 +105,11 @@ class Poller:
 
     # Who follows a run ------------------------------------------------------------------------------------------------
 
-    def acquire(self, ref: RunRef) -> Watch:
+    def acquire(self, ref: RunRef, params: Mapping[str, str] = NO_PARAMS) -> Watch:
         """
         Return what is known of a run; `release` it when it is followed no more.
+
+        *params* are sent with each read of it from now on, which lists cannot stand for.
 
         Raise `ConfigurationError` outside the life of the client.
         """
@@ -123,6 +125,8 @@ class Poller:
             watch.ref, watch.request = ref, None
             if self._lists is not None:
                 self._lists.add(watch)
+        if params:
+            watch.params, watch.request, watch.place = {**watch.params, **params}, None, None
         watch.followers += 1
         return watch
 

@@ -36,7 +36,7 @@ class Reader:
         request = watch.request
         if request is None:
             try:
-                request = watch.request = first_request(self._vendor.flow("fetch", watch.ref, {}))
+                request = watch.request = first_request(self._vendor.flow("fetch", watch.ref, watch.params))
             except MISTAKES as error:
                 raise mistake(f"{self._vendor.NAME}.fetch", error, None) from error
         return request
@@ -62,7 +62,7 @@ class Reader:
         """Return what the dialect makes of an answer, by further requests if need be; raise what is wrong with it."""
         self._api.honor_retry_after(response)
         replay = _Replay(response, self._api.call)
-        read = await self._api.perform_once(self._vendor.flow("fetch", watch.ref, {}), replay)
+        read = await self._api.perform_once(self._vendor.flow("fetch", watch.ref, watch.params), replay)
         run = self._vendor.run("fetch", read, response)
         watch.body = response.body if replay.asked == 1 else None  # unless it took further questions
         return run, run.poll_after or 0.0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, compare
 from agentruns._values.run import Run, RunRef
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from agentruns._aio.timers import Timer
     from agentruns._values.exchange import Request
+
+
+NO_PARAMS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Stage(enum.IntEnum):
@@ -58,6 +62,7 @@ class Watch:
         "due",
         "followers",
         "listeners",
+        "params",
         "phase",
         "place",
         "ref",
@@ -77,6 +82,7 @@ class Watch:
         self.run: Run | None = None
         self.body: bytes | None = None  # of the last answer that was a run by itself
         self.request: Request | None = None
+        self.params: Mapping[str, str] = NO_PARAMS  # of each read of this run alone
         self.answered: AnsweredActions = NONE_ANSWERED  # those of this run that were answered here
         self.context: Context | None = None  # of who followed first, for the span of the run
         self.followers = 0  # streams that may come to listen again
