@@ -75,14 +75,14 @@ class Server:
 
     async def reached(self, requests: int = 1) -> None:
         """Wait until so many requests have come."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while len(self.seen) < requests:
                 self._called.clear()
                 await self._called.wait()
 
     async def deserted(self) -> None:
         """Wait until no connection is left."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             await asyncio.gather(*self._tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

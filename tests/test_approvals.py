@@ -229,7 +229,7 @@ async def test_an_answer_from_the_loop_of_another_thread_arrives(path: Path, kep
         (seen,) = await in_a_thread(inbox.pending)
         await in_a_thread(lambda: inbox.answer(seen.action.id, "approved"))
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             assert await task == "approved"
         with pytest.raises(NotPendingError, match='it was answered already: "approved"'):
             await in_a_thread(lambda: inbox.refuse(seen.action.id, "no"))

