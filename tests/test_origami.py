@@ -763,16 +763,13 @@ async def test_a_stream_answers_questions_and_follows_the_run_that_comes_of_it()
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("refusal", ["busy", "used"])
 async def test_an_answer_that_comes_after_another_is_told_so_and_its_key_goes_on_with_what_came_of_that(
-    refusal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    """The first was given by somebody whose journal is another: to the vendor its idempotency key is the same."""
-    monkeypatch.setattr("agentruns.dialects.origami.admission._BACKOFF", (0.0,))
+    """The first was given by somebody whose journal is another."""
     wire = Wire({
         CREATE: admitted(),
         POLL: answer("needs-input"),
-        SEND: BUSY if refusal == "busy" else IN_FLIGHT,
         LIST: answer("runs"),
         POLL_NEXT: answer("stats-and-transcript", id=NEXT_RUN),
     })
@@ -780,24 +777,23 @@ async def test_an_answer_that_comes_after_another_is_told_so_and_its_key_goes_on
     async with Client(origami, wire, retry=Retry(conflicts=0), schedule=STEADY, journal=journal) as client:
         async with client.stream(prompt(), key="vets") as stream:
             paused = [state async for state in stream][-1]
-        with pytest.raises(AlreadyAnsweredError, match=f"run {NEXT_RUN} has come of it") as caught:
-            await client.resume(paused, outputs_for(paused, "Up to three sites", True))
-        asked = len(wire.times(SEND))
+        with pytest.raises(AlreadyAnsweredError, match=f"run {NEXT_RUN}, which came of it") as caught:
+            await client.resume(paused, outputs_for(paused, "Single-site only", False))
         last = await client.result(prompt(), key="vets")
 
     assert (caught.value.run.id, last.id, last.status) == (NEXT_RUN, NEXT_RUN, RunStatus.COMPLETED)
-    assert len(wire.times(SEND)) == asked
+    assert not wire.times(SEND)
 
 
 @pytest.mark.asyncio
 async def test_an_answer_that_an_agent_is_too_busy_for_is_a_conflict_where_nothing_is_known_to_follow_the_run() -> None:
-    for listed in (Answer({"items": []}), Answer({}, 404)):
-        wire = Wire({SEND: BUSY, LIST: listed})
-        async with Client(origami, wire, retry=Retry(conflicts=0)) as client:
-            paused = fetched("needs-input")
-            with pytest.raises(ConflictError) as caught:
-                await client.resume(paused, outputs_for(paused, "Up to three sites", True))
-        assert not isinstance(caught.value, AlreadyAnsweredError)
+    wire = Wire({SEND: BUSY, LIST: Answer({"items": []})})
+    async with Client(origami, wire, retry=Retry(conflicts=0)) as client:
+        paused = fetched("needs-input")
+        with pytest.raises(ConflictError) as caught:
+            await client.resume(paused, outputs_for(paused, "Up to three sites", True))
+
+    assert not isinstance(caught.value, AlreadyAnsweredError)
 
 
 # Admission: what keeps its key, and what takes the next ---------------------------------------------------------------

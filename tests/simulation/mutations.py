@@ -91,6 +91,13 @@ def _fresh(what: str) -> Sequence[Patch]:
     return [(Records, what, fresh)]
 
 
+def _unkept_answers() -> Sequence[Patch]:
+    def shown(records: Any, key: str, run_id: str, action_id: str, *_: Any) -> Any:
+        return records._present((records._id_of(key), run_id, action_id))
+
+    return [(Records, "answered", shown)]
+
+
 def _answers_of_streams() -> Sequence[Patch]:
     original = Driver.answer
 
@@ -221,7 +228,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("what must not be repeated is repeated", _repeated, ("middesk", "conduit")),
     Mutation("the journal begins afresh each time", lambda: _fresh("begin")),
     Mutation("every handler is fresh", lambda: _fresh("handle"), ("narrative", "middesk", "origami")),
-    Mutation("the journal keeps no answers", lambda: [(Records, "answered", _nothing)], ("narrative", "middesk")),
+    Mutation("the journal keeps no answers", _unkept_answers, ("narrative", "middesk")),
     Mutation("a stream keeps no answers when posting fails", _answers_of_streams, ("narrative", "middesk", "origami")),
     Mutation("the last answer of a person stands", _last_answers, ("narrative", "middesk")),
     Mutation("the journal keeps no notes", lambda: [(Records, "checkpoint", _nothing)], ("middesk", "conduit")),
