@@ -17,7 +17,7 @@ from ._following.stream import RunStream
 from ._keeping.work import Unfinished
 from ._polling.stats import Stats
 from ._values.auth import Auth
-from ._values.exchange import RateLimit, ServerEvent
+from ._values.exchange import RateLimit, ServerEvent, Transport
 from ._values.generic import Json
 from ._values.run import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
 from .client import Client
@@ -79,6 +79,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "Progress",
     "ConnectOptions",
     "Auth",
+    "Transport",
     "StreamOptions",
     "OnCancel",
     "Outcome",

@@ -6,14 +6,17 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-from ._api.address import address_of
+from ._api.address import address_of, base_url_of
+from ._api.channel import Channel
 from ._api.defaults import defaults_of
+from ._api.given import GivenTransport
 from ._api.limiter import RateLimiter, rate_limit
 from ._api.proxy import proxy_of
 from ._api.retry import Retry, Schedule, is_schedule
 from ._api.transport import MAX_BODY, AiohttpTransport
 from ._values import check
-from ._values.auth import Auth, TokenSource
+from ._values.auth import Auth, NoAuth, TokenSource
+from ._values.exchange import Transport
 from ._values.generic import DetailT, OriginT
 from ._values.secret import Secret
 from .client import Client
@@ -48,6 +51,7 @@ class ConnectOptions(TypedDict, total=False):
     auth: Auth | None
     proxy: str | None
     trust_env: bool
+    transport: Transport | None
 
 
 @overload
@@ -89,6 +93,7 @@ def connect(
     auth: Auth | None = None,
     proxy: str | None = None,
     trust_env: bool = False,
+    transport: Transport | None = None,
 ) -> Client[OriginT, DetailT]:
     """
     Return a client of one vendor, to be opened with `async with`.
@@ -116,8 +121,9 @@ def connect(
     - *auth* is how the token is sent, where that is not as the vendor documents it, such as behind a gateway:
       `agentruns.dialects.Header("x-api-key")`.
     - *proxy* is the URL of an HTTP proxy, with `user:password@` if need be; *trust_env* takes the one that the
-      environment names (`HTTPS_PROXY`, `NO_PROXY`, `.netrc` for its password). A *session* that is passed in has its
-      own way with the environment.
+      environment names (`HTTPS_PROXY` and `NO_PROXY`, as they are now), if there is one.
+    - *transport* carries the requests in place of a session: an async function of a `Request` that returns a
+      `Response`, such as `agentruns.testing.ScriptedTransport`. No token is needed then.
 
     Nothing is sent before the first call. Raise `ConfigurationError` for what cannot work: no token, a token over plain
     http (unless *insecure*), an unknown dialect, a text that is no URL, a number that is out of range.
@@ -136,30 +142,28 @@ def connect(
         check.instance("auth", auth, Auth, '`agentruns.dialects.Header("x-api-key")`, or leave it out')
     if session is not None:
         _check_session(session)
-        if trust_env:
-            raise ConfigurationError(
-                "trust_env is for the session that the client opens; one that is passed in has its own",
-                field="trust_env",
-                remedy="make it by `aiohttp.ClientSession(trust_env=True)`",
-            )
     if schedule is not None:
         is_schedule("schedule", schedule)
     if budget is not None and not isinstance(budget, RateLimiter):
         check.number("budget", budget)
-    address = address_of(known, base_url, token, auth, insecure=insecure)
-    transport = AiohttpTransport(
-        address,
-        session=session,
-        timeout=timeout,
-        connections=connections,
-        max_body=max_body,
-        defaults=defaults_of(known, headers, params, auth),
-        proxy=proxy_of(proxy, address.base_url, insecure=insecure),
-        trust_env=trust_env and not address.is_plain,  # plain http stays on this machine
-    )
+    if transport is None:
+        address = address_of(known, base_url, token, auth, insecure=insecure)
+        channel: Channel = AiohttpTransport(
+            address,
+            session=session,
+            timeout=timeout,
+            connections=connections,
+            max_body=max_body,
+            defaults=defaults_of(known, headers, params, auth),
+            proxy=proxy_of(proxy, address.base_url, trust_env=trust_env, insecure=insecure),
+        )
+    else:
+        _check_transport(transport, token=token, session=session, auth=auth, proxy=proxy, trust_env=trust_env or None)
+        url = base_url_of(known, base_url)
+        channel = GivenTransport(transport, url, timeout, defaults_of(known, headers, params, NoAuth()))
     limit = known.BUDGET if budget is None else budget if isinstance(budget, RateLimiter) else rate_limit(budget)
     kept = None if journal is None else _journal(journal, known)
-    return Client(known, transport, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
+    return Client(known, channel, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
 
 
 class _Unfit:
@@ -189,6 +193,18 @@ def _journal(path: str | os.PathLike[str], dialect: Dialect) -> Journal:
 
     check_class(dialect.Origin)
     return Journal(path, dialect.NAME)
+
+
+def _check_transport(transport: object, **others: object) -> None:
+    if not callable(transport):
+        raise ConfigurationError(
+            f"transport is of the type {type(transport).__name__}; it must be an async function of a Request that "
+            "returns a Response",
+            field="transport",
+        )
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ConfigurationError(f"transport and {given[0]} are given; a transport has its own", field=given[0])
 
 
 def _check_session(session: object) -> None:

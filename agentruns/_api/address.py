@@ -41,11 +41,6 @@ class Address:
     vendor: str = field(default="this vendor", repr=False)
     check_token: Callable[[str, str], None] | None = field(default=None, repr=False, eq=False)
 
-    @property
-    def is_plain(self) -> bool:
-        """Tell whether what is sent is not encrypted."""
-        return self.base_url.startswith("http:")
-
     def checked(self, given: Any) -> Secret:
         """Return a token without blanks around it; raise `ConfigurationError` for one that cannot be sent."""
         token = checked(given, self.auth, self.vendor)
@@ -75,7 +70,7 @@ def address_of(
         token = _token(dialect, auth, token)
     elif isinstance(auth, NoAuth):
         raise ConfigurationError(f"the token for {dialect.NAME} {auth.objection(Secret(''))}", field="token")
-    url = _base_url(dialect, base_url, insecure=insecure or token == "")
+    url = base_url_of(dialect, base_url, insecure=insecure or token == "")
     address = Address(url, token, auth, dialect.NAME, dialect.check_token)
     if isinstance(token, str):
         address.checked(token)
@@ -96,7 +91,8 @@ def _token(dialect: Vendor, auth: Auth, token: str | None) -> Secret:
     return found
 
 
-def _base_url(dialect: Vendor, base_url: str | None, *, insecure: bool) -> str:
+def base_url_of(dialect: Vendor, base_url: str | None, *, insecure: bool = True) -> str:
+    """Return what the vendor's paths hang on; raise `ConfigurationError` as `address_of` does."""
     check.text_or_none("base_url", base_url)
     url = base_url or os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL
     if not url:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from base64 import b64encode
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
 
-from agentruns._values import check
 from agentruns._values.secret import Secret
 from agentruns.errors import ConfigurationError
 
@@ -26,56 +25,80 @@ class Proxy:
     password: Secret = field(default=Secret(""), repr=False)
 
     @property
+    def is_here(self) -> bool:
+        """Tell whether it runs on this machine."""
+        return is_loopback(urlsplit(self.url).hostname or "")
+
+    @property
     def secrets(self) -> tuple[Secret, ...]:
         """Return what is to be shown nowhere: the password, and what is made of it."""
         if self.user is None or not self.password:
             return ()
-        return (self.password, Secret(b64encode(f"{self.user}:{self.password}".encode("latin-1")).decode()))
+        return (self.password, Secret(self._encoded))
 
     def options(self) -> dict[str, Any]:
         """Return what a request of aiohttp is given."""
-        from aiohttp import BasicAuth
-
         if self.user is None:
             return {"proxy": self.url}
-        return {"proxy": self.url, "proxy_auth": BasicAuth(str(self.user), str(self.password))}
+        # aiohttp passes it on as `Proxy-Authorization`, by `CONNECT` or with the request.
+        return {"proxy": self.url, "proxy_headers": {"Authorization": f"Basic {self._encoded}"}}
+
+    @property
+    def _encoded(self) -> str:
+        return b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
-def proxy_of(url: str | None, base_url: str, *, insecure: bool) -> Proxy | None:
+def proxy_of(url: str | None, base_url: str, *, trust_env: bool, insecure: bool) -> Proxy | None:
     """
-    Return the proxy of a URL, None for None.
+    Return the proxy of a URL, or, if *trust_env*, that of the environment for *base_url*; None if there is none.
 
     Raise `ConfigurationError`, which does not show a password, for what is no URL of an HTTP proxy, and, unless
     *insecure*, for one elsewhere that would be given the token in plain http for a vendor on this machine.
     """
+    if url is not None and trust_env:
+        raise ConfigurationError("both proxy and trust_env are given; leave one of them out", field="proxy")
+    if trust_env:
+        url = _of_environment(base_url)
     if url is None:
         return None
-    parts = _split(Secret(url))
-    host = parts.hostname or ""
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    if urlsplit(base_url).scheme == "http" and not insecure and not is_loopback(host):
+    proxy = _read(url)
+    if isinstance(proxy, str):
+        raise ConfigurationError(f"proxy {proxy}; {_LIKE}", field="proxy")
+    if urlsplit(base_url).scheme == "http" and not insecure and not proxy.is_here:
         raise ConfigurationError(
-            f"the proxy {shown} would be given the token unencrypted, as the base URL {base_url!r} is plain http",
+            f"the proxy {proxy.url} would be given the token unencrypted, as the base URL {base_url!r} is plain http",
             field="insecure",
-            remedy="leave `proxy=` out, or pass `insecure=True` if you accept that",
+            remedy="leave the proxy out, or pass `insecure=True` if you accept that",
         )
-    if parts.username is None:
-        return Proxy(shown)
-    return Proxy(shown, Secret(unquote(parts.username)), Secret(unquote(parts.password or "")))
+    return proxy
 
 
-def _split(url: Secret) -> SplitResult:
-    check.utf8("proxy", "" if url.isascii() else "\ud800")
+def _of_environment(base_url: str) -> Secret | None:
+    """Return the proxy that the environment names for a vendor that is not this machine; aiohttp would read netrc."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    return Secret(found if not found or "://" in found else f"http://{found}") if found else None
+
+
+def _read(url: str) -> Proxy | str:
+    """Return the proxy of a URL, or what is wrong with the URL; no frame that fails has its parts."""
     try:
         parts = urlsplit(url)
         _ = parts.port
-        wrong = not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.fragment
     except ValueError:
-        raise ConfigurationError(f"proxy is not a URL; {_LIKE}", field="proxy") from None
+        return "is not a URL"
     if parts.scheme not in {"http", "https"}:
-        raise ConfigurationError(
-            f"proxy has the scheme {parts.scheme[:20]!r}, and only HTTP proxies can be used; {_LIKE}", field="proxy"
-        )
-    if wrong or not url.isprintable() or " " in url:
-        raise ConfigurationError(f"proxy is not a URL that names a host alone; {_LIKE}", field="proxy")
-    return parts
+        return "has a scheme other than http and https, and only HTTP proxies can be used"
+    wrong = not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.fragment
+    if wrong or not url.isascii() or not url.isprintable() or " " in url:
+        return "is not a URL that names a host alone"
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if parts.username is None:
+        return Proxy(shown)
+    return Proxy(shown, Secret(unquote(parts.username)), Secret(unquote(parts.password or "")))

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-def made(connector: aiohttp.BaseConnector, headers: Mapping[str, str], *, trust_env: bool) -> aiohttp.ClientSession:
-    """Return a session of our own over *connector*; it reads proxies from the environment if *trust_env*."""
+def made(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    """Return a session of our own over *connector*."""
     import aiohttp
 
     return aiohttp.ClientSession(
@@ -21,7 +21,6 @@ def made(connector: aiohttp.BaseConnector, headers: Mapping[str, str], *, trust_
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=plain(headers),
         raise_for_status=False,
-        trust_env=trust_env,
     )
 
 

@@ -53,7 +53,7 @@ class AiohttpTransport:
 
     Calling it returns the `Response`, whatever its status, or raises `TransportError`. A session that is passed in is
     borrowed: it is used, and never closed. *defaults* are the headers and query parameters of every request. All goes
-    through *proxy* if there is one, or through that of the environment if *trust_env*.
+    through *proxy* if there is one.
 
     A token that a function gives is asked for before the first request, and once more when it is answered 401.
     """
@@ -68,12 +68,10 @@ class AiohttpTransport:
         max_body: int = MAX_BODY,
         defaults: Defaults = Defaults(),  # noqa: B008 - frozen
         proxy: Proxy | None = None,
-        trust_env: bool = False,
     ) -> None:
         self._address = address
         self._defaults = defaults
         self._proxy = proxy
-        self._trust_env = trust_env
         self._masks = Masks(() if proxy is None else proxy.secrets)
         self._renewal: Renewal | None = None
         self._token_params: Mapping[str, str] = {}
@@ -109,11 +107,11 @@ class AiohttpTransport:
         if self._borrowed is None:
             # The concurrency limit bounds what is sent.
             connector = connector_class()(limit=0, keepalive_timeout=60.0)
-            self._session = made(connector, headers, trust_env=self._trust_env)
+            self._session = made(connector, headers)
             # A kept connection may be closed by the server just as a request goes out, and nobody knows whether that
             # was read: what must not be sent twice gets a connection of its own.
             once = aiohttp.TCPConnector(limit=0, force_close=True)
-            self._once = made(once, headers, trust_env=self._trust_env)
+            self._once = made(once, headers)
             self._common: Mapping[str, str] = {}
         else:
             self._session = self._once = self._borrowed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import Attribute, Factory, field, frozen
 
@@ -172,3 +172,19 @@ class RateLimit:
 
 
 Send: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+class Transport(Protocol):
+    """
+    What carries requests, where that is not the client itself: a recorder, another HTTP library, a script of a test.
+
+    One async method, so an async function is one, too. It puts base URL and token to the request itself.
+    """
+
+    async def __call__(self, request: Request, /) -> Response:
+        """
+        Send *request* once and return the answer, whatever its status; its header names are lower case.
+
+        Raise `TransportError(request, reason)` where none came, with `sent=False` if the vendor cannot have seen it.
+        """
+        ...

@@ -327,6 +327,7 @@ def _console(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--base-url", help="another base URL than that of --vendor")
     parser.add_argument("--insecure", action="store_true", help="allow the token over plain http to another host")
+    _proxy(parser)
     parser.add_argument(
         "--answers", metavar="FILE", help="JSON: by the name of a tool, the JSON Schema of what it answers"
     )
@@ -341,6 +342,22 @@ def _console(parser: argparse.ArgumentParser) -> None:
 def _connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-url", help="another base URL than the vendor's (the token comes from the environment)")
     parser.add_argument("--insecure", action="store_true", help="allow the token over plain http to another host")
+    _proxy(parser)
+
+
+def _proxy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--proxy",
+        metavar="URL",
+        type=_proxy_url,
+        help="go through an HTTP proxy: its URL, without a password, or `env` for that in HTTPS_PROXY, with one",
+    )
+
+
+def _proxy_url(text: str) -> str:
+    if "@" in text:  # others see command lines, and what is typed is shown again
+        raise argparse.ArgumentTypeError("it has a password; put the URL into HTTPS_PROXY, and use `--proxy env`")
+    return text
 
 
 def _waiting(parser: argparse.ArgumentParser) -> None:

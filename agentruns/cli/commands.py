@@ -23,6 +23,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceede
 
 from . import arguments, demo, emulators, shell_text, vendors
 from .batch import batch
+from .connection import connection
 from .display import Display, choose, warnings
 from .printing import complain, complain_traceback, say, shell, unwritable
 from .report import report
@@ -135,6 +136,8 @@ class _Seen:
             again += ["--base-url", args.base_url]
         if getattr(args, "insecure", False):
             again.append("--insecure")
+        if getattr(args, "proxy", None):
+            again += ["--proxy", args.proxy]
         if getattr(args, "tools", None):
             again += ["--tools", args.tools]
         where = f"goes on at {args.vendor}" if run.status.in_flight else f"waits at {args.vendor} for an answer"
@@ -142,7 +145,7 @@ class _Seen:
 
 
 def _client(args: argparse.Namespace) -> Client:
-    return connect(load(args.vendor), base_url=args.base_url, insecure=args.insecure)
+    return connect(load(args.vendor), **connection(args))
 
 
 async def _start(args: argparse.Namespace, _: _Seen) -> int:

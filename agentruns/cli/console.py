@@ -30,6 +30,7 @@ from agentruns.inbox import Inbox
 from agentruns.tools import Tools
 from agentruns.web import Feeds
 
+from .connection import connection
 from .emulators import emulator_of
 from .printing import complain, say
 
@@ -192,7 +193,7 @@ def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> di
         variable = args.token_env or dialect.TOKEN_VARIABLE
         token = os.environ.get(variable, "")
         if token.strip() or Vendor.of(dialect).AUTH.optional:
-            client = connect(dialect, token=token or None, base_url=args.base_url, insecure=args.insecure, journal=path)
+            client = connect(dialect, token=token or None, **connection(args), journal=path)
             made[dialect.NAME] = client  # as the journal calls it: --vendor may be a place such as file.py:attribute
         elif args.vendor:
             raise ConfigurationError(f"there is no token for {name}; set the environment variable {variable}")

@@ -11,8 +11,19 @@ if TYPE_CHECKING:
     from .driving import Answer, Exchanged, exchange
     from .scenario import Scenario
     from .scenarios import SCENARIOS
+    from .transport import ScriptedTransport
 
-__all__ = ["SCENARIOS", "Answer", "Case", "Conformance", "Exchanged", "Live", "Scenario", "exchange"]
+__all__ = [
+    "SCENARIOS",
+    "Answer",
+    "Case",
+    "Conformance",
+    "Exchanged",
+    "Live",
+    "Scenario",
+    "ScriptedTransport",
+    "exchange",
+]
 
 _MODULES = {
     "case": ("Case", "Live"),
@@ -20,6 +31,7 @@ _MODULES = {
     "driving": ("Answer", "Exchanged", "exchange"),
     "scenario": ("Scenario",),
     "scenarios": ("SCENARIOS",),
+    "transport": ("ScriptedTransport",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

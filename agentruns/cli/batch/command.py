@@ -24,6 +24,7 @@ from agentruns._values import check, codec
 from agentruns._values.commands import Flow, first_request
 from agentruns._values.run import Outcome, Run, RunRef
 from agentruns.cli import arguments, shell_text
+from agentruns.cli.connection import connection
 from agentruns.cli.printing import complain, say, say_json, shell
 from agentruns.client import Client
 from agentruns.dialects import load
@@ -85,8 +86,7 @@ async def batch(args: argparse.Namespace) -> int:
         args.no_journal = args.no_journal or journal is None
         client = connect(
             dialect,
-            base_url=args.base_url,
-            insecure=args.insecure,
+            **connection(args),
             budget=args.budget if engine is None else engine.budget,
             journal=None if args.no_journal else journal,
         )
@@ -125,7 +125,7 @@ def _check(args: argparse.Namespace, dialect: Dialect, source: Rows) -> None:
     ray_engine.check_options(args)
     variable = dialect.TOKEN_VARIABLE
     can_do = Vendor.of(dialect).AUTH.optional or os.environ.get(variable, "").strip()
-    connect(dialect, token=None if can_do else lambda: "", base_url=args.base_url, insecure=args.insecure)
+    connect(dialect, token=None if can_do else lambda: "", **connection(args))
 
 
 def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conversations | None, *, json: bool) -> int:

@@ -15,6 +15,7 @@ from agentruns._connect import connect
 from agentruns._values import check
 from agentruns._values.exchange import RateLimit
 from agentruns.cli import arguments
+from agentruns.cli.connection import connection
 from agentruns.cli.printing import complain
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
@@ -43,7 +44,7 @@ async def engine(
     from agentruns.ray.worker import ClientOptions
 
     limit = dialect.BUDGET if args.budget is None else rate_limit(args.budget)
-    connect(dialect, base_url=args.base_url, insecure=args.insecure)  # what is wrong for us is wrong for workers
+    connect(dialect, **connection(args))  # what is wrong for us is wrong for workers
     with contextlib.redirect_stdout(sys.stderr), cluster() as nodes:
         options = ClientOptions(
             vendor=_absolute(args.vendor),
@@ -75,6 +76,8 @@ async def engine(
 def check_options(args: argparse.Namespace) -> None:
     """Refuse options that go with another engine, or cannot work with this one."""
     if args.engine == "ray":
+        if args.proxy is not None:
+            raise ConfigurationError("--proxy is not for --engine ray: it would not reach the workers")
         if args.workers is not None:
             check.integer("--workers", args.workers, 1)
         return
