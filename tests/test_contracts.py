@@ -254,11 +254,12 @@ async def tour_origami(client: Client, emulator: Emulator[Any]) -> None:
     while asked.status.in_flight:
         asked = await client.fetch(asked)
     assert await do(origami.answered_by(asked)) is None
-    after = await client.resume(asked, [ToolOutput(asked.actions[0], "Any"), ToolOutput(asked.actions[1], output=True)])
+    outputs = [ToolOutput(asked.actions[0], "Any"), ToolOutput(asked.actions[1], output=True)]
+    after = await client.resume(asked, outputs)
     followed = await do(origami.answered_by(asked))
     assert followed is not None
     assert followed.ref == after.ref
-    again = await do(origami.resume_again(asked, [ToolOutput(each, "Any") for each in asked.actions]))
+    again = await do(origami.resume_again(asked, outputs))
     assert again.ref == after.ref
     await client.result(origami.Prompt("Stop early."), tools={"continue": lambda: None})
 
