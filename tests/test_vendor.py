@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentruns import Client, Retry, Run, RunRef, RunStatus, conduit, connect, middesk, narrative, origami
-from agentruns.dialects import Problem, Request, SkippedRows
+from agentruns.dialects import Problem, Request, SkippedRows, known
 from agentruns.dialects.vendor import CAPABILITIES, Vendor
 from agentruns.errors import ConfigurationError, ProtocolError, ServerError, UnsupportedError
 from tests.conformance import acme
@@ -204,3 +204,19 @@ async def test_what_a_flow_of_the_users_own_raises_is_raised_as_it_is() -> None:
     async with Client(made, Wire({"GET /runs/1": Answer({})}), retry=Retry(attempts=1)) as client:
         with pytest.raises(KeyError, match="nothing"):
             await client.perform(one(READ, lambda body: body["nothing"])())
+
+
+def test_a_dialect_says_what_its_parent_is_called_and_what_shows_the_steps_of_a_run() -> None:
+    connect(dialect(NAME="told", PARENT="project", TRACE_INCLUDE="log"), token="t")
+    connect(dialect(NAME="silent"), token="t")
+    shown = {name: known(name) for name in ("told", "silent", "narrative", "middesk", "origami", "conduit")}
+
+    assert {name: vendor and (vendor.PARENT, vendor.TRACE_INCLUDE) for name, vendor in shown.items()} == {
+        "told": ("project", "log"),
+        "silent": ("parent", None),
+        "narrative": ("conversation", None),
+        "middesk": ("thread", "steps"),
+        "origami": ("agent", "transcript"),
+        "conduit": ("agent", None),
+    }
+    assert known("of nobody") is None

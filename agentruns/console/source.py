@@ -21,7 +21,7 @@ from agentruns._values import codec
 from agentruns._values.printable import printable
 from agentruns._values.run import Action, Run, RunStatus, ToolOutput
 from agentruns.client import Client
-from agentruns.dialects import narrative
+from agentruns.dialects import known, narrative
 from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError
 from agentruns.inbox import Inbox
 from agentruns.web import Feeds, Watcher
@@ -231,7 +231,8 @@ class Source:
             return trace_of(run)
         if run.vendor == "narrative":
             return messages_of((await client.perform(narrative.list_messages(run.ref.parent))).items)
-        wanted = {"middesk": "steps", "origami": "transcript"}.get(run.vendor)
+        vendor = known(run.vendor)
+        wanted = None if vendor is None else vendor.TRACE_INCLUDE
         return trace_of(await client.fetch(run.ref, **({"include": wanted} if wanted else {})))
 
     # Tools ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from agentruns import _extras as extras
 from agentruns._keeping.journal.reader import UNREADABLE, Counts, Entry, Which
+from agentruns.dialects import known
 
 from .asks import Ask, Fact
 from .history import WorkHistory, changed_groups
@@ -77,7 +78,9 @@ class Views:
 
     def __init__(self, csrf: str, place: str) -> None:
         self._env = _environment()
-        self._env.globals.update(csrf=csrf, place=place, htmx=json.dumps(_HTMX), label_of=_label_of)
+        self._env.globals.update(
+            csrf=csrf, place=place, htmx=json.dumps(_HTMX), label_of=_label_of, parent_of=_parent_of
+        )
 
     def runs(self, listing: Listing, jobs: Sequence[Job], events: str) -> str:
         """Return the page of all entries; *events* is the address that tells how they change."""
@@ -138,6 +141,12 @@ def _environment() -> Environment:
     env.filters.update(iso=_iso, shown=_shown, cut=partial(_cut, longest=_LONGEST), number=_number)
     env.globals.update(calls_of=calls_of, artifacts_in=artifacts_in, text_of=text_of)
     return env
+
+
+def _parent_of(name: str) -> str:
+    """Return what the parent of a vendor's runs is called."""
+    vendor = known(name)
+    return "parent" if vendor is None else vendor.PARENT
 
 
 def _label_of(entry: Entry, status: str | None = None) -> str:

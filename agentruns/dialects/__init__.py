@@ -19,8 +19,8 @@ answers, and never wait. All that they need is importable from here:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
   `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
-  `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`, `IsEmulated`,
-  `GivesExample`.
+  `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`,
+  `IsEmulated`, `GivesExample`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -90,6 +90,7 @@ from .protocol import (
     ResumesAgain,
     ResumesFirst,
     SendsDefaults,
+    ShowsRuns,
     StreamsEvents,
 )
 from .vendor import MISTAKES, Vendor, mistake
@@ -144,6 +145,7 @@ __all__ = [
     "RunRef",
     "RunStatus",
     "SendsDefaults",
+    "ShowsRuns",
     "SkippedRows",
     "Sleep",
     "StreamsEvents",

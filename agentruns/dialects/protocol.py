@@ -239,6 +239,21 @@ class NamesTraceRoles(Protocol):
 
 
 @runtime_checkable
+class ShowsRuns(Protocol):
+    """A vendor that says how its runs are shown to people, in the console say."""
+
+    @property
+    def PARENT(self) -> str:  # noqa: N802
+        """Return what the parent of a run is: "conversation", "thread", "agent"."""
+        ...
+
+    @property
+    def TRACE_INCLUDE(self) -> str | None:  # noqa: N802
+        """Return the `include` of a read that has what the run did, step by step; None if every read has it."""
+        ...
+
+
+@runtime_checkable
 class ReportsTimes(Protocol):
     """A vendor whose runs say when they began and ended, by its own clock."""
 

@@ -96,6 +96,8 @@ class Vendor:
     DEFAULT_HEADERS: Mapping[str, str] = field(factory=dict)
     DEFAULT_PARAMS: Mapping[str, str] = field(factory=dict)
     TRACE_ROLES: tuple[str, str] | None = None
+    PARENT: str = "parent"
+    TRACE_INCLUDE: str | None = None
     RUN_SECONDS: float | None = None
     POLL_SECONDS: tuple[float, float] | None = None
     KEY_SECONDS: float | None = None

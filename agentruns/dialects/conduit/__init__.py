@@ -85,6 +85,7 @@ __all__ = [
     "GUESSES",
     "NAME",
     "OPERATION_MODES",
+    "PARENT",
     "RESOLVED",
     "STATUS",
     "TOKEN_VARIABLE",
@@ -139,5 +140,6 @@ BASE_URL: Final = "https://api.conduit.ai/v1"
 TOKEN_VARIABLE: Final = "CONDUIT_API_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "CONDUIT_BASE_URL"
 BUDGET: Final = RateLimit(108, 60.0)  # rate-limits: 120 per minute and workspace, all of its tokens together
+PARENT: Final = "agent"
 TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.agent.id")
 Origin: Final = Dispatch

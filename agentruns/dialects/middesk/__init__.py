@@ -81,6 +81,7 @@ __all__ = [
     "GUESSES",
     "NAME",
     "OBJECT_TYPES",
+    "PARENT",
     "RUN_FINISHED",
     "RUN_SECONDS",
     "RUN_STARTED",
@@ -88,6 +89,7 @@ __all__ = [
     "STATE_SNAPSHOT",
     "STATUS",
     "TOKEN_VARIABLE",
+    "TRACE_INCLUDE",
     "TRACE_ROLES",
     "ActionActor",
     "ActionEffect",
@@ -153,6 +155,8 @@ SANDBOX_URL: Final = "https://api-sandbox.middesk.com/v1"
 TOKEN_VARIABLE: Final = "MIDDESK_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "MIDDESK_BASE_URL"
 BUDGET: Final = RateLimit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
+PARENT: Final = "thread"
+TRACE_INCLUDE: Final = "steps"
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.agent.name")
 RUN_SECONDS: Final = 6 * 3600.0  # webhooks: work takes seconds, minutes or hours
 Origin: Final = RunRequest

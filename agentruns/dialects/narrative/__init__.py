@@ -60,6 +60,7 @@ __all__ = [
     "BUDGET",
     "GUESSES",
     "NAME",
+    "PARENT",
     "POLL_SECONDS",
     "RETRYABLE",
     "RUN_SECONDS",
@@ -113,6 +114,7 @@ BASE_URL: Final = "https://api.narrative.io"
 TOKEN_VARIABLE: Final = "NARRATIVE_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "NARRATIVE_BASE_URL"
 BUDGET: Final[RateLimit | None] = None  # the knowledge base says that no limit is enforced
+PARENT: Final = "conversation"
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.request.model")
 RUN_SECONDS: Final = 600.0  # get-a-runs-current-state: give up at about 5 minutes, after which it may turn failed yet
 POLL_SECONDS: Final = (2.0, 8.0)  # get-a-runs-current-state: start at 2 s, back off to 4 to 8 s for longer runs

@@ -63,11 +63,13 @@ __all__ = [
     "GUESSES",
     "KEY_SECONDS",
     "NAME",
+    "PARENT",
     "POLL_SECONDS",
     "RUN_SECONDS",
     "SLOT_SECONDS",
     "STATUS",
     "TOKEN_VARIABLE",
+    "TRACE_INCLUDE",
     "TRACE_ROLES",
     "Account",
     "Agent",
@@ -129,6 +131,8 @@ TOKEN_VARIABLE: Final = "ORIGAMI_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "ORIGAMI_BASE_URL"
 KEY_SECONDS: Final = 24 * 3600.0  # how long an Idempotency-Key is remembered (openapi-v2.yaml)
 BUDGET: Final = RateLimit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
+PARENT: Final = "agent"
+TRACE_INCLUDE: Final = "transcript"
 TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.request.model")
 POLL_SECONDS: Final = (15.0, 15.0)  # reference/get-run: what Retry-After says at present
 RUN_SECONDS: Final = 21 * 60.0  # openapi-v2.yaml: a run ends as timed_out after 20 minutes
