@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from agentruns import ConfigurationError, ProtocolError, Retry, RunRef, RunStatus, TransportError, connect
+from agentruns import (
+    ConfigurationError,
+    ProtocolError,
+    Retry,
+    RunRef,
+    RunStatus,
+    TransportError,
+    connect,
+)
 from agentruns._api.retry import Backoff
 from agentruns.dialects import Header, Request, Response
 from agentruns.errors import AgentRunsError

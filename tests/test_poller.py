@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from agentruns import Backoff, Client, DeadlineExceededError, RateLimitedError, Run, RunRef, RunStatus, ServerError
+from agentruns import (
+    Backoff,
+    Client,
+    DeadlineExceededError,
+    ProtocolError,
+    RateLimitedError,
+    Run,
+    RunRef,
+    RunStatus,
+    ServerError,
+)
 from agentruns._values.exchange import RateLimit
 from tests.scripted_wire import STEADY
 from tests.tiny_vendor import Server, client_of
@@ -530,3 +540,23 @@ async def test_an_answer_that_repeats_byte_for_byte_is_not_read_anew() -> None:
         waiting.cancel()
 
     assert len(set(map(id, seen[2:]))) == 1
+
+
+async def test_a_run_of_a_list_that_cannot_be_taken_in_is_told_to_those_who_follow_it_alone() -> None:
+    server = Server(5.0)
+    client = client_of(server, lists=True)
+
+    def odd(run: Run) -> str:
+        if run.id == "a-1" and run.vendor_status == "working":
+            raise KeyError("a group that this dialect does not know")
+        return run.ref.parent
+
+    object.__setattr__(client._vendor, "timing_group", odd)
+    server.queued = 1.0
+    async with client:
+        refs = [server.begin(f"a-{number}") for number in range(6)]
+        ended = await asyncio.gather(*(client.result(ref) for ref in refs), return_exceptions=True)
+
+    assert isinstance(ended[1], ProtocolError)
+    assert [each.status for each in ended if isinstance(each, Run)] == [RunStatus.COMPLETED] * 5
+    assert any(line.startswith("GET /lists") for _, line, _ in server.asked)

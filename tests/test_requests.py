@@ -3,7 +3,9 @@
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -11,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from agentruns import Run, RunRef, RunStatus
+from agentruns import Run, RunRef, RunStatus, connect
 from agentruns._api.address import Address
 from agentruns._api.api import Api
 from agentruns._api.limiter import Permits, RateLimiter
 from agentruns._api.retry import Retry
 from agentruns._api.transport import AiohttpTransport
-from agentruns.dialects import Flow, Problem, Request, Response, wire
+from agentruns.dialects import Dialect, Flow, Problem, Request, Response, wire
 from agentruns.errors import (
     ConfigurationError,
     OutcomeUnknownError,
@@ -27,6 +29,7 @@ from agentruns.errors import (
     TransportError,
 )
 from tests.scripted_wire import STEADY, Answer, Lost, Wire
+from tests.tiny_vendor import tiny
 
 BASE = "https://api.acme.test/v1"
 
@@ -301,3 +304,61 @@ async def test_the_hints_of_any_vendor_pace_the_reads_of_its_runs(
     assert (await called(reading(RunStatus.RUNNING), said)).poll_after == seconds
     assert (await called(reading(RunStatus.RUNNING, 4.0), said)).poll_after == 4.0
     assert (await called(reading(RunStatus.COMPLETED), said)).poll_after is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_refusal_that_did_nothing_is_sent_again_though_it_must_not_be_repeated() -> None:
+    wire_ = Wire({"POST /runs": [Answer({"why": "full"}, 503), Answer({"id": "1"})]})
+
+    def problem(response: Response) -> Problem:
+        return Problem("full", nothing_done=response.status == 503)
+
+    api = Api(wire_, Permits(RateLimiter(None)), problem, Retry(attempts=2, backoff=STEADY))
+    api.enter()
+    await api.open()
+    assert (await api.perform(posted())).status == 200
+
+    sure = Wire({"POST /runs": Answer({"why": "full"}, 503)})
+    api = Api(sure, Permits(RateLimiter(None)), problem, Retry(attempts=2, backoff=STEADY))
+    api.enter()
+    await api.open()
+    with pytest.raises(ServerError) as caught:
+        await api.perform(posted())
+    assert (len(sure.asked), caught.value.after_doubt) == (2, False)
+
+
+def posted() -> Flow[Response]:
+    return (yield Request("POST", "/runs", json={}))
+
+
+def test_a_parameter_is_repeated_by_the_query_of_a_path() -> None:
+    path = wire.path("threads", "t 1") + wire.query({"select": ["id", "state&x"], "limit": "5", "tag": []})
+    assert Request("GET", path).path == "/threads/t%201?select=id&select=state%26x&limit=5"
+    assert wire.query({}) == ""
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_can_be_neither_repeated_nor_found_is_in_doubt_after_a_crash(tmp_path: Path) -> None:
+    posted: list[Request] = []
+
+    def start(origin: str) -> Flow[Run]:
+        yield from wire.checkpoint({"path": "/runs"})
+        yield Request("POST", "/runs")
+        raise AssertionError
+
+    async def cut_off(request: Request) -> Response:
+        posted.append(request)
+        raise asyncio.CancelledError
+
+    names = vars(tiny()) | {"start": start, "recover": wire.never_found}
+    dialect = cast(Dialect, SimpleNamespace(**names))
+    journal = tmp_path / "journal"
+    async with connect(dialect, transport=cut_off, journal=journal) as client:
+        with pytest.raises(asyncio.CancelledError):
+            await client.result("a-1", key="k")
+    async with connect(dialect, transport=cut_off, journal=journal) as client:
+        for _ in range(2):
+            with pytest.raises(OutcomeUnknownError, match="POST /runs is unknown: the process that sent"):
+                await client.result("a-1", key="k")
+    assert len(posted) == 1

@@ -177,7 +177,8 @@ async def _exchange(
     Return the 2xx answer to *request*, or raise.
 
     Lost answers, 408 and 5xx are tried again only where the request is idempotent or was certainly never sent. 429 is
-    always tried again: it was refused before anything was done. `Retry-After` is a floor. For one of many rows (a
+    always tried again: it was refused before anything was done, and so is what a dialect's `problem` says that of.
+    `Retry-After` is a floor. For one of many rows (a
     `Place` with patience), what may be tried again is so for as long as it takes: after 429, and while contact is lost.
     """
     doubt = False
@@ -218,10 +219,12 @@ async def _exchange(
                 )
             else:
                 asked = wire.retry_after_refusal(response)
-                error = api_error(response, problem(response), asked)
+                said = problem(response)
+                error = api_error(response, said, asked)
                 floor = asked or 0.0
-                unclear = response.status == 408 or response.status >= 500
-                again = (response.status == 429 and request.again_after_429) or (unclear and request.idempotent)
+                refused = response.status == 429 or said.nothing_done
+                unclear = not refused and (response.status == 408 or response.status >= 500)
+                again = (refused and request.again_after_429) or (unclear and request.idempotent)
         attempts.ended(copy(error), doubt=unclear and request.method != "GET")
         if not again and unclear and not request.idempotent:
             raise OutcomeUnknownError(request, str(error)) from error

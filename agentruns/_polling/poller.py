@@ -362,7 +362,11 @@ class Poller:
                     agenda.finish_reading(watch)
                 if run.status.in_flight:
                     agenda.cancel(watch)
-                    self._intake.on_state(watch, watch.run if run == watch.run else run, sent, 0.0, self._date_of_list)
+                    try:
+                        known = watch.run if run == watch.run else run
+                        self._intake.on_state(watch, known, sent, 0.0, self._date_of_list)
+                    except Exception as error:  # such as a mistake of the dialect: told to those who follow this run
+                        self._intake.on_error(watch, error)
                     agenda.plan(watch, self._now())
                 else:  # a list leaves things out: an end is read once more, by itself
                     watch.due = self._now()

@@ -151,7 +151,9 @@ class Problem:
     """
     What a vendor's error body says, in common words.
 
-    `particulars` are shown after the message: which fields do not fit, how many credits are missing.
+    `particulars` are shown after the message: which fields do not fit, how many credits are missing. `nothing_done`
+    says that the vendor refused before it did anything, as some say by a 503: the request may then be sent again,
+    whatever it asks for, and nothing is in doubt.
     """
 
     message: str
@@ -161,6 +163,7 @@ class Problem:
     request_id: str | None = None
     detail: Mapping[str, Json] = field(factory=dict)
     particulars: tuple[str, ...] = ()
+    nothing_done: bool = False
 
 
 @frozen

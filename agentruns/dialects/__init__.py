@@ -12,6 +12,7 @@ answers, and never wait. All that they need is importable from here:
   of the rows of a list that were left out; `AwaitSlot` (`wire.await_slot`) waits for a slot that the vendor had not;
 - a run: `Run`, `RunRef`, `RunStatus`, `Action`, `ToolOutput`, `Failure`, `Usage`, `Progress`, `Page`, and `JsonText`,
   the text of an answer as `Run(raw=...)` takes it with the least memory; `Json` is any JSON value;
+- `MINTED`, the metadata of the field of an origin that is a new id with each value;
 - `AUTH`, how the token travels: `Bearer()` (if there is no `AUTH`), `Header("x-api-key")`, `Query("key")`, `Basic()`,
   `NoAuth()`; each may be `optional=True`;
 - `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
@@ -51,6 +52,7 @@ from agentruns._values.commands import (
 )
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.generic import Json
+from agentruns._values.minted import MINTED
 from agentruns._values.run import (
     Action,
     Failure,
@@ -97,6 +99,7 @@ from .vendor import MISTAKES, Vendor, mistake
 from .wire import checkpoint, claim_run
 
 __all__ = [
+    "MINTED",
     "NAMES",
     "Action",
     "AdvisesPolls",

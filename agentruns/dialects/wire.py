@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, TypeVar
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from typing import Final, NoReturn, TypeVar
+from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 from agentruns._values import codec
 from agentruns._values.commands import AwaitSlot, Checkpoint, ClaimRun, Flow, Ownership
-from agentruns._values.exchange import Response
+from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import Json
 from agentruns._values.run import Action, RunRef
-from agentruns.errors import ConfigurationError, ProtocolError
+from agentruns.errors import ConfigurationError, OutcomeUnknownError, ProtocolError
 
 T = TypeVar("T")
 
@@ -39,6 +39,12 @@ def _segment(part: object) -> str:
     except UnicodeEncodeError:
         pass
     raise ConfigurationError(f"{part!r} cannot stand in the path of a request; pass the id that the vendor gave")
+
+
+def query(params: Mapping[str, str | Sequence[str]]) -> str:
+    """Return `?a=1&a=2` for the end of a path: the way to repeat a parameter; empty where there is none."""
+    encoded = urlencode({name: value for name, value in params.items() if value or value == ""}, doseq=True)
+    return f"?{encoded}" if encoded else ""
 
 
 def is_name(text: str) -> bool:
@@ -268,6 +274,20 @@ def await_slot(seconds: float, longest: float) -> Flow[bool]:
     It asks to be left alone for *seconds*; where nobody is more patient, no more than *longest* are waited.
     """
     return (yield AwaitSlot(seconds, longest)).status != Ownership.OTHERS
+
+
+def never_found(origin: object, note: Mapping[str, Json]) -> Flow[NoReturn]:  # noqa: ARG001
+    """
+    Be the `recover` of a vendor whose starts can be neither repeated nor found.
+
+    Its `start` says `yield from checkpoint({"path": "/runs"})` before it posts. A start that was cut off after that has
+    an outcome that nobody knows, and its key is told so by `OutcomeUnknownError`.
+    """
+    yield from ()
+    raise OutcomeUnknownError(
+        Request("POST", str(note.get("path", "/"))),
+        "the process that sent this start died before it had the answer, and the vendor cannot be asked for it",
+    )
 
 
 def claim_run(run_id: str) -> Flow[Ownership]:

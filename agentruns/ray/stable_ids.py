@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 import attrs
 
 from agentruns._values import codec
+from agentruns._values.minted import MINTED
 
 _BATCHES: Final = UUID("3f0a1c52-8d5b-5f7e-9c1a-6b2d4e8f7a90")
 
@@ -37,9 +38,7 @@ def stable_id(origin: Any, batch: str, key: str) -> Any:
 
 
 def id_field(kind: type[Any]) -> str | None:
-    """Return the field of an origin's class that gets a new id with each value; None if there is no such field."""
+    """Return the field of an origin's class that is declared by `MINTED`; None if there is no such field."""
     if not attrs.has(kind):
         return None
-    texts = {str, "str"}
-    found = [each.name for each in attrs.fields(kind) if isinstance(each.default, attrs.Factory) and each.type in texts]  # type: ignore[arg-type]
-    return found[0] if len(found) == 1 else None
+    return next((each.name for each in attrs.fields(kind) if MINTED.items() <= each.metadata.items()), None)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agentruns import ConfigurationError, OutcomeUnknownError, conduit, middesk, narrative, origami
 from agentruns._values.exchange import Request
 from agentruns.cli import commands
+from agentruns.dialects import MINTED
 from agentruns.errors import AgentRunsError
 from agentruns.ray import map_batches, stable_id
 from agentruns.ray.worker import picklable
@@ -48,7 +49,7 @@ def test_a_class_that_gains_fields_with_defaults_keeps_its_ids() -> None:
 
     @attrs.frozen
     class Marked:
-        op_id: str = attrs.field(factory=lambda: "", kw_only=True)
+        op_id: str = attrs.field(factory=lambda: "", kw_only=True, metadata=MINTED)
 
     def id_of(origin: Any) -> str:
         return str(stable_id(origin, "b", "k").op_id)

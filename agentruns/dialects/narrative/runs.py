@@ -12,6 +12,7 @@ from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import Json
+from agentruns._values.minted import MINTED
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
@@ -90,7 +91,7 @@ class UserMessage:
     tool_choice: ToolChoice | Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_choice)
     config_override: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_overridable)
     expected_version: int | None = field(default=None, kw_only=True, validator=_version)
-    client_op_id: str = field(factory=lambda: str(uuid4()), kw_only=True, validator=check.is_uuid)
+    client_op_id: str = field(factory=lambda: str(uuid4()), kw_only=True, metadata=MINTED, validator=check.is_uuid)
 
 
 def start(origin: UserMessage, *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[NarrativeRun]]:

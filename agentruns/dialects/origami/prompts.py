@@ -12,6 +12,7 @@ from attrs.validators import optional
 
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
+from agentruns._values.minted import MINTED
 from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
@@ -99,7 +100,7 @@ class Prompt:
     attachments: Sequence[Mapping[str, str]] = field(
         default=(), kw_only=True, converter=_tuple, validator=_no_more_than(_MOST_ATTACHMENTS)
     )
-    idempotency_key: str = field(factory=lambda: str(uuid4()), kw_only=True, validator=_key)
+    idempotency_key: str = field(factory=lambda: str(uuid4()), kw_only=True, metadata=MINTED, validator=_key)
     busy_wait: float = field(default=0.0, kw_only=True, validator=check.not_negative)
 
     def __attrs_post_init__(self) -> None:
