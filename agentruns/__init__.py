@@ -14,7 +14,7 @@ from ._following.events import EventStream
 from ._following.options import OnCancel, StreamOptions
 from ._following.progress import BatchProgress, progress_bar
 from ._following.stream import RunStream
-from ._keeping.work import Unfinished
+from ._keeping.work import Changed, Unfinished
 from ._polling.stats import Stats
 from ._values.auth import Auth
 from ._values.exchange import RateLimit, ServerEvent, Transport
@@ -98,6 +98,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "RateLimiter",
     "Stats",
     "Unfinished",
+    "Changed",
     "Json",
     "AgentRunsError",
     "ConfigurationError",

@@ -23,7 +23,7 @@ from ._following.progress import BatchProgress
 from ._following.stream import RunStream, close
 from ._keeping.keys import Keys
 from ._keeping.lifecycle import JournaledLifecycle
-from ._keeping.work import Unfinished
+from ._keeping.work import Changed, Unfinished, resolver
 from ._polling.poller import Poller
 from ._polling.stats import Stats
 from ._telemetry import DEFAULT_ROLES, Telemetry
@@ -177,6 +177,7 @@ class Client(Generic[OriginT, DetailT]):
         on_cancel: OnCancel = "leave",
         events: bool = False,
         key: str | None = None,
+        digest: str | None = None,
         include: str | None = None,
         params: Mapping[str, str] | None = None,
     ) -> RunStream[DetailT]:
@@ -200,6 +201,8 @@ class Client(Generic[OriginT, DetailT]):
         - *events* listens to the vendor's stream of events between polls (Middesk); its end is a reason to poll.
         - *key* names the work in the client's journal. A second stream of the same key, in this process or after a
           crash in another, goes on with the run that the first one started, and runs no handler twice.
+        - *digest* names what is asked for under *key*, where that is more or less than what *origin* says: a key
+          refuses what asks for something else than the work that it names.
         - *include* asks for more of the detail once the run is over, by one more read: "steps" for Middesk,
           "stats,transcript" for Origami.
         - *params* are query parameters of every read of the run, such as `workspace_id` for Conduit. Streams on one run
@@ -225,6 +228,7 @@ class Client(Generic[OriginT, DetailT]):
             raise ConfigurationError(
                 "`key` names work in a journal, and this client has none: pass `connect(..., journal=path)`"
             )
+        check.text_or_none("digest", digest)
         if isinstance(origin, Run | RunRef):
             self._ref(origin)
         else:
@@ -235,7 +239,7 @@ class Client(Generic[OriginT, DetailT]):
             self._operations.require("events", "announce events of")
         stream: RunStream[DetailT] = RunStream(
             origin,
-            lifecycle=self._lifecycle if key is None else JournaledLifecycle(self._journaled(), key),
+            lifecycle=self._lifecycle if key is None else JournaledLifecycle(self._journaled(), key, digest),
             operations=self._operations,
             poller=self._poller,
             tasks=self._tasks,
@@ -348,6 +352,7 @@ class Client(Generic[OriginT, DetailT]):
         prepare: None = None,
         include: str | None = None,
         options: Callable[[OriginT], StreamOptions] | None = None,
+        changed: Changed = "refuse",
         on_progress: Callable[[BatchProgress], object] | None = None,
         patience: float = 3600.0,
     ) -> Batch[OriginT, DetailT, OriginT]: ...
@@ -364,6 +369,7 @@ class Client(Generic[OriginT, DetailT]):
         prepare: None = None,
         include: str | None = None,
         options: Callable[[Run[DetailT] | RunRef], StreamOptions] | None = None,
+        changed: Changed = "refuse",
         on_progress: Callable[[BatchProgress], object] | None = None,
         patience: float = 3600.0,
     ) -> Batch[Run[DetailT] | RunRef, DetailT, Run[DetailT] | RunRef]: ...
@@ -380,6 +386,7 @@ class Client(Generic[OriginT, DetailT]):
         prepare: Callable[[ItemT], OriginT | Awaitable[OriginT]],
         include: str | None = None,
         options: Callable[[ItemT], StreamOptions] | None = None,
+        changed: Changed = "refuse",
         on_progress: Callable[[BatchProgress], object] | None = None,
         patience: float = 3600.0,
     ) -> Batch[OriginT | ItemT, DetailT, ItemT]: ...
@@ -395,6 +402,7 @@ class Client(Generic[OriginT, DetailT]):
         prepare: Callable[[Any], Any] | None = None,
         include: str | None = None,
         options: Callable[[Any], StreamOptions] | None = None,
+        changed: Changed = "refuse",
         on_progress: Callable[[BatchProgress], object] | None = None,
         patience: float = 3600.0,
     ) -> Batch[Any, DetailT, Any]:
@@ -413,6 +421,9 @@ class Client(Generic[OriginT, DetailT]):
           are taken, what is in flight ends with the last error, and then that error is raised.
         - *key* is a function that names an origin. In a client with a journal, a second batch over the same origins
           starts only what is not done.
+        - *changed* says what becomes of an item whose key the journal knows for another request, by what the item
+          itself says: it fails with `ConfigurationError` ("refuse"), starts a run of its own ("again"), or gets what
+          there is ("keep").
         - *ordered* yields the outcomes in the order of the origins.
         - *include* is as in `stream`, for all runs.
         - *prepare* is a function, sync or async, that makes the origin of an item, in the item's turn: it may create a
@@ -445,14 +456,16 @@ class Client(Generic[OriginT, DetailT]):
             own: StreamOptions = {**given, "key": key}
             return self.stream(origin, **own)
 
+        resolve = resolver(self.work, changed)
         runner = ItemRunner(
             follow,
             key,
             prepare,
-            None if self._keys is None else self._keys.origin_of,
+            None if self._keys is None else resolve,
             item_options(self._vendor, common, options),
             self._api.admission,
             patience,
+            keep=changed == "keep",
         )
         return Batch(runner, origins, limit, ordered=ordered, on_progress=on_progress)
 
@@ -492,6 +505,16 @@ class Client(Generic[OriginT, DetailT]):
         Raise `ConfigurationError` if there is no journal.
         """
         return await self._journaled().find(key)
+
+    async def prune(self, *, older_than: float) -> int:
+        """
+        Delete from the journal what was done more than *older_than* seconds ago, and return how many pieces of work.
+
+        A key that is forgotten names nothing any more: who uses it again starts anew. Raise `ConfigurationError` if
+        there is no journal, or for seconds that are none.
+        """
+        check.number("older_than", older_than, zero=True)
+        return await self._journaled().prune(older_than)
 
     def stats(self) -> Stats:
         """Return what this client watches and sends, in numbers."""

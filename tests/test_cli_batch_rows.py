@@ -261,7 +261,7 @@ def test_the_usage_shows_the_output_as_needed(capsys: pytest.CaptureFixture[str]
 def test_rows_that_were_not_run_say_nothing_of_throughput() -> None:
     now = 0.0
     tally = progress.Tally(lambda: now)
-    tally.before = 54
+    tally.before["completed"] = 54
     tally.add("invalid", run=False)
     now = 0.001
     assert tally.picture({}, STATS).rate is None

@@ -273,7 +273,7 @@ def test_every_way_to_show_progress_is_safe(
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "9999")
-    picture = progress.Picture(1.0, {"completed": 1}, {}, 0, 1, None, None, client_of(Wire({})).stats())
+    picture = progress.Picture(1.0, {"completed": 1}, {}, {}, 1, None, None, client_of(Wire({})).stats())
     for view in (progress.Plain(out := io.StringIO()), progress.Quiet()):
         capsys.readouterr()
         shown(view, text, picture)

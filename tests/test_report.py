@@ -170,3 +170,25 @@ def test_without_its_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigurationError, match=r"agentruns\[report\]"):
         report.draw(report.read(output(tmp_path, line(1))))
+
+
+def test_failures_of_one_kind_are_counted_together(tmp_path: Path) -> None:
+    def failed(number: int, message: str) -> dict[str, Any]:
+        return line(number, "failed", failure={"type": "JobFailed", "message": message})
+
+    many = [failed(n, f"run 9a4e1f52-6b7c-4d0f-8f3e-0d2c5b1a7e{n:02} lost row {n}") for n in range(40)]
+    page = made(output(tmp_path, *many, failed(40, "another"), line(41)))
+    place = page.texts.index("items", page.texts.index("Not completed (41)"))
+    assert page.texts[place : place + 9] == [
+        *("items", "status", "error, such as"),
+        *("40", "failed", "JobFailed: run 9a4e1f52-6b7c-4d0f-8f3e-0d2c5b1a7e00 lost row 0"),
+        *("1", "failed", "JobFailed: another"),
+    ]
+
+
+def test_tokens_and_cost_are_those_of_every_attempt(tmp_path: Path) -> None:
+    earlier = {"input_tokens": 1000, "output_tokens": None, "cost": 0.5}
+    page = made(output(tmp_path, line(1, attempts=3, earlier=earlier, cost=0.25), line(2)))
+    assert "1,200 in, 20 out (known for 2 items)" in page.texts
+    assert "0.75 (known for 1 items)" in page.texts
+    assert "1; tokens and cost are those of all 4 attempts" in page.texts

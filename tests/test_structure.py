@@ -72,7 +72,7 @@ def test_the_emulator_knows_nothing_of_the_client() -> None:
 
 CLIENT = {
     *("start", "fetch", "stream", "result", "resume", "cancel", "runs", "batch", "perform"),
-    *("unfinished", "work", "stats", "events", "heard"),
+    *("unfinished", "work", "prune", "stats", "events", "heard"),
 }
 RUN_STREAM = {"run", "outputs", "result", "leave", "aclose", "asend", "athrow"}
 

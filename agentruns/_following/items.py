@@ -12,6 +12,7 @@ from attrs import frozen
 
 from agentruns._api.admission import PLACE, Admission, Place
 from agentruns._handlers.items import for_item
+from agentruns._keeping.digest import request_digest
 from agentruns._values.run import Outcome, Run
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError
 
@@ -42,28 +43,31 @@ class ItemRunner:
     What is done with each item of a batch.
 
     *follow* opens the stream of an origin, under a key or none, with options. *key* names an item. *prepare* makes its
-    origin, unless *known_origin* returns the one that was made under its key before; without *prepare* the item is the
-    origin. *known_origin* returns None for a key that is new, and is itself None where there is no journal. *options*
-    gives the options of an item's stream; their timeout, in seconds, is that of *prepare*, too. *admission* says when
-    the next item may begin, and *patience* is the seconds of lost contact that are borne.
+    origin; without it the item is the origin. *resolve*, of a key and a digest of what is asked for, returns under
+    which key the item goes on in the journal, and what started it there before, if anything did: then nothing is
+    prepared. It is None where there is no journal. *options* gives the options of an item's stream: their timeout, in
+    seconds, is that of *prepare*, too, and their digest is by default that of the item. With *keep*, what started an
+    item before takes the place of an item that has changed. *admission* says when the next item may begin, and
+    *patience* is the seconds of lost contact that are borne.
     """
 
     follow: Callable[[Any, str | None, StreamOptions], Followed]
     key: Callable[[Any], str] | None = None
     prepare: Callable[[Any], Any] | None = None
-    known_origin: Callable[[str], Awaitable[Any]] | None = None
+    resolve: Callable[[str, str | None], Awaitable[tuple[str, Any]]] | None = None
     options: Callable[[Any], StreamOptions] = lambda _: {}
     admission: Admission | None = None
     patience: float | None = None
+    keep: bool = False
 
     def __attrs_post_init__(self) -> None:
         for name, given in (("key", self.key), ("prepare", self.prepare), ("options", self.options)):
             if given is not None and not callable(given):
                 raise ConfigurationError(f"{name} is {given!r}; it must be a function of an item")
 
-    async def origin(self, item: Any, key: str | None, seconds: float | None) -> Any:
+    async def prepared(self, item: Any, seconds: float | None) -> Any:
         """
-        Return what starts the run of an item: what started it before, if anything did.
+        Return what `prepare` makes of an item.
 
         Raise `DeadlineExceededError` if that takes longer than so many seconds; None sets no end.
         """
@@ -72,10 +76,6 @@ class ItemRunner:
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                if self.known_origin is not None and key is not None:
-                    known = await self.known_origin(key)
-                    if known is not None:
-                        return known
                 made = self.prepare(item)
                 return await made if inspect.isawaitable(made) else made
         except TimeoutError:
@@ -100,10 +100,18 @@ class ItemRunner:
         try:
             with for_item(item):
                 key = None if self.key is None else self.key(item)
-                options = self.options(item)
-                timeout = options.get("timeout")
-                origin = await self.origin(item, key, None if isinstance(timeout, str) else timeout)
-                name = key if self.known_origin is not None else None
+                options: StreamOptions = self.options(item)
+                name: str | None = None
+                known: Any = None
+                if key is not None and self.resolve is not None:
+                    digest = options.get("digest") or request_digest(item)
+                    options = StreamOptions(**{**options, "digest": digest})
+                    name, known = await self.resolve(key, digest)
+                if known is None:
+                    timeout = options.get("timeout")
+                    origin = await self.prepared(item, None if isinstance(timeout, str) else timeout)
+                elif self.prepare is not None or self.keep:
+                    origin = known
                 stream = open_streams[index] = self.follow(origin, name, options)
                 async with aclosing(stream):
                     return Outcome(index, key, origin, await stream.result(), item=item)

@@ -94,6 +94,7 @@ class StreamOptions(TypedDict, total=False):
     on_cancel: OnCancel
     events: bool
     key: str | None
+    digest: str | None
     include: str | None
     params: Mapping[str, str] | None
 

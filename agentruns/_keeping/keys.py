@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from agentruns._aio.shield import run_shielded
@@ -114,17 +114,17 @@ class Keys:
         async for work in self.journal.unfinished():
             yield self._read(work)
 
+    async def prune(self, older_than: float) -> int:
+        """Delete the work that was done more than so many seconds ago; return how much it was."""
+        return await self.journal.prune(time.time() - older_than)
+
     async def find(self, key: str) -> Unfinished | None:
         """Return the work named *key*, done or not; None if there is none."""
         work = await self.journal.get(key)
         return None if work is None else self._read(work)
 
-    async def origin_of(self, key: str) -> Any:
-        """Return what started the work named *key*; None if there is none."""
-        work = await self.journal.get(key)
-        return None if work is None else deserialize_origin(work.origin, self.vendor)
-
     def _read(self, work: Work) -> Unfinished:
         run = None if work.run is None else Run.from_json(work.run)
         origin = deserialize_origin(work.origin, self.vendor)
-        return Unfinished(work.key, origin, run, work.alive and work.state != "done", work.created, work.updated)
+        alive = work.alive and work.state != "done"
+        return Unfinished(work.key, origin, run, alive, work.created, work.updated, work.digest)

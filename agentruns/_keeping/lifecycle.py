@@ -27,11 +27,11 @@ class JournaledLifecycle:
 
     __slots__ = ("_follows", "_handlers", "_keys", "_posting", "_starting", "key")
 
-    def __init__(self, keys: Keys, key: str) -> None:
+    def __init__(self, keys: Keys, key: str, digest: str | None = None) -> None:
         self.key = key
         self._keys = keys
         self._follows = False
-        self._starting = Starting(keys, key)
+        self._starting = Starting(keys, key, digest)
         self._handlers = HandlersOnce(keys, key)
         self._posting = PostingOnce(keys, key)
 
@@ -41,7 +41,7 @@ class JournaledLifecycle:
 
     async def is_known(self) -> bool:
         """Tell whether the key names work that was begun before."""
-        return await self._keys.origin_of(self.key) is not None
+        return await self._keys.journal.get(self.key) is not None
 
     async def begin(self, origin: Any, attempts: Attempts, /) -> Run:
         """Start the run, or attach to the one that this key has started; raise as `Starting.begin` does."""

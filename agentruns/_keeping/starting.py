@@ -25,6 +25,7 @@ from agentruns.errors import (
     UnsupportedError,
 )
 
+from .digest import request_digest
 from .keeper import StartKeeper
 from .keys import Keys
 from .origins import check_value
@@ -37,11 +38,12 @@ _NOTHING_HAPPENED: Final = (ConfigurationError, UnsupportedError, RunError, APIE
 
 
 class Starting:
-    """The start of the work named *key*."""
+    """The start of the work named *key*; *digest* names what is asked for, by default what the origin asks for."""
 
-    __slots__ = ("_journal", "_keeper", "_key", "_keys", "_operations")
+    __slots__ = ("_digest", "_journal", "_keeper", "_key", "_keys", "_operations")
 
-    def __init__(self, keys: Keys, key: str) -> None:
+    def __init__(self, keys: Keys, key: str, digest: str | None = None) -> None:
+        self._digest = digest
         self._keys = keys
         self._key = key
         self._journal = keys.journal
@@ -61,10 +63,10 @@ class Starting:
             return await self._begin(origin, attempts)
 
     async def _begin(self, origin: Any, attempts: Attempts) -> Run:
-        text = serialize_origin(origin)
+        text, digest = serialize_origin(origin), self._digest_of(origin)
         check_value(origin, text, self._operations.vendor)
         while True:
-            work = await self._journal.begin(self._key, text)
+            work = await self._journal.begin(self._key, text, digest)
             if work.fresh:
                 return await self._start(partial(self._operations.start, origin, self._keeper, attempts))
             self._check(work, origin)
@@ -76,7 +78,8 @@ class Starting:
 
     async def _attach_to(self, origin: Run | RunRef, attempts: Attempts) -> Run:
         run = origin if isinstance(origin, Run) else await self._operations.fetch(origin, attempts=attempts)
-        work = await self._journal.attach(self._key, serialize_origin(run.ref), run.to_json())
+        text = serialize_origin(run.ref)
+        work = await self._journal.attach(self._key, text, run.to_json(), self._digest_of(run.ref))
         if work.fresh:
             return run
         if work.run is None and (work.taken or work.mine):  # it could not be settled; the caller knows which run it is
@@ -103,12 +106,17 @@ class Starting:
 
     def _check(self, work: Work, origin: Any) -> None:
         """Refuse a key that names other work."""
+        if work.digest is not None and work.digest == self._digest_of(origin):
+            return  # asked for by another origin, as one that `prepare` has made once more
         if not is_same_work(work.origin, origin):
             raise ConfigurationError(
                 f"key {self._key!r} names other work in the journal {self._journal.path}",
                 field="key",
                 remedy="use another key for this, or pass the origin that `client.work(key)` has, to go on with that",
             )
+
+    def _digest_of(self, origin: Any) -> str | None:
+        return request_digest(origin) if self._digest is None else self._digest
 
     async def _start_again(self, work: Work, attempts: Attempts) -> Run:
         """Go through with a start whose process died, or whose outcome was not clear."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, get_args
 
 import attrs
 from attrs import frozen
@@ -12,9 +12,16 @@ from agentruns._values import codec
 from agentruns._values.generic import DetailT_co, Json, OriginT_co
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects.protocol import Dialect
+from agentruns.errors import ConfigurationError
+
+from .digest import minted
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
     from .journal import Journal
+
+
+Changed: TypeAlias = Literal["refuse", "again", "keep"]
+"""What becomes of an item of a batch whose key names work that was begun for another request."""
 
 
 @frozen
@@ -23,7 +30,8 @@ class Unfinished(Generic[OriginT_co, DetailT_co]):
     Work of a journal that is not done: what started it, its last state, None if it is not known to have started.
 
     `client.stream(work.origin, key=work.key)` goes on with it. `created` and `updated` are seconds since the epoch;
-    `alive` says that somebody is at it now; nobody is at what is done.
+    `alive` says that somebody is at it now; nobody is at what is done. `digest` names what was asked for, None where
+    that is not known.
     """
 
     key: str
@@ -32,6 +40,40 @@ class Unfinished(Generic[OriginT_co, DetailT_co]):
     alive: bool
     created: float
     updated: float
+    digest: str | None = None
+
+
+def resolver(
+    find: Callable[[str], Awaitable[Unfinished | None]], changed: Changed
+) -> Callable[[str, str | None], Awaitable[tuple[str, Any]]]:
+    """
+    Return what tells, of a key and a digest, under which key an item of a batch goes on, and what started it there.
+
+    That is None where nothing has. *find* returns the work of a key. Where the digest is not that of the work,
+    *changed* decides: what there is is kept, or the item gets a key of its own, which follows from both. What is
+    returned raises `ConfigurationError` where the item is to be refused, and has no such work yet. Raise it at once for
+    a strange *changed*.
+    """
+    if changed not in get_args(Changed):
+        raise ConfigurationError(f"changed is {changed!r}; choose {', '.join(map(repr, get_args(Changed)))}")
+
+    async def resolve(key: str, digest: str | None) -> tuple[str, Any]:
+        work = await find(key)
+        if work is None:
+            return key, None
+        if changed == "keep" or digest is None or work.digest in {None, digest}:
+            return key, work.origin
+        other = f"{key} (request {digest[:12]})"
+        begun = await find(other)
+        if begun is not None or changed == "again":
+            return other, None if begun is None else begun.origin
+        raise ConfigurationError(
+            f"key {key!r} names other work in the journal: the item was another when that was begun",
+            field="key",
+            remedy='`changed="again"` starts it as it is now, and `changed="keep"` takes what there is',
+        )
+
+    return resolve
 
 
 def serialize_origin(origin: Any) -> str:
@@ -92,7 +134,7 @@ def is_same_work(text: str, origin: Any) -> bool:
     referred = isinstance(kept, Mapping) and set(kept) == {"ref"}
     if isinstance(origin, RunRef) or referred:
         return text == serialize_origin(origin)
-    return _is_written_as(kept, origin, _minted(type(origin)))
+    return _is_written_as(kept, origin, minted(type(origin)))
 
 
 def _is_written_as(kept: Any, value: Any, ignored: frozenset[str] = frozenset()) -> bool:
@@ -117,18 +159,6 @@ def _is_default(each: attrs.Attribute[Any], owner: Any) -> bool:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         default = default.factory(owner) if default.takes_self else default.factory()
     return bool(getattr(owner, each.name) == default)
-
-
-def _minted(kind: type[Any]) -> frozenset[str]:
-    """Return the fields of a class whose default is another for each value: ids."""
-    if not attrs.has(kind):
-        return frozenset()
-    made: dict[str, Any] = {
-        each.name: each.default
-        for each in attrs.fields(kind)
-        if isinstance(each.default, attrs.Factory)  # type: ignore[arg-type]
-    }
-    return frozenset(name for name, new in made.items() if not new.takes_self and new.factory() != new.factory())
 
 
 async def keep_state(journal: Journal, key: str, run: Run) -> None:

@@ -6,6 +6,7 @@ import argparse
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -131,8 +132,27 @@ def templates(arguments: argparse.Namespace) -> dict[str, str]:
         name, found, template = each.partition("=")
         if not found:
             raise ConfigurationError(f"--set is {each!r}; it must be FIELD=TEMPLATE, such as agent_id={{agent}}")
-        given[name.strip().replace("-", "_")] = template
-    return given
+        field = name.strip().replace("-", "_")
+        if field in given:
+            raise ConfigurationError(f"--set {field} is given twice, or beside {option(field)}; leave one of them out")
+        given[field] = template
+    return {field: text_of(template, option(field)) for field, template in given.items()}
+
+
+def text_of(given: str, name: str) -> str:
+    """
+    Return what an option gives: its text, or that of the file FILE for @FILE; @@ at the beginning stands for one @.
+
+    Raise `ConfigurationError`, naming the option, for a file that cannot be read.
+    """
+    if not given.startswith("@") or given.startswith("@@"):
+        return given[1:] if given.startswith("@@") else given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{name} is {given!r}, and that file cannot be read: {error}. A text that begins with @ is given with @@"
+        ) from error
 
 
 def tools(spec: str | None) -> Tools | None:
@@ -147,8 +167,9 @@ def tools(spec: str | None) -> Tools | None:
         return Tools.of(getattr(module, name))
     except SystemExit as error:
         raise ConfigurationError(f"--tools {spec!r} cannot be loaded: it ends the process ({error.code!r})") from error
-    except (ImportError, AttributeError, OSError) as error:
-        raise ConfigurationError(f"--tools {spec!r} cannot be loaded: {error}") from error
+    except Exception as error:  # what the file itself raises, too: it is the user's, and a traceback helps nobody
+        words = "" if isinstance(error, ImportError | AttributeError | OSError) else f"{type(error).__name__}: "
+        raise ConfigurationError(f"--tools {spec!r} cannot be loaded: {words}{error}") from error
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):
@@ -178,19 +199,25 @@ def _command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
 
 
 _BATCH = """\
-Run every row of INPUT, never more than --limit at once, and append one JSON line per row to OUTPUT: key, line,
-status, output, failure, usage, cost, started, ended, durations (seconds), attempts, actions, run, vendor. The status is
-completed, failed, requires_action, unfinished (its timeout has passed), error (see failure) or invalid.
+Run every row of INPUT, never more than --limit at once, and append one JSON line per row to OUTPUT, in the order in
+which they end: key, line, status, output, failure, usage, cost, started, ended, durations (seconds), attempts, actions,
+run, vendor, digest (of what was asked for), earlier (what attempts before this one have used), and with --columns also
+columns. The status is completed, failed, requires_action, unfinished (its timeout has passed), error (see failure) or
+invalid. A call that takes up a row again writes a further line for it, and puts a file with the last lines alone in the
+place of OUTPUT when it ends.
 
 A second call goes on where the first stopped: rows that are done are left out, runs that were started are followed,
 not started again (that is in the journal). Rows that cannot be used are reported by line and field, and entered as
-"invalid", with null as their key. A row whose run failed is done; --retry-failed starts it again. The exit code is the
-highest that any row asks for, or 130 after Ctrl-C: the first takes no more rows and waits for those in flight, the
+"invalid", with null as their key. A row whose run failed is done; --retry-failed starts it again. A row that asks for
+something else than when it was begun (its texts, or the file of --conversation) is left as it is and told, with exit
+code 2: --again starts it, --keep takes what there is. The exit code is the highest that any row asks for, 4 at least
+after --max-failures and its like, or 130 after Ctrl-C: the first takes no more rows and waits for those in flight, the
 second leaves them.
 
-In a template {column} stands for the row's column, {#} for its line, {{ and }} for braces. In a field of JSON the
-template is JSON whose texts are templates; "{column}" alone is the column's own value. A required field without a
-template is taken from the column of its name. An optional field whose one column is empty is left out.
+In a template {column} stands for the row's column, {#} for its line, {{ and }} for braces; @FILE takes it from a file.
+In a field of JSON the template is JSON whose texts are templates; "{column}" alone is the column's own value. A
+required field without a template is taken from the column of its name. An optional field whose one column is empty is
+left out.
 
 With --engine ray (extra: ray) workers of Ray follow the runs, on this machine or on the cluster that RAY_ADDRESS names;
 --limit and --budget are for all of them together. A worker that dies is started again, and attaches to the runs that it
@@ -226,6 +253,11 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
         "changed or moved is another one. Give a column of ids if rows may move",
     )
     parser.add_argument("--delimiter", metavar="CHARACTER", help="between the cells of a CSV file (default: a comma)")
+    parser.add_argument("--encoding", metavar="NAME", help="of a CSV or JSONL file, such as latin-1 (default: UTF-8)")
+    parser.add_argument(
+        "--columns", metavar="NAMES", help="columns of INPUT that the output has, too, with commas between; * for all"
+    )
+    parser.add_argument("--first", metavar="N", type=int, help="take the first N rows of INPUT only, as a sample")
     parser.add_argument("--tools", metavar="MODULE:NAME", help="handlers: module:name or file.py:name")
     parser.add_argument("--limit", type=int, default=64, help="runs in flight at once, at most (default: 64)")
     parser.add_argument(
@@ -242,7 +274,31 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
     journal.add_argument(
         "--no-journal", action="store_true", help="keep none: after a crash, runs in flight are started again"
     )
-    parser.add_argument("--retry-failed", action="store_true", help="start rows again whose run failed")
+    parser.add_argument(
+        "--keep-days", metavar="DAYS", type=float, help="first take out of the journal what has been done for longer"
+    )
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="start rows again whose run failed, or is gone at the vendor",
+    )
+    changed = parser.add_mutually_exclusive_group()
+    changed.add_argument(
+        "--again", action="store_true", help="start rows again that ask for something else than when they were begun"
+    )
+    changed.add_argument("--keep", action="store_true", help="take such rows as they are")
+    parser.add_argument(
+        "--max-failures", metavar="N", type=int, help="take no more rows once N have failed in this call"
+    )
+    parser.add_argument(
+        "--max-total-tokens", metavar="N", type=int, help="take no more rows once all of OUTPUT have used N tokens"
+    )
+    parser.add_argument(
+        "--max-total-cost",
+        metavar="X",
+        type=float,
+        help="the same for the cost, in the vendor's unit",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="look at every row, send nothing, show the first request"
     )
@@ -378,7 +434,7 @@ def _is_text(field: attrs.Attribute[Any]) -> bool:
 
 def _value(field: attrs.Attribute[Any], text: str) -> Any:
     if _is_text(field):
-        return text
+        return text_of(text, option(field.name))
     try:
         value: Mapping[str, Any] | list[Any] | str | float | None = codec.decode(text)
     except codec.CodecError as error:

@@ -10,8 +10,9 @@ import argparse
 import io
 import math
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -23,6 +24,7 @@ from agentruns import _extras as extras
 from agentruns._values import html
 from agentruns.errors import ConfigurationError
 
+from .batch.limits import spent_by
 from .batch.output import last_lines
 from .batch.progress import duration, plain
 from .printing import say
@@ -43,12 +45,13 @@ _BARS: Final = 300
 """Runs that a timeline shows, at most: beyond that a bar is no longer a line on a screen."""
 
 _ROWS: Final = 25
+_VARIES: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\b\w*\d\w*\b")
 _LONGEST: Final = 600
 
 
 @frozen
 class Item:
-    """One item of the output; times are seconds since the epoch."""
+    """One item of the output; times are seconds since the epoch, tokens and cost those of all its attempts."""
 
     key: str
     line: int
@@ -117,7 +120,10 @@ def read(path: Path) -> list[Item]:
 
 def _item(line: dict[str, Any], path: Path) -> Item:
     try:
-        usage, failure, run = line["usage"], line["failure"], line["run"]
+        spent, failure, run = spent_by(line) or {}, line["failure"], line["run"]
+        missing = {"usage", "cost"} - set(line)
+        if missing:
+            raise KeyError(*missing)
         return Item(
             key="" if line["key"] is None else str(line["key"]),  # a row that could not be used has none
             line=int(line["line"]),
@@ -128,14 +134,19 @@ def _item(line: dict[str, Any], path: Path) -> Item:
             run=line["durations"]["run"],
             attempts=int(line["attempts"]),
             failure="" if failure is None else f"{failure['type']}: {failure['message']}",
-            tokens=None if usage is None else (int(usage["input_tokens"] or 0), int(usage["output_tokens"] or 0)),
-            cost=line["cost"],
+            tokens=_tokens_of(spent),
+            cost=spent.get("cost"),
             run_id="" if run is None else str(run["id"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{str(path)!r} has a line for {line['key']!r} that `agentruns batch` did not write ({error!r})"
         ) from error
+
+
+def _tokens_of(spent: Mapping[str, Any]) -> tuple[int, int] | None:
+    into, out = spent.get("input_tokens"), spent.get("output_tokens")
+    return None if into is None and out is None else (int(into or 0), int(out or 0))
 
 
 # Figures --------------------------------------------------------------------------------------------------------------
@@ -313,6 +324,7 @@ def page(name: str, items: Sequence[Item], figures: str) -> str:
         "<h2>Figures</h2>",
         f'<div role="img" aria-label="Figures of the batch">{figures}</div>',
         f"<h2>Not completed ({len(failed)})</h2>",
+        _groups(failed),
         _table(failed[:_ROWS]) if failed else "<p>None.</p>",
         f"<p>{len(failed) - _ROWS} more are in the output.</p>" if len(failed) > _ROWS else "",
         "<h2>Slowest</h2>",
@@ -346,8 +358,30 @@ def _summary(items: Sequence[Item]) -> str:
         rows.append(("cost, in the vendor's unit", f"{plain(sum(costs), 6)} (known for {len(costs):,} items)"))
     again = sum(item.attempts > 1 for item in items)
     if again:
-        rows.append(("started more than once", f"{again:,}"))
+        attempts = sum(item.attempts for item in items)
+        rows.append((
+            "started more than once",
+            f"{again:,}; tokens and cost are those of all {attempts:,} attempts",
+        ))
     return html.table("Summary", rows)
+
+
+def _groups(failed: Sequence[Item]) -> str:
+    """Return how many failed in which way, those that differ in numbers and ids alone together."""
+    groups: dict[tuple[str, str], list[Item]] = {}
+    for item in failed:
+        groups.setdefault((item.status, _VARIES.sub("…", item.failure)), []).append(item)
+    most = sorted(groups.values(), key=lambda group: -len(group))
+    if len(most) == len(failed):
+        return ""
+    rows = [
+        f'<tr><td class="number">{len(group):,}</td><td style="color:{_colour(group[0].status)}">'
+        f'{_text(group[0].status)}</td><td class="text">{_text(group[0].failure)}</td></tr>'
+        for group in most[:_ROWS]
+    ]
+    rest = f"<p>{len(most) - _ROWS} more kinds are in the output.</p>" if len(most) > _ROWS else ""
+    head = '<tr><th class="number">items</th><th>status</th><th>error, such as</th></tr>'
+    return f"<table>{head}{''.join(rows)}</table>{rest}"
 
 
 def _table(items: Sequence[Item]) -> str:

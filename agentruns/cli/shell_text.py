@@ -68,7 +68,7 @@ REMEDIES: Final[dict[str, str]] = {
     "parent": _PARENT,
     "RunRef.parent": _PARENT,
     "RunRef.id": "`agentruns list {vendor} --parent AGENT_ID` shows it",
-    "key": "give the row another key, or let it ask for the same as before",
+    "key": "--again starts the row as it is now, and --keep takes what there is",
 }
 """By the `field` of an error, what helps in a shell; in place of its `remedy`. Without an entry, nothing is said."""
 

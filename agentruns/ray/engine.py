@@ -21,6 +21,7 @@ from agentruns._api.limiter import RateLimiter
 from agentruns._following.batch import Batch
 from agentruns._following.items import ItemRunner
 from agentruns._following.options import StreamOptions
+from agentruns._keeping.work import Changed, resolver
 from agentruns._polling.stats import Stats
 from agentruns._values.commands import first_request
 from agentruns._values.run import Origins, Run, RunRef
@@ -176,6 +177,8 @@ class WorkerPool:
         *,
         key: Callable[[Any], str],
         prepare: Callable[[Any], Any],
+        options: Callable[[Any], StreamOptions] = lambda _: {},
+        changed: Changed = "refuse",
     ) -> Batch:
         """
         Iterate over the outcomes of *items* as `client.batch` does; *prepare* makes origins here, by *client*.
@@ -183,16 +186,16 @@ class WorkerPool:
         The worker gets each origin as it is, and gets it again if the call is repeated.
         """
 
-        def follow(origin: Any, key: str | None, _: StreamOptions) -> _RemoteRun:
-            return _RemoteRun(self, origin, key)
+        def follow(origin: Any, key: str | None, given: StreamOptions) -> _RemoteRun:
+            return _RemoteRun(self, origin, key, given.get("digest"))
 
-        async def known(key: str) -> Any:
-            work = await client.work(key)
-            return None if work is None else work.origin
+        resolve = resolver(client.work, changed) if self.journal else None
+        runner = ItemRunner(follow, key, prepare, resolve, options, keep=changed == "keep")
+        return Batch(runner, items, self._pool.limit)
 
-        return Batch(ItemRunner(follow, key, prepare, known if self.journal else None), items, self._pool.limit)
-
-    async def follow(self, origin: Any, key: str | None) -> tuple[Run | None, Exception | None]:
+    async def follow(
+        self, origin: Any, key: str | None, digest: str | None = None
+    ) -> tuple[Run | None, Exception | None]:
         """Have a worker follow a run to its end, as `Worker.follow` says."""
         while not (there := [index for index in range(len(self._workers)) if index not in self._gone]):
             self._back.clear()
@@ -200,7 +203,7 @@ class WorkerPool:
         index = min(there, key=lambda each: self._in_flight[each])
         self._in_flight[index] += 1
         try:
-            run, error = await self._workers[index].follow.remote(origin, key)
+            run, error = await self._workers[index].follow.remote(origin, key, digest)
         except _trouble() as trouble:
             self._miss(index)
             return None, self._lost(origin, trouble)
@@ -279,15 +282,16 @@ class _Worker(Worker):
 class _RemoteRun:
     """A run that a worker follows."""
 
-    def __init__(self, engine: WorkerPool, origin: Any, key: str | None) -> None:
+    def __init__(self, engine: WorkerPool, origin: Any, key: str | None, digest: str | None) -> None:
         self._engine = engine
         self._origin = origin
         self._key = key
+        self._digest = digest
         self.run: Run | None = None
 
     async def result(self) -> Run:
         """Return the last state of the run, or raise what is in the way of its completion."""
-        self.run, error = await self._engine.follow(self._origin, self._key)
+        self.run, error = await self._engine.follow(self._origin, self._key, self._digest)
         if error is not None:
             raise error
         assert self.run is not None

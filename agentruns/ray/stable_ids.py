@@ -13,6 +13,7 @@ from uuid import UUID, uuid5
 
 import attrs
 
+from agentruns._keeping.digest import what_is_asked
 from agentruns._values import codec
 from agentruns._values.minted import MINTED
 
@@ -31,9 +32,7 @@ def stable_id(origin: Any, batch: str, key: str) -> Any:
     name = id_field(kind)
     if name is None:
         return origin
-    asked = codec.to_jsonable(codec.unstructure(origin, defaults=False), "the origin")
-    asked.pop(name, None)
-    words = codec.encode([kind.__name__, batch, key, sorted(asked.items())])
+    words = codec.encode([kind.__name__, batch, key, sorted(what_is_asked(origin).items())])
     return attrs.evolve(origin, **{name: str(uuid5(_BATCHES, words.decode()))})
 
 

@@ -108,12 +108,14 @@ class Worker:
         found = await asyncio.to_thread(Path(self._options.journal).stat)
         return found.st_dev, found.st_ino
 
-    async def follow(self, origin: Any, key: str | None) -> tuple[Run | None, Exception | None]:
+    async def follow(
+        self, origin: Any, key: str | None, digest: str | None = None
+    ) -> tuple[Run | None, Exception | None]:
         """Follow a run to its end; return its last state, and the error if it did not complete."""
         run: Run | None = None
         try:
             client = await self.open()
-            stream = client.stream(origin, tools=self._tools, timeout=self._options.timeout, key=key)
+            stream = client.stream(origin, tools=self._tools, timeout=self._options.timeout, key=key, digest=digest)
             self._streams.add(stream)
             try:
                 async with stream:

@@ -31,6 +31,8 @@ _READ: Final = "It was only to be read: nothing was sent, and what runs at the v
 _LONGEST_KEY: Final = 1000
 _FIRST_LOOK: Final = 0.05
 _LAST_LOOK: Final = 1.0
+_PRUNED: Final = 1000
+"""Pieces of work that one commit deletes: others wait for it."""
 
 
 class Journal:
@@ -85,17 +87,17 @@ class Journal:
 
     # Work -------------------------------------------------------------------------------------------------------------
 
-    async def begin(self, key: str, origin: str) -> Work:
+    async def begin(self, key: str, origin: str, digest: str | None = None) -> Work:
         """
-        Insert a piece of work as "starting" (`fresh`), or return what is there.
+        Insert a piece of work as "starting" (`fresh`), or return what is there; *digest* names what is asked for.
 
         Work that is not done and whose owner is gone is taken over (`taken`).
         """
-        return await self._begin(key, origin, None)
+        return await self._begin(key, origin, None, digest)
 
-    async def attach(self, key: str, origin: str, run: str) -> Work:
+    async def attach(self, key: str, origin: str, run: str, digest: str | None = None) -> Work:
         """Do as `begin` does, for work on a run that exists already: new work is "open"."""
-        return await self._begin(key, origin, run)
+        return await self._begin(key, origin, run, digest)
 
     async def checkpoint(self, key: str, note: str) -> None:
         """Keep what the start found out, before its next request."""
@@ -175,6 +177,19 @@ class Journal:
         while page := await self._page(after):
             for after, work in page:  # noqa: B007 - the next page follows the last of this one
                 yield work
+
+    async def prune(self, before: float) -> int:
+        """
+        Delete this vendor's work that was done before a time, in seconds since the epoch; return how much it was.
+
+        The file gets smaller where nobody else reads it meanwhile; else what it holds is used again.
+        """
+        found = 0
+        while deleted := await self._write(lambda records: records.prune(before, _PRUNED), _READ).future:
+            found += deleted
+        if found and self._writer is not None:
+            await self._writer.compact()
+        return found
 
     # Handlings --------------------------------------------------------------------------------------------------------
 
@@ -330,8 +345,8 @@ class Journal:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    async def _begin(self, key: str, origin: str, run: str | None) -> Work:
-        write = self._add(key, lambda records: records.begin(key, origin, run), "Nothing was sent")
+    async def _begin(self, key: str, origin: str, run: str | None, digest: str | None) -> Work:
+        write = self._add(key, lambda records: records.begin(key, origin, run, digest), "Nothing was sent")
         return await self._or_undo(write, lambda records: records.unbegin(key, write.outcome))
 
     async def _do(self, key: str, act: Callable[[Records], T], standing: str = _READ) -> T:

@@ -59,6 +59,12 @@ class Ledger(sqlite3.Connection):
         """Commit a batch. Each write is told what became of it; nothing is raised."""
         self._carry_out(batch)
 
+    def compact(self) -> None:
+        """Give room that is not used back to the disk, unless others are at the file or the disk is full."""
+        with suppress(sqlite3.OperationalError):
+            self.execute("VACUUM")
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
     def close(self) -> None:
         """Close the file, and be gone."""
         try:

@@ -16,8 +16,9 @@ from .problems import UnfitError
 from .values import Decision, GivenAnswer, Handling, StandingAnswer, Work
 
 _WORK: Final = (
-    "key, vendor, origin, state, start_note, group_name, posting_run, posting_at, run, owner, created, updated"
+    "key, vendor, origin, state, start_note, group_name, posting_run, posting_at, run, owner, created, updated, digest"
 )
+_WORK_COLUMNS: Final = _WORK.split(", ")
 _HANDLING: Final = "run_id, action_id, name, state, output, is_error, owner, digest"
 _PAGE: Final = 32
 """Rows at a time: few, since each may hold megabytes."""
@@ -33,14 +34,15 @@ class Records:
 
     # Work -------------------------------------------------------------------------------------------------------------
 
-    def begin(self, key: str, origin: str, run: str | None = None) -> Work:
+    def begin(self, key: str, origin: str, run: str | None = None, digest: str | None = None) -> Work:
         """Insert a piece of work, or return what is there, taken over if nobody is at it any more."""
         found = self.get(key)
         if found is None:
             now, state = time.time(), "starting" if run is None else "open"
             self._do(
-                "INSERT INTO work (vendor, key, state, owner, created, updated, origin, run) VALUES (?,?,?,?,?,?,?,?)",
-                (self._vendor, key, state, self._owners.me, now, now, origin, run),
+                "INSERT INTO work (vendor, key, state, owner, created, updated, origin, run, digest)"
+                " VALUES (?,?,?,?,?,?,?,?,?)",
+                (self._vendor, key, state, self._owners.me, now, now, origin, run, digest),
             )
             return evolve(self._known(key), fresh=True)
         if found.state != "done" and not found.alive:
@@ -160,6 +162,19 @@ class Records:
         )
         return [(place, self._work(row)) for *row, place in rows.fetchall()]
 
+    def prune(self, before: float, most: int) -> int:
+        """Delete up to *most* pieces of work that were done before a time, with all that stands with them."""
+        which = (
+            "SELECT id FROM work WHERE vendor = ? AND updated < ? AND state = 'done' ORDER BY updated LIMIT ?",
+            (self._vendor, before, most),
+        )
+        self._do(
+            "DELETE FROM parked WHERE vendor = ? AND state <> 'waiting' AND asked < ? AND key IN"
+            f" (SELECT key FROM work WHERE id IN ({which[0]}))",
+            (self._vendor, before, *which[1]),
+        )
+        return self._do(f"DELETE FROM work WHERE id IN ({which[0]})", which[1]).rowcount
+
     # Handlings --------------------------------------------------------------------------------------------------------
 
     def handle(
@@ -258,7 +273,7 @@ class Records:
             rows = self._do(
                 "SELECT output, is_error, handling.state FROM handling JOIN work ON work.id = work"
                 " WHERE vendor = ? AND run_id = ? AND action_id = ? AND output IS NOT NULL"
-                " AND (digest IS NULL OR ? IS NULL OR digest = ?)",
+                " AND (handling.digest IS NULL OR ? IS NULL OR handling.digest = ?)",
                 (self._vendor, run_id, given.action_id, given.digest, given.digest),
             ).fetchall()
             for output, is_error, state in rows:
@@ -375,23 +390,9 @@ class Records:
         )
 
     def _work(self, row: Sequence[Any]) -> Work:
-        key, vendor, origin, state, start_note, group_name, posting_run, posting_at, run, owner, created, updated = row
-        return Work(
-            key=key,
-            vendor=vendor,
-            origin=origin,
-            state=state,
-            start_note=start_note,
-            group_name=group_name,
-            posting_run=posting_run,
-            posting_at=posting_at,
-            run=run,
-            owner=owner,
-            alive=self._owners.alive(owner),
-            mine=owner == self._owners.me,
-            created=created,
-            updated=updated,
-        )
+        known = dict(zip(_WORK_COLUMNS, row, strict=True))
+        owner = known["owner"]
+        return Work(**known, alive=self._owners.alive(owner), mine=owner == self._owners.me)
 
     def _handling(self, place: tuple[int, str, str]) -> Handling | None:
         row = self._do(

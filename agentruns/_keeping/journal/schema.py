@@ -118,7 +118,12 @@ _VERSION_4: Final = (
     "CREATE INDEX answers_to ON handling (run_id, action_id)",
 )
 
-STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5: Final = (
+    # What was asked for under the key: the digest of the request, NULL where it is not known.
+    "ALTER TABLE work ADD COLUMN digest TEXT",
+)
+
+STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 """What brings a file from each version to the next, the first from nothing; a new version is one more entry."""
 
 

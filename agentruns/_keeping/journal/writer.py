@@ -41,6 +41,10 @@ class Writer:
         """Return a number that changes whenever another connection has written; wait for no lock of the file."""
         return await self._thread.do(self._ledger.version)
 
+    async def compact(self) -> None:
+        """Give the room in the file that is not used back to the disk, unless others are at it."""
+        await self._thread.do(self._ledger.compact)
+
     async def close(self) -> None:
         """Close the file when everything is written that was added."""
         while self._task is not None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .command import batch
+from .entry import batch
 
 __all__ = ["batch"]

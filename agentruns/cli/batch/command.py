@@ -1,4 +1,4 @@
-"""What `agentruns batch` does, and which exit code it ends with."""
+"""One call of `agentruns batch`: from the first row that is not done to its exit code."""
 
 from __future__ import annotations
 
@@ -7,45 +7,41 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from attrs import frozen
-
-from agentruns._connect import connect
 from agentruns._following import record
 from agentruns._following.batch import Batch
-from agentruns._values import check, codec
-from agentruns._values.commands import Flow, first_request
-from agentruns._values.run import Outcome, Run, RunRef
-from agentruns.cli import arguments, shell_text
-from agentruns.cli.connection import connection
-from agentruns.cli.printing import complain, say, say_json, shell
+from agentruns._following.options import StreamOptions
+from agentruns._values import codec
+from agentruns._values.run import Outcome, Run
+from agentruns.cli import shell_text
+from agentruns.cli.printing import complain, shell
 from agentruns.client import Client
-from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
-from agentruns.dialects.vendor import Vendor
-from agentruns.errors import APIError, ConfigurationError, JournalError, OutcomeUnknownError
+from agentruns.errors import APIError, ConfigurationError, JournalError, NotFoundError
 from agentruns.tools import Tools
 
 from . import progress, ray_engine
-from .conversations import PENDING, Conversations
+from .conversations import Conversations
 from .file_errors import FileError, file_error
-from .output import INVALID, Known, Output, check_output
-from .rows import Problem, Rows, rows
+from .limits import Limits, Spending, spent_by
+from .output import INVALID, Known, Output
+from .rows import Problem, Rows
 from .templates import Item, Mapper
+from .turns import Choice, Turn
 
 if TYPE_CHECKING:
     from agentruns.ray.engine import WorkerPool
 
-_CODES: Final = {"completed": 0, "failed": 1, INVALID: 2, "requires_action": 3, "unfinished": 4, "error": 5}
+CODES: Final = {"completed": 0, "failed": 1, INVALID: 2, "requires_action": 3, "unfinished": 4, "error": 5}
 _INTERRUPTED: Final = 130
 _TROUBLE: Final = 5
+_LIMITED: Final = 4
 
 _HOPELESS: Final = frozenset({401, 402})
 """What every further start would be answered, too."""
@@ -54,130 +50,7 @@ _TOLD: Final = 20
 _PIECE: Final = 256
 
 
-async def batch(args: argparse.Namespace) -> int:
-    """
-    Run every row that is not done, and return the exit code: the highest that any row asks for.
-
-    Raise `ConfigurationError`, before anything is sent, for what cannot work.
-    """
-    check.integer("--limit", args.limit, 1)
-    if args.timeout is None:
-        args.timeout = "vendor"
-    else:
-        check.number("--timeout", args.timeout)
-    if args.budget is not None:
-        check.number("--budget", args.budget)
-    dialect = load(args.vendor)
-    tools = arguments.tools(args.tools)
-    conversations = _conversations(args, dialect, tools)
-    source = rows(Path(args.input), delimiter=args.delimiter)
-    fixed = {} if conversations is None else {"conversation_id": PENDING}
-    given = arguments.templates(args)
-    if conversations is not None and "conversation_id" in given:
-        raise ConfigurationError("--conversation makes new conversations; leave --conversation-id out, or use it alone")
-    mapper = Mapper(dialect, given, key=args.key, columns=source.columns, fixed=fixed)
-    if args.dry_run:
-        _check(args, dialect, source)
-        return _dry_run(source, mapper, dialect, conversations, json=args.json)
-    path = _place(args.output, source)
-    shown = sys.stdout
-    async with ray_engine.engine(args, dialect, path, own_requests=conversations is not None) as engine:
-        journal = args.journal or f"{path}.journal" if engine is None else engine.journal
-        args.no_journal = args.no_journal or journal is None
-        client = connect(
-            dialect,
-            **connection(args),
-            budget=args.budget if engine is None else engine.budget,
-            journal=None if args.no_journal else journal,
-        )
-        with Output(path, dialect.NAME) as output:
-            async with client:
-                job = _Job(args, client, dialect, source, mapper, conversations, output, engine, shown)
-                return await job.run(tools)
-
-
-def _place(output: str | None, source: Rows) -> Path:
-    if output is None:
-        raise ConfigurationError("there is no OUTPUT; say where the results go: -o results.jsonl")
-    if output == "-":
-        raise ConfigurationError("OUTPUT is '-'; it must be a file, by which a second call knows what is done")
-    path = Path(output)
-    if path.exists() and path.samefile(source.path):
-        raise ConfigurationError("OUTPUT is INPUT; use another file")
-    return path
-
-
-def _conversations(args: argparse.Namespace, dialect: Dialect, tools: Tools | None) -> Conversations | None:
-    file = getattr(args, "conversation", None)
-    if file is None:
-        return None
-    assert dialect.NAME == "narrative"
-    return Conversations.read(Path(file), tools)
-
-
-# A dry run ------------------------------------------------------------------------------------------------------------
-
-
-def _check(args: argparse.Namespace, dialect: Dialect, source: Rows) -> None:
-    """Refuse what the real call would, as far as that can be told without a token, workers or a journal."""
-    if args.output is not None:
-        check_output(_place(args.output, source), dialect.NAME)
-    ray_engine.check_options(args)
-    variable = dialect.TOKEN_VARIABLE
-    can_do = Vendor.of(dialect).AUTH.optional or os.environ.get(variable, "").strip()
-    connect(dialect, token=None if can_do else lambda: "", **connection(args))
-
-
-def _dry_run(source: Rows, mapper: Mapper, dialect: Dialect, conversations: Conversations | None, *, json: bool) -> int:
-    """Look at every row, send nothing, and show the first request."""
-    first: Item | None = None
-    usable = unusable = 0
-    for read in source:
-        item = read if isinstance(read, Problem) else mapper.item(read)
-        if isinstance(item, Problem):
-            unusable += 1
-            complain(f"agentruns: {item}")
-        else:
-            usable += 1
-            first = first or item
-    shown: dict[str, Any] = {"usable": usable, "unusable": unusable, "request": None}
-    if first is not None:
-        begin: Flow[Any] = dialect.start(first.origin) if conversations is None else conversations.flow()
-        request = first_request(begin)
-        shown["origin"] = codec.to_jsonable(codec.unstructure(first.origin), "the origin")
-        shown["request"] = {"method": request.method, "path": request.path, "params": request.params}
-        shown["request"]["json"] = request.json
-    if json:
-        say_json(codec.encode(codec.to_jsonable(shown, "the request")).decode())
-    else:
-        say(f"{usable} rows can be used, {unusable} cannot; nothing was sent")
-        if first is not None:
-            say(f"the first (line {first.line}) would start from {codec.encode(shown['origin']).decode()}")
-            say(*_http(shown["request"]))
-    return _CODES[INVALID] if unusable else 0
-
-
-def _http(request: dict[str, Any]) -> list[str]:
-    params = "&".join(f"{name}={value}" for name, value in request["params"].items())
-    line = f"its first request would be {request['method']} {request['path']}{'?' if params else ''}{params}"
-    return [line] if request["json"] is None else [line, codec.encode(request["json"]).decode()]
-
-
-# A run of the batch ---------------------------------------------------------------------------------------------------
-
-
-@frozen
-class _Turn:
-    """One item as this call takes it up: `key` is its key of this attempt, `run` what to go on with, if known."""
-
-    item: Item
-    key: str
-    attempt: int
-    run: RunRef | None
-    began: float
-
-
-class _Job:
+class Job:
     """One call of the command, from the first row that is not done to the last line of the output."""
 
     def __init__(
@@ -191,7 +64,11 @@ class _Job:
         output: Output,
         engine: WorkerPool | None,
         shown: TextIO,
+        choice: Choice,
+        limits: Limits,
     ) -> None:
+        self._choice = choice
+        self._limits = limits
         self._args = args
         self._client = client
         self._dialect = dialect
@@ -202,8 +79,12 @@ class _Job:
         self._engine = engine
         self._shown = shown
         self._tally = progress.Tally()
-        self._turns: dict[int, _Turn] = {}
+        self._turns: dict[int, Turn] = {}
         self._open: set[str] = set()
+        self._spending = Spending()
+        for known in output.known.values():
+            self._spending.add(known.spent)
+        self._changed = self._gone = 0
         self._begun: set[str] = set()
         self._codes: set[int] = {0}
         self._count = self._refused = 0
@@ -218,6 +99,7 @@ class _Job:
         args = self._args
         self._view = progress.choose(json=args.json, quiet=args.quiet, out=self._shown)
         self._outcomes = self._outcomes_of(tools)
+        self._check_limits()
         leave = threading.Event()
         beside = [asyncio.create_task(self._watch()), asyncio.create_task(self._count_rows(leave))]
         try:
@@ -242,48 +124,47 @@ class _Job:
         return self._end()
 
     def _outcomes_of(self, tools: Tools | None) -> Batch:
-        args, key = self._args, attrgetter("key")
+        args = self._args
+        same: Any = {"key": attrgetter("key"), "prepare": self._prepare, "options": _options}
+        same["changed"] = "again" if args.again else "keep" if args.keep else "refuse"
         if self._engine is not None:
-            return self._engine.batch(self._client, self._take(), key=key, prepare=self._prepare)
-        options: Any = {"limit": args.limit, "timeout": args.timeout, "key": key, "prepare": self._prepare}
-        return self._client.batch(self._take(), tools=tools, **options)
+            return self._engine.batch(self._client, self._take(), **same)
+        return self._client.batch(self._take(), tools=tools, limit=args.limit, timeout=args.timeout, **same)
 
     # Rows -------------------------------------------------------------------------------------------------------------
 
-    async def _take(self) -> AsyncIterator[_Turn]:
+    async def _take(self) -> AsyncIterator[Turn]:
         """Yield what is to be run, row by row; report what cannot be."""
-        for number, read in enumerate(self._source, 1):
+        for number, read in enumerate(islice(self._source, self._args.first), 1):
             if not number % _PIECE:
                 await asyncio.sleep(0)  # a long way to the first row that is not done holds up nothing
             item = read if isinstance(read, Problem) else self._mapper.item(read)
             if isinstance(item, Problem):
                 self._refuse(item)
                 continue
-            turn = self._turn(item, self._output.known.get(item.key))
-            if turn is not None:
+            turn = self._choice.turn(item, self._output.known.get(item.key), self._open)
+            if isinstance(turn, Turn):
                 self._turns[self._count] = turn
                 self._count += 1
                 yield turn
+            else:
+                self._leave(item, turn)
 
-    def _turn(self, item: Item, known: Known | None) -> _Turn | None:
-        """Return how an item is taken up, None if it is done."""
-        attempt = 1 if known is None else known.attempts
-        run = None if known is None else known.run
-        if known is not None and self._is_done(known):
-            again = self._args.retry_failed and known.status != "completed"
-            if not again and _attempt_key(item.key, attempt + 1) not in self._open:
-                self._tally.before += 1
-                self._codes.add(_CODES[known.status])
-                return None
-            attempt, run = attempt + 1, None
-        return _Turn(item, _attempt_key(item.key, attempt), attempt, run, time.time())
+    def _leave(self, item: Item, known: Known) -> None:
+        """Leave a row as an earlier call has brought it to its end."""
+        self._tally.before[known.status] += 1
+        if not self._choice.has_changed(item, known):
+            self._codes.add(CODES[known.status])
+            return
+        self._changed += 1
+        self._codes.add(CODES[INVALID])
+        if self._changed <= _TOLD:
+            text = (
+                f"agentruns: line {item.line} ({item.key}): it asks for something else than when it was {known.status}"
+            )
+            self._tell(lambda: self._view.say(text))
 
-    def _is_done(self, known: Known) -> bool:
-        """Tell whether an item is over, or must not be begun again blindly."""
-        blind = self._args.no_journal and known.run is None and known.reason == OutcomeUnknownError.__name__
-        return known.status in {"completed", "failed"} or blind
-
-    async def _prepare(self, turn: _Turn) -> Any:
+    async def _prepare(self, turn: Turn) -> Any:
         """Return what starts an item that the journal does not know."""
         self._begun.add(turn.key)
         if turn.run is not None:
@@ -309,13 +190,14 @@ class _Job:
     def _ended(self, outcome: Outcome) -> None:
         """Enter how an item ended."""
         turn = self._turns.pop(outcome.index)
-        error = self._other_work(turn, outcome) or outcome.error
+        error = outcome.error
         status, failure = record.status_of(error, outcome.run), record.failure_of(error, outcome.run)
         if failure is not None and failure["message"] == str(error) and error is not None:
             failure["message"] = shell_text.translate(error, self._args)
         waited = turn.key in self._begun or turn.key in self._open  # else the journal knew its end
         self._begun.discard(turn.key)
-        self._write(turn.item, status, turn.attempt, turn.began, outcome.run, failure, waited=waited)
+        self._gone += isinstance(error, NotFoundError)
+        self._write(turn.item, status, turn.attempt, turn.began, outcome.run, failure, waited=waited, turn=turn)
         if failure is not None:
             text = f"{failure['type']}: {failure['message']}"
             text = f"line {turn.item.line} ({turn.item.key}): {status}: {text}"
@@ -327,16 +209,15 @@ class _Job:
             said = shell_text.translate(error, self._args)
             self._codes.add(_TROUBLE)
             self._stop(f"{said} (without the journal nothing can be started safely)")
+        self._check_limits()
 
-    def _other_work(self, turn: _Turn, outcome: Outcome) -> Exception | None:
-        """Return what is wrong with a key under which the journal knows other work."""
-        kind = self._dialect.Origin
-        if not isinstance(outcome.origin, kind) or self._mapper.same(outcome.origin, turn.item.origin):
-            return None
-        return ConfigurationError(
-            f"key {turn.key!r} names other work in the journal: its row was another when it was begun. Give it another "
-            "key, or use another journal and output"
-        )
+    def _check_limits(self) -> None:
+        """Take no more rows once the call has gone as far as it may."""
+        found = self._spending
+        passed = self._limits.passed(found.failures, found.tokens, found.cost)
+        if passed and not self._stopping:
+            self._codes.add(_LIMITED)
+            self._stop(f"{passed}: no more rows are started, and those in flight are waited for")
 
     def _write(
         self,
@@ -348,18 +229,30 @@ class _Job:
         failure: dict[str, Any] | None,
         *,
         waited: bool,
+        turn: Turn | None = None,
     ) -> None:
         key = read.key if isinstance(read, Item) else None  # any text may be the key of another row
         times = {"began": began, "ended": time.time()}
         entry = record.line(
             self._dialect, key or "", status, run, failure, number=read.line, attempts=attempts, **times
         )
+        entry |= {"key": key, "digest": None if turn is None else turn.item.digest}
+        entry["earlier"] = None if turn is None else turn.earlier
+        if turn is not None and entry["run"] is None and turn.run is not None:
+            entry["run"] = codec.unstructure(turn.run)  # no state of it was seen, and it is not to be started again
+        if self._args.columns is not None:
+            entry["columns"] = {} if turn is None else _columns(turn, self._args.columns)
+        if turn is not None:
+            known = self._output.known.get(turn.item.key)
+            self._spending.add(None if known is None else known.spent, sign=-1)
+            self._spending.add(spent_by(entry))
+        self._spending.ended(status)
         try:
-            self._output.append(entry | {"key": key})
+            self._output.append(entry)
         except OSError as error:
             raise file_error("OUTPUT", self._output.path, "written", error) from error
         self._tally.add(status, run=waited)
-        self._codes.add(_CODES[status])
+        self._codes.add(CODES[status])
 
     # The end ----------------------------------------------------------------------------------------------------------
 
@@ -392,11 +285,24 @@ class _Job:
         elif not self._args.quiet and max(self._codes) in {3, 4, 5}:
             complain("what is not done is taken up again by:", f"  {self._again()}")
         elif not self._args.quiet and max(self._codes) == 1:
-            complain("failed runs are started again by:", f"  {self._again()} --retry-failed")
+            complain("failed runs are started again by:", f"  {self._again('--retry-failed')}")
+        if self._gone:
+            complain(
+                f"{self._gone} rows have runs that the vendor knows no more; they are started again by:",
+                f"  {self._again('--retry-failed')}",
+            )
+        if self._changed:
+            complain(
+                f"{self._changed} rows ask for something else than when they were begun; they are started again by:",
+                f"  {self._again('--again')}",
+                "or taken as they are by:",
+                f"  {self._again('--keep')}",
+            )
         return max(self._codes)
 
-    def _again(self) -> str:
-        return shell(["agentruns", *(word for word in self._args.typed if word != "--retry-failed")])
+    def _again(self, *more: str) -> str:
+        words = (word for word in self._args.typed if word not in {"--retry-failed", "--again", "--keep"})
+        return shell(["agentruns", *words, *more])
 
     # Progress ---------------------------------------------------------------------------------------------------------
 
@@ -422,11 +328,23 @@ class _Job:
 
     async def _count_rows(self, leave: threading.Event) -> None:
         if not self._args.quiet:
-            self._tally.total = await asyncio.to_thread(self._source.count, leave)
+            total, first = await asyncio.to_thread(self._source.count, leave), self._args.first
+            self._tally.total = total if total is None or first is None else min(total, first)
 
 
-def _attempt_key(key: str, attempt: int) -> str:
-    return key if attempt == 1 else f"{key} (attempt {attempt})"
+def _options(turn: Turn) -> StreamOptions:
+    return {"digest": turn.item.digest}
+
+
+def _columns(turn: Turn, asked: str) -> dict[str, Any]:
+    """Return the columns of a row that the output is to have; null for one that the row has not."""
+    names = list(turn) if asked == "*" else [name.strip() for name in asked.split(",")]
+    values = {name: turn.get(name) for name in names}
+    try:
+        plain: dict[str, Any] = codec.to_jsonable(values, "the columns")
+    except ConfigurationError:
+        plain = {name: str(value) for name, value in values.items()}
+    return plain
 
 
 @contextlib.contextmanager

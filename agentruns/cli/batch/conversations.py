@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ class Conversations:
     config: Any
     name: str | None = None
     system_prompt: str | None = None
+    given: Any = None
+    """What the file says, by which it is known whether it has changed."""
 
     @classmethod
     def read(cls, path: Path, tools: Tools | None) -> Conversations:
@@ -57,7 +59,12 @@ class Conversations:
             raise ConfigurationError(f"--conversation {str(path)!r} is not a Config: {error}") from error
         if tools is not None and config.client_tools is None and config.tools is None:
             config = attrs.evolve(config, client_tools=[narrative.client_tools(tools, alias=_ALIAS)])
-        return cls(config, given.get("name"), given.get("system_prompt"))
+        return cls(config, given.get("name"), given.get("system_prompt"), given)
+
+    def columns_within(self, columns: Iterable[str]) -> list[str]:
+        """Return the columns for which it has places that nothing fills: it is the same for every row."""
+        texts = [text for text in (self.name, self.system_prompt) if text]
+        return [column for column in columns if any(f"{{{column}}}" in text for text in texts)]
 
     def flow(self) -> Flow[Any]:
         """Return the flow that creates a conversation."""

@@ -2,7 +2,8 @@
 The output: one JSON line per item, appended whole, so that a later call knows what is done.
 
 An item that is taken up again gets a further line; its last one counts, and the others go when the file is tidied up,
-which puts a new file in the place of the old one. A line that a crash cut off is dropped.
+which puts a new file in the place of the old one. A line that a crash cut off is dropped. Lines stand in the order in
+which rows have ended.
 
 A row that could not be used has no key, for any text may be the key of another row: its line counts as itself. (Earlier
 versions gave it the key "line-N"; that is read as none.)
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final, Self
@@ -25,6 +26,7 @@ from agentruns._values.run import RunRef
 from agentruns.errors import ConfigurationError
 
 from .file_errors import FULL, file_error
+from .limits import spent_by
 
 INVALID: Final = "invalid"
 _BEGIN: Final = b'{"key":'
@@ -32,23 +34,35 @@ _BEGIN: Final = b'{"key":'
 
 @frozen
 class Known:
-    """What the output says of an item: `run` is that of one that is not over."""
+    """
+    What the output says of an item.
+
+    `run` is that of one that is not over, `digest` names what it asked for, None where that is not known. `spent` is
+    what all its attempts have used, `earlier` what those before the last have.
+    """
 
     status: str
     attempts: int
     run: RunRef | None = None
     reason: str = ""
+    digest: str | None = None
+    spent: Mapping[str, Any] | None = None
+    earlier: Mapping[str, Any] | None = None
 
 
 class Output:
     """
     The output file at *path*, made if there is none.
 
-    Raise `ConfigurationError` for a file that is something else, or cannot be written, `FileError` for a full disk.
+    With *heal*, lines that are damaged are put into a file beside it, OUTPUT.damaged, and `healed` has their numbers:
+    their rows are made again from the journal. Raise `ConfigurationError` for a file that is something else, that is
+    damaged, or cannot be written, `FileError` for a full disk.
     """
 
-    def __init__(self, path: Path, vendor: str) -> None:
+    def __init__(self, path: Path, vendor: str, *, heal: bool = False) -> None:
         self.path = path
+        self.healed: Sequence[int] = ()
+        self._heal = heal
         self.known: dict[str, Known] = {}
         self._vendor = vendor
         self._place = path.resolve()  # a link stays, and what it names is written
@@ -94,7 +108,7 @@ class Output:
         new = os.open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, self._place.stat().st_mode & 0o777)
         try:
             _lock(new, beside)
-            for line in last_lines(self._place):
+            for line in last_lines(self._place, _ignore):
                 if line["status"] != INVALID or not self._fresh:
                     _write(new, line)
             os.fsync(new)
@@ -107,13 +121,27 @@ class Output:
         self._file, self._untidy = new, False
 
     def _read(self) -> None:
-        for line in _lines_of(self.path, self._vendor):
+        damaged: dict[int, bytes] = {}
+        for line in _lines_of(self.path, self._vendor, damaged.__setitem__):
             if line["status"] == INVALID:
                 self._untidy = True
                 continue
             self._untidy |= line["key"] in self.known
             self.known[line["key"]] = _known(line)
+        if damaged:
+            self._put_aside(damaged)
         self._drop_what_was_cut_off()  # not before every other line has shown that the file is ours
+
+    def _put_aside(self, damaged: Mapping[int, bytes]) -> None:
+        """Keep lines that cannot be read in a file of their own."""
+        _check_damage(self.path, damaged, good=bool(self.known), heal=self._heal)
+        aside = self._place.with_name(f"{self._place.name}.damaged")
+        file = os.open(aside, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            os.write(file, b"".join(damaged.values()))
+        finally:
+            os.close(file)
+        self.healed, self._untidy = sorted(damaged), True
 
     def _drop_what_was_cut_off(self) -> None:
         with self.path.open("rb+") as file:
@@ -171,32 +199,55 @@ def _write(file: int, line: Mapping[str, Any]) -> None:
         text = text[os.write(file, text) :]
 
 
+def _ignore(_: int, __: bytes) -> None:
+    """Let a damaged line be."""
+
+
+def known_items(path: Path, vendor: str) -> dict[str, Known]:
+    """Return what an output says of each item, damaged lines left out; raise as `lines` does."""
+    found = (line for line in _lines_of(path, vendor, _ignore) if line["status"] != INVALID)
+    return {line["key"]: _known(line) for line in found}
+
+
 def _known(line: Mapping[str, Any]) -> Known:
     over = line["status"] in {"completed", "failed"}
     run = None if over or not line.get("run") else RunRef(line["run"]["id"], line["run"]["parent"])
     reason = "" if over else str((line.get("failure") or {}).get("type", ""))
-    return Known(line["status"], line["attempts"], run, reason)
+    told = line.get("digest"), spent_by(line), line.get("earlier")
+    return Known(line["status"], line["attempts"], run, reason, *told)
 
 
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Iterate over the lines of an output; raise `ConfigurationError` for a file that is none."""
+def lines(path: Path, damaged: Callable[[int, bytes], None] | None = None) -> Iterator[dict[str, Any]]:
+    """
+    Iterate over the lines of an output, blank ones left out.
+
+    *damaged* is told the number and the bytes of a line that is no JSON. Raise `ConfigurationError` for it without
+    that, and for a file that is no output.
+    """
+    good = False
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if not text.endswith(b"\n"):
                 return  # it is being written, or was cut off
+            if not text.strip():
+                continue
             try:
                 line = codec.decode(text)
             except codec.CodecError:
-                line = None
+                if damaged is None:
+                    raise ConfigurationError((_damaged if good else _strange)(path, number)) from None
+                damaged(number, text)
+                continue
             if not isinstance(line, dict) or not {"key", "status", "attempts", "durations"} <= set(line):
                 raise ConfigurationError(_strange(path, number))
+            good = True
             yield line
 
 
-def last_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Iterate over the last line of each item, and of each row that could not be used."""
-    last = {_item(line): number for number, line in enumerate(lines(path))}
-    return (line for number, line in enumerate(lines(path)) if last[_item(line)] == number)
+def last_lines(path: Path, damaged: Callable[[int, bytes], None] | None = None) -> Iterator[dict[str, Any]]:
+    """Iterate over the last line of each item, and of each row that could not be used; *damaged* is as in `lines`."""
+    last = {_item(line): number for number, line in enumerate(lines(path, damaged))}
+    return (line for number, line in enumerate(lines(path, damaged)) if last[_item(line)] == number)
 
 
 def _item(line: Mapping[str, Any]) -> tuple[str, Any]:
@@ -204,7 +255,7 @@ def _item(line: Mapping[str, Any]) -> tuple[str, Any]:
     return ("row", line.get("line")) if line["status"] == INVALID else ("item", line["key"])
 
 
-def check_output(path: Path, vendor: str) -> None:
+def check_output(path: Path, vendor: str, *, heal: bool = False) -> None:
     """Raise `ConfigurationError` for a file that `Output` would not take, and leave it as it is."""
     try:
         if not path.exists():
@@ -213,7 +264,9 @@ def check_output(path: Path, vendor: str) -> None:
             return
         if not path.is_file():
             raise ConfigurationError(f"OUTPUT {str(path)!r} is no regular file; a second call could not read it again")
-        whole = sum(1 for _ in _lines_of(path, vendor))
+        damaged: dict[int, bytes] = {}
+        whole = sum(1 for _ in _lines_of(path, vendor, damaged.__setitem__))
+        _check_damage(path, damaged, good=whole > 0, heal=heal)
         with path.open("rb") as file:
             if not whole and not _BEGIN.startswith(file.read(len(_BEGIN))):
                 raise ConfigurationError(_strange(path, 1))
@@ -221,8 +274,8 @@ def check_output(path: Path, vendor: str) -> None:
         raise _unusable(path, error) from error
 
 
-def _lines_of(path: Path, vendor: str) -> Iterator[dict[str, Any]]:
-    for line in lines(path):
+def _lines_of(path: Path, vendor: str, damaged: Callable[[int, bytes], None] | None = None) -> Iterator[dict[str, Any]]:
+    for line in lines(path, damaged):
         if line.get("vendor", vendor) != vendor:
             raise ConfigurationError(
                 f"OUTPUT {str(path)!r} holds runs of {line['vendor']}, not of {vendor}; use another file"
@@ -232,6 +285,19 @@ def _lines_of(path: Path, vendor: str) -> Iterator[dict[str, Any]]:
 
 def _unusable(path: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"OUTPUT {str(path)!r} cannot be used: {error}")
+
+
+def _check_damage(path: Path, damaged: Mapping[int, bytes], *, good: bool, heal: bool) -> None:
+    """Refuse a file with damaged lines, unless it has others that are ours and is to be healed."""
+    if damaged and not (good and heal):
+        raise ConfigurationError((_damaged if good else _strange)(path, min(damaged)))
+
+
+def _damaged(path: Path, number: int) -> str:
+    return (
+        f"{str(path)!r} is damaged in line {number}. With its journal `agentruns batch` heals it; without one, take "
+        "that line out, and its row is started again"
+    )
 
 
 def _strange(path: Path, number: int) -> str:

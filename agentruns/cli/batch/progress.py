@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import Counter, deque
@@ -20,6 +21,7 @@ _WINDOW: Final = 60.0
 """Seconds over which throughput is taken."""
 
 _SHOWN: Final = 5
+_BAR: Final = 60
 _TOLD: Final = 20
 _COLOURS: Final = {
     "completed": "green",
@@ -36,17 +38,17 @@ class Picture:
     """
     A moment of a batch.
 
-    `done` counts what has ended in this call by status, `flying` what is in flight by state. `before` were done by
-    earlier calls; `total` is how many rows there are, None while that is not known. `rate` is how many runs have ended
-    per second in this call, None if none has of late. `left` is how many seconds it will take yet, None where nothing
-    tells: for the rows to come at that rate, and then for the runs that are in flight, as long as such runs have taken
-    so far. `stats` are the client's.
+    `done` counts what has ended in this call by status, `flying` what is in flight by state, `before` what earlier
+    calls have done by status; `total` is how many rows there are, None while that is not known. `rate` is how many runs
+    have ended per second in this call, None if none has of late. `left` is how many seconds it will take yet, None
+    where nothing tells: for the rows to come at that rate, and then for the runs that are in flight, as long as such
+    runs have taken so far. `stats` are the client's.
     """
 
     seconds: float
     done: Mapping[str, int]
     flying: Mapping[str, int]
-    before: int
+    before: Mapping[str, int]
     total: int | None
     rate: float | None
     left: float | None
@@ -55,13 +57,19 @@ class Picture:
     @property
     def ended(self) -> int:
         """Return how many rows are done with, by this call and by earlier ones."""
-        return self.before + sum(self.done.values())
+        return sum(self.before.values()) + sum(self.done.values())
+
+    @property
+    def before_words(self) -> str:
+        """Return how many rows earlier calls have ended, and how many of them did not complete."""
+        others = [f"{count} {status}" for status, count in sorted(self.before.items()) if status != "completed"]
+        return " ".join([f"{sum(self.before.values())}", *([f"({', '.join(others)})"] if others else [])])
 
     def words(self) -> str:
         """Return it on one line."""
         of = "" if self.total is None else f" of {self.total}"
         parts = [f"{self.ended}{of} rows", *(f"{count} {status}" for status, count in self.done.items())]
-        parts += [f"{self.before} before"] if self.before else []
+        parts += [f"{self.before_words} before"] if self.before else []
         parts += [f"{sum(self.flying.values())} in flight"] if self.flying else []
         parts += [f"{plain(self.rate)}/s"] if self.rate else []
         parts += [f"about {duration(self.left)} left"] if self.left else []
@@ -74,7 +82,7 @@ class Tally:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.done: Counter[str] = Counter()
-        self.before = 0
+        self.before: Counter[str] = Counter()
         self.total: int | None = None
         self.stopped = False
         self._clock = clock
@@ -96,7 +104,9 @@ class Tally:
         since, before = self._ends[0]
         rate = (self._run - before) / (now - since) if now > since and self._run > before else None
         left = self._left(sum(flying.values()), ended, rate, stats.seconds_left)
-        return Picture(now - self._began, dict(self.done), dict(flying), self.before, self.total, rate, left, stats)
+        return Picture(
+            now - self._began, dict(self.done), dict(flying), dict(self.before), self.total, rate, left, stats
+        )
 
     def _left(self, flying: int, ended: int, rate: float | None, rest: float | None) -> float | None:
         """Return the seconds until the end; the runs in flight are likely to be over after *rest*, if that is known."""
@@ -105,7 +115,7 @@ class Tally:
         elif self.total is None:
             return None
         else:
-            undone = max(self.total - self.before - ended, 0)
+            undone = max(self.total - self.before.total() - ended, 0)
         to_come = max(undone - flying, 0)
         if undone and rest is not None:
             return rest if not to_come else to_come / rate + rest if rate else None
@@ -142,10 +152,11 @@ def choose(*, json: bool, quiet: bool, out: TextIO | None = None) -> View:
     if json:
         return JsonLines(out)
     if out.isatty():
-        try:
-            return Live(out)
-        except ImportError:
-            pass
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+
+            if not Console(file=out).is_dumb_terminal:  # which shows nothing that is drawn in place
+                return Live(out)
     return Plain(out)
 
 
@@ -260,15 +271,18 @@ class Live:
         of = "" if picture.total is None else f" of {picture.total}"
         table.add_row("rows", f"{picture.ended}{of}")
         if picture.before:
-            table.add_row("before", f"{picture.before}", style="dim")
+            table.add_row("before", picture.before_words, style="dim")
         for status, count in sorted(picture.done.items()):
             table.add_row(status, f"{count}", style=_COLOURS.get(status, ""))
         for state, count in sorted(picture.flying.items()):
             table.add_row(state, f"{count} in flight", style="blue")
         table.add_row("throughput", "-" if picture.rate is None else f"{plain(picture.rate)} a second")
         table.add_row("time", f"{duration(picture.seconds)}, {_left(picture)}")
-        table.add_row("requests", f"{picture.stats.budget:.0%} of the budget used, {picture.stats.polls} polls")
-        bar = ProgressBar(total=picture.total or 1, completed=picture.ended if picture.total else 0, width=60)
+        used = f"{picture.stats.budget:.0%} of the budget used, " if picture.stats.budget else ""
+        table.add_row("requests", f"{used}{picture.stats.polls} polls")
+        width = max(min(_BAR, self._screen.console.width - 2), 1)
+        bar = Table.grid()  # a bar by itself ends no line
+        bar.add_row(ProgressBar(total=picture.total or 1, completed=picture.ended if picture.total else 0, width=width))
         troubles = [Text(printable(text), style="red", overflow="ellipsis", no_wrap=True) for text in self._troubles]
         return Group(bar, table, *troubles)
 
@@ -283,7 +297,7 @@ def _plain(picture: Picture) -> dict[str, Any]:
         "seconds": round(picture.seconds, 3),
         "done": picture.done,
         "in_flight": picture.flying,
-        "before": picture.before,
+        "before": sum(picture.before.values()),
         "total": picture.total,
         "rate": picture.rate,
         "left": picture.left,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias, cast
 
 from attrs import frozen
 
@@ -48,12 +51,17 @@ Read: TypeAlias = Row | Problem
 
 @frozen
 class Rows:
-    """A file of rows. `columns` are None where every row has its own, as JSON objects may."""
+    """
+    A file of rows. `columns` are None where every row has its own, as JSON objects may.
+
+    `hint` says, for the end of a sentence, what helps if they are not what was expected.
+    """
 
     path: Path
     columns: Sequence[str] | None
     _read: Callable[[], Iterator[Read]]
     _count: Callable[[threading.Event], int]
+    hint: str = ""
 
     def __iter__(self) -> Iterator[Read]:
         """Iterate over the rows; raise `FileError` if the file cannot be read to its end."""
@@ -61,6 +69,10 @@ class Rows:
             yield from self._read()
         except OSError as error:
             raise file_error("INPUT", self.path, "read to its end", error) from error
+        except (EOFError, zlib.error) as error:
+            raise FileError(f"INPUT {str(self.path)!r} is cut off or damaged: {error}. Write it anew") from error
+        except UnicodeError as error:
+            raise FileError(f"INPUT {str(self.path)!r} is not in its --encoding: {error}") from error
 
     def count(self, leave: threading.Event) -> int | None:
         """Return how many rows there are, read beforehand; None if *leave* was set meanwhile."""
@@ -68,13 +80,14 @@ class Rows:
         return None if leave.is_set() else found
 
 
-def rows(path: Path, *, delimiter: str | None = None) -> Rows:
+def rows(path: Path, *, delimiter: str | None = None, encoding: str | None = None) -> Rows:
     """
-    Return the rows of the file at *path*, whose kind is that of its name.
+    Return the rows of the file at *path*, whose kind is that of its name; one that ends in .gz is unpacked.
 
     Raise `ConfigurationError` for a file that is not there, whose kind is not known, or whose header makes no sense.
     """
-    kind = path.suffix.lower()
+    packed = path.suffix.lower() == ".gz"
+    kind = (path.with_suffix("") if packed else path).suffix.lower()
     if str(path) == "-":
         raise ConfigurationError(
             "INPUT is '-'; it must be a file, for a second call reads the same rows again. Write what comes from stdin "
@@ -86,24 +99,68 @@ def rows(path: Path, *, delimiter: str | None = None) -> Rows:
         raise ConfigurationError(f"INPUT is {str(path)!r}, which is no file that can be read twice; write it to one")
     if delimiter is not None and (len(delimiter) != 1 or kind not in _CSV):
         raise ConfigurationError(f"--delimiter is {delimiter!r}; it must be one character, for a CSV file")
+    if encoding is not None and (kind in _PARQUET or not _is_encoding(encoding)):
+        raise ConfigurationError(f"--encoding is {encoding!r}; it must be one such as latin-1, for a CSV or JSONL file")
+    file = _File(path, packed, encoding)
     try:
         if kind in _JSON:
-            return Rows(path, None, lambda: _json_lines(path), lambda leave: _count_lines(path, leave))
+            file.look()
+            return Rows(path, None, lambda: _json_lines(file), lambda leave: _count_lines(file, leave))
         if kind in _CSV:
-            return _csv(path, delimiter or ("\t" if kind == ".tsv" else ","))
-        if kind in _PARQUET:
+            file.look()
+            return _csv(file, delimiter or ("\t" if kind == ".tsv" else ","), told=delimiter is not None)
+        if kind in _PARQUET and not packed:
             return _parquet(path)
-    except OSError as error:
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:
         raise ConfigurationError(f"INPUT {str(path)!r} cannot be read: {error}") from error
     known = ", ".join(sorted(_JSON | _CSV | _PARQUET))
-    raise ConfigurationError(f"INPUT is {path.name!r}, whose kind is not known; its name must end in one of {known}")
+    raise ConfigurationError(
+        f"INPUT is {path.name!r}, whose kind is not known; its name must end in one of {known}; .gz may follow all but "
+        "those of Parquet"
+    )
+
+
+def _is_encoding(name: str) -> bool:
+    with suppress(LookupError):
+        return codecs.lookup(name).name != ""
+    return False
+
+
+@frozen
+class _File:
+    """A file of text, packed by gzip or not; without an encoding it is UTF-8, and what is none is kept to be told."""
+
+    path: Path
+    packed: bool
+    encoding: str | None
+
+    def text(self) -> IO[str]:
+        errors = "surrogateescape" if self.encoding is None else "strict"
+        options: Any = {"encoding": self.encoding or "utf-8-sig", "errors": errors, "newline": ""}
+        opened: Any = gzip.open(self.path, "rt", **options) if self.packed else self.path.open(**options)  # noqa: SIM115
+        return cast("IO[str]", opened)
+
+    def binary(self) -> IO[bytes]:
+        if self.encoding is not None:
+            return cast("IO[bytes]", codecs.EncodedFile(self._bytes(), "utf-8", self.encoding))
+        return self._bytes()
+
+    def _bytes(self) -> IO[bytes]:
+        return cast("IO[bytes]", gzip.open(self.path)) if self.packed else self.path.open("rb")
+
+    def look(self) -> None:
+        """Refuse what begins as UTF-16 does, unless it was said to be that."""
+        with self._bytes() as file:
+            begin = file.read(2)
+        if self.encoding is None and begin in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+            raise ConfigurationError(f"INPUT {str(self.path)!r} is not UTF-8; it looks like --encoding utf-16")
 
 
 # JSON lines -----------------------------------------------------------------------------------------------------------
 
 
-def _json_lines(path: Path) -> Iterator[Read]:
-    with path.open("rb") as file:
+def _json_lines(source: _File) -> Iterator[Read]:
+    with source.binary() as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -115,9 +172,9 @@ def _json_lines(path: Path) -> Iterator[Read]:
             yield Row(number, value) if isinstance(value, dict) else Problem(number, "", "it is not a JSON object")
 
 
-def _count_lines(path: Path, leave: threading.Event) -> int:
+def _count_lines(source: _File, leave: threading.Event) -> int:
     count = 0
-    with path.open("rb") as file:
+    with source.binary() as file:
         for line in file:
             count += bool(line.strip())
             if not count % 4096 and leave.is_set():
@@ -128,9 +185,10 @@ def _count_lines(path: Path, leave: threading.Event) -> int:
 # CSV ------------------------------------------------------------------------------------------------------------------
 
 
-def _csv(path: Path, delimiter: str) -> Rows:
+def _csv(source: _File, delimiter: str, *, told: bool) -> Rows:
     csv.field_size_limit(2**31 - 1)  # texts may be long
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    path = source.path
+    with source.text() as file:
         try:
             columns = next(csv.reader(file, delimiter=delimiter, strict=True), None)
         except csv.Error as error:
@@ -140,13 +198,19 @@ def _csv(path: Path, delimiter: str) -> Rows:
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise ConfigurationError(f"INPUT {str(path)!r} names columns twice: {', '.join(twice)}. Rename one of each")
+    other = next((each for each in ";\t|," if each in columns[0]), None) if len(columns) == 1 and not told else None
+    hint = "" if other is None else f". Its header has one column; is the delimiter another: --delimiter {other!r}?"
     return Rows(
-        path, columns, lambda: _records(path, columns, delimiter), lambda leave: _count_records(path, delimiter, leave)
+        path,
+        columns,
+        lambda: _records(source, columns, delimiter),
+        lambda leave: _count_records(source, delimiter, leave),
+        hint,
     )
 
 
-def _records(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Read]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+def _records(source: _File, columns: Sequence[str], delimiter: str) -> Iterator[Read]:
+    with source.text() as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         next(reader)
         while True:
@@ -169,13 +233,15 @@ def _record(line: int, columns: Sequence[str], cells: Sequence[str]) -> Read:
         try:
             cell.encode()
         except UnicodeEncodeError:
-            return Problem(line, name, "it is not UTF-8")
+            return Problem(
+                line, name, "it is not UTF-8; if the file is in another encoding, name it: --encoding latin-1"
+            )
     return Row(line, dict(zip(columns, cells, strict=True)))
 
 
-def _count_records(path: Path, delimiter: str, leave: threading.Event) -> int:
+def _count_records(source: _File, delimiter: str, leave: threading.Event) -> int:
     count = -1  # the header is none
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with source.text() as file:
         reader = csv.reader(file, delimiter=delimiter)
         with suppress(csv.Error):
             for cells in reader:

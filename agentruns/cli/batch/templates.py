@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 from attrs import frozen
 
+from agentruns._keeping.digest import request_digest, what_is_asked
 from agentruns._values import codec
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
@@ -65,7 +66,7 @@ class Text:
         return part[0] if len(self.parts) == 1 and isinstance(part := self.parts[0], tuple) else None
 
     def fill(self, row: Row) -> str:
-        """Return the text for a row; what is no text is put in as JSON."""
+        """Return the text for a row; what is no text there is put in as JSON."""
         return "".join(part if isinstance(part, str) else _shown(row, part[0]) for part in self.parts)
 
 
@@ -87,7 +88,8 @@ def _shown(row: Row, column: str) -> str:
     value = cell(row, column)
     if value is None:
         raise UnusableError(f"column {column!r} is empty (null)")
-    return value if isinstance(value, str) else codec.encode(codec.to_jsonable(value, f"column {column!r}")).decode()
+    plain = codec.to_jsonable(value, f"column {column!r}")
+    return plain if isinstance(plain, str) else codec.encode(plain).decode()
 
 
 @frozen
@@ -174,11 +176,13 @@ def _filled(value: Any, row: Row) -> Any:
 
 @frozen
 class Item:
-    """What one row asks for: `origin` starts it, and `key` names it."""
+    """What one row asks for: `origin` starts it, `key` names it, `digest` names what it asks for."""
 
     line: int
     key: str
     origin: Any
+    digest: str | None
+    values: Mapping[str, Any]
 
 
 class Mapper:
@@ -186,7 +190,9 @@ class Mapper:
     Make the origins of a dialect out of rows.
 
     *given* maps fields to templates; a required field that has none is taken from the column of its name. *fixed* maps
-    fields to values that stand in until they are known. *columns* are those of the file, None where they differ.
+    fields to values that stand in until they are known. *beside* is what every row asks for that is not in its origin.
+    *columns* are those of the file, None where they differ; *hint* says what helps if one that is needed is none of
+    them.
     """
 
     def __init__(
@@ -197,7 +203,11 @@ class Mapper:
         key: str | None = None,
         columns: Sequence[str] | None = None,
         fixed: Mapping[str, Any] | None = None,
+        beside: Any = None,
+        hint: str = "",
     ) -> None:
+        self._beside = beside
+        self._hint = hint
         self._kind = dialect.Origin
         self._fixed = dict(fixed or {})
         fields = {field.name: field for field in attrs.fields(self._kind)}
@@ -225,7 +235,7 @@ class Mapper:
                 if column != LINE and column not in columns and column.split(".")[0] not in columns:
                     raise ConfigurationError(
                         f"--{name.replace('_', '-')} needs the column {column!r}, and INPUT has {', '.join(columns)}. "
-                        f'Say what it is made of: --{name.replace("_", "-")} "{{column}}"'
+                        f'Say what it is made of: --{name.replace("_", "-")} "{{column}}"{self._hint}'
                     )
 
     def item(self, row: Row) -> Item | Problem:
@@ -244,8 +254,12 @@ class Mapper:
         except (ConfigurationError, TypeError, ValueError) as error:
             return Problem(row.line, self._field_of(str(error)), str(error))
         if self._key is None:
-            return Item(row.line, f"{row.line}-{digest}", origin)
+            return self._item(row, f"{row.line}-{digest}", origin)
         return self._named(row, origin, self._key)
+
+    def _item(self, row: Row, key: str, origin: Any) -> Item:
+        asked = origin if self._beside is None else [what_is_asked(origin), self._beside]
+        return Item(row.line, key, origin, request_digest(asked), row.values)
 
     def _named(self, row: Row, origin: Any, template: Text) -> Item | Problem:
         try:
@@ -256,17 +270,9 @@ class Mapper:
         if not key or mark in self._seen:
             return Problem(row.line, "key", f"{key!r} is the key of an earlier row" if key else "it is empty")
         self._seen.add(mark)
-        return Item(row.line, key, origin)
+        return self._item(row, key, origin)
 
     def _field_of(self, text: str) -> str:
         """Return the field that an error of the origin's class names."""
         found = re.search(rf"\b{self._kind.__name__}\.(\w+)", text)
         return found[1] if found else ""
-
-    def same(self, one: Any, other: Any) -> bool:
-        """Tell whether two origins ask for the same, as far as the rows say."""
-        return type(one) is type(other) and all(
-            codec.to_jsonable(codec.unstructure(getattr(one, name)), name)
-            == codec.to_jsonable(codec.unstructure(getattr(other, name)), name)
-            for name in self._templates
-        )
