@@ -67,6 +67,13 @@ run(LINES[1])
 run(LINES[2])
 assert "<svg" in Path("answers.html").read_text()
 """
+_TESTING: Final = """
+import subprocess, sys
+from pathlib import Path
+Path("test_mine.py").write_text(TESTS)
+ended = subprocess.run([sys.executable, "-m", "pytest", "-q", "test_mine.py"], capture_output=True, text=True)
+assert "middesk: 36 shown, 0 failed, 3 not played" in ended.stdout, ended.stdout + ended.stderr
+"""
 
 
 def _guide(name: str, block: str) -> str:
@@ -91,6 +98,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "console": _CONSOLE,
     "parquet,journal": _batch(_PARQUET),
     "report,journal": _batch(_REPORT),
+    "testing": f"TESTS = {_guide('testing', 'The scenarios (1)')!r}{_TESTING}",
     "ray": _guide("ray", "As a step of Ray Data (1)"),
 }
 CHEAP: Final = ("cli", "journal")

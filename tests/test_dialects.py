@@ -17,6 +17,21 @@ def test_the_kit_is_what_its_docstring_tells() -> None:
     assert [name for name in dialects.__all__ if not hasattr(dialects, name)] == []
 
 
+STABLE = """
+    AwaitSlot
+    Action AdvisesPolls Auth Authenticates Basic Bearer Cancels Checkpoint ChecksToken ClaimRun Dialect
+    Failure FindsAnsweringRun Flow GivesExample GroupsRuns Header IsEmulated Json JsonText Limit LimitsRuns
+    Lists ListsCurrentStates Lock NAMES NamesTraceRoles NoAuth Ownership Page ParsesRun Problem Progress Query
+    RateLimit Recovers ReportsErrorsInBody ReportsTimes Request Response Resumes ResumesAgain ResumesFirst Run
+    RunRef RunStatus SendsDefaults SkippedRows Sleep StreamsEvents ToolOutput Usage check checkpoint claim_run
+    guesses load reading search wire
+"""
+
+
+def test_the_names_of_the_kit_are_those_that_dialects_outside_rely_on() -> None:
+    assert set(STABLE.split()) <= set(dialects.__all__), "one is gone: that breaks packages, and takes a major version"
+
+
 def test_every_capability_is_in_the_kit() -> None:
     capabilities = {name for name, each in vars(protocol).items() if getattr(each, "_is_protocol", False)}
 

@@ -9,11 +9,13 @@ from attrs import evolve, field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import AgentRunsError, OutcomeUnknownError, ProtocolError, Run, RunRef, RunStatus
+from agentruns import AgentRunsError, InvalidRequestError, OutcomeUnknownError, ProtocolError, Run, RunRef, RunStatus
 from agentruns._values.commands import Checkpoint, ClaimRun, Command, Flow, Lock, Ownership, Sleep
 from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Page
-from agentruns.dialects.search import Before, Search, find_started, look_before
+from agentruns.dialects import wire
+from agentruns.dialects.search import Before, Search, find_lost, find_started, look_before, start_once
+from agentruns.testing import Answer, exchange
 
 T = TypeVar("T")
 
@@ -292,3 +294,61 @@ def test_exactly_one_new_run_is_found_whatever_stands_around_it(
     else:
         with pytest.raises(OutcomeUnknownError):
             found(vendor, before)
+
+
+# The whole recipe -----------------------------------------------------------------------------------------------------
+
+POST = Request("POST", "/things")
+
+
+def read(response: Response) -> Run:
+    return run(wire.structure(response.value, dict[str, str], response)["id"])
+
+
+def listing(*runs: Run) -> Search[Any]:
+    """Return a search whose list has these runs, from the second look on."""
+    looks = iter([Page(()), *[Page(runs)] * 9])
+
+    def page(cursor: str | None) -> Flow[Page]:
+        yield from ()
+        return next(looks)
+
+    return evolve(SEARCH, page=page)
+
+
+def test_a_start_whose_answer_can_be_read_is_looked_for_no_further() -> None:
+    done = exchange(start_once(listing(), POST, read), Answer({"id": "r1"}))
+
+    assert done.result.id == "r1"
+    assert done.requests == (POST,)
+    assert [type(each) for each in done.commands] == [Lock, Checkpoint, Request]
+
+
+@pytest.mark.parametrize("answer", [Answer({}, 502), Answer([]), Answer(b"<html>")])
+def test_a_start_whose_answer_is_lost_or_unreadable_is_looked_for_and_not_sent_again(answer: Answer) -> None:
+    done = exchange(start_once(listing(run("r1", 1.0)), POST, read), answer)
+
+    assert done.result.id == "r1"
+    assert done.requests == (POST,)
+
+
+def test_a_start_that_is_refused_is_not_looked_for() -> None:
+    with pytest.raises(InvalidRequestError):
+        exchange(start_once(listing(run("r1", 1.0)), POST, read), Answer({}, 422))
+
+
+def test_what_a_dead_start_began_is_found_by_its_note_and_nothing_is_sent() -> None:
+    note = Before(frozenset({"r0"})).note(SEARCH)
+    search = evolve(listing(run("r1", 1.0)), page=lambda cursor: _only(run("r0"), run("r1", 1.0)))
+
+    done = exchange(find_lost(search, note, POST))
+
+    assert done.result.id == "r1"
+    assert done.requests == ()
+    with pytest.raises(OutcomeUnknownError, match="ended before it noted an answer"):
+        exchange(find_lost(evolve(search, page=lambda cursor: _only(run("r0"))), note, POST))
+
+
+def _only(*runs: Run) -> Flow[Page]:
+    yield from ()
+    return Page(runs)

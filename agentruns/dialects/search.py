@@ -3,6 +3,7 @@ Finding the run of a start that named none: the recipe for vendors without idemp
 
 Such a start must never be sent twice, and its answer may be lost, or may not name the run. So a dialect looks at the
 list before it sends (`look_before`), sends once, and then looks for the one run that was not there (`find_started`).
+`start_once` is all of that for `start` of a dialect, and `find_lost` what its `recover` does.
 None, or several, is `OutcomeUnknownError`: a person has to decide. The order of the commands is the safety:
 
 1. a lock, so that no two starts of one client that nobody could tell apart overlap;
@@ -22,7 +23,7 @@ from typing import Any, Final, Generic
 from attrs import evolve, field, frozen
 
 from agentruns._values.commands import Flow, Lock, Ownership, Sleep
-from agentruns._values.exchange import Request
+from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import DetailT
 from agentruns._values.run import Page, Run
 from agentruns.dialects import wire
@@ -93,6 +94,43 @@ class Before:
     def lacks(self, run_id: str, created_at: datetime) -> bool:
         """Tell whether that run is new."""
         return run_id not in self.known and (self.since is None or created_at >= self.since)
+
+
+def start_once(
+    search: Search[DetailT], request: Request, read: Callable[[Response], Run[DetailT]], before: Before | None = None
+) -> Flow[Run[DetailT]]:
+    """
+    Send *request*, which starts a run, once, and return the run: the whole recipe, for `start` of a dialect.
+
+    *read* makes the run of the answer. Where the answer got lost, or cannot be read, the run is looked for. *before* is
+    what was there before; by default the list is looked at. Raise `OutcomeUnknownError` where no run, or several, may
+    be it, and what a refusal raises: then nothing was started.
+    """
+    if before is None:
+        before = yield from look_before(search)
+    try:
+        response = yield request
+    except OutcomeUnknownError as error:
+        lost = error
+    else:
+        try:
+            return read(response)
+        except ProtocolError as error:  # it has started, and must not be started again
+            lost = OutcomeUnknownError(request, str(error))
+    return (yield from find_started(search, before, request, lost.reason, lost))
+
+
+def find_lost(search: Search[DetailT], note: Mapping[str, Any], request: Request) -> Flow[Run[DetailT]]:
+    """
+    Find the run of a start whose process died before it heard the answer: for `recover` of a dialect.
+
+    *note* is what the start has kept, and *request* is told in errors; nothing is sent but looks. None may be found
+    because the request was never sent: that, too, is `OutcomeUnknownError`.
+    """
+    if search.group:
+        yield Lock(search.group)
+    lost = OutcomeUnknownError(request, "the process that was about to send it ended before it noted an answer")
+    return (yield from find_started(search, Before.of_note(note), request, lost.reason, lost))
 
 
 def look_before(search: Search[Any]) -> Flow[Before]:

@@ -10,11 +10,11 @@ from typing import Any, Final, TypeAlias
 from attrs import evolve, field, frozen, validators
 
 from agentruns._values import check, codec
-from agentruns._values.commands import Flow, Lock
+from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request, Response
 from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import guesses, wire
-from agentruns.dialects.search import Before, Search, find_started, look_before
+from agentruns.dialects.search import Search, find_lost, find_started, look_before
 from agentruns.errors import (
     AgentRunsError,
     ConfigurationError,
@@ -136,10 +136,7 @@ def recover(origin: Dispatch, note: Mapping[str, Any], *, finding: Finding = AS_
     None may be found because the trigger was never fired: that, too, is `OutcomeUnknownError`.
     """
     search = _search(origin, note["trigger_id"], finding)
-    yield Lock(search.group)
-    request = Request("POST", wire.path("agents", origin.agent_id, "run"))
-    told = "the process that was about to send it ended before it noted an answer"
-    found = yield from find_started(search, Before.of_note(note), request, told)
+    found = yield from find_lost(search, note, Request("POST", wire.path("agents", origin.agent_id, "run")))
     return (yield from _whole(found, origin, finding))
 
 

@@ -15,8 +15,7 @@ from agentruns._values.exchange import Request
 from agentruns._values.generic import Json
 from agentruns._values.run import Run
 from agentruns.dialects import wire
-from agentruns.dialects.search import Before, Search, find_started, look_before
-from agentruns.errors import OutcomeUnknownError, ProtocolError
+from agentruns.dialects.search import Before, Search, find_lost, look_before, start_once
 
 from .catalog import context_of, open_thread
 from .objects import MiddeskRun
@@ -65,16 +64,7 @@ def start(
         search = _search(origin, origin.thread_id, reads, looks)
         before = yield from look_before(search)
     request = Request("POST", wire.path("runs"), json=body)
-    try:
-        response = yield request
-    except OutcomeUnknownError as error:
-        lost = error
-    else:
-        try:
-            return parse_run(response, reads=reads)
-        except ProtocolError as error:  # it has started, and must not be started again
-            lost = OutcomeUnknownError(request, str(error))
-    return (yield from find_started(search, before, request, lost.reason, lost))
+    return (yield from start_once(search, request, partial(parse_run, reads=reads), before))
 
 
 def recover(
@@ -91,8 +81,7 @@ def recover(
     """
     search = _search(origin, note["thread_id"], reads, looks)
     request = Request("POST", wire.path("runs"), json={"type": origin.type, "thread_id": note["thread_id"]})
-    lost = OutcomeUnknownError(request, "the process that was about to send it ended before it noted an answer")
-    return (yield from find_started(search, Before.of_note(note), request, lost.reason, lost))
+    return (yield from find_lost(search, note, request))
 
 
 def _search(origin: RunRequest, thread_id: str, reads: Reading, looks: Sequence[float]) -> Search[MiddeskRun]:
