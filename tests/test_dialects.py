@@ -4,11 +4,14 @@ import subprocess
 import sys
 
 import pytest
+from attrs import fields
 
 from agentruns import ConfigurationError, dialects
 from agentruns._values.commands import Checkpoint, ClaimRun, Command
 from agentruns._values.exchange import Request, Response
 from agentruns.dialects import Flow, Ownership, checkpoint, claim_run, protocol
+from agentruns.dialects.vendor import Vendor
+from tests.guides import ROOT
 
 
 def test_the_kit_is_what_its_docstring_tells() -> None:
@@ -30,6 +33,12 @@ STABLE = """
 
 def test_the_names_of_the_kit_are_those_that_dialects_outside_rely_on() -> None:
     assert set(STABLE.split()) <= set(dialects.__all__), "one is gone: that breaks packages, and takes a major version"
+
+
+def test_the_guide_tells_what_each_name_of_a_dialect_buys() -> None:
+    guide = (ROOT / "agentruns" / "dialects" / "README.md").read_text()
+    names = [each.name for each in fields(Vendor)]
+    assert [name for name in names if f"`{name}`" not in guide and f"`{name}(" not in guide] == []
 
 
 def test_every_capability_is_in_the_kit() -> None:

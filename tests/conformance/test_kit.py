@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 
 from agentruns import AgentRunsError, Run, RunRef, RunStatus, ToolOutput
-from agentruns.dialects import Flow, Page, Problem, Request, Response, wire
+from agentruns.dialects import Action, Flow, Page, Problem, Request, Response, wire
 from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Turn
 from agentruns.testing import SCENARIOS, Case, Conformance
@@ -36,6 +36,25 @@ def start_of_another_id(origin: Job) -> Flow[Run[AcmeJob]]:
 
 def fetch_that_forgets_why(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[AcmeJob]]:
     return evolve((yield from acme.fetch(ref, params)), failure=None)
+
+
+def start_that_gives_up(origin: Job) -> Flow[Run[AcmeJob]]:
+    body = {"text": origin.text, "key": origin.key}
+    path = wire.path("projects", origin.project, "jobs")
+    return acme._run((yield Request("POST", path, json=body, idempotent=True, again_after_429=False)))
+
+
+def fetch_without_output(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[AcmeJob]]:
+    return evolve((yield from acme.fetch(ref, params)), output=None)
+
+
+def fetch_in_other_words_each_time(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[AcmeJob]]:
+    return evolve((yield from acme.fetch(ref, params)), output=str(uuid.uuid4()))
+
+
+def fetch_that_still_asks(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[AcmeJob]]:
+    run = yield from acme.fetch(ref, params)
+    return evolve(run, actions=run.actions or (Action("1-0", "ask_0", {"question": "Still?"}),))
 
 
 def fetch_that_knows_all_words(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[AcmeJob]]:
@@ -106,6 +125,15 @@ BROKEN: Mapping[str, tuple[dict[str, Callable[..., Any]], str]] = {
         {"start": start_is_never_safe},
         "the same intent started twice is one run",
     ),
+    "a new key after a crash": ({"start": start_is_never_safe}, "a start cut off under a key is gone on with"),
+    "no patience for a 429": ({"start": start_that_gives_up}, "a 429 is waited out, in seconds"),
+    "no output": ({"fetch": fetch_without_output}, "a run is followed to its end"),
+    "an output that changes": ({"fetch": fetch_in_other_words_each_time}, "an answer is read the same each time"),
+    "a run that is over and asks": (
+        {"fetch": fetch_that_still_asks},
+        "a run that was answered elsewhere is seen to go on",
+    ),
+    "a wait whose cancel does nothing": ({"cancel": cancel_of_nothing}, "cancelling the wait cancels the run"),
     "runs without the vendor's name": ({"start": start_without_vendor}, "a run is started"),
     "a start that names another run": ({"start": start_of_another_id}, "a run is started"),
     "no reason of a failure": ({"fetch": fetch_that_forgets_why}, "a failed run is a failed run"),
