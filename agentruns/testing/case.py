@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 from agentruns._api.retry import Backoff, Retry
 from agentruns._connect import connect
 from agentruns.client import Client
-from agentruns.dialects import load
+from agentruns.dialects import load, wire
 from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.clock import Clock
@@ -99,6 +99,11 @@ class Case:
     def can_repeat_starts(self) -> bool:
         """Whether a start is sent again whose answer got lost."""
         return self.vendor.recover is None if self.repeats_starts is None else self.repeats_starts
+
+    @property
+    def can_find_starts(self) -> bool:
+        """Whether a start whose answer got lost, and which is not sent again, is found by looking."""
+        return self.vendor.recover not in {None, wire.never_found}
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         """Return an emulator that plays *script*, not started; by the clock of a test, if one is given."""

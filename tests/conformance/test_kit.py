@@ -176,6 +176,20 @@ def test_a_broken_dialect_fails_the_scenario_that_is_about_it(fault: str, monkey
         asyncio.run(SCENARIOS[name].play(case))
 
 
+def start_without_key(origin: Job) -> Flow[Run[AcmeJob]]:
+    path = wire.path("projects", origin.project, "jobs")
+    yield from wire.checkpoint({"path": path})
+    return acme._run((yield Request("POST", path, json={"text": origin.text, "key": str(uuid.uuid4())})))
+
+
+@pytest.mark.parametrize("name", [name for name, each in SCENARIOS.items() if "start_path" in each.needs])
+def test_a_vendor_whose_starts_can_be_neither_repeated_nor_found_is_held_to_say_so(name: str) -> None:
+    case = BrokenCase({"start": start_without_key, "recover": wire.never_found})
+
+    asyncio.run(SCENARIOS[name].play(case))
+    assert "no idempotency key" in SCENARIOS["the same intent started twice is one run"].reason(case)
+
+
 class Nameless(Case):
     dialect = sys.modules[acme.__name__]
 
