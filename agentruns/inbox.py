@@ -25,7 +25,7 @@ from ._keeping.journal.moves import WaitAct, WaitState
 from ._keeping.parking import JournalParking, MemoryParking, Parked, Parking, Standing, place_of
 from ._values import check, codec
 from ._values.run import Action, Run, RunRef, ToolOutput
-from .dialects import check_answer
+from .dialects import check_answers
 from .errors import AgentRunsError, ConfigurationError, ToolError
 from .tools import current_guard, current_key, current_run
 
@@ -233,10 +233,21 @@ class Inbox:
 
     async def _decide(self, action_id: str, run_id: str | None, seen: Action | None, act: WaitAct, output: Any) -> None:
         parked = await self._find(action_id, run_id, seen)
-        check_answer(parked.run, ToolOutput(parked.action, output, is_error=act is WaitAct.REFUSE))
+        given = ToolOutput(parked.action, output, is_error=act is WaitAct.REFUSE)
+        check_answers(parked.run, [*await self._answered_beside(parked), given])
         place = place_of(parked)
         if not await run_shielded(self._settle(place, act, output, digest(parked.action))):
             raise _not_pending(parked.action, parked.run.id, await self._called(place))
+
+    async def _answered_beside(self, parked: Parked) -> Sequence[ToolOutput]:
+        """Return the answers that the other actions of the same pause were given here."""
+        return [
+            ToolOutput(action, each.output, is_error=each.state is WaitState.REFUSED)
+            for action in parked.run.actions
+            if action.id != parked.action.id
+            for each in await self._called((parked.run.vendor, parked.run.id, action.id))
+            if each.state in _GIVEN and digest(each.parked.action) == digest(action)
+        ]
 
     async def _find(self, action_id: str, run_id: str | None, seen: Action | None) -> Parked:
         """Return the one action of that id that waits, if it asks what was *seen*."""

@@ -416,6 +416,46 @@ async def test_questions_are_answered_by_another_process_one_by_one(path: Path, 
         assert (await waiting).output == "done"
 
 
+async def test_an_answer_that_is_refused_beside_another_one_is_asked_for_again(path: Path, desk: Inbox) -> None:
+    questions = Turn(calls=[Call("ask-questions", {"question": each}) for each in ("Which city?", "How many?")])
+    long = "a" * 6_000  # one fits into a prompt of Origami, two do not
+    prompt = origami.Prompt("Find clinics.")
+
+    async def look_up(action: Action) -> Any:
+        return long if action.id == "0" else await waits_for(action)
+
+    look_up.repeatable = True  # type: ignore[attr-defined]
+    async with (
+        Emulator("origami", script=[questions, Turn("done")], retry_after=0) as emulator,
+        connect(
+            origami, token=emulator.token, base_url=emulator.base_url, journal=path, schedule=QUICK, budget=1000
+        ) as client,
+        Inbox(journal=path) as waits_for,
+    ):
+        for _ in range(2):
+            waiting = asyncio.ensure_future(client.result(prompt, key=KEY, tools=look_up, timeout=None))
+            await first_parked(desk)
+            await desk.answer("1", long)  # the journal of the inbox does not know what the other handler says
+            with pytest.raises(ConfigurationError, match="make a prompt of 12"):
+                await waiting
+        waiting = asyncio.ensure_future(client.result(prompt, key=KEY, tools=look_up, timeout=None))
+        await first_parked(desk)
+        await desk.answer("1", "three")
+        assert (await waiting).output == "done"
+
+
+async def test_a_person_is_told_that_an_answer_is_refused_beside_another_one(path: Path, inbox: Inbox) -> None:
+    run = paused("run-1", *(Action(each, "ask-questions", {"question": each}) for each in "ab"), vendor="origami")
+    for own in (inbox, Inbox()):
+        tasks = await parked(own, run, 2)
+        await own.answer("a", "a" * 6_000)
+        with pytest.raises(ConfigurationError, match="make a prompt of 12"):
+            await own.answer("b", "b" * 6_000)
+        assert [each.action.id for each in await own.pending()] == ["b"]
+        await own.answer("b", "short")
+        await asyncio.gather(*tasks)
+
+
 # Runs that move on ----------------------------------------------------------------------------------------------------
 
 

@@ -66,7 +66,7 @@ def test_what_is_posted_stays_as_it_is() -> None:
 
 def test_who_answers_a_waiting_action_first_ends_the_wait() -> None:
     for over in (WaitState.ANSWERED, WaitState.REFUSED):
-        assert not any(WAIT_MOVES.allows(over, act) for act in WaitAct)
+        assert [act for act in WaitAct if WAIT_MOVES.allows(over, act)] == [WaitAct.TAKE_BACK]
 
 
 class Someone:
@@ -119,6 +119,17 @@ class Follows(RuleBasedStateMachine):
     @rule()
     def post(self) -> None:
         self.may(AnswerAct.POST, lambda: self.records.posted("k", "run-1"))
+
+    @rule()
+    def unfit(self) -> None:
+        if self.answer is not AnswerState.OPEN:
+            self.may(AnswerAct.UNFIT, lambda: self.records.unfit("k", "run-1", "a"))
+
+    @rule()
+    def take_back(self) -> None:
+        self.parked.take_back("run-1", "a")
+        if self.wait is not None and WAIT_MOVES.allows(self.wait, WaitAct.TAKE_BACK):
+            self.wait = WAIT_MOVES.after(self.wait, WaitAct.TAKE_BACK)
 
     @rule()
     def park(self) -> None:

@@ -33,7 +33,7 @@ from agentruns._keeping.work import deserialize_origin, is_same_work, serialize_
 from agentruns.dialects import Problem, narrative
 from agentruns.emulator import Call, Emulator, Turn
 from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, begun, conversation, run
-from tests.test_keys import KEY, client_of, message
+from tests.test_keys import KEY, QUICK, client_of, message
 from tests.tiny_vendor import tiny
 
 pytestmark = pytest.mark.asyncio
@@ -136,6 +136,65 @@ async def test_an_answer_that_the_vendors_dialect_refuses_is_not_kept_as_given(p
             assert (await client.result(prompt, tools=choose, key=KEY)).status is RunStatus.COMPLETED
 
     assert len(asked) == 1
+
+
+QUESTIONS = Turn(calls=[Call("ask-questions", {"question": each}) for each in ("Which city?", "Which street?")])
+LONG = "a" * 6_000  # one fits into a prompt of Origami, two do not
+
+
+def asking(emulator: Emulator[Any], path: Path) -> Client[Any, Any]:
+    return connect(origami, base_url=emulator.base_url, token=emulator.token, journal=path, schedule=QUICK)
+
+
+async def test_an_answer_that_is_refused_beside_another_one_is_not_kept_and_the_other_one_stands(path: Path) -> None:
+    prompt, ran = origami.Prompt("Find clinics."), []
+
+    async def look_up(action: Action) -> str:
+        ran.append(action.id)
+        return LONG
+
+    with Emulator("origami", script=[QUESTIONS, Turn("done")], retry_after=0) as emulator:
+        async with asking(emulator, path) as client:
+            with pytest.raises(ConfigurationError, match="make a prompt of 12"):
+                await client.result(prompt, tools=look_up, key=KEY)
+        async with asking(emulator, path) as client:
+            with pytest.raises(ToolOutcomeUnknownError) as caught:
+                await client.result(prompt, tools=look_up, key=KEY)
+            paused = caught.value.run
+            assert paused is not None
+            (first,) = [each for each in await kept(path, paused.id) if each.output is not None]
+            outputs = [ToolOutput(each, LONG if each.id == first.action_id else "short") for each in paused.actions]
+            await client.resume(paused, outputs)
+            assert (await client.result(prompt, tools=look_up, key=KEY)).output == "done"
+
+    assert sorted(ran) == ["0", "1"]  # each once
+
+
+async def test_answers_that_two_processes_have_kept_at_once_are_taken_back_where_they_cannot_be_sent_together(
+    path: Path,
+) -> None:
+    prompt, given = origami.Prompt("Find clinics."), [LONG, LONG, "short", "short"]
+
+    class Ask:
+        repeatable = True
+
+        async def __call__(self, action: Action) -> Any:
+            return given.pop(0)
+
+    with Emulator("origami", script=[QUESTIONS, Turn("done")], retry_after=0) as emulator:
+        async with asking(emulator, path) as client:
+            with pytest.MonkeyPatch.context() as patch:  # as if each had looked before the other one kept its own
+                patch.setattr("agentruns._keeping.handlers.check_answers", lambda *_: None)
+                with pytest.raises(ConfigurationError, match="make a prompt of 12"):
+                    await client.result(prompt, tools=Ask(), key=KEY)
+            assert (await client.result(prompt, tools=Ask(), key=KEY)).output == "done"
+
+    assert given == []
+
+
+async def kept(path: Path, run_id: str) -> Sequence[Any]:
+    async with Journal(path, "origami") as journal:
+        return await journal.answers(KEY, run_id)
 
 
 async def test_a_handler_that_may_be_repeated_is_asked_again_for_an_answer_that_can_be_sent(

@@ -8,17 +8,15 @@ effect: it is run again only if its tool is `repeatable`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, MutableMapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from attrs import evolve
-
 from agentruns._aio.shield import run_shielded
 from agentruns._values import codec
-from agentruns._values.commands import first_request
 from agentruns._values.run import Action, Run, ToolOutput
+from agentruns.dialects import check_answers
 from agentruns.errors import ToolOutcomeUnknownError
 from agentruns.tools import Tool, answer
 
@@ -87,24 +85,35 @@ class HandlersOnce:
         except BaseException:
             await run_shielded(self._journal.abandon_handler(*place))
             raise
-        try:
+        async with self._still_due(*place, tool):
             output = await tool.written(action, returned)
-            self._check(run, output)
             given = json_text(output.output)
-        except BaseException:  # its work is done, and must not be done again for want of an answer
-            await run_shielded(self._journal.cut_off(*place))
-            raise
-        known = await run_shielded(self._journal.answered(*place, given, output.is_error))
+        async with self._keys.lock("answers", self._key, run.id):  # each is looked at beside those that are kept
+            async with self._still_due(*place, tool):
+                check_answers(run, [*await self._kept(run, action), output], self._keys.vendor)
+            known = await run_shielded(self._journal.answered(*place, given, output.is_error))
         if known.output is None or known.output == given:
             return output
         return ToolOutput(action, codec.decode(known.output), known.is_error)  # somebody has answered by hand
 
-    def _check(self, run: Run, output: ToolOutput) -> None:
-        """Raise `ConfigurationError` for an answer that the vendor's dialect would not send: it is not to be kept."""
-        vendor = self._keys.vendor
-        if vendor.resume is not None:
-            with suppress(ValueError):  # it makes no request
-                first_request(vendor.flow("resume", evolve(run, actions=(output.action,)), [output]))
+    @asynccontextmanager
+    async def _still_due(self, key: str, run_id: str, action_id: str, tool: Tool) -> AsyncIterator[None]:
+        """Note, where no answer comes of what a handler has returned, that its work is done and an answer is due."""
+        try:
+            yield
+        except BaseException:
+            await run_shielded(self._journal.unfit(key, run_id, action_id, ask_again=tool.repeatable))
+            raise
+
+    async def _kept(self, run: Run, action: Action) -> Sequence[ToolOutput]:
+        """Return the answers to the other actions of a pause that are kept."""
+        others = {each.id: each for each in run.actions if each.id != action.id}
+        known = await self._journal.answers(self._key, run.id) if others else ()
+        return [
+            ToolOutput(others[each.action_id], codec.decode(each.output), each.is_error)
+            for each in known
+            if each.output is not None and each.action_id in others and each.is_of(digest(others[each.action_id]))
+        ]
 
 
 def _outcome_unknown(run: Run, action: Action) -> ToolOutcomeUnknownError:

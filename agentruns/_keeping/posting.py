@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -12,7 +12,8 @@ from agentruns._api.flow import Attempts
 from agentruns._values import codec
 from agentruns._values.exchange import Request
 from agentruns._values.run import Run, RunStatus, ToolOutput
-from agentruns.errors import ConflictError, OutcomeUnknownError
+from agentruns.dialects import check_answers
+from agentruns.errors import ConfigurationError, ConflictError, OutcomeUnknownError
 
 from .digest import digest
 from .journal.moves import AnswerState
@@ -59,10 +60,27 @@ class PostingOnce:
                     Request("POST", f"/ (the answers to run {run.id})"),
                     "they were sent before, longer ago than the vendor remembers what it was asked",
                 )
+            if not again and len(outputs) > 1:  # else they were sent, or it was looked at
+                await self._check(run, outputs, handled.values())
             await self._journal.posting(self._key, run.id)
             resumed = await self._answered(run, outputs, attempts, again=again)
             await run_shielded(self._posted(run, resumed))
             return resumed
+
+    async def _check(self, run: Run, outputs: Sequence[ToolOutput], handled: Iterable[Handling]) -> None:
+        """
+        Raise `ConfigurationError` for answers that the vendor's dialect would not send, and keep them no longer.
+
+        Each was checked beside those that were kept before; two processes may have kept theirs at once.
+        """
+        try:
+            check_answers(run, outputs, self._keys.vendor)
+        except ConfigurationError:
+            for each in handled:
+                if each.state is AnswerState.ANSWERED:
+                    unfit = self._journal.unfit(self._key, run.id, each.action_id, ask_again=True)
+                    await run_shielded(unfit)
+            raise
 
     async def _answered(self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, *, again: bool) -> Run:
         """Answer what of a pause nobody else has answered, in these words or others, and return what follows."""

@@ -29,7 +29,8 @@ answers, and never wait. All that they need is importable from here:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any, Final, TypeAlias, cast
@@ -217,15 +218,19 @@ def known(name: str) -> Vendor | None:
     return _vendors.get(name)
 
 
-def check_answer(run: Run, output: ToolOutput) -> None:
+def check_answers(run: Run, outputs: Sequence[ToolOutput], vendor: Vendor | None = None) -> None:
     """
-    Raise `ConfigurationError` for an answer to one action of *run* that its vendor's dialect would not send.
+    Raise `ConfigurationError` for answers to some actions of *run* that the dialect of its vendor would not send.
 
-    Of a vendor that is not known nothing is refused.
+    Each may be fine, and all of them together too long. Without *vendor* it is the one that the run names; of one that
+    is not known nothing is refused.
     """
-    vendor = known(run.vendor)
-    if vendor is not None and vendor.resume is not None:
-        first_request(vendor.flow("resume", evolve(run, actions=(output.action,)), [output]))
+    vendor = vendor or known(run.vendor)
+    if vendor is None or vendor.resume is None:
+        return
+    asked = evolve(run, actions=tuple(output.action for output in outputs))
+    with suppress(ValueError):  # it makes no request
+        first_request(vendor.flow("resume", asked, outputs))
 
 
 def _detail_reader(name: str) -> Callable[[Mapping[str, Any]], object] | None:

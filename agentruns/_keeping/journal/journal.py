@@ -241,6 +241,20 @@ class Journal:
             f"The handler of action {action_id!r} counts as running until this process ends",
         )
 
+    async def unfit(self, key: str, run_id: str, action_id: str, *, ask_again: bool) -> None:
+        """
+        Note that an answer cannot be sent: it is not kept, and what its handler did stays done.
+
+        With *ask_again*, the handler may be run again, and a person who gave the answer is asked again.
+        """
+
+        def unfit(records: Records) -> None:
+            records.unfit(key, run_id, action_id)
+            if ask_again:
+                ParkedActions(records).take_back(run_id, action_id)
+
+        await self._do(key, unfit, f"The answer to action {action_id!r} cannot be sent, and the journal keeps it")
+
     async def decided(
         self, run_id: str, answers: Sequence[GivenAnswer], *, posting: bool = False, again: bool = False
     ) -> Decision:

@@ -69,6 +69,8 @@ class AnswerAct(enum.Enum):
     """A person has answered; never over an answer that is there: the first one stands."""
     TAKE_BACK = enum.auto()
     """The vendor has refused a person's answer, or a person replaces one that failed."""
+    UNFIT = enum.auto()
+    """The vendor's dialect would not send the answer: what the handler did is done, and an answer is still due."""
     POST = enum.auto()
     """The vendor has taken the answer, or has that of somebody else."""
 
@@ -84,6 +86,8 @@ ANSWER_MOVES: Final = Moves({
     (_O.RUNNING, _A.CUT_OFF): _O.RUNNING,
     (_O.RUNNING, _A.DECIDE): _O.ANSWERED,
     (_O.ANSWERED, _A.TAKE_BACK): _O.OPEN,
+    (_O.RUNNING, _A.UNFIT): _O.RUNNING,
+    (_O.ANSWERED, _A.UNFIT): _O.RUNNING,
     (_O.ANSWERED, _A.POST): _O.POSTED,
 })
 
@@ -106,6 +110,8 @@ class WaitAct(enum.Enum):
     REFUSE = enum.auto()
     WITHDRAW = enum.auto()
     """Nobody needs the answer any more."""
+    TAKE_BACK = enum.auto()
+    """The answer cannot be sent: it is asked for again."""
 
 
 _W, _D = WaitState, WaitAct
@@ -116,4 +122,6 @@ WAIT_MOVES: Final = Moves({
     (_W.WAITING, _D.ANSWER): _W.ANSWERED,
     (_W.WAITING, _D.REFUSE): _W.REFUSED,
     (_W.WAITING, _D.WITHDRAW): _W.WITHDRAWN,
+    (_W.ANSWERED, _D.TAKE_BACK): _W.WAITING,
+    (_W.REFUSED, _D.TAKE_BACK): _W.WAITING,
 })

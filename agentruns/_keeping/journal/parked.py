@@ -118,6 +118,14 @@ class ParkedActions:
                 (self._vendor, run_id, action_id),
             )
 
+    def take_back(self, run_id: str, action_id: str) -> None:
+        """Ask again for an answer that cannot be sent, to an action of a run of this journal's vendor."""
+        self._do(
+            f"UPDATE parked SET state = ?, output = NULL WHERE {_HERE}"
+            f" AND state IN ({WAIT_MOVES.sources(WaitAct.TAKE_BACK)})",
+            (WaitState.WAITING, self._vendor, run_id, action_id),
+        )
+
     def standing(self, run_id: str, answers: Iterable[GivenAnswer]) -> tuple[StandingAnswer, ...]:
         """Return what persons have answered to the same actions, where it says something else."""
         standing = []

@@ -233,6 +233,13 @@ class Records:
         if found.mine and ANSWER_MOVES.allows(found.state, AnswerAct.CUT_OFF):
             self._move(place, AnswerAct.CUT_OFF, owner="")
 
+    def unfit(self, key: str, run_id: str, action_id: str) -> None:
+        """Leave an action to nobody whose answer cannot be sent: its handler has run, and its answer is not known."""
+        place = (self._id_of(key), run_id, action_id)
+        found = self._present(place)
+        if (found.mine or found.output is not None) and ANSWER_MOVES.allows(found.state, AnswerAct.UNFIT):
+            self._move(place, AnswerAct.UNFIT, owner="", output=None, is_error=False)
+
     def decided(
         self, run_id: str, answers: Sequence[GivenAnswer], *, posting: bool = False, again: bool = False
     ) -> Decision:
