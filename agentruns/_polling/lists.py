@@ -3,8 +3,10 @@ Many runs in one request: when a vendor's list of runs is cheaper than asking ru
 
 Lists are read from the newest run on, page by page. Each run that is waited for is expected on the page on which it was
 found last, a new one on the first. Reading *k* pages costs *k* requests, and saves one for each due run expected on
-them; the number of pages that saves most is read, if any saves. A run that is not where it was expected is expected
-further on; when the list ends without it, it is read by itself: absence never means the end of a run.
+them; the number of pages that saves most is read, if any saves. Where runs are not where they were expected, the same
+pass goes on for them, as long as it finds some, or costs little beside reading them one by one. A run that is then not
+found is expected one page further on if it was found before, since newer ones have pushed it down; else it is read by
+itself, until a page that is read for others happens to have it. Absence never means the end of a run.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ _AGAIN: Final = 2e-5
 """Seconds for each run before it is weighed again whether a list is worth its requests: weighing costs, too."""
 
 
+_PAGE_PER_RUNS: Final = 8
+"""A pass goes on by one page for so many runs that it has not found."""
+
+
 class Listing:
     """The list of the runs under one parent."""
 
@@ -35,6 +41,8 @@ class Listing:
         self.covered: set[Watch] = set()
         """The runs that the pages which are being read may tell of: no other request is made for them."""
         self.failures = 0
+        self._found: set[Watch] = set()  # those that were found where they were expected last
+        self._hits = 0  # runs found on the page that was read last
         self._cursor: str | None = None
         self._page = self._until = 0  # pages read, and to be read
         self._weigh_at = -math.inf
@@ -86,6 +94,8 @@ class Listing:
         if watch.segment.read_at > sent or (watch.stage is READING and watch not in self.covered):
             return False
         watch.place = self._page
+        self._found.add(watch)
+        self._hits += 1
         self.covered.discard(watch)
         return True
 
@@ -94,10 +104,20 @@ class Listing:
         self.failures = 0
         self._page += 1
         self._cursor = cursor
+        hits, self._hits = self._hits, 0
+        if self.covered and (hits > 1 or self._page * _PAGE_PER_RUNS < len(self.covered)):
+            self._until = max(self._until, self._page + 1)
         if cursor is None or self._page >= self._until or not self.covered:
             for watch in self.covered:
-                watch.place = None if cursor is None else self._page
+                watch.place = self._page if watch in self._found and cursor is not None else None
+                self._found.discard(watch)
             self._until = 0
+
+    def forget(self, watch: Watch) -> None:
+        """Look for a run no more."""
+        self.watches.discard(watch)
+        self.covered.discard(watch)
+        self._found.discard(watch)
 
     def fail(self, again_at: float) -> None:
         """Give the list up until *again_at*."""
@@ -143,8 +163,7 @@ class Lists:
         listing = self._listings.get(parent)
         if listing is None:
             return
-        listing.watches.discard(watch)
-        listing.covered.discard(watch)
+        listing.forget(watch)
         if len(listing.watches) < 2:
             self._crowds.discard(listing)
         if not listing.watches and not listing.under_way:

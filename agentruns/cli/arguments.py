@@ -269,6 +269,13 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
     parser.add_argument(
         "--timeout", type=float, help="seconds for each run (default: as long as the vendor says that one may take)"
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how long to wait for a vendor that does not answer (default: an hour); nothing is given up meanwhile",
+    )
     journal = parser.add_mutually_exclusive_group()
     journal.add_argument("--journal", metavar="PATH", help="what keeps work across a crash (default: OUTPUT.journal)")
     journal.add_argument(

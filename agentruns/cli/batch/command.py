@@ -23,7 +23,7 @@ from agentruns.cli import shell_text
 from agentruns.cli.printing import complain, shell
 from agentruns.client import Client
 from agentruns.dialects.protocol import Dialect
-from agentruns.errors import APIError, ConfigurationError, JournalError, NotFoundError
+from agentruns.errors import APIError, ConfigurationError, JournalError, NotFoundError, TransportError
 from agentruns.tools import Tools
 
 from . import progress, ray_engine
@@ -43,7 +43,7 @@ _INTERRUPTED: Final = 130
 _TROUBLE: Final = 5
 _LIMITED: Final = 4
 
-_HOPELESS: Final = frozenset({401, 402})
+_HOPELESS: Final = frozenset({401, 402, 403})
 """What every further start would be answered, too."""
 
 _TOLD: Final = 20
@@ -111,6 +111,10 @@ class Job:
             if not self._left or self._task is None:
                 raise
             self._task.uncancel()
+        except TransportError as error:
+            complain(f"agentruns: {shell_text.translate(error, self._args)}")
+            self._codes.add(_TROUBLE)
+            self._stopping = self._stopping or "no contact"
         except FileError as error:
             complain(f"agentruns: {error}")
             self._codes.add(_TROUBLE)
@@ -129,7 +133,9 @@ class Job:
         same["changed"] = "again" if args.again else "keep" if args.keep else "refuse"
         if self._engine is not None:
             return self._engine.batch(self._client, self._take(), **same)
-        return self._client.batch(self._take(), tools=tools, limit=args.limit, timeout=args.timeout, **same)
+        return self._client.batch(
+            self._take(), tools=tools, limit=args.limit, timeout=args.timeout, patience=args.patience, **same
+        )
 
     # Rows -------------------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ async def batch(args: argparse.Namespace) -> int:
     Raise `ConfigurationError`, before anything is sent, for what cannot work.
     """
     check.integer("--limit", args.limit, 1)
+    check.number("--patience", args.patience, zero=True)
     if args.timeout is None:
         args.timeout = "vendor"
     else:

@@ -20,6 +20,9 @@ from agentruns.cli.printing import complain, say, say_json
 _WINDOW: Final = 60.0
 """Seconds over which throughput is taken."""
 
+_SHORT: Final = 2.0
+"""Seconds of lost contact that nobody is told of."""
+
 _SHOWN: Final = 5
 _BAR: Final = 60
 _TOLD: Final = 20
@@ -73,8 +76,17 @@ class Picture:
         parts += [f"{sum(self.flying.values())} in flight"] if self.flying else []
         parts += [f"{plain(self.rate)}/s"] if self.rate else []
         parts += [f"about {duration(self.left)} left"] if self.left else []
+        parts += self.waits()
         parts += [f"request budget {self.stats.budget:.0%} used"] if self.stats.budget else []
         return ", ".join(parts)
+
+    def waits(self) -> list[str]:
+        """Return what it waits for besides runs."""
+        stats = self.stats
+        said = [f"no contact for {duration(stats.lost_for)}, waiting"] if stats.lost_for >= _SHORT else []
+        if stats.waiting_for_slot:
+            said.append(f"{stats.waiting_for_slot} waiting for a slot")
+        return said
 
 
 class Tally:
@@ -103,13 +115,15 @@ class Tally:
             self._ends.popleft()
         since, before = self._ends[0]
         rate = (self._run - before) / (now - since) if now > since and self._run > before else None
-        left = self._left(sum(flying.values()), ended, rate, stats.seconds_left)
+        left = self._left(sum(flying.values()), ended, rate, stats.seconds_left, lost=stats.lost_for >= _SHORT)
         return Picture(
             now - self._began, dict(self.done), dict(flying), dict(self.before), self.total, rate, left, stats
         )
 
-    def _left(self, flying: int, ended: int, rate: float | None, rest: float | None) -> float | None:
+    def _left(self, flying: int, ended: int, rate: float | None, rest: float | None, *, lost: bool) -> float | None:
         """Return the seconds until the end; the runs in flight are likely to be over after *rest*, if that is known."""
+        if lost:
+            return None  # as long as nothing is answered, nothing comes to an end
         if self.stopped:
             undone = flying
         elif self.total is None:
@@ -278,6 +292,8 @@ class Live:
             table.add_row(state, f"{count} in flight", style="blue")
         table.add_row("throughput", "-" if picture.rate is None else f"{plain(picture.rate)} a second")
         table.add_row("time", f"{duration(picture.seconds)}, {_left(picture)}")
+        for waits in picture.waits():
+            table.add_row("", waits, style="yellow")
         used = f"{picture.stats.budget:.0%} of the budget used, " if picture.stats.budget else ""
         table.add_row("requests", f"{used}{picture.stats.polls} polls")
         width = max(min(_BAR, self._screen.console.width - 2), 1)
@@ -302,6 +318,8 @@ def _plain(picture: Picture) -> dict[str, Any]:
         "rate": picture.rate,
         "left": picture.left,
         "budget": stats.budget,
+        "no_contact": round(stats.lost_for, 3),
+        "waiting_for_slot": stats.waiting_for_slot,
         "polls": stats.polls,
     }
 
