@@ -564,6 +564,20 @@ async def test_starts_of_one_trigger_wait_for_each_other_and_get_a_run_each() ->
 
 @pytest.mark.asyncio
 @pytest.mark.virtual
+async def test_a_batch_of_one_trigger_costs_three_requests_a_row_and_no_row_its_time() -> None:
+    """Each waits for the one before, which is no part of its time; the agent is read once."""
+    vendor = Vendor(Answer({"data": {"dispatched": True}}))
+    vendor.wire.script[READ] = [agent(trigger())]
+    rows = [dispatch(trigger_id=None) for _ in range(30)]
+    async with client_of(vendor.wire, conduit) as client, client.batch(rows, timeout=5.0) as outcomes:
+        found = [outcome async for outcome in outcomes]
+
+    assert [outcome.error for outcome in found] == [None] * 30
+    assert len(vendor.wire.asked) <= 3 * 30 + 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
 async def test_starts_of_two_triggers_do_not_wait_for_each_other() -> None:
     other = summary("other", 60, trigger_id="tr-2")
     wire = Wire({LIST: [listed(), listed(), listed(NEW, other)], POST: Answer({"data": {"dispatched": True}})})

@@ -1271,3 +1271,11 @@ async def test_a_run_is_looked_at_no_more_often_than_the_page_advises_until_its_
     assert max(first) >= 7.0
     assert 7 <= len(first) <= 16
     assert min(learned) < 2.0
+
+
+def test_a_message_to_a_conversation_that_was_just_created_does_not_read_its_version_again() -> None:
+    created = narrative.Conversation(id="c1", version=3)
+    message = narrative.UserMessage.of(created, "Hello.")
+    assert (message.conversation_id, message.expected_version, message.text) == ("c1", 3, "Hello.")
+    with pytest.raises(ConfigurationError, match="Conversation"):
+        narrative.UserMessage.of("c1", "Hello.")  # type: ignore[arg-type]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from typing import Final
@@ -83,8 +85,8 @@ class Place:
     """
     A place for one run, to be left when it is over.
 
-    *patience* is the seconds of lost contact that are borne, and makes up for time that was lost: no deadline comes
-    while contact is lost, or while the vendor has no slot. Without it, a deadline is a deadline.
+    Waiting in our own line, for a slot or behind another start, is no part of a timeout. *patience* is the seconds of
+    lost contact that are borne: with it, no deadline comes while contact is lost.
     """
 
     __slots__ = ("_admission", "_has_left", "_lost_before", "_waited", "_waiting_since", "patience")
@@ -110,9 +112,11 @@ class Place:
 
     def excused(self, now: float) -> float:
         """Return the seconds by which a deadline is put off so far; infinite while that is not known."""
+        if self._waiting_since is not None:
+            return math.inf
         if self.patience is None:
-            return 0.0
-        if self._waiting_since is not None or self._admission.outages.since is not None:
+            return self._waited
+        if self._admission.outages.since is not None:
             return math.inf
         return self._waited + self._admission.outages.seconds(now) - self._lost_before
 
@@ -122,10 +126,16 @@ class Place:
 
     async def wait_for_slot(self, seconds: float) -> None:
         """Wait, after a refusal, until the vendor may have a slot; it asks to be left alone for *seconds*."""
+        with self.waiting():
+            await self._admission.slots.wait(seconds)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time as waiting in our own line."""
         loop = asyncio.get_running_loop()
         self._waiting_since = loop.time()
         try:
-            await self._admission.slots.wait(seconds)
+            yield
         finally:
             self._waited += loop.time() - self._waiting_since
             self._waiting_since = None

@@ -22,6 +22,7 @@ from .flow import Attempts, Keeper, perform, undecodable
 from .home import Home
 from .limiter import Permits
 from .outages import GATEWAY
+from .recent import RecentAnswers
 from .retry import Retry
 from .skipped import SkippedLog
 
@@ -51,6 +52,7 @@ class Api:
         self.admission: Final = Admission(permits)
         self.retry: Final = retry
         self.skipped: Final = SkippedLog()
+        self._recent = RecentAnswers()
         self._transport = transport
         self._problem = problem
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -120,6 +122,18 @@ class Api:
 
     async def call(self, request: Request) -> Response:
         """Send a request that somebody waits for, once, when a permit is free: calls go before polls."""
+        if request.max_age is None:
+            return await self._call(request)
+        loop = asyncio.get_running_loop()
+        async with self._locks.setdefault(f"{request.line} {request.params}", asyncio.Lock()):  # one asks, for all
+            known, asked_at = self._recent.find(request, loop.time()), loop.time()
+            if known is not None:
+                return known
+            response = await self._call(request)
+            self._recent.keep(request, asked_at, response)
+            return response
+
+    async def _call(self, request: Request) -> Response:
         await self.permits.acquire(self.retry.longest)
         outages = self.admission.outages
         try:

@@ -7,6 +7,7 @@ import logging
 import random
 from asyncio import sleep
 from collections.abc import Callable, MutableMapping
+from contextlib import nullcontext
 from copy import copy
 from itertools import count
 from typing import Any, Final, Protocol, TypeAlias, cast
@@ -108,7 +109,7 @@ async def perform(
                     answer = last = await _exchange(wanted, send, problem, retry, attempts)
                 elif isinstance(wanted, Lock):
                     lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
-                    await lock.acquire()
+                    await _acquire(lock)
                     held.append(lock)
                     answer = GRANTED
                 elif isinstance(wanted, Sleep):
@@ -160,6 +161,12 @@ def with_poll_hint(run: Run, answer: Response) -> Run:
 
 
 _IN_FLIGHT: Final = frozenset(status for status in RunStatus if status.in_flight)
+
+
+async def _acquire(lock: asyncio.Lock) -> None:
+    place = PLACE.get() if lock.locked() else None
+    with nullcontext() if place is None else place.waiting():
+        await lock.acquire()
 
 
 async def _await_slot(wanted: AwaitSlot) -> Ownership:

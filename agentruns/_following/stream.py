@@ -249,9 +249,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         if timeout is None or self._began is None:
             return math.inf
         end = self._began + timeout
-        return (
-            end if place is None or place.patience is None else end + place.excused(asyncio.get_running_loop().time())
-        )
+        return end if place is None else end + place.excused(asyncio.get_running_loop().time())
 
     @property
     def _look_at(self) -> float:

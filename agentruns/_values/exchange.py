@@ -91,8 +91,9 @@ class Request:
 
     `path` begins with `/` and is appended to the base URL; it may have a query, to which `params` are added. The body
     is `json`, or `data`: bytes, a text, or the fields of a form, each with the usual `Content-Type` unless `headers`
-    have one. `timeout` is in seconds, for this exchange; by default the client's. Raise `ConfigurationError` for a
-    path that could lead elsewhere, and for parameters or headers that are not texts.
+    have one. `timeout` is in seconds, for this exchange; by default the client's. A GET with a `max_age` is answered
+    by what the same GET of this client was answered no more seconds ago, if that had a `max_age`, too. Raise
+    `ConfigurationError` for a path that could lead elsewhere, and for parameters or headers that are not texts.
     """
 
     method: str
@@ -105,6 +106,7 @@ class Request:
     is_json: bool = True
     data: bytes | str | Mapping[str, str] | None = field(default=None, repr=False, kw_only=True, validator=_is_data)
     timeout: float | None = field(default=None, kw_only=True, validator=_is_timeout)
+    max_age: float | None = field(default=None, kw_only=True, eq=False, repr=False)
 
     @property
     def line(self) -> str:

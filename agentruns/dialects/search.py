@@ -22,7 +22,7 @@ from typing import Any, Final, Generic
 
 from attrs import evolve, field, frozen
 
-from agentruns._values.commands import Flow, Lock, Ownership, Sleep
+from agentruns._values.commands import Flow, Lock, Ownership, Sleep, T
 from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import DetailT
 from agentruns._values.run import Page, Run
@@ -31,6 +31,9 @@ from agentruns.errors import AgentRunsError, APIError, OutcomeUnknownError, Prot
 
 _MOST_PAGES: Final = 10
 """How many pages one look reads, should that many runs have been started in the meantime."""
+
+RECENT_SECONDS: Final = 1.0
+"""How old a list may be that tells what was there before a start."""
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 """The `since` of a list that cannot tell new from old: no run is made later."""
@@ -141,11 +144,30 @@ def look_before(search: Search[Any]) -> Flow[Before]:
     nothing has been sent.
     """
     yield Lock(search.group)
+    # Where starts of one group come one after the other, the last look of one is the first of the next.
+    listed = yield from _aged(_first_with_runs(search), RECENT_SECONDS)
     while True:
-        listed = yield from _first_with_runs(search)
         before = _before(listed, search)
         if (yield from wire.checkpoint(before.note(search), search.group, sum(search.looks))):
             return before
+        listed = yield from _first_with_runs(search)
+
+
+def _aged(flow: Flow[T], max_age: float) -> Flow[T]:
+    """Have *flow* take answers that are so many seconds old."""
+    answer: Response | None = None
+    try:
+        wanted = next(flow)
+        while True:
+            try:
+                answer = yield evolve(wanted, max_age=max_age) if isinstance(wanted, Request) else wanted
+            except Exception as error:
+                wanted = flow.throw(error)
+            else:
+                wanted = flow.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 def _first_with_runs(search: Search[DetailT]) -> Flow[Page[DetailT]]:
@@ -185,7 +207,7 @@ def find_started(
         yield Sleep(seconds)
         waited += seconds
         try:
-            found, skipped = yield from _look(search, before, there)
+            found, skipped = yield from _aged(_look(search, before, there), 0.0)
             trouble = ""
         except AgentRunsError as error:
             cause, trouble = error, f" (the last look failed: {error})"

@@ -32,6 +32,9 @@ START_LOOKS: Final = tuple(min(1.5**look, 10.0) for look in range(10))
 
 _FIRES: Final = "`conduit.variant(fires=...)`"
 
+_AGENT_SECONDS: Final = 60.0
+"""How old an agent may be, as it was read, whose one trigger is fired: the rows of a batch do not read it anew."""
+
 Fits: TypeAlias = Callable[[Mapping[str, Any], str], bool]
 Fires: TypeAlias = Callable[[Mapping[str, Any]], bool]
 Names: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
@@ -161,8 +164,9 @@ def _search(
 
 def _only_trigger(origin: Dispatch, finding: Finding) -> Flow[str]:
     """Return the one trigger that a dispatch without a trigger id can mean."""
-    agent_id = origin.agent_id
-    agent = wire.read_object((yield Request("GET", wire.path("agents", agent_id), params=origin.params)), "data")
+    path = wire.path("agents", origin.agent_id)
+    request = Request("GET", path, params=origin.params, max_age=_AGENT_SECONDS)
+    agent = wire.read_object((yield request), "data")
     listed = agent.get("triggers")
     objects = map(wire.mapping, listed if isinstance(listed, list) else ())
     triggers = [each for each in objects if wire.first_text(each, "id")]
@@ -173,7 +177,7 @@ def _only_trigger(origin: Dispatch, finding: Finding) -> Flow[str]:
             for each in triggers
         ]
         raise ConfigurationError(
-            f"agent {agent_id} has {len(fit) or 'no'} triggers that a dispatch without trigger_id could mean; it has "
+            f"agent {origin.agent_id} has {len(fit) or 'no'} triggers that a dispatch without trigger_id could mean; it has "
             f"{', '.join(have) or 'none at all'}. Those that are enabled and not of type message are meant, which is a "
             "guess",
             field="Dispatch.trigger_id",

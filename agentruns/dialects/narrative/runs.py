@@ -18,7 +18,7 @@ from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError
 
 from .config import ToolChoice, given
-from .objects import NarrativeRun
+from .objects import Conversation, NarrativeRun
 from .states import STATUS, parse_run
 
 OVERRIDABLE: Final = (
@@ -92,6 +92,32 @@ class UserMessage:
     config_override: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_overridable)
     expected_version: int | None = field(default=None, kw_only=True, validator=_version)
     client_op_id: str = field(factory=lambda: str(uuid4()), kw_only=True, metadata=MINTED, validator=check.is_uuid)
+
+    @classmethod
+    def of(
+        cls,
+        conversation: Conversation,
+        text: str,
+        *,
+        tool_choice: ToolChoice | Mapping[str, Json] | None = None,
+        config_override: Mapping[str, Json] | None = None,
+    ) -> UserMessage:
+        """
+        Return a message to a conversation that was just created or read: its version is known, and not read again.
+
+        Raise `ConfigurationError` for what is no `Conversation`. Where the conversation has moved since, the start
+        raises `ConflictError`.
+        """
+        check.instance(
+            "conversation", conversation, Conversation, "`await client.perform(create_conversation(config))`"
+        )
+        return cls(
+            conversation.id,
+            text,
+            tool_choice=tool_choice,
+            config_override=config_override,
+            expected_version=conversation.version,
+        )
 
 
 def start(origin: UserMessage, *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[NarrativeRun]]:
