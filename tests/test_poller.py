@@ -560,6 +560,8 @@ async def test_a_run_of_a_list_that_cannot_be_taken_in_is_told_to_those_who_foll
     assert isinstance(ended[1], ProtocolError)
     assert [each.status for each in ended if isinstance(each, Run)] == [RunStatus.COMPLETED] * 5
     assert any(line.startswith("GET /lists") for _, line, _ in server.asked)
+
+
 async def test_old_runs_under_many_newer_ones_are_found_soon_and_not_page_by_page_from_the_first_each_time() -> None:
     server = Server(2.0, latency=0.02)
     old = [f"a-old{number}" for number in range(64)]
