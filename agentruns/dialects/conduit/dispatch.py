@@ -178,8 +178,8 @@ def _only_trigger(origin: Dispatch, finding: Finding) -> Flow[str]:
         ]
         raise ConfigurationError(
             f"agent {origin.agent_id} has {len(fit) or 'no'} triggers that a dispatch without trigger_id could mean; "
-            f"it has {', '.join(have) or 'none at all'}. Those that are enabled and not of type message are meant, which is a "
-            "guess",
+            f"it has {', '.join(have) or 'none at all'}. Those that are enabled and not of type message are meant, "
+            "which is a guess",
             field="Dispatch.trigger_id",
             remedy=f"pass the trigger_id of one, or choose it by {_FIRES}",
         )
