@@ -1,10 +1,11 @@
 """What a dialect may send: paths that stay below the base URL, texts, bodies of any kind, and answers of 2xx."""
 
 import asyncio
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -362,3 +363,9 @@ async def test_a_start_that_can_be_neither_repeated_nor_found_is_in_doubt_after_
             with pytest.raises(OutcomeUnknownError, match="POST /runs is unknown: the process that sent"):
                 await client.result("a-1", key="k")
     assert len(posted) == 1
+
+
+def test_a_request_travels_between_processes_whatever_mappings_it_was_made_of() -> None:
+    made = Request("GET", "/runs", params=MappingProxyType({"page": "1"}), headers=MappingProxyType({"X-A": "b"}))
+
+    assert pickle.loads(pickle.dumps(made)) == made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, compare
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from agentruns._values.exchange import Request
 
 
-NO_PARAMS: Final[Mapping[str, str]] = MappingProxyType({})
+NO_PARAMS: Final[Mapping[str, str]] = {}
 
 
 class Stage(enum.IntEnum):

@@ -75,6 +75,11 @@ def _is_data(request: Request, attribute: Attribute[Any], data: Any) -> None:
         _are_texts(request, attribute, data)
 
 
+def _dict(value: Any) -> Any:
+    """Return other mappings as a dict: errors hold requests, and travel between processes."""
+    return dict(value) if isinstance(value, Mapping) and not isinstance(value, dict) else value
+
+
 def _is_timeout(_: Request, attribute: Attribute[Any], seconds: Any) -> None:
     if seconds is not None:
         check.number(f"Request.{attribute.name}", seconds)
@@ -98,9 +103,9 @@ class Request:
 
     method: str
     path: str = field(validator=_is_path)
-    params: Mapping[str, str] = field(factory=dict, validator=_are_texts)
+    params: Mapping[str, str] = field(factory=dict, converter=_dict, validator=_are_texts)
     json: Json = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(factory=dict, validator=_are_texts)
+    headers: Mapping[str, str] = field(factory=dict, converter=_dict, validator=_are_texts)
     idempotent: bool = Factory(lambda self: self.method == "GET", takes_self=True)
     again_after_429: bool = True
     is_json: bool = True
