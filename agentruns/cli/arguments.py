@@ -19,10 +19,13 @@ from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 
+PENDING = "a new conversation"
+"""What stands for the id of a conversation that is not created yet."""
+
 EXIT_CODES = """\
 exit codes:
   0 completed   1 the run failed   2 wrong usage   3 action required
-  4 deadline    5 API or transport error
+  4 deadline    5 API or transport error   141 nobody reads the output
 """
 
 
@@ -34,6 +37,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"agentruns {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = _command(commands, "demo", "run the whole story on an embedded emulator: no key, no network")
@@ -45,7 +49,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     emulate = _command(commands, "emulate", "serve emulated vendors on loopback until Ctrl-C")
     emulate.add_argument("vendor", metavar="VENDOR", nargs="*", help="whose API; by default all that can be emulated")
     emulate.add_argument("--port", type=int, default=0, help="port to listen on, for one vendor; a free one by default")
-    emulate.add_argument("--json", action="store_true", help="print vendor, base_url and token, one JSON object each")
+    emulate.add_argument("--run-seconds", type=float, metavar="S", help="how long each run takes")
+    emulate.add_argument("--fail", type=float, metavar="SHARE", help="the share of runs that fail, such as 0.05")
+    emulate.add_argument("--slots", type=int, metavar="N", help="runs at once (Origami)")
+    emulate.add_argument("--limit", type=int, metavar="N", help="requests per second (Middesk, Origami)")
+    emulate.add_argument(
+        "--json", action="store_true", help="print vendor, base_url, token and an example of what starts a run as JSON"
+    )
 
     start = _command(commands, "start", "start a run and print its first state")
     run = _command(commands, "run", "start a run and follow it to its end")
@@ -54,7 +64,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         for name in _names(argv):
             vendor = vendors.add_parser(name, help=f"a run of {name}", epilog=EXIT_CODES, formatter_class=_Raw)
             if _is_asked(argv, word, name):
-                _origin(vendor, _fill(vendor, name))
+                dialect = _fill(vendor, name)
+                _origin(vendor, dialect)
+                if dialect.NAME == "narrative":
+                    vendor.add_argument("--conversation", metavar="FILE", help=_CONVERSATION)
             _connection(vendor)
             if command is run:
                 _waiting(vendor)
@@ -113,6 +126,11 @@ def _fill(parser: argparse.ArgumentParser, name: str) -> Dialect:
 def origin(arguments: argparse.Namespace) -> Any:
     """Return the origin that the options describe; raise `ConfigurationError` for a value that does not fit."""
     kind = load(arguments.vendor).Origin
+    file = getattr(arguments, "conversation", None)
+    if hasattr(arguments, "origin_conversation_id") and (file is None) == (arguments.origin_conversation_id is None):
+        raise ConfigurationError("give --conversation-id of one that exists, or --conversation FILE for a new one")
+    if file is not None:
+        arguments.origin_conversation_id = PENDING
     given = {
         field.name: _value(field, getattr(arguments, f"origin_{field.name}"))
         for field in attrs.fields(kind)
@@ -172,6 +190,15 @@ def tools(spec: str | None) -> Tools | None:
         raise ConfigurationError(f"--tools {spec!r} cannot be loaded: {words}{error}") from error
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("agentruns")
+    except PackageNotFoundError:  # run from its source
+        return "(not installed)"
+
+
 class _Raw(argparse.RawDescriptionHelpFormatter):
     """Keep the epilog's lines, and show as needed what only a dry run may leave out."""
 
@@ -182,6 +209,10 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
         super().add_usage(usage, [_needed(each) if each.dest in _NEEDED else each for each in actions], groups, prefix)
 
 
+_CONVERSATION = (
+    "make a new conversation, instead of --conversation-id: FILE is a JSON object of the fields of narrative.Config "
+    "(model, data_plane_id, max_iterations, max_tokens, ...), name and system_prompt"
+)
 _NEEDED = frozenset({"output"})
 
 
@@ -322,7 +353,7 @@ def _origin(parser: argparse.ArgumentParser, dialect: Dialect, *, templates: boo
         group.add_argument(
             option(field.name),
             dest=f"origin_{field.name}",
-            required=needed and not templates,
+            required=needed and not templates and field.name != "conversation_id",
             metavar="TEMPLATE" if templates else "TEXT" if _is_text(field) else "JSON",
             help=_help(field, needed=needed) if templates else _words(field, needed=needed),
         )

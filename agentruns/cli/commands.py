@@ -10,28 +10,30 @@ import signal
 import sys
 import threading
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from agentruns._connect import connect
 from agentruns._following.options import Timeout
 from agentruns._following.stream import RunStream
-from agentruns._values import check, codec
+from agentruns._values import check
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import Client
 from agentruns.dialects import load
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
 
-from . import arguments, demo, emulators, shell_text, vendors
+from . import arguments, demo, shell_text, vendors
 from .batch import batch
+from .batch.conversations import Conversations
 from .connection import connection
 from .display import Display, choose, warnings
-from .printing import complain, complain_traceback, say, shell, unwritable
+from .emulate import emulate
+from .printing import complain, complain_traceback, shell, unwritable
 from .report import report
 
-if TYPE_CHECKING:
-    from agentruns.emulator import Emulator, Vendor
-
-COMPLETED, FAILED, USAGE, ACTION_REQUIRED, DEADLINE, TROUBLE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 5, 130, 143
+COMPLETED, FAILED, USAGE, ACTION_REQUIRED, DEADLINE, TROUBLE = 0, 1, 2, 3, 4, 5
+INTERRUPTED, UNHEARD, TERMINATED = 130, 141, 143
+"""As shells say it of a command that SIGINT, SIGPIPE or SIGTERM has ended."""
 
 _BY_STATUS = {
     RunStatus.COMPLETED: COMPLETED,
@@ -73,9 +75,9 @@ def _code(args: argparse.Namespace, seen: _Seen) -> int:
         if seen.stream is not None and seen.stream.run is not None:
             complain(*seen.how_to_go_on(args))
         return TROUBLE
-    except BrokenPipeError:  # the reader of our lines has closed the pipe
+    except BrokenPipeError:  # the reader of our lines has closed the pipe, as `head` does
         _drop_stdout()
-        return TROUBLE
+        return UNHEARD
     except Exception as error:  # a bug, ours or a handler's: not to be taken for a run that failed
         why = unwritable()
         if why is None:
@@ -151,17 +153,26 @@ def _client(args: argparse.Namespace) -> Client:
 async def _start(args: argparse.Namespace, _: _Seen) -> int:
     origin = arguments.origin(args)
     async with _client(args) as client:
-        run = await client.start(origin)
+        run = await client.start(await _with_conversation(args, client, origin))
     display = choose(json=args.json)
     display.state(run)
     display.close()
     return COMPLETED
 
 
+async def _with_conversation(args: argparse.Namespace, client: Client, origin: object) -> object:
+    """Return the origin, as the first message of a new conversation if --conversation says so."""
+    file = getattr(args, "conversation", None)
+    if file is None:
+        return origin
+    conversations = Conversations.read(Path(file), arguments.tools(getattr(args, "tools", None)))
+    return await conversations.begin(client, origin)
+
+
 async def _run(args: argparse.Namespace, seen: _Seen) -> int:
     origin = arguments.origin(args)
     async with _client(args) as client:
-        return await _show(client, origin, args, seen)
+        return await _show(client, await _with_conversation(args, client, origin), args, seen)
 
 
 async def _watch(args: argparse.Namespace, seen: _Seen) -> int:
@@ -224,23 +235,7 @@ async def _demo(args: argparse.Namespace, seen: _Seen) -> int:
 
 
 async def _emulate(args: argparse.Namespace, _: _Seen) -> int:
-    from agentruns.emulator import Emulator
-
-    names = args.vendor or emulators.emulated_names()
-    kinds = {name: emulators.emulator_of(name) for name in names}
-    if args.port and len(names) > 1:
-        raise ConfigurationError("--port is for one vendor; name it, or leave the ports to chance")
-    async with contextlib.AsyncExitStack() as running:
-        try:
-            served = {
-                name: await running.enter_async_context(Emulator(kind, port=args.port)) for name, kind in kinds.items()
-            }
-        except (OSError, OverflowError) as error:
-            raise ConfigurationError(f"port {args.port} cannot be listened on: {error}. Choose another") from error
-        say(*(line for name in names for line in _where(name, served[name], json=args.json)))
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-    return COMPLETED
+    return await emulate(args)
 
 
 async def _batch(args: argparse.Namespace, _: _Seen) -> int:
@@ -255,17 +250,6 @@ async def _console(args: argparse.Namespace, _: _Seen) -> int:
     from .console import console
 
     return await console(args)
-
-
-def _where(name: str, emulator: Emulator[Vendor], *, json: bool) -> list[str]:
-    if json:
-        return [codec.encode({"vendor": name, "base_url": emulator.base_url, "token": emulator.token}).decode()]
-    dialect = load(name)
-    return [
-        f"{name} is emulated at {emulator.base_url} until Ctrl-C; in another terminal:",
-        f"  export {dialect.BASE_URL_VARIABLE}={emulator.base_url} {dialect.TOKEN_VARIABLE}={emulator.token}",
-        f"  agentruns run {name} --help",
-    ]
 
 
 async def _vendors(args: argparse.Namespace, _: _Seen) -> int:

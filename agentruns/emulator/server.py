@@ -7,7 +7,7 @@ import fnmatch
 import importlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from types import TracebackType
@@ -21,7 +21,7 @@ from .clock import Clock
 from .delivery import send, struck
 from .faults import Fault, Faults
 from .schema import JSON
-from .script import Script, checked
+from .script import Script, Turn, checked
 from .vendor import Ids, Reply, Request, Stage, Vendor
 
 if TYPE_CHECKING:
@@ -221,6 +221,10 @@ class Emulator(Generic[V]):
     @script.setter
     def script(self, script: Script | None) -> None:
         self._stage.script = checked(script)
+
+    def alter(self, alteration: Callable[[Turn], Turn] | None) -> None:
+        """Let *alteration* change each turn before it is played, whatever the script says; None for none."""
+        self._stage.alter = alteration
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:

@@ -117,6 +117,8 @@ class Stage:
     wall_start: datetime
     script: Script = ()
     ids: Ids = field(factory=Ids)
+    alter: Callable[[Turn], Turn] | None = None
+    """What becomes of each turn before it is played."""
     _zero: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -132,7 +134,8 @@ class Stage:
 
     def play(self, prompt: Prompt, otherwise: Callable[[Prompt], Turn] = default_agent) -> Turn:
         """Choose the turn of the run that begins."""
-        return play(self.script, prompt, otherwise)
+        turn = play(self.script, prompt, otherwise)
+        return turn if self.alter is None else self.alter(turn)
 
 
 class Vendor(abc.ABC):

@@ -15,9 +15,6 @@ from agentruns.client import Client
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 
-PENDING: Final = "a new conversation"
-"""What stands for the id of a conversation that is not created yet."""
-
 _ALIAS: Final = "user"
 _BESIDE: Final = frozenset({"name", "system_prompt"})
 

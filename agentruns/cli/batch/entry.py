@@ -18,7 +18,7 @@ from agentruns.tools import Tools
 
 from . import ray_engine
 from .command import Job
-from .conversations import PENDING, Conversations
+from .conversations import Conversations
 from .dry_run import check_call, dry_run
 from .limits import Limits
 from .output import Output
@@ -52,7 +52,7 @@ async def batch(args: argparse.Namespace) -> int:
     choice = Choice(retry_failed=args.retry_failed, again=args.again, keep=args.keep, journal=not args.no_journal)
     source = rows(Path(args.input), delimiter=args.delimiter, encoding=args.encoding)
     _check_columns(args.columns, source)
-    fixed = {} if conversations is None else {"conversation_id": PENDING}
+    fixed = {} if conversations is None else {"conversation_id": arguments.PENDING}
     beside = None if conversations is None else conversations.given
     given = arguments.templates(args)
     if conversations is not None and "conversation_id" in given:
