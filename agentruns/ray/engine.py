@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
 
 from attrs import frozen
@@ -35,14 +36,22 @@ from .extra import node_affinity, rate_limit_actor, ray
 from .stable_ids import id_field, stable_id
 from .worker import ClientOptions, Worker
 
+T = TypeVar("T")
+
 logger = logging.getLogger("agentruns")
 
 _LOOK_SECONDS: Final = 1.0
 _BACK_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 5.0
+_LOST_SECONDS: Final = 30.0
+"""How long no worker may answer: Ray starts one that died again in a few seconds."""
 _NOTHING: Final = Stats(
     watched=0, polls=0, polls_shared=0, lists=0, polls_saved_by_lists=0, ended=0, lag=None, budget=0.0, contact_lost=0
 )
+
+
+class WorkersLostError(AgentRunsError):
+    """Report that no worker of Ray answers any more: the node they are on is gone."""
 
 
 @contextlib.contextmanager
@@ -103,6 +112,7 @@ class WorkerPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._gone: set[int] = set()
         self._back = asyncio.Event()
+        self._silence: asyncio.Future[None]
 
     @property
     def journal(self) -> str | None:
@@ -147,6 +157,7 @@ class WorkerPool:
                 f"the journal {options.journal} is not the same file for all workers: they run on several machines. "
                 "Run without one, or put it on a disk that all of them share"
             )
+        self._silence = asyncio.get_running_loop().create_future()
         self._tasks = {asyncio.create_task(self._look())}
         if self._lease is not None:
             self._tasks.add(asyncio.create_task(self._lease.keep()))
@@ -157,6 +168,8 @@ class WorkerPool:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        if self.is_lost:
+            return  # whom nobody can reach, nobody can end
         closing = [asyncio.ensure_future(self._ask(worker.close.remote())) for worker in self._workers]
         await asyncio.wait(closing, timeout=_CLOSE_SECONDS)
         for each in closing:
@@ -199,18 +212,40 @@ class WorkerPool:
         """Have a worker follow a run to its end, as `Worker.follow` says."""
         while not (there := [index for index in range(len(self._workers)) if index not in self._gone]):
             self._back.clear()
-            await self._back.wait()
+            try:
+                await self._or_lost(self._back.wait())
+            except WorkersLostError as error:
+                return None, error
         index = min(there, key=lambda each: self._in_flight[each])
         self._in_flight[index] += 1
         try:
-            run, error = await self._workers[index].follow.remote(origin, key, digest)
+            return await self._or_lost(self._workers[index].follow.remote(origin, key, digest))
+        except WorkersLostError as error:
+            return None, error
         except _trouble() as trouble:
             self._miss(index)
             return None, self._lost(origin, trouble)
-        else:
-            return run, error
         finally:
             self._in_flight[index] -= 1
+
+    async def _or_lost(self, call: Awaitable[T]) -> T:
+        """Return the answer of an actor; raise `WorkersLostError` once nobody answers any more."""
+        asked = asyncio.ensure_future(call)
+        try:
+            either: set[asyncio.Future[Any]] = {asked, self._silence}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                return asked.result()
+        finally:
+            asked.cancel()
+        raise WorkersLostError(
+            f"no worker of Ray has answered for {_LOST_SECONDS:g} s: its node is gone. Runs that were started go on"
+        )
+
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether no worker answers any more."""
+        return self._silence.done()
 
     def _miss(self, index: int) -> None:
         """Give a worker that failed no calls until it is back, so that it loses no more of them."""
@@ -239,15 +274,23 @@ class WorkerPool:
         return merge_stats([stats for _, stats in self._seen.values() if stats is not None])
 
     async def _look(self) -> None:
+        heard = time.monotonic()
         while True:
-            await self._look_once()
+            if await self._look_once():
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _LOST_SECONDS and not self._silence.done():
+                self._silence.set_result(None)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _look_once(self) -> None:
+    async def _look_once(self) -> bool:
+        """Look at every worker; tell whether one has answered."""
+        heard = False
         for index, worker in enumerate(self._workers):
             with contextlib.suppress(AgentRunsError, TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     self._seen = {**self._seen, index: await self._ask(worker.look.remote())}
+                    heard = True
+        return heard
 
     async def _renew(self, name: str, life: str, held: int) -> tuple[int, int]:
         given, due = await self._ask(self._rate_limit_actor.renew.remote(name, life, held))

@@ -232,7 +232,7 @@ async def test_a_start_that_cannot_be_repeated_is_of_unknown_outcome_and_its_wor
     calls: asyncio.Queue[Worker] = asyncio.Queue()
     count = itertools.count()
 
-    async def follow(self: Worker, origin: Any, key: str | None) -> Any:
+    async def follow(self: Worker, origin: Any, key: str | None, digest: str | None) -> Any:
         calls.put_nowait(self)
         if next(count) < 2:
             await asyncio.sleep(60)
@@ -276,6 +276,29 @@ async def test_a_run_that_exists_is_not_unknown_for_its_worker_failed(
         assert run is None
         assert type(error) is AgentRunsError
         assert "a bug" in str(error)
+
+
+def test_a_node_that_is_gone_ends_the_call_with_the_usual_hint(
+    ours: Emulator[Any], ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def ready(_: Worker) -> None:
+        """Open no client, which nobody could close."""
+
+    async def hangs(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Worker, "ready", ready)
+    monkeypatch.setattr(Worker, "follow", hangs)
+    monkeypatch.setattr(Worker, "look", hangs)
+    monkeypatch.setattr(engine, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "_LOST_SECONDS", 0.2)
+    assert commands.main(call("--limit", "2")) == 5
+    said = capsys.readouterr().err
+    assert "no worker of Ray answers any more" in said
+    assert "go on with:\n  agentruns batch" in said
+    lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert {line["failure"]["type"] for line in lines} == {"WorkersLostError"}
+    assert len(lines) < 6
 
 
 @pytest.mark.asyncio

@@ -211,6 +211,9 @@ class Job:
         if not self._stopping and isinstance(error, APIError) and error.status in _HOPELESS:
             said = shell_text.translate(error, self._args)
             self._stop(f"the vendor answers {error.status}, as it would to every further row: {said}")
+        if not self._stopping and self._engine is not None and self._engine.is_lost:
+            self._codes.add(_TROUBLE)
+            self._stop("no worker of Ray answers any more; the runs in flight go on at the vendor")
         if not self._stopping and isinstance(error, JournalError):
             said = shell_text.translate(error, self._args)
             self._codes.add(_TROUBLE)
