@@ -295,7 +295,7 @@ def test_ctrl_c_prints_the_runs_id_and_how_to_go_on(conversation_id: str, emulat
     assert "Traceback" not in said
 
 
-def test_a_closed_pipe_ends_quietly(conversation_id: str, emulator: Emulator[Narrative]) -> None:
+def test_a_closed_pipe_ends_quietly_as_a_shell_says_it(conversation_id: str, emulator: Emulator[Narrative]) -> None:
     emulator.script = [Turn("Done.", running=1.0)]
     process = spawn(*ask(conversation_id, "--json"))
     with process:
@@ -305,7 +305,7 @@ def test_a_closed_pipe_ends_quietly(conversation_id: str, emulator: Emulator[Nar
         assert process.stderr is not None
         said = process.stderr.read()
 
-    assert process.returncode == 5
+    assert process.returncode == 141
     assert "Traceback" not in said
 
 

@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,22 +88,3 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         commands.main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("agentruns 0.")
-
-
-def test_a_closed_pipe_ends_a_command_as_a_shell_says_it(emulator: Emulator[Narrative]) -> None:
-    emulator.script = lambda prompt: Turn("done", running=0.5)
-    words = ["run", "narrative", "--conversation", "conversation.json", "--text", "Hi"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agentruns", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    with process:
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.stderr is not None
-        said = process.stderr.read()
-        assert process.wait(timeout=50) == 141
-    assert b"Traceback" not in said
-    assert b"error" not in said
