@@ -60,7 +60,7 @@ def test_only_the_command_line_and_the_kit_of_tests_use_the_emulator() -> None:
         if not name.startswith(("emulator", "testing"))
         and any(other.startswith("emulator") for other in imported(name, path))
     }
-    assert users == {"cli.commands", "cli.console", "cli.demo", "cli.emulators"}
+    assert users == {"cli.emulate", "cli.console", "cli.demo", "cli.emulators"}
 
 
 def test_the_emulator_knows_nothing_of_the_client() -> None:

@@ -110,19 +110,20 @@ class _Console:
 
     async def runs(self, request: web.Request) -> web.StreamResponse:
         """Show the entries."""
-        which, before = _which(request)
-        listing = await self._listing(which, before)
+        which, before, key = _which(request)
+        listing = await self._listing(which, before, key)
         digest = sha256(self._views.entries(listing).encode()).hexdigest()[:16]
         query = {"which": which, "after": digest, **({"before": str(before)} if before is not None else {})}
+        query |= {"key": key} if key else {}
         events = str(request.rel_url.with_path("/events").with_query(query))
         return _html(self._views.runs(listing, self._source.jobs.offered, events))
 
     async def run_events(self, request: web.Request) -> web.StreamResponse:
         """Tell how the list changes."""
-        which, before = _which(request)
+        which, before, key = _which(request)
 
         async def render() -> str:
-            return self._views.entries(await self._listing(which, before))
+            return self._views.entries(await self._listing(which, before, key))
 
         return await self._send(request, list_events(self._source, render, _seen(request)))
 
@@ -162,11 +163,11 @@ class _Console:
         body = (files("agentruns.console") / "static" / name).read_bytes()
         return web.Response(body=body, content_type=_STATIC[name], charset="utf-8")
 
-    async def _listing(self, which: Which, before: int | None) -> Listing:
-        entries, counts = await self._source.book.page(which, before=before)
+    async def _listing(self, which: Which, before: int | None, key: str) -> Listing:
+        entries, counts = await self._source.book.page(which, before=before, key=key)
         work = [each for each in entries if each.id.startswith("w")]
         older = int(work[-1].id[1:]) if len(work) == PAGE else None
-        return Listing(entries=entries, counts=counts, which=which, before=before, older=older)
+        return Listing(entries=entries, counts=counts, which=which, before=before, older=older, key=key)
 
     async def _entry(self, request: web.Request) -> Entry:
         entry = await self._source.book.entry(request.match_info["entry"])
@@ -301,11 +302,15 @@ def _is_htmx(request: web.Request) -> bool:
     return request.headers.get("HX-Request") == "true"
 
 
-def _which(request: web.Request) -> tuple[Which, int | None]:
+_LONGEST_KEY: Final = 1000
+
+
+def _which(request: web.Request) -> tuple[Which, int | None, str]:
     which = request.query.get("which", "all")
     before = request.query.get("before", "")
-    known = which if which in {"all", "waiting", "open", "done"} else "all"
-    return cast("Which", known), int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None
+    known = which if which in {"all", "waiting", "open", "done", "failed"} else "all"
+    number = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None
+    return cast("Which", known), number, request.query.get("key", "")[:_LONGEST_KEY]
 
 
 def _seen(request: web.Request) -> str | None:

@@ -71,6 +71,7 @@ class Listing:
     which: Which
     before: int | None
     older: int | None
+    key: str = ""
 
 
 class Views:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from agentruns import Action, RunRef, connect, narrative
 from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal.schema import FAILED
 from agentruns.console import AccessGuard, JournalReader, Source
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.inbox import Inbox
@@ -60,7 +62,7 @@ async def test_the_list_shows_the_work_of_a_journal(tmp_path: Path) -> None:
         waiting = await browser.open("/?which=waiting")
         assert "invoice-3" in waiting.text
         assert "invoice-4" not in waiting.text
-        for name, count in (("all", 4), ("waiting", 1), ("open", 2), ("done", 2)):
+        for name, count in (("all", 4), ("waiting", 1), ("open", 2), ("done", 2), ("failed", 1)):
             assert f'data-count="{name}">{count}<' in page.text
 
 
@@ -85,6 +87,30 @@ async def test_a_long_list_goes_on_on_older_pages(tmp_path: Path) -> None:
         second = await browser.open(older.replace("&amp;", "&"))
         assert second.text.count('class="row"') == 50
         assert 'id="older"' not in second.text
+
+
+@pytest.mark.asyncio
+async def test_failed_work_and_parts_of_keys_are_found_among_many(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    async with Journal(path, "narrative") as journal:
+        failed, done = (state(word, id=f"run-{word}").to_json() for word in ("failed", "completed"))
+        for number in range(150):
+            key = f"row {number:03} & more"
+            await journal.begin(key, ORIGIN)
+            await journal.saw(key, failed if number % 50 == 7 else done, done=True)
+
+    async with looking_at(path) as browser:
+        page = await browser.open("/?which=failed")
+        assert page.text.count('class="row"') == 3
+        assert 'data-count="failed">3<' in page.text
+        page = await browser.open("/?key=7+%26+m")
+        assert page.text.count('class="row"') == 15
+        assert "which=failed&amp;key=7%20%26%20m" in page.text
+        assert (await browser.open("/?which=failed&key=057")).text.count('class="row"') == 1
+        assert "No such key is here" in (await browser.open("/?key=nothing")).text
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        plan = file.execute(f"EXPLAIN QUERY PLAN SELECT count(*) FROM work WHERE {FAILED}").fetchall()
+    assert "failed" in plan[0][-1], "a page of a large journal reads no row that has not failed"
 
 
 @pytest.mark.asyncio

@@ -25,6 +25,7 @@ from agentruns._values import codec
 from agentruns._values.run import Run
 from agentruns.errors import ConfigurationError, JournalError
 
+from . import schema
 from .thread import ConnectionThread
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LAST: Final = 253402300800.0
 """The first second after the years that a date can have."""
-Which: TypeAlias = Literal["all", "waiting", "open", "done"]
+Which: TypeAlias = Literal["all", "waiting", "open", "done", "failed"]
 
 PAGE: Final = 100
 """Entries of one page."""
@@ -65,7 +66,13 @@ _WAITS: Final = f"""
     state <> 'done' AND (json_extract({_RUN}, '$.status') = 'requires_action' OR EXISTS (SELECT 1 FROM parked
         WHERE parked.state = 'waiting' AND parked.vendor = work.vendor AND parked.key = work.key))
 """
-_WHERE: Final[dict[str, str]] = {"all": "1", "waiting": _WAITS, "open": "state <> 'done'", "done": "state = 'done'"}
+_WHERE: Final[dict[str, str]] = {
+    "all": "1",
+    "waiting": _WAITS,
+    "open": "state <> 'done'",
+    "done": "state = 'done'",
+    "failed": schema.FAILED,
+}
 
 
 @frozen(kw_only=True)
@@ -119,6 +126,7 @@ class Counts:
     waiting: int
     open: int
     done: int
+    failed: int
 
 
 class JournalReader:
@@ -174,13 +182,15 @@ class JournalReader:
         """Return a number that changes whenever somebody has written to the journal."""
         return await self._read(lambda: int(self._do("PRAGMA data_version").fetchone()[0]))
 
-    async def page(self, which: Which = "all", *, before: int | None = None) -> tuple[list[Entry], Counts]:
+    async def page(
+        self, which: Which = "all", *, before: int | None = None, key: str = ""
+    ) -> tuple[list[Entry], Counts]:
         """
         Return a page of entries, newest first, and how many there are of each sort, both of one moment.
 
-        With *before*, those entries with a number less than that.
+        With *before*, those entries with a number less than that; with *key*, those that have it in their key.
         """
-        found, counts = await self._read(lambda: self._page(which, before))
+        found, counts = await self._read(lambda: self._page(which, before, key))
         return await self._read(lambda: self._with_life(found)), counts
 
     async def entry(self, entry_id: str) -> Entry | None:
@@ -237,7 +247,6 @@ class JournalReader:
     # ------------------------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        from . import schema
         from .owners import identity
         from .problems import UnfitError, reason
 
@@ -288,25 +297,27 @@ class JournalReader:
         assert self._connection is not None
         return self._connection.execute(sql, values)
 
-    def _page(self, which: Which, before: int | None) -> tuple[list[tuple[Entry, str]], Counts]:
+    def _page(self, which: Which, before: int | None, key: str) -> tuple[list[tuple[Entry, str]], Counts]:
         self._do("BEGIN")
         try:
-            return self._entries(which, before), self._counts()
+            return self._entries(which, before, key), self._counts()
         finally:
             self._do("ROLLBACK")
 
     def _counts(self) -> Counts:
         counted = [int(self._do(f"SELECT count(*) FROM work WHERE {where}").fetchone()[0]) for where in _WHERE.values()]
         strays = len(self._strays())
-        every, waiting, open_, done = counted
-        return Counts(every + strays, waiting + strays, open_ + strays, done)
+        every, waiting, open_, done, failed = counted
+        return Counts(every + strays, waiting + strays, open_ + strays, done, failed)
 
-    def _entries(self, which: Which, before: int | None) -> list[tuple[Entry, str]]:
+    def _entries(self, which: Which, before: int | None, key: str) -> list[tuple[Entry, str]]:
+        named = " AND id IN (SELECT id FROM work WHERE instr(key, ?))" if key else ""  # by the index of the keys alone
         rows = self._do(
-            f"SELECT {_LINE} FROM work WHERE ({_WHERE[which]}) AND id < ? ORDER BY id DESC LIMIT {PAGE}",
-            (before if before is not None else 1 << 62,),
+            f"SELECT {_LINE} FROM work WHERE ({_WHERE[which]}) AND id < ?{named} ORDER BY id DESC LIMIT {PAGE}",
+            (before if before is not None else 1 << 62, *([key] if key else [])),
         ).fetchall()
-        strays = self._strays() if which != "done" and before is None else []
+        shown = which not in {"done", "failed"} and before is None
+        strays = [each for each in self._strays() if key in each[0].key] if shown else []
         return [*strays, *map(_entry, rows)]
 
     def _strays(self) -> list[tuple[Entry, str]]:

@@ -10,6 +10,9 @@ from .problems import UnfitError
 APPLICATION_ID: Final = 0x6152756E
 """Stands in the header of every journal of ours ("aRun"), so that no other program's file is taken for one."""
 
+FAILED: Final = "CASE WHEN json_valid(run) THEN json_extract(run, '$.status') END = 'failed'"
+"""Which work has failed: a query that says it so is answered by an index."""
+
 _VERSION_1: Final = (
     # Long texts stand last: whatever stands behind them is slow to reach.
     """
@@ -121,6 +124,7 @@ _VERSION_4: Final = (
 _VERSION_5: Final = (
     # What was asked for under the key: the digest of the request, NULL where it is not known.
     "ALTER TABLE work ADD COLUMN digest TEXT",
+    f"CREATE INDEX failed ON work (id) WHERE {FAILED}",
 )
 
 STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
