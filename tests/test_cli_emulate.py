@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,3 +89,19 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         commands.main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("agentruns 0.")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_completes_commands_vendors_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("emulate", "middesk", "retry-failed", "conversation", "max-total-tokens"):
+        assert word in script
+
+
+def test_completion_without_its_extra_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert commands.main(["completion", "bash"]) == 2
+    assert "agentruns[cli]" in capsys.readouterr().err

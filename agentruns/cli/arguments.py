@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from agentruns import _extras as extras
 from agentruns._values import codec
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import import_place, installed, is_place
@@ -31,6 +32,20 @@ exit codes:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return what the command line asks for; exit with 2, and say why, if it cannot be understood."""
+    return _parser(argv).parse_args(argv)
+
+
+def completion(shell: str) -> str:
+    """Return the script that completes commands and options in a shell, for the vendors of this package."""
+    with extras.require("cli", "completion needs"):
+        import shtab
+
+    script: str = shtab.complete(_parser(None), shell)
+    return script
+
+
+def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
+    """Return the parser for a command line, with the options that it may need; all that there are for None."""
     parser = argparse.ArgumentParser(
         prog="agentruns",
         description="Start, follow and answer runs of AI agents.",
@@ -106,7 +121,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     report.add_argument("--png", metavar="PICTURE", help="write the figures as a PNG, too")
 
     _console(_command(commands, "console", "show the runs of a journal on a web page, and answer what they ask"))
-    return parser.parse_args(argv)
+    complete = _command(commands, "completion", "print what completes commands and options in a shell")
+    complete.add_argument(
+        "shell", choices=("bash", "zsh", "tcsh"), help='for bash: eval "$(agentruns completion bash)"'
+    )
+    return parser
 
 
 def _fill(parser: argparse.ArgumentParser, name: str) -> Dialect:
@@ -393,15 +412,17 @@ def _vendor_name(name: str) -> str:
     return name
 
 
-def _names(argv: Sequence[str]) -> Sequence[str]:
+def _names(argv: Sequence[str] | None) -> Sequence[str]:
     """Return the vendors that a command offers, and the one from elsewhere that is asked for."""
+    if argv is None:
+        return NAMES
     others = {*installed(), *(each for each in argv[1:2] if is_place(each))}
     return (*NAMES, *sorted(others - {*NAMES}))
 
 
-def _is_asked(argv: Sequence[str], command: str, vendor: str) -> bool:
+def _is_asked(argv: Sequence[str] | None, command: str, vendor: str) -> bool:
     """Tell whether *argv* is of that command and names the vendor: only then is the dialect loaded for its options."""
-    return [*argv[:1]] == [command] and vendor in argv
+    return argv is None or ([*argv[:1]] == [command] and vendor in argv)
 
 
 def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:

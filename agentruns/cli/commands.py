@@ -257,7 +257,13 @@ async def _vendors(args: argparse.Namespace, _: _Seen) -> int:
     return COMPLETED
 
 
+async def _completion(args: argparse.Namespace, _: _Seen) -> int:
+    sys.stdout.write(arguments.completion(args.shell))
+    return COMPLETED
+
+
 _COMMANDS = {
+    "completion": _completion,
     "demo": _demo,
     "emulate": _emulate,
     "start": _start,
