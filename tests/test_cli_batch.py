@@ -217,7 +217,7 @@ def test_tools_are_declared_in_the_new_conversations(emulator: Emulator[Narrativ
 
 def test_a_run_that_outlasts_its_timeout_is_followed_by_the_next_call(emulator: Emulator[Narrative]) -> None:
     ask("slow one", "two")
-    assert commands.main(call("--timeout", "1.5")) == 4
+    assert commands.main(call("--timeout", "5")) == 4
     assert {line["status"] for line in results().values()} == {"unfinished", "completed"}
     for journal in ([], ["--no-journal"], ["--journal", "another"]):
         assert commands.main(call("--timeout", "0.3", *journal)) == 4
@@ -251,7 +251,7 @@ def test_a_start_that_the_vendor_refuses_is_tried_again_by_the_next_call(emulato
 
 def test_a_row_that_has_changed_while_its_run_goes_on_is_told_and_left_as_it_is(emulator: Emulator[Narrative]) -> None:
     ask("slow one")
-    assert commands.main(call("--timeout", "2")) == 4
+    assert commands.main(call("--timeout", "4")) == 4
     ask("another")
     assert commands.main(call("--timeout", "0.3")) == 2
     assert results()["1"]["status"] == "unfinished"
@@ -383,7 +383,7 @@ def test_the_second_ctrl_c_leaves_and_the_next_call_follows_what_was_left(emulat
     assert results() == {}
 
     running = 0.05
-    assert commands.main(call("--timeout", "3", "-q")) == 4
+    assert commands.main(call("--timeout", "5", "-q")) == 4
     assert emulator.state.runs_started == 5
 
 

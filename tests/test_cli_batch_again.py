@@ -124,7 +124,7 @@ def test_a_row_whose_run_the_vendor_knows_no_more_is_started_again_by_the_way_th
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ask("slow one", "ask two")
-    assert commands.main(call("-q", "--timeout", "2", *journal)) == 4
+    assert commands.main(call("-q", "--timeout", "4", *journal)) == 4
     with Emulator("narrative", script=[Turn("anew"), Turn("anew")]) as other:  # it knows nothing of the runs
         use(other, monkeypatch)
         for _ in range(2):
