@@ -248,7 +248,8 @@ def test_vendors_lists_what_is_guessed_why_and_how_to_change_it(capsys: pytest.C
     assert commands.main(["vendors", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["vendor"] for row in rows} == {"narrative", "middesk", "origami", "conduit"}
-    assert all(row.keys() == {"vendor", "guess", "taken", "why", "change"} and all(row.values()) for row in rows)
+    assert all(row.keys() == {"vendor", "guess", "taken", "why", "change", "switched"} for row in rows)
+    assert all(row.pop("switched") is None and all(row.values()) for row in rows)
 
     assert commands.main(["vendors"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -259,6 +260,31 @@ def test_vendors_lists_what_is_guessed_why_and_how_to_change_it(capsys: pytest.C
     with pytest.raises(SystemExit) as caught:
         commands.main(["vendors", "acme"])
     assert caught.value.code == 2
+
+
+def test_vendors_tells_what_the_variant_of_a_file_has_switched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from agentruns import middesk\n\n"
+        "def body(output):\n    return {}\n\n"
+        "vendor = middesk.variant(resume_body=body, per_page=25)\n"
+    )
+    assert commands.main(["vendors", f"{file}:vendor"]) == 0
+    told = capsys.readouterr().out
+    assert "change   `middesk.variant(resume_body=...)`\n    switched `body` here" in told
+    assert "change   `middesk.variant(per_page=...)`\n    switched `25` here" in told
+    assert told.count("switched") == 2
+
+    assert commands.main(["vendors", "--json", f"{file}:vendor"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["guess"]: row["switched"] for row in rows} == {
+        "resume_body": "body",
+        "status": None,
+        "per_page": "25",
+        "looks": None,
+    }
 
 
 @pytest.mark.parametrize("vendor", ["narrative", "middesk", "origami", "conduit"])

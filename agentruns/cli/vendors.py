@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agentruns._values import codec
 from agentruns.dialects import NAMES, NoAuth, load
-from agentruns.dialects.guesses import Guess
+from agentruns.dialects.guesses import Guess, Variant
 from agentruns.dialects.names import installed
 from agentruns.dialects.vendor import CAPABILITIES, Vendor
 from agentruns.errors import ConfigurationError
@@ -34,6 +34,7 @@ def show(name: str | None, *, json: bool) -> None:
             continue
         seen[vendor] = known
         guesses: Sequence[Guess] = getattr(dialect, "GUESSES", ())
+        switched = dialect.switched if isinstance(dialect, Variant) else {}
         if json:
             for guess in guesses:
                 row = {
@@ -41,13 +42,14 @@ def show(name: str | None, *, json: bool) -> None:
                     "guess": guess.name,
                     "taken": guess.taken,
                     "why": guess.why,
-                    "change": guess.switch(vendor),
+                    "change": guess.switch(known.NAME),
+                    "switched": switched.get(guess.name),
                 }
                 say_json(codec.encode(row).decode())
         else:
             able = ", ".join(known.capabilities) or "no more than start and fetch"
             about = f"from {_source(vendor)}; {_token(known)}; has {able}"
-            first, *rest = _told(vendor, guesses)
+            first, *rest = _told(vendor, known.NAME, guesses, switched)
             told = _wrapped(about, "  ", "  ")
             say(first, *told, *rest, "")
     if name is None and not json:
@@ -80,11 +82,13 @@ def _source(name: str) -> str:
     return point.value if point.dist is None else f"{point.dist.name} ({point.value})"
 
 
-def _told(vendor: str, guesses: Sequence[Guess]) -> list[str]:
+def _told(vendor: str, name: str, guesses: Sequence[Guess], switched: Mapping[str, str]) -> list[str]:
     lines = [f"{vendor}: {len(guesses)} guesses; pass a variant where the vendor's name or module is taken"]
     for guess in guesses:
         lines.append(f"  {guess.name}")
-        told = (("taken", guess.taken), ("because", guess.why), ("change", guess.switch(vendor)))
+        told = [("taken", guess.taken), ("because", guess.why), ("change", guess.switch(name))]
+        if guess.name in switched:
+            told.append(("switched", f"`{switched[guess.name]}` here"))
         for what, text in told:
             lines += _wrapped(text, f"    {what:<8} ", " " * 13)
     return lines

@@ -59,12 +59,18 @@ class Variant:
         self.__dict__.update(replaced)
         self._made = (module, dict(given))
 
+    @property
+    def switched(self) -> Mapping[str, str]:
+        """What each switch that was given was given, as text: the name of a function, else the value itself."""
+        _, given = self._made
+        return {name: str(getattr(value, "__qualname__", value)) for name, value in given.items() if value is not None}
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, Mapping[str, Any]]]:
         return _remade, self._made
 
     def __repr__(self) -> str:
-        module, given = self._made
-        told = ", ".join(f"{name}={getattr(value, '__qualname__', value)}" for name, value in given.items())
+        module, _ = self._made
+        told = ", ".join(f"{name}={value}" for name, value in self.switched.items())
         return f"{module.rpartition('.')[2]}.variant({told})"
 
     def __getattr__(self, name: str) -> Any:  # what the module has is in the instance
