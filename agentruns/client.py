@@ -351,6 +351,7 @@ class Client(Generic[OriginT, DetailT]):
         ordered: bool = False,
         prepare: None = None,
         include: str | None = None,
+        params: Mapping[str, str] | None = None,
         options: Callable[[OriginT], StreamOptions] | None = None,
         changed: Changed = "refuse",
         on_progress: Callable[[BatchProgress], object] | None = None,
@@ -368,6 +369,7 @@ class Client(Generic[OriginT, DetailT]):
         ordered: bool = False,
         prepare: None = None,
         include: str | None = None,
+        params: Mapping[str, str] | None = None,
         options: Callable[[Run[DetailT] | RunRef], StreamOptions] | None = None,
         changed: Changed = "refuse",
         on_progress: Callable[[BatchProgress], object] | None = None,
@@ -385,6 +387,7 @@ class Client(Generic[OriginT, DetailT]):
         ordered: bool = False,
         prepare: Callable[[ItemT], OriginT | Awaitable[OriginT]],
         include: str | None = None,
+        params: Mapping[str, str] | None = None,
         options: Callable[[ItemT], StreamOptions] | None = None,
         changed: Changed = "refuse",
         on_progress: Callable[[BatchProgress], object] | None = None,
@@ -401,6 +404,7 @@ class Client(Generic[OriginT, DetailT]):
         ordered: bool = False,
         prepare: Callable[[Any], Any] | None = None,
         include: str | None = None,
+        params: Mapping[str, str] | None = None,
         options: Callable[[Any], StreamOptions] | None = None,
         changed: Changed = "refuse",
         on_progress: Callable[[BatchProgress], object] | None = None,
@@ -425,7 +429,7 @@ class Client(Generic[OriginT, DetailT]):
           itself says: it fails with `ConfigurationError` ("refuse"), starts a run of its own ("again"), or gets what
           there is ("keep").
         - *ordered* yields the outcomes in the order of the origins.
-        - *include* is as in `stream`, for all runs.
+        - *include* and *params* are as in `stream`, for all runs.
         - *prepare* is a function, sync or async, that makes the origin of an item, in the item's turn: it may create a
           conversation first. It is not called for an item that the journal knows.
         - *options* is a function that gives what `stream` takes for an item of its own, in the place of what is said
@@ -445,10 +449,12 @@ class Client(Generic[OriginT, DetailT]):
         check.integer("limit", limit, 1)
         check.number("patience", patience, zero=True)
         seconds = seconds_of(self._vendor, timeout)
+        Options(timeout=seconds, include=include, params={} if params is None else params)  # refused at once
         common: StreamOptions = {
             "tools": None if tools is None else Tools.of(tools),
             "timeout": seconds,
             "include": include,
+            "params": params,
             "patience": patience,
         }
 

@@ -34,6 +34,7 @@ from agentruns import (
     RunRef,
     RunStatus,
     ServerError,
+    StreamOptions,
     TransportError,
     UnsupportedError,
     Usage,
@@ -1445,3 +1446,27 @@ async def test_every_read_of_one_stream_may_name_the_workspace() -> None:  # C1
 
     assert done.status is RunStatus.COMPLETED
     assert [request.params for _, request in wire.asked] == [{"workspace_id": "w1"}] * 3
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_every_read_of_a_batch_may_name_the_workspace_and_an_item_another() -> None:  # C1
+    other = f"GET /agents/{AGENT}/runs/ar_other"
+    wire = Wire({POLL: [run(), run("completed")], other: run("completed", id="ar_other")})
+
+    def own(ref: RunRef) -> StreamOptions:
+        return {"params": {"workspace_id": "w2"}} if ref.id == "ar_other" else {}
+
+    async with client_of(wire, conduit) as client:
+        refs = [RunRef(RUN, AGENT), RunRef("ar_other", AGENT)]
+        outcomes = [each async for each in client.batch(refs, params={"workspace_id": "w1"}, options=own)]
+        for wrong in ({"params": {"workspace_id": 7}}, {"include": 7}):
+            with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+                client.batch(refs, **wrong)  # type: ignore[call-overload]
+
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert sorted((request.line, request.params["workspace_id"]) for _, request in wire.asked) == sorted([
+        (POLL, "w1"),
+        (POLL, "w1"),
+        (other, "w2"),
+    ])
