@@ -411,7 +411,7 @@ OPERATIONS: Final = [
 ]
 ON_RUNS: Final = {
     "narrative": {"start", "resume", "resume first", "resume again", "fetch"},
-    "middesk": {"start", "recover", "resume", "fetch", "page"},
+    "middesk": {"start", "recover", "resume", "resume first", "fetch", "page"},
     "origami": {"start", "recover", "resume", "resume first", "resume again", "answer", "cancel", "fetch", "page"},
     "conduit": {"start", "recover", "fetch", "page"},
 }

@@ -902,7 +902,7 @@ LOST_ANSWERS: list[Scripted] = [Lost(), Answer({}, 500), Answer(b"<html>", 502),
 
 async def resumed(wire: Wire, raw: Mapping[str, Any] | None = None, retry: Retry | None = None) -> Run:
     async with client_of(wire, middesk, retry=retry or Retry(backoff=STEADY)) as client:
-        return await client.resume(state(raw or paused()), outputs(raw or paused()))
+        return await client.perform(middesk.resume(state(raw or paused()), outputs(raw or paused())))
 
 
 @pytest.mark.asyncio
@@ -914,6 +914,32 @@ async def test_a_lost_answer_that_was_taken_is_not_sent_again(lost: Scripted, af
 
     assert (await resumed(wire)).raw == after
     assert len(wire.bodies(RESUME)) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_who_answers_is_told_that_somebody_else_was_first_before_anything_could_get_lost() -> None:
+    wire = Wire({RESUME: Lost(), POLL: run()})
+    async with client_of(wire, middesk) as client:
+        with pytest.raises(AlreadyAnsweredError, match=r"already resolved.*client\.stream\(error\.run\)") as caught:
+            await client.resume(state(paused()), outputs(paused()))
+
+    assert caught.value.run.status is RunStatus.RUNNING
+    assert [request.line for _, request in wire.asked] == [POLL]
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_lost_answer_after_which_nothing_waits_counts_as_ours_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wire = Wire({RESUME: Lost(), POLL: [Answer(paused()), run()]})
+    async with client_of(wire, middesk) as client:
+        after = await client.resume(state(paused()), outputs(paused()))
+
+    assert after.status is RunStatus.RUNNING
+    assert f"interrupt {ASKED} of run {RUN} was lost" in caplog.text
+    assert "it counts as answered by us" in caplog.text
 
 
 @pytest.mark.asyncio
@@ -1051,7 +1077,7 @@ async def test_what_was_said_on_acceptance_counts_only_if_the_run_cannot_be_read
 @pytest.mark.asyncio
 @pytest.mark.virtual
 async def test_two_answers_to_one_pause_go_one_after_the_other() -> None:
-    """The second is refused by the vendor, and says so if it is of another client; it never overtakes the first."""
+    """The second looks before it posts, and says what it sees if it is of another client; it never overtakes."""
     taken = False
 
     def post(request: Request) -> Answer:
@@ -1070,7 +1096,7 @@ async def test_two_answers_to_one_pause_go_one_after_the_other() -> None:
     first, second = both
     assert isinstance(first, Run)
     assert isinstance(second, Run)  # the same answer once more is no other
-    assert wire.times(RESUME) == [0.0, 5.0]
+    assert wire.times(RESUME) == [0.0]
     async with client_of(wire, middesk) as other:
         with pytest.raises(AlreadyAnsweredError, match="was already resolved, by somebody else") as caught:
             await other.resume(state(paused()), outputs(paused()))
@@ -1151,7 +1177,7 @@ async def test_an_answer_that_is_accepted_without_effect_is_told_as_that_and_not
 @pytest.mark.parametrize("looks", [1, 2, 3, 4])
 async def test_an_answer_that_takes_effect_late_is_waited_for(looks: int) -> None:
     still = Answer(paused())
-    wire, client = over({POLL: [still, *[still] * looks, run()], RESUME: still})
+    wire, client = over({POLL: [still, still, *[still] * looks, run()], RESUME: still})
     async with client:
         waiting = await client.fetch(RunRef(RUN))
         after = await client.resume(waiting, outputs(paused()))
@@ -1164,7 +1190,7 @@ async def test_an_answer_that_takes_effect_late_is_waited_for(looks: int) -> Non
 @pytest.mark.virtual
 async def test_interrupts_that_are_unlisted_together_after_the_last_answer_are_no_answers_without_effect() -> None:
     both = Answer(paused(ASKED, ASKED_TOO))
-    wire, client = over({POLL: [both, both, run()], RESUME: both})
+    wire, client = over({POLL: [both, both, both, run()], RESUME: both})
     async with client:
         after = await client.resume(await client.fetch(RunRef(RUN)), outputs(paused(ASKED, ASKED_TOO)))
 

@@ -88,7 +88,7 @@ class ResumesAgain(Protocol[DetailT]):
 
 @runtime_checkable
 class ResumesFirst(Protocol[DetailT]):
-    """A vendor that takes a second answer to a pause without a word, and goes on with the first."""
+    """A vendor that takes a second answer to a pause without a word, or does not say whose answer it took."""
 
     def resume_first(self, run: Run[DetailT], outputs: Sequence[ToolOutput]) -> Flow[Run[DetailT]]:
         """

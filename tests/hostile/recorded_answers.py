@@ -265,6 +265,12 @@ async def middesk_tour() -> Recorder:
     yes, no = paused.actions
     outputs = [ToolOutput(yes, {"decision": "approve"}), ToolOutput(no, "gone", is_error=True)]
     await do("resume", lambda: middesk.resume(paused, outputs))
+    again = await do(
+        "start asking again", lambda: middesk.start(middesk.RunRequest("watchlist_resolution", business_id=BUSINESS))
+    )
+    await asyncio.sleep(60.0)
+    waits = await do("fetch paused again", lambda: middesk.fetch(again.ref, {}))
+    await do("resume first", lambda: middesk.resume_first(waits, [ToolOutput(each, "yes") for each in waits.actions]))
     await do("page", lambda: middesk.page("", None))
     return recorder
 

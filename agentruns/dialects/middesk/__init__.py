@@ -20,7 +20,7 @@ from agentruns._values.exchange import RateLimit
 from agentruns.errors import ConfigurationError
 
 from .actions import ACTION_TYPES, OBJECT_TYPES, get_action, list_actions, take_action
-from .answers import resume, resume_body
+from .answers import resume, resume_body, resume_first
 from .catalog import create_thread, get_agent, get_thread, give_feedback, list_agents, list_threads
 from .events import RUN_FINISHED, RUN_STARTED, STATE_SNAPSHOT, RunEvent
 from .objects import (
@@ -141,6 +141,7 @@ __all__ = [
     "recover",
     "resume",
     "resume_body",
+    "resume_first",
     "start",
     "take_action",
     "times",

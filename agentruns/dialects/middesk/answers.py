@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -24,6 +25,8 @@ from agentruns.errors import (
 
 from .objects import MiddeskRun
 from .reading import AS_GUESSED, NAME, NO_ANSWER, Reading, fetch, parse_run
+
+logger = logging.getLogger("agentruns")
 
 _BRIEFLY: Final = 1.0
 """Seconds between two looks at an interrupt whose answer may still be under way."""
@@ -82,14 +85,44 @@ def resume(
     accepted and the run still lists what they answer after 15 s, and a refusal as it is: it says what was sent, and how
     to send another body.
     """
+    answering = _Answering(run.ref, resume_body, wire.drop_none({"include": include}), reads)
+    return (yield from _resume(answering, run, outputs))
+
+
+def resume_first(
+    run: Run[MiddeskRun],
+    outputs: Sequence[ToolOutput],
+    *,
+    resume_body: ResumeBody = resume_body,
+    include: str | None = None,
+    reads: Reading = AS_GUESSED,
+) -> Flow[Run[MiddeskRun]]:
+    """
+    Answer interrupts of a run as `resume` does, and look first whether somebody else has answered them.
+
+    The run may have been read long ago, while a person made up their mind. If the reply to the answer got lost then, an
+    interrupt that is gone could be anybody's: Middesk does not say whose answer it took.
+    """
+    answering = _Answering(run.ref, resume_body, wire.drop_none({"include": include}), reads)
+    return (yield from _resume(answering, run, outputs, look=True))
+
+
+def _resume(
+    answering: _Answering, run: Run[MiddeskRun], outputs: Sequence[ToolOutput], *, look: bool = False
+) -> Flow[Run[MiddeskRun]]:
+    """Answer what the run lists; with *look*, raise `AlreadyAnsweredError` for what it does not list any more."""
     given = [output.action.id for output in outputs]
     if not given or len(set(given)) < len(given):
         raise ConfigurationError(
             f"run {run.id} takes one answer to each of its actions, and got {', '.join(given) or 'none'}"
         )
     yield Lock(f"{NAME} run {run.id}")
-    answering = _Answering(run.ref, resume_body, wire.drop_none({"include": include}), reads)
     latest = run
+    if look:
+        latest = yield from answering.fetch()
+        for output in outputs:
+            if not _lists(latest, output):
+                raise _already_resolved(latest, output)
     posted: list[ToolOutput] = []
     for output in outputs:
         if _lists(latest, output):
@@ -136,6 +169,12 @@ def _answered(answering: _Answering, output: ToolOutput) -> Flow[Run[MiddeskRun]
             except NO_ANSWER:
                 raise error from error.__cause__
             if after is not None:
+                logger.warning(
+                    "the reply to the answer to interrupt %s of run %s was lost, and it is resolved now: it counts as "
+                    "answered by us, as Middesk does not say whose answer it took",
+                    output.action.id,
+                    ref.id,
+                )
                 return after
         except APIError as refusal:
             if refusal.status not in _REFUSALS:
@@ -188,10 +227,11 @@ def _unread(ref: RunRef, output: ToolOutput, refusal: APIError, unread: Exceptio
     return ConflictError(refusal.response, Problem(message, request_id=refusal.request_id, detail=refusal.detail))
 
 
-def _already_resolved(run: Run[MiddeskRun], output: ToolOutput, refusal: APIError) -> AlreadyAnsweredError:
+def _already_resolved(run: Run, output: ToolOutput, refusal: APIError | None = None) -> AlreadyAnsweredError:
     """Return that an answer was first; which one, no answer of the vendor says."""
+    says = "" if refusal is None else f"; it says: {refusal.message or 'nothing'}"
     told = (
         f"interrupt {output.action.id} of run {run.id} was already resolved, by somebody else or an earlier try, and "
-        f"the vendor does not say how; it says: {refusal.message or 'nothing'}. Go on with `client.stream(error.run)`"
+        f"the vendor does not say how{says}. Go on with `client.stream(error.run)`"
     )
-    return AlreadyAnsweredError(run, (), told, response=refusal.response)
+    return AlreadyAnsweredError(run, (), told, response=None if refusal is None else refusal.response)

@@ -13,7 +13,7 @@ from agentruns.dialects import guesses, wire
 from agentruns.dialects.guesses import Guess, Variant
 
 from . import answers
-from .answers import ResumeBody, resume
+from .answers import ResumeBody, resume, resume_first
 from .objects import MiddeskRun
 from .reading import MOST_PER_PAGE, STATUS, Reading, fetch, page, parse_run
 from .starts import START_LOOKS, RunRequest, recover, start
@@ -76,6 +76,7 @@ def variant(
         "page": partial(page, reads=reads),
         "parse_run": partial(parse_run, reads=reads),
         "resume": partial(resume, resume_body=body, include=include, reads=reads),
+        "resume_first": partial(resume_first, resume_body=body, include=include, reads=reads),
         "STATUS": reads.status,
     }
     given = {"resume_body": resume_body, "include": include, "status": status, "per_page": per_page, "looks": looks}
