@@ -1462,7 +1462,7 @@ async def test_every_read_of_a_batch_may_name_the_workspace_and_an_item_another(
         outcomes = [each async for each in client.batch(refs, params={"workspace_id": "w1"}, options=own)]
         for wrong in ({"params": {"workspace_id": 7}}, {"include": 7}):
             with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-                client.batch(refs, **wrong)  # type: ignore[call-overload]
+                client.batch(refs, **wrong)
 
     assert [outcome.error for outcome in outcomes] == [None, None]
     assert sorted((request.line, request.params["workspace_id"]) for _, request in wire.asked) == sorted([
