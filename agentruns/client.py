@@ -18,7 +18,7 @@ from ._following.batch import Batch
 from ._following.events import EventStream
 from ._following.items import ItemRunner
 from ._following.lifecycle import DirectLifecycle
-from ._following.options import OnCancel, Options, StreamOptions, Timeout, item_options, seconds_of
+from ._following.options import OnCancel, OnEvent, Options, StreamOptions, Timeout, item_options, seconds_of
 from ._following.progress import BatchProgress
 from ._following.stream import RunStream, close
 from ._keeping.keys import Keys
@@ -175,7 +175,7 @@ class Client(Generic[OriginT, DetailT]):
         patience: float = 60.0,
         stall: float | None = None,
         on_cancel: OnCancel = "leave",
-        events: bool = False,
+        events: bool | OnEvent = False,
         key: str | None = None,
         digest: str | None = None,
         include: str | None = None,
@@ -198,7 +198,9 @@ class Client(Generic[OriginT, DetailT]):
         - *stall* is the seconds without any observable change after which `StalledError` is raised; None for never.
         - *on_cancel* says what cancelling the local wait does to the remote run: "leave" it, "cancel" it, or "confirm":
           cancel it and read it until it is over, for 10 seconds at most.
-        - *events* listens to the vendor's stream of events between polls (Middesk); its end is a reason to poll.
+        - *events* listens to the vendor's stream of events beside the polls (Middesk): an event is a reason to read the
+          run, once a second at most, or tells its state. A function is called with each `ServerEvent`, as for partial
+          output. It must not block; what it raises, a step of the stream raises.
         - *key* names the work in the client's journal. A second stream of the same key, in this process or after a
           crash in another, goes on with the run that the first one started, and runs no handler twice.
         - *digest* names what is asked for under *key*, where that is more or less than what *origin* says: a key

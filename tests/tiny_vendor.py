@@ -9,6 +9,7 @@ import msgspec
 from attrs import define
 
 from agentruns import Client, Retry, RunRef
+from agentruns._api.channel import Heard
 from agentruns._api.limiter import RateLimiter
 from agentruns._api.retry import Schedule
 from agentruns._values.commands import Flow
@@ -105,7 +106,7 @@ class Server:
     async def close(self) -> None:
         pass
 
-    async def listen(self, request: Request, opened: Callable[[], None], _: object = None) -> None:
+    async def listen(self, request: Request, opened: Callable[[], None], heard: Heard | None = None) -> None:
         raise AssertionError("this vendor announces nothing")
 
     async def __call__(self, request: Request) -> Response:
@@ -167,10 +168,11 @@ def client_of(
     limit: RateLimit | RateLimiter | None = None,
     lists: bool = False,
     connections: int = 100,
+    dialect: Dialect | None = None,
 ) -> Client:
     """Return a client of the tiny vendor, with the poll clock unless a schedule is given."""
     return Client(
-        tiny(lists=lists),
+        dialect or tiny(lists=lists),
         server,
         retry=Retry(backoff=STEADY),
         schedule=schedule,

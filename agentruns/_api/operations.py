@@ -15,7 +15,7 @@ from attrs import evolve
 
 from agentruns._telemetry import Telemetry
 from agentruns._values import codec
-from agentruns._values.exchange import Request
+from agentruns._values.exchange import Request, ServerEvent
 from agentruns._values.generic import Json
 from agentruns._values.run import Action, Run, RunRef, ToolOutput
 from agentruns.dialects.vendor import Vendor
@@ -246,6 +246,19 @@ class Operations:
         if not isinstance(request, Request):
             raise ProtocolError(f"{self.vendor.NAME}.events returned {request!r}, which is no Request")
         await self._api.listen(request, heard)
+
+    def event_of(self, ref: RunRef, event: ServerEvent) -> Run | bool:
+        """Return what an event of a run tells: its state, or whether to read it; any event does, unless it is said."""
+        if self.vendor.event_of is None:
+            return True
+        said: Any = self.vendor.call("event_of", ref, event)
+        if not isinstance(said, Run | bool):
+            raise ProtocolError(
+                f"{self.vendor.NAME}.event_of returned {said!r}; it must be a Run, True to have the run read, or False"
+            )
+        if isinstance(said, Run) and said.id != ref.id:
+            raise ProtocolError(f"{self.vendor.NAME}.event_of returned run {said.id} for an event of run {ref.id}")
+        return said
 
     def handler_names(self, action: Action) -> Sequence[str]:
         """Return the names under which a handler for *action* may be registered, best first."""

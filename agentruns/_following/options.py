@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from attrs import field, frozen
 
 from agentruns._values import check
+from agentruns._values.exchange import ServerEvent
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.tools import ToolsLike
@@ -18,6 +20,9 @@ OnCancel: TypeAlias = Literal["leave", "cancel", "confirm"]
 
 Timeout: TypeAlias = float | Literal["vendor"] | None
 """Seconds of a wait; None sets no end, and "vendor" stands for as long as the vendor says that a run may take."""
+
+OnEvent: TypeAlias = Callable[[ServerEvent], object]
+"""What a user does with each event of a run as it comes, at once; what it raises, a step of the stream raises."""
 
 DEFAULT_SECONDS: Final = 600.0
 """How long a run is waited for where neither the user nor the vendor says it."""
@@ -49,6 +54,13 @@ def _flag(_: object, attribute: Any, value: bool) -> None:
     check.boolean(attribute.name, value)
 
 
+def _flag_or_function(_: object, attribute: Any, value: object) -> None:
+    if inspect.iscoroutinefunction(value) or not (isinstance(value, bool) or callable(value)):
+        raise ConfigurationError(
+            f"{attribute.name} is {value!r}; it must be True, False, or a function of an event that is not async"
+        )
+
+
 def _text(_: object, attribute: Any, value: str | None) -> None:
     check.text_or_none(attribute.name, value)
 
@@ -77,7 +89,7 @@ class Options:
     patience: float = field(default=60.0, validator=_zero_or_more)
     stall: float | None = field(default=None, validator=_some_time)
     on_cancel: OnCancel = field(default="leave", validator=_known)
-    events: bool = field(default=False, validator=_flag)
+    events: bool | OnEvent = field(default=False, validator=_flag_or_function)
     include: str | None = field(default=None, validator=_text)
     params: Mapping[str, str] = field(factory=dict, validator=_texts)
 
@@ -92,7 +104,7 @@ class StreamOptions(TypedDict, total=False):
     patience: float
     stall: float | None
     on_cancel: OnCancel
-    events: bool
+    events: bool | OnEvent
     key: str | None
     digest: str | None
     include: str | None

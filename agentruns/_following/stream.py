@@ -6,6 +6,7 @@ steps it holds no task, connection or timeout. There is one exception, and it is
 posting of outputs that is under way when a step is cancelled goes on, because cutting it off could start a paid run or
 run a tool twice. The next step picks it up; `aclose`, the end of the client, the deadline, or letting go of the stream
 ends it. A read that is under way goes on in the same way, since it may be for others too: heartbeats starve no poll.
+So does a stream of events that is listened to, until the run waits or is over: none of its events is lost.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from agentruns._polling.poller import Poller
 from agentruns._values import html
 from agentruns._values.generic import DetailT_co
 from agentruns._values.news import Novelty
-from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunRef, RunStatus, ToolOutput
 from agentruns.errors import (
     AgentRunsError,
@@ -44,6 +44,7 @@ from .cancelling import cancel_run
 from .driver import Driver
 from .ending import Closed, Ended, Failed, ended, raise_unless_completed
 from .lifecycle import Lifecycle
+from .listening import Listening
 from .options import Options
 from .waiter import Waiter
 
@@ -54,9 +55,6 @@ MOST_ACTIONS: Final = 1000
 
 AGAIN_SECONDS = 5.0
 """How long it is waited, while no deadline can be told, before it is asked for again."""
-
-LISTEN_SECONDS = 30.0
-"""How long a stream of events is trusted to tell of the end before a poll makes sure."""
 
 CONFIRM_SECONDS = 10.0
 """How long a cancelled wait may be kept back to cancel the remote run."""
@@ -79,6 +77,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         "_ended",
         "_guard",
         "_is_waited_for",
+        "_listening",
         "_operations",
         "_options",
         "_origin",
@@ -87,7 +86,6 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         "_seen",
         "_tasks",
         "_tools",
-        "_trusts_events",
     )
 
     def __init__(
@@ -116,7 +114,10 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._guard: asyncio.Timeout | None = None
         self._is_waited_for = False
         self._began: float | None = None  # the time of the loop of the first step
-        self._trusts_events = True
+        events = options.events
+        self._listening: Listening | None = None
+        if events:
+            self._listening = Listening(operations, tasks, self._seen, None if events is True else events)
 
     def __repr__(self) -> str:
         state = f"{self.run.id} {self.run.status}" if self.run else f"{self._origin!r}, not begun"
@@ -210,6 +211,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     def __del__(self) -> None:
         self._driver.abandon(self._tasks)
         self._seen.unfollow_soon(self._tasks)
+        if self._listening is not None:
+            self._tasks.call_soon(self._listening.stop)
         if self._place is not None:
             self._tasks.call_soon(self._place.leave)
 
@@ -349,8 +352,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         seen.follow(ref)
         if seen.is_current and seen.untaken is not None and await self._take(seen.untaken, loop):
             return True  # read while this stream did not listen
-        if self._options.events and self._trusts_events:
-            await self._hear_events(ref)
+        if self._listening is not None:
+            self._listening.follow(ref)
         if self._is_to_end(loop):
             await self._give_up()
             return None
@@ -363,24 +366,6 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         if seen.is_stalled(loop.time()):
             raise StalledError(self.run, f"nothing has changed for {self._options.stall:g} s")
         return False
-
-    async def _hear_events(self, ref: RunRef) -> None:
-        """
-        Wait until a stream of events has ended: a reason to look, not yet news.
-
-        A stream that could not be heard, or whose end brought nothing, is not listened to until something has changed.
-        """
-        self._trusts_events = False
-        try:
-            now = asyncio.get_running_loop().time()
-            async with asyncio.timeout_at(min(now + LISTEN_SECONDS, self._deadline)) as self._guard:
-                await self._operations.listen(ref)
-        except (TransportError, APIError, TimeoutError) as error:
-            logger.debug("the events of run %s cannot be heard: %s", printable(ref.id), error)
-        else:
-            self._seen.poll_now()
-        finally:
-            self._guard = None
 
     async def _take(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
         """Take in what was read for all who follow the run; return whether it is to be shown."""
@@ -412,13 +397,15 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         if run.status.is_over:
             self._leave_place()
         novelty = self._seen.accept(run, now)
-        if novelty is Novelty.NEWS or novelty is Novelty.ANSWERED:
-            self._trusts_events = True
+        if self._listening is not None and (novelty is Novelty.NEWS or novelty is Novelty.ANSWERED):
+            self._listening.changed(run)
         return novelty is Novelty.NEWS or (novelty is Novelty.PROGRESS and self._options.progress)
 
     # Ending -----------------------------------------------------------------------------------------------------------
 
     def _stop_following(self) -> None:
+        if self._listening is not None:
+            self._listening.stop()
         self._seen.unfollow()
         self._driver.leave()
         self._leave_place()

@@ -143,10 +143,15 @@ class Waiter:
         """Return why contact with the run is lost, None if it is not."""
         return None if self._watch is None else self._watch.contact.error
 
-    def poll_now(self) -> None:
-        """Have the run read now, if it is still followed."""
+    def poll_by(self, when: float) -> None:
+        """Have the run read by that time of the loop, if it is still followed."""
         if self._watch is not None:
-            self._poller.poll_now(self._watch)
+            self._poller.poll_by(self._watch, when)
+
+    def heard(self, run: Run) -> None:
+        """Take in a state that an event has told, if it is one of the run that is followed."""
+        if self._watch is not None and self._watch.ref.id == run.id:
+            self._poller.heard(run)
 
     async def wait(self, deadline: float) -> None:
         """

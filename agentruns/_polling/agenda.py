@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -55,7 +56,7 @@ class Agenda:
         stage = watch.stage
         if not watch.listeners or stage > PLANNED:
             return
-        when, contact = watch.due, watch.contact
+        when, contact = min(watch.due, watch.wanted), watch.contact
         if contact.lost_since is not None:  # a last look when patience runs out
             when = min(when, max(min(map(contact.patience_ends, watch.listeners)), now))
         elif contact.may_poll_early:
@@ -82,6 +83,7 @@ class Agenda:
     def begin_reading(self, watch: Watch) -> None:
         """Note that a request is under way for a run."""
         self._move(watch, READING)
+        watch.wanted = math.inf
 
     def finish_reading(self, watch: Watch) -> None:
         """Note that the request for a run is over."""

@@ -177,11 +177,14 @@ class Poller:
         """Cancel a deadline."""
         self._agenda.cancel_deadline(timer)
 
-    def poll_now(self, watch: Watch) -> None:
-        """Read the run now: something says that it may have moved."""
-        now = self._now()
-        watch.due = min(watch.due, now)
-        self._plan(watch, now)
+    def poll_by(self, watch: Watch, when: float) -> None:
+        """
+        Read the run by the time *when* of the loop: something says that it may have moved.
+
+        A read that is under way may have come too early to see it, so it does not count.
+        """
+        watch.wanted = min(watch.wanted, when)
+        self._plan(watch, self._now())
 
     def heard(self, run: Run) -> bool:
         """

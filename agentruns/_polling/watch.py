@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,6 +73,7 @@ class Watch:
         "timer",
         "unchanged_count",
         "waiting_since",
+        "wanted",
         "worker",
     )
 
@@ -91,6 +93,7 @@ class Watch:
         self.stage = IDLE
         self.timer: Timer[Any] | None = None  # of a run that is planned
         self.due = now
+        self.wanted = math.inf  # by when it is to be read, because something says that it has moved
         self.place: int | None = 0  # the page of the vendor's list that it is expected on; None if lists do not have it
         self.unchanged_count = 0  # answers in a row that changed nothing
         self.contact = Contact()

@@ -5,7 +5,8 @@ A dialect is a module with the names that `Dialect` lists; what else its vendor 
 capabilities (`Resumes`, `Cancels`, `Lists` ...). Its functions are flows: generators that yield requests, are sent the
 answers, and never wait. All that they need is importable from here:
 
-- one exchange: `Request`, `Response`, `Problem` (what an error body says), `RateLimit` (`Limit` for short);
+- one exchange: `Request`, `Response`, `Problem` (what an error body says), `RateLimit` (`Limit` for short),
+  `ServerEvent`;
 - a flow: `Flow`, and what it may yield besides requests, `Sleep` and `Lock`; `checkpoint(...)` keeps, within a start,
   what is needed after a crash, and `claim_run(...)` asks whose a run is that was found by looking. Both are flows, for
   `yield from`; they yield `Checkpoint` and `ClaimRun`, and the second returns an `Ownership`; `SkippedRows` tells
@@ -20,8 +21,8 @@ answers, and never wait. All that they need is importable from here:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
   `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
-  `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ChecksToken`,
-  `IsEmulated`, `GivesExample`.
+  `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`,
+  `ChecksToken`, `IsEmulated`, `GivesExample`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -51,7 +52,7 @@ from agentruns._values.commands import (
     Sleep,
     first_request,
 )
-from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.exchange import Problem, RateLimit, Request, Response, ServerEvent
 from agentruns._values.generic import Json
 from agentruns._values.minted import MINTED
 from agentruns._values.run import (
@@ -86,6 +87,7 @@ from .protocol import (
     ListsCurrentStates,
     NamesTraceRoles,
     ParsesRun,
+    ReadsEvents,
     Recovers,
     ReportsErrorsInBody,
     ReportsTimes,
@@ -137,6 +139,7 @@ __all__ = [
     "Progress",
     "Query",
     "RateLimit",
+    "ReadsEvents",
     "Recovers",
     "ReportsErrorsInBody",
     "ReportsTimes",
@@ -149,6 +152,7 @@ __all__ = [
     "RunRef",
     "RunStatus",
     "SendsDefaults",
+    "ServerEvent",
     "ShowsRuns",
     "SkippedRows",
     "Sleep",

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from agentruns._values.auth import Auth
 from agentruns._values.commands import Flow
-from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.exchange import Problem, RateLimit, Request, Response, ServerEvent
 from agentruns._values.generic import DetailT, DetailT_co, Json, OriginT, OriginT_co, OriginT_contra
 from agentruns._values.run import Action, Page, Run, RunRef, ToolOutput
 
@@ -287,6 +287,20 @@ class StreamsEvents(Protocol):
 
     def events(self, ref: RunRef) -> Request:
         """Return the request that opens the stream."""
+        ...
+
+
+@runtime_checkable
+class ReadsEvents(Protocol):
+    """A vendor whose events say more than that there is something to read; without this, any event has it read."""
+
+    def event_of(self, ref: RunRef, event: ServerEvent) -> Run | bool:
+        """
+        Return the state that an event of a run tells, True to have the run read, False for one that says nothing.
+
+        A state that is in flight is taken in as if it had been read, with `progress` and what else it shows. Of one
+        that waits or is over, events leave things out: the run is read.
+        """
         ...
 
 

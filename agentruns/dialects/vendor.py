@@ -44,13 +44,14 @@ _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "timing_group": ("run",),
     "times": ("run",),
     "events": ("ref",),
+    "event_of": ("ref", "event"),
     "check_token": ("base_url", "token"),
     "detail": ("raw",),
     "example": (),
 }
 _TEXTS: Final = ("NAME", "BASE_URL", "TOKEN_VARIABLE", "BASE_URL_VARIABLE")
 _MAY_BE_EMPTY: Final = frozenset({"BASE_URL", "TOKEN_VARIABLE"})
-_NEEDS: Final = {"resume_again": "resume", "resume_first": "resume", "list_parent": "page"}
+_NEEDS: Final = {"resume_again": "resume", "resume_first": "resume", "list_parent": "page", "event_of": "events"}
 _CLOSE: Final = 0.83
 _MISTYPED: Final = 100
 
@@ -89,6 +90,7 @@ class Vendor:
     timing_group: Callable[[Run], str] | None = None
     times: Callable[[Run], Any] | None = None
     events: Callable[..., Request] | None = None
+    event_of: Callable[..., Run | bool] | None = None
     check_token: Callable[[str, str], None] | None = None
     detail: Callable[[Mapping[str, Any]], object] | None = None
     example: Callable[[], Any] | None = None
