@@ -27,7 +27,7 @@ from ._values import check, codec
 from ._values.run import Action, Run, RunRef, ToolOutput
 from .dialects import check_answers
 from .errors import AgentRunsError, ConfigurationError, ToolError
-from .tools import current_guard, current_key, current_run
+from .tools import current_guard, current_key, current_pause_is_over, current_run
 
 if TYPE_CHECKING:  # imported with the first journal
     from ._keeping.journal import Journal
@@ -57,8 +57,10 @@ class Inbox:
     Park actions until a person answers; a handler for `tools=`, for `tools.default`, or for one name.
 
     `Inbox()` keeps them in memory, and is used in one event loop. `Inbox(journal=path)` keeps them in that journal,
-    which may be the client's: open it by `async with inbox:`, in each process that parks or answers. A run is not
-    polled while its actions are parked, but the stream's `timeout` goes on: give it `timeout=None`.
+    which may be the client's: open it by `async with inbox:`, in each process that parks or answers. While its actions
+    are parked, a run is looked at after half a minute and then ever more seldom, every ten minutes at last: one that
+    goes on without them, answered elsewhere or cancelled, takes them back. The stream's `timeout` goes on: give it
+    `timeout=None`.
     """
 
     repeatable = True
@@ -165,10 +167,10 @@ class Inbox:
         """
         Withdraw an action that is no longer waited for; return the answer if it came just in time.
 
-        In a journal it stays parked if only the stream has ended: another one may come back for it.
+        In a journal it stays parked if only the stream has ended, not the pause: another one may come back for it.
         """
         place, what = asked
-        if self._waiters.get(asked) or not (out_of_time or self._journal is None):
+        if self._waiters.get(asked) or not (out_of_time or self._journal is None or current_pause_is_over()):
             return None
         if await run_shielded(self._settle(place, WaitAct.WITHDRAW, None, what)) or not out_of_time:
             return None

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 from weakref import ReferenceType, ref
 
 from attrs import field, frozen
@@ -35,7 +35,17 @@ Function: TypeAlias = Callable[..., Any]
 F = TypeVar("F", bound=Function)
 T = TypeVar("T")
 
-_asking: ContextVar[tuple[Run, str | None]] = ContextVar("agentruns_asking")
+
+class Ends(Protocol):
+    """A pause that may end before it is answered."""
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nobody asks any more."""
+        ...
+
+
+_asking: ContextVar[tuple[Run, str | None, Ends | None]] = ContextVar("agentruns_asking")
 _guard: ContextVar[ReferenceType[asyncio.Timeout]] = ContextVar("agentruns_guard")
 """By a weak reference, since a timer of a handler keeps its context, and the guard the task and all that it raised."""
 
@@ -54,13 +64,24 @@ def current_key() -> str | None:
     return _asked()[1]
 
 
+def current_pause_is_over() -> bool:
+    """
+    Tell whether the run goes on without the answer of the running handler; for use within handlers, sync ones included.
+
+    It was answered elsewhere, or cancelled. That is why an async handler is cancelled; one in a thread runs on, may ask
+    here, and its answer is dropped. Raise `ConfigurationError` outside a handler of a stream.
+    """
+    pause = _asked()[2]
+    return pause is not None and pause.is_over
+
+
 def current_guard() -> asyncio.Timeout | None:
     """Return what ends the running handler when its own timeout has passed; None outside a handler."""
     known = _guard.get(None)
     return None if known is None else known()
 
 
-def _asked() -> tuple[Run, str | None]:
+def _asked() -> tuple[Run, str | None, Ends | None]:
     try:
         return _asking.get()
     except LookupError:
@@ -69,9 +90,9 @@ def _asked() -> tuple[Run, str | None]:
         ) from None
 
 
-async def asking(run: Run, key: str | None, handle: Callable[[], Awaitable[T]]) -> T:
+async def asking(run: Run, key: str | None, handle: Callable[[], Awaitable[T]], pause: Ends | None = None) -> T:
     """Return what *handle* returns; the handlers that it runs can tell for which run they are asked."""
-    before = _asking.set((run, key))
+    before = _asking.set((run, key, pause))
     try:
         return await handle()
     finally:

@@ -426,14 +426,14 @@ async def test_a_model_is_told_that_a_person_will_be_asked() -> None:
 
 
 @pytest.mark.virtual
-async def test_nothing_is_sent_for_an_hour_while_an_action_is_parked(inbox: Inbox) -> None:
+async def test_a_run_is_looked_at_seldom_while_an_action_is_parked(inbox: Inbox) -> None:
     wire = script()
     async with client_of(wire) as client:
         waiting = asyncio.ensure_future(client.result(message(), tools=inbox, timeout=None))
         await first_parked(inbox)
         sent = len(wire.asked)
         await asyncio.sleep(3600.0)
-        assert len(wire.asked) == sent
+        assert len(wire.asked) - sent <= 12
         await inbox.answer(CALL_ID, {"confirmed": True})
         await waiting
     assert len(wire.asked) > sent

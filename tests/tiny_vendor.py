@@ -12,6 +12,7 @@ from agentruns import Client, Retry, RunRef
 from agentruns._api.channel import Heard
 from agentruns._api.limiter import RateLimiter
 from agentruns._api.retry import Schedule
+from agentruns._keeping.journal import Journal
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.run import Action, JsonText, Page, Run, RunStatus
@@ -169,6 +170,7 @@ def client_of(
     lists: bool = False,
     connections: int = 100,
     dialect: Dialect | None = None,
+    journal: Journal | None = None,
 ) -> Client:
     """Return a client of the tiny vendor, with the poll clock unless a schedule is given."""
     return Client(
@@ -178,4 +180,5 @@ def client_of(
         schedule=schedule,
         limit=limit,
         connections=connections,
+        journal=journal,
     )

@@ -18,6 +18,7 @@ from agentruns.tools import asking
 from .answers import Handlers, PendingAnswers
 from .ending import Failed
 from .lifecycle import Lifecycle
+from .pause import Pause
 
 CLEAN_UP_SECONDS = 5.0
 """How long a handler that is ended may take to clean up before it is no longer waited for."""
@@ -31,13 +32,14 @@ class Driver:
     that were answered. `failed` is set when work has failed for good: it is not tried again.
     """
 
-    __slots__ = ("_attempts", "_lifecycle", "_pending", "_work", "failed", "place", "resumes")
+    __slots__ = ("_attempts", "_lifecycle", "_pause", "_pending", "_work", "failed", "place", "resumes")
 
     def __init__(self, lifecycle: Lifecycle, tasks: Tasks) -> None:
         self._lifecycle = lifecycle
         self._work = Detached(tasks)
         self._attempts: Attempts | None = None  # how the requests of that work fare
         self._pending: PendingAnswers | None = None
+        self._pause: Pause | None = None
         self.resumes = 0
         self.failed: Failed | None = None
         self.place: Place | None = None
@@ -62,14 +64,32 @@ class Driver:
         run: Run = await self._once(lambda attempts: lifecycle.begin(origin, attempts), final=OutcomeUnknownError)
         return run
 
-    async def answer(self, run: Run, handlers: Handlers) -> Run:
-        """Run the handlers of a pause, post what they answer, and return the state that follows."""
-        lifecycle, pending = self._lifecycle, self._pending
+    def pause(self, run: Run) -> Pause:
+        """Return what is to look for the end of the pause that is being answered, and then ends its handlers."""
+        if self._pause is None:
+            self._pause = Pause(run, asyncio.get_running_loop().time(), self._work.cancel)
+        return self._pause
+
+    async def answer(self, run: Run, handlers: Handlers) -> Run | None:
+        """
+        Run the handlers of a pause, post what they answer, and return the state that follows.
+
+        None if the `pause` ended before they had answered: what they would have said counts for nothing.
+        """
+        lifecycle, pending, pause = self._lifecycle, self._pending, self.pause(run)
         if pending is None:
             pending = self._pending = PendingAnswers()
         if not pending.is_collected:
             handle = partial(lifecycle.handle, run, handlers, pending.by_action)
-            await self._once(lambda _: asking(run, lifecycle.key, handle), final=BaseException)
+            try:
+                await self._once(lambda _: asking(run, lifecycle.key, handle, pause), final=BaseException)
+            except (Exception, asyncio.CancelledError):
+                if not pause.is_over or self._work.is_under_way:  # the handlers failed, or the wait was cancelled
+                    raise
+            if pause.is_over:
+                self._pending = self._pause = self.failed = None
+                return None
+            pause.stop()
             pending.collected()
         outputs, again = pending.outputs(run), pending.is_unclear
         try:
@@ -120,7 +140,7 @@ class Driver:
         return found
 
     def _answered(self) -> None:
-        self._pending = None
+        self._pending = self._pause = None
         self.resumes += 1
 
     async def drop(self) -> None:

@@ -332,7 +332,11 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
                 f"run {run.id} asks for {len(handlers)} actions at once, and handlers of {MOST_ACTIONS} at most are "
                 "run, since all run at the same time"
             )
+        self._seen.look_on(self._driver.pause(run))
         resumed = await self._driver.answer(run, handlers)
+        self._seen.look_away()
+        if resumed is None:
+            return self._seen.untaken is not None and await self._take(self._seen.untaken, loop)
         self._seen.answered(run, resumed)
         if self._operations.resumes_again and resumed.ref != run.ref:
             self._paused = run.ref

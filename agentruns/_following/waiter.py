@@ -15,6 +15,8 @@ from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, acti
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.errors import AgentRunsError
 
+from .pause import Pause
+
 if TYPE_CHECKING:
     from .options import Options
 
@@ -32,6 +34,7 @@ class Waiter:
         "_future",
         "_operations",
         "_options",
+        "_pause",
         "_poller",
         "_watch",
         "changed",
@@ -47,6 +50,7 @@ class Waiter:
         self._options = options
         self._watch: Watch | None = None
         self._future: asyncio.Future[None] | None = None
+        self._pause: Pause | None = None
         self._answered: AnsweredActions = NONE_ANSWERED
         self.run: Run | None = None
         self.taken: Run | None = None
@@ -105,6 +109,7 @@ class Waiter:
 
     def unfollow(self) -> None:
         """Follow nothing any more."""
+        self.look_away()
         watch, self._watch = self._watch, None
         if watch is not None:
             self._poller.release(watch)
@@ -147,6 +152,19 @@ class Waiter:
         """Have the run read by that time of the loop, if it is still followed."""
         if self._watch is not None:
             self._poller.poll_by(self._watch, when)
+
+    def look_on(self, pause: Pause) -> None:
+        """Have the run looked at now and then, since the pause may end by itself."""
+        if self._pause is not pause:
+            self.look_away()
+            self._pause = pause
+            self._poller.look_on(self._following(), pause)
+
+    def look_away(self) -> None:
+        """Look at the run no more, unless somebody waits for it."""
+        pause, self._pause = self._pause, None
+        if pause is not None and not pause.is_over and self._watch is not None:
+            self._poller.look_away(self._watch, pause)
 
     def heard(self, run: Run) -> None:
         """Take in a state that an event has told, if it is one of the run that is followed."""

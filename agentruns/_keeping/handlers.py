@@ -18,7 +18,7 @@ from agentruns._values import codec
 from agentruns._values.run import Action, Run, ToolOutput
 from agentruns.dialects import check_answers
 from agentruns.errors import ToolOutcomeUnknownError
-from agentruns.tools import Tool, answer
+from agentruns.tools import Tool, answer, current_pause_is_over
 
 from .digest import digest
 from .journal.moves import AnswerState
@@ -80,7 +80,10 @@ class HandlersOnce:
         try:
             returned = await tool.run(action)
         except asyncio.CancelledError:
-            await run_shielded(self._journal.cut_off(*place))
+            if current_pause_is_over():  # no answer is due any more: what asks again asks anew
+                await run_shielded(self._journal.abandon_handler(*place))
+            else:
+                await run_shielded(self._journal.cut_off(*place))
             raise
         except BaseException:
             await run_shielded(self._journal.abandon_handler(*place))

@@ -49,16 +49,16 @@ class Agenda:
 
     def plan(self, watch: Watch, now: float) -> None:
         """
-        Have a run come up when it is due, if somebody listens; one that is due or being read is left there.
+        Have a run come up when it is due, if somebody listens or looks on; one that is due or being read is left there.
 
         `rearm` sees to the timer.
         """
         stage = watch.stage
-        if not watch.listeners or stage > PLANNED:
+        if stage > PLANNED or not (watch.listeners or watch.onlookers):
             return
         when, contact = min(watch.due, watch.wanted), watch.contact
         if contact.lost_since is not None:  # a last look when patience runs out
-            when = min(when, max(min(map(contact.patience_ends, watch.listeners)), now))
+            when = min(when, max(min(map(contact.patience_ends, watch.listeners), default=when), now))
         elif contact.may_poll_early:
             when = min((when, *(each.look_by for each in watch.listeners if each.look_by > now)))
         if stage is PLANNED:
@@ -125,8 +125,8 @@ class Agenda:
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def due_with_lost_contact(self) -> list[Watch]:
-        """Return the due runs whose vendor does not answer."""
-        return [watch for watch in self._due if watch.contact.lost_since is not None]
+        """Return the due runs whose vendor does not answer, and which somebody waits for."""
+        return [watch for watch in self._due if watch.contact.lost_since is not None and watch.listeners]
 
     def first_ended(self) -> Watch | None:
         """Return the run that a list has shown to be over and that waits longest, None if there is none."""

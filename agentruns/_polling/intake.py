@@ -64,6 +64,15 @@ class Intake:
             if segment.is_open:
                 self._end_segment(watch, run, now)
         self._unsubscribe_told(watch, [listener for listener in listeners if listener.on_state(run, now)])
+        if watch.onlookers:
+            watch.onlookers = tuple(each for each in watch.onlookers if not each.on_state(run, sent))
+            if not run.status.in_flight:  # else it is looked at again soon, to make sure
+                self.slow_down(watch, now)
+
+    def slow_down(self, watch: Watch, now: float) -> None:
+        """Have a run that waits for an answer, and that nobody waits for, read seldom."""
+        if watch.onlookers and not watch.listeners:
+            watch.due = max(watch.due, self._pace.next_look(watch, now))
 
     def _unsubscribe_told(self, watch: Watch, told: Sequence[Listener]) -> None:
         """Read no more on behalf of those who were told; they have yet to wake up, and may come again."""
@@ -99,6 +108,7 @@ class Intake:
         is_final = failure is Failure.FINAL
         told = [each for each in watch.listeners if is_final or watch.contact.patience_over(each, now)]
         self.fail(watch, told, error)
+        self.slow_down(watch, now)
 
     def fail(self, watch: Watch, told: Sequence[Listener], error: Exception | None) -> None:
         self._unsubscribe_told(watch, told)

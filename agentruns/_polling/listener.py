@@ -1,4 +1,4 @@
-"""What the poller tells of a run, and to whom."""
+"""What the poller tells of a run, and to whom: listeners, who wait for news, and onlookers, who do not hurry."""
 
 from __future__ import annotations
 
@@ -40,4 +40,12 @@ class Listener(Protocol):
 
     def on_error(self, error: Exception) -> None:
         """Take note that the run could not be read, and that no patience helps."""
+        ...
+
+
+class Onlooker(Protocol):
+    """Whoever wants a run that waits for an answer to be looked at now and then: it may go on without one."""
+
+    def on_state(self, run: Run, sent: float) -> bool:
+        """Take note of what a request of the time *sent* has shown; return whether it looks no more."""
         ...

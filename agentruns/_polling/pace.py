@@ -15,6 +15,7 @@ from .watch import Watch
 
 _LEAST: Final = 0.01  # seconds between two reads of a run, whatever a schedule says
 _ADVISED_FACTOR: Final = 1.25
+_LOOKS: Final = Backoff(initial=30.0, factor=1.5, maximum=600.0)
 BROKEN_SECONDS: Final = 10.0
 """When a run is read again whose schedule says nothing that makes sense."""
 
@@ -51,6 +52,10 @@ class Pace:
     def next_after_end(self, watch: Watch, now: float) -> float:
         """Return when a run that moves no more is due: a pause that was answered may show for a while."""
         return now + _delay(self._backoff, watch.unchanged_count, 0.0)
+
+    def next_look(self, watch: Watch, now: float) -> float:
+        """Return when a run is due that waits for an answer, and that nobody waits for: seldom."""
+        return now + _LOOKS.delay(watch.unchanged_count, noise=random.random())  # noqa: S311
 
     def next_after_error(self, watch: Watch, now: float, floor: float) -> float:
         """Return when a run whose read failed is due; raise what is wrong with the user's schedule."""

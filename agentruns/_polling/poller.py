@@ -30,7 +30,7 @@ from agentruns.errors import ConfigurationError
 from .agenda import Agenda
 from .clock import phase
 from .intake import Intake
-from .listener import Listener
+from .listener import Listener, Onlooker
 from .lists import Listing, Lists
 from .pace import Pace
 from .reader import Reader
@@ -136,7 +136,7 @@ class Poller:
         if watch.followers > 0:
             return
         self._watches.pop(watch.ref.id, None)
-        watch.listeners = ()  # those who still listen have no run to hear of
+        watch.listeners = watch.onlookers = ()  # those who still listen have no run to hear of
         if self._lists is not None:
             self._lists.remove(watch)
         self._agenda.cancel(watch)
@@ -157,6 +157,8 @@ class Poller:
         now = self._now()
         if not watch.listeners:
             watch.contact.excuse(max(now - max(watch.due, watch.waiting_since), 0.0))
+            if watch.onlookers:
+                watch.due = min(watch.due, now)  # they have let it be read seldom
         watch.listeners = (*watch.listeners, listener)
         self._plan(watch, now)
 
@@ -167,7 +169,33 @@ class Poller:
         watch.listeners = tuple(each for each in watch.listeners if each is not listener)
         if not watch.listeners:
             watch.waiting_since = self._now()
-            self._agenda.cancel(watch)
+            self._rest(watch)
+
+    def look_on(self, watch: Watch, onlooker: Onlooker) -> None:
+        """
+        Look at a run that waits for an answer, on behalf of *onlooker*, until it says that it has seen enough.
+
+        That is half a minute after the last read, and then ever more seldom, every ten minutes at last. Where others
+        wait for the run, their reads do.
+        """
+        watch.onlookers = (*watch.onlookers, onlooker)
+        self._rest(watch)
+
+    def look_away(self, watch: Watch, onlooker: Onlooker) -> None:
+        """Look at the run no more on behalf of *onlooker*."""
+        watch.onlookers = tuple(each for each in watch.onlookers if each is not onlooker)
+        if not watch.onlookers:
+            watch.due = min(watch.due, self._now())
+        self._rest(watch)
+
+    def _rest(self, watch: Watch) -> None:
+        """Take a run that nobody waits for out of the line, or have it looked at now and then."""
+        if watch.listeners:
+            return
+        now = self._now()
+        self._agenda.cancel(watch)
+        self._intake.slow_down(watch, now)
+        self._plan(watch, now)
 
     def set_deadline(self, listener: Listener, when: float) -> Timer[Watch | Listener]:
         """Call `listener.on_deadline()` at the time *when* of the loop, unless that is cancelled."""
@@ -293,7 +321,7 @@ class Poller:
             if watch.listeners:
                 soonest = min(soonest, *(contact.patience_ends(listener) - now for listener in watch.listeners))
             else:
-                self._agenda.cancel(watch)
+                self._rest(watch)
         return soonest
 
     def _choose(self, now: float) -> Watch | Listing:

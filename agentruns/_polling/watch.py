@@ -11,7 +11,7 @@ from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, comp
 from agentruns._values.run import Run, RunRef
 
 from .contact import Contact
-from .listener import Listener
+from .listener import Listener, Onlooker
 from .segment import Segment
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Watch:
         "due",
         "followers",
         "listeners",
+        "onlookers",
         "params",
         "phase",
         "place",
@@ -88,6 +89,7 @@ class Watch:
         self.context: Context | None = None  # of who followed first, for the span of the run
         self.followers = 0  # streams that may come to listen again
         self.listeners: Sequence[Listener] = ()
+        self.onlookers: Sequence[Onlooker] = ()  # who look at a run that waits for an answer
         self.waiting_since = now  # when the last of them left, or the segment began
         self.worker: asyncio.Task[None] | None = None  # at work on the request that is under way
         self.stage = IDLE

@@ -1,0 +1,44 @@
+"""The pause that handlers are answering: it may end without them, answered elsewhere or cancelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from agentruns._values.run import Run, RunStatus
+
+
+class Pause:
+    """
+    Look for the end of the pause that *run* shows, from the time *began* of the loop on; call *on_over* once it is.
+
+    It is over when two reads in a row show that none of its actions is asked any more, or one that the run is over. One
+    read is not enough: it may be late, and show the run as it was before the pause.
+    """
+
+    __slots__ = ("_began", "_on_over", "_suspected", "is_over", "run")
+
+    def __init__(self, run: Run[Any], began: float, on_over: Callable[[], None]) -> None:
+        self.run = run
+        self.is_over = False
+        self._began = began
+        self._on_over = on_over
+        self._suspected = False
+
+    def stop(self) -> None:
+        """Look no more: all handlers have answered, and the run goes on by that."""
+        self._began = math.inf
+
+    def on_state(self, run: Run[Any], sent: float) -> bool:
+        """Take note of a state that was read by a request of the time *sent*; return whether the pause is over."""
+        if sent < self._began:
+            return self.is_over
+        if run.status is RunStatus.REQUIRES_ACTION and any(action in self.run.actions for action in run.actions):
+            self._suspected = False
+        elif run.status.is_over or self._suspected:
+            self.is_over = True
+            self._on_over()
+        else:
+            self._suspected = True
+        return self.is_over

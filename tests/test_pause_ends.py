@@ -1,0 +1,221 @@
+"""A pause that ends by itself: answered elsewhere, or cancelled, while a handler or a person is still at it."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from agentruns import Action, Backoff, Client, Inbox, Run, RunRef, RunStatus
+from agentruns._values.commands import Flow
+from agentruns._values.exchange import Request
+from agentruns._values.run import JsonText
+from agentruns.dialects.protocol import Dialect
+from agentruns.inbox import NotPendingError
+from agentruns.tools import current_pause_is_over
+from agentruns.web import Feeds
+from tests.test_inbox import first_parked
+from tests.tiny_vendor import Server, client_of, tiny
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
+
+QUICK = Backoff(initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
+ASKS = {"status": "asks"}
+
+
+class Asking(Server):
+    """A vendor whose run asks from the start; what it shows from which time on is planned."""
+
+    def __init__(self, *plan: tuple[float, Mapping[str, Any]]) -> None:
+        super().__init__(1e9, latency=0.0)
+        self.plan = plan
+        self.posted = 0
+
+    def _answer(self, request: Request, now: float) -> Any:
+        self.posted += request.method == "POST"
+        shown: Mapping[str, Any] = ASKS
+        for when, what in self.plan:
+            shown = what if now >= when else shown
+        return {"id": "a-1", "of": "a", **shown}
+
+    @property
+    def reads(self) -> list[float]:
+        return [when for when, line, _ in self.asked if line.startswith("GET")]
+
+
+def dialect() -> Dialect:
+    def state(raw: Mapping[str, Any], text: Any) -> Run:
+        words = {"asks": RunStatus.REQUIRES_ACTION, "working": RunStatus.RUNNING, "done": RunStatus.COMPLETED}
+        status = words[raw["status"]]
+        actions = (Action(raw.get("action", "0"), "decide", {"what": raw.get("what", "it")}),)
+        asked = actions if status is RunStatus.REQUIRES_ACTION else ()
+        return Run(RunRef("a-1", "a"), status, raw["status"], asked, raw.get("output"), raw=text, vendor="tiny")
+
+    def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run]:
+        response = yield Request("GET", f"/runs/{ref.id}", params=params)
+        return state(response.value, JsonText(response.body))
+
+    def resume(run: Run, outputs: Any) -> Flow[Run]:
+        response = yield Request("POST", f"/runs/{run.id}", json={})
+        return state(response.value, JsonText(response.body))
+
+    return cast(Dialect, SimpleNamespace(**vars(tiny()) | {"fetch": fetch, "resume": resume}))
+
+
+def asking(server: Asking) -> Client[Any, Any]:
+    return client_of(server, dialect=dialect(), schedule=QUICK)
+
+
+REF = RunRef("a-1", "a")
+WORKS, DONE = {"status": "working"}, {"status": "done", "output": "well"}
+
+
+class Slow:
+    """A handler that never answers by itself."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.told: list[bool] = []
+
+    async def __call__(self, _: Action) -> Any:
+        self.calls += 1
+        try:
+            await asyncio.sleep(1e8)
+        except asyncio.CancelledError:
+            self.told.append(current_pause_is_over())
+            raise
+
+
+@pytest.mark.parametrize("plan", [((100.0, WORKS), (400.0, DONE)), ((100.0, DONE),)])
+async def test_a_handler_is_cancelled_and_told_and_the_stream_goes_on_with_what_came(plan: Any) -> None:
+    server, slow = Asking(*plan), Slow()
+    async with asking(server) as client, client.stream(REF, tools=slow, timeout=None) as stream:
+        seen = [run.vendor_status async for run in stream]
+        result = await stream.result()
+    assert seen == ["asks", *(what["status"] for _, what in plan)]
+    assert (result.output, slow.calls, slow.told, server.posted) == ("well", 1, [True], 0)
+
+
+async def test_a_parked_run_is_looked_at_ever_more_seldom() -> None:
+    server = Asking()
+    async with asking(server) as client:
+        waiting = asyncio.ensure_future(client.result(REF, tools=Slow(), timeout=None))
+        await asyncio.sleep(3600.0)
+        assert 8 <= len(server.reads) <= 14
+        assert server.reads[1] - server.reads[0] >= 27.0
+        waiting.cancel()
+        await asyncio.sleep(1e4)
+        assert len(server.reads) <= 14
+
+
+async def test_looks_go_on_while_the_steps_of_a_heartbeat_are_cut_off() -> None:
+    server, slow = Asking((40.0, DONE)), Slow()
+    async with asking(server) as client:
+        stream = client.stream(REF, tools=slow, timeout=None)
+        for _ in range(1000):
+            try:
+                run = await asyncio.wait_for(anext(stream), 7.0)
+            except TimeoutError:
+                continue
+            if run.status.is_over:
+                break
+    assert (slow.told, len(server.reads)) == ([True], 3)
+
+
+async def test_one_late_read_that_shows_the_run_before_its_pause_ends_no_handler() -> None:
+    server = Asking((29.0, WORKS), (50.0, ASKS))
+    server.plan = ((25.0, WORKS), (34.5, ASKS), (500.0, DONE))
+    calls = 0
+
+    async def answer(_: Action) -> str:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(300.0)
+        return "yes"
+
+    slow = Backoff(initial=5.0, factor=1.0, maximum=5.0, jitter=0.0)
+    async with client_of(server, dialect=dialect(), schedule=slow) as client:
+        run = await client.result(REF, tools=answer, timeout=None)
+    assert (run.output, calls, server.posted) == ("well", 1, 1)
+
+
+async def test_another_question_in_place_of_the_first_is_handled_as_a_pause_of_its_own() -> None:
+    server = Asking((100.0, {"status": "asks", "what": "the other"}), (300.0, DONE))
+    asked: list[Any] = []
+
+    async def decide(action: Action) -> Any:
+        asked.append(action.arguments["what"])
+        await asyncio.sleep(1e8)
+
+    async with asking(server) as client:
+        await client.result(REF, tools=decide, timeout=None)
+    assert asked == ["it", "the other"]
+
+
+async def test_a_push_that_shows_the_end_of_a_pause_is_enough() -> None:
+    server, slow = Asking((5.0, DONE)), Slow()
+    async with asking(server) as client:
+        waiting = asyncio.ensure_future(client.result(REF, tools=slow, timeout=None))
+        await asyncio.sleep(6.0)
+        client.heard(Run(REF, RunStatus.COMPLETED, "done", output="pushed", vendor="tiny"))
+        assert (await waiting).output == "pushed"
+        assert asyncio.get_running_loop().time() == 6.0
+
+
+async def test_lost_contact_and_refusals_while_it_is_looked_at_hurt_nobody() -> None:
+    server = Asking((200.0, DONE))
+    async with asking(server) as client:
+        waiting = asyncio.ensure_future(client.result(REF, tools=Slow(), timeout=None))
+        await asyncio.sleep(1.0)
+        server.trouble["GET /runs/a-1"] = [(503, {}), (404, {}), (429, {"retry-after": "40"})]
+        assert (await waiting).output == "well"
+    assert len(server.reads) < 10
+
+
+async def test_a_handler_that_ends_in_an_error_of_its_own_is_forgotten_once_the_pause_is_over() -> None:
+    server = Asking((100.0, DONE))
+
+    async def fails(_: Action) -> Any:
+        try:
+            await asyncio.sleep(1e8)
+        finally:
+            raise LookupError("while it was cleaning up")
+
+    async with asking(server) as client:
+        assert (await client.result(REF, tools=fails, timeout=None)).output == "well"
+
+
+async def test_a_second_stream_does_not_take_a_parked_state_for_a_fresh_one() -> None:
+    server = Asking((10.0, DONE))
+    async with asking(server) as client:
+        parked = asyncio.ensure_future(client.result(REF, tools=Slow(), timeout=None))
+        await asyncio.sleep(12.0)
+        run = await client.result(REF, timeout=None)
+        assert (run.output, asyncio.get_running_loop().time()) == ("well", 12.0)
+        assert (await parked).output == "well"
+        assert asyncio.get_running_loop().time() == 12.0
+
+
+# People ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_inbox_withdraws_a_question_that_nobody_asks_any_more() -> None:
+    server, inbox = Asking((100.0, DONE)), Inbox()
+    async with asking(server) as client:
+        waiting = asyncio.ensure_future(client.result(REF, tools=inbox, timeout=None))
+        (found,) = await first_parked(inbox)
+        assert (await waiting).output == "well"
+        assert await inbox.pending() == ()
+        with pytest.raises(NotPendingError, match="withdrawn"):
+            await inbox.answer(found.action.id, "yes", run_id="a-1")
+
+
+async def test_a_feed_shows_that_the_run_goes_on() -> None:
+    server, inbox = Asking((100.0, WORKS), (400.0, DONE)), Inbox()
+    async with asking(server) as client, Feeds(client, tools=inbox, timeout=None) as feeds:
+        told = [event.data async for event in feeds.open(REF).watch()]
+    shown = [json.loads(data)["status"] for data in told]
+    assert shown == ["requires_action", "running", "completed", "completed"]
+    assert await inbox.pending() == ()
