@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -160,11 +160,12 @@ class AiohttpTransport:
         self._token_params = right.params
         self._params = {**self._defaults.params, **right.params}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Coroutine[Any, Any, Response]:
         """Send *request* once and read the whole answer; once more if a token that can be renewed was refused."""
         renewal = self._renewal
-        if renewal is None:
-            return await self._exchange(request)
+        return self._exchange(request) if renewal is None else self._exchange_renewing(request, renewal)
+
+    async def _exchange_renewing(self, request: Request, renewal: Renewal) -> Response:
         right = renewal.right or await renewal.after(None, request)
         response = await self._exchange(request)
         if response.status != 401 or await renewal.after(right, request) is right:
