@@ -12,7 +12,7 @@ from ._aio.tasks import Tasks
 from ._api.api import Api
 from ._api.channel import Channel
 from ._api.limiter import Permits, RateLimiter
-from ._api.operations import Operations, plain_output
+from ._api.operations import Operations, plain_outputs
 from ._api.retry import Retry, Schedule
 from ._following.batch import Batch
 from ._following.events import EventStream
@@ -307,7 +307,7 @@ class Client(Generic[OriginT, DetailT]):
                 f"run {run.id} does not wait for {', '.join(strange)}; it waits for {', '.join(sorted(pending))}. Read "
                 "it again with `client.fetch(run)` if it may have moved"
             )
-        outputs = tuple(plain_output(each) for each in outputs)
+        outputs = await plain_outputs(outputs)
         post = partial(self._operations.answer_first, run, outputs, again=again)
         if self._keys is None:
             resumed = await post()

@@ -24,6 +24,7 @@ from ._keeping.journal.changes import JournalChanges
 from ._keeping.journal.moves import WaitAct, WaitState
 from ._keeping.parking import JournalParking, MemoryParking, Parked, Parking, Standing, place_of
 from ._values import check, codec
+from ._values.large import written
 from ._values.run import Action, Run, RunRef, ToolOutput
 from .dialects import check_answers
 from .errors import AgentRunsError, ConfigurationError, ToolError
@@ -224,7 +225,7 @@ class Inbox:
         withdrawn, changed or never asked for, and `ConfigurationError` for an id that is not unique, or an output that
         JSON or the vendor cannot take; then it waits on.
         """
-        plain = codec.to_jsonable(output, f"the answer to action {action_id!r}")
+        plain = await written(partial(codec.to_jsonable, output, f"the answer to action {action_id!r}"))
         await self._at_home(partial(self._decide, action_id, run_id, seen, WaitAct.ANSWER, plain))
 
     async def refuse(self, action_id: str, why: str, *, run_id: str | None = None, seen: Action | None = None) -> None:

@@ -7,13 +7,15 @@ import enum
 import json
 import math
 import tracemalloc
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any, Final
 from uuid import UUID
 
+import attrs
 import pytest
 from attrs import evolve, field, fields, frozen
 from hypothesis import example, given, settings
@@ -171,6 +173,59 @@ def test_decoding_raises_nothing_else(body: bytes | str) -> None:
 )
 def test_no_value_is_made_to_fit(name: str, value: Any, reason: str) -> None:
     assert misfit({name: value}) == f"{reason} @ $.{name}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        *((kind, "urgent", "expected array, got string") for kind in (list[str], set[str], Sequence[str], list, tuple)),
+        *((kind, {"a": 1}, "expected array, got object") for kind in (list[str], deque[str], tuple[str, ...])),
+        (tuple[str, str], "ab", "expected array, got string"),
+        (tuple[str, str], ["a"], "expected array of 2, got one of 1"),
+        *((kind, [], "expected object, got array") for kind in (dict, dict[str, int], Mapping[str, int])),
+        (dict, [["a", 1]], "expected object, got array"),
+        (int | str, [], "expected one of int, str, got array"),
+        (UUID, 7, "expected UUID as string, got integer"),
+    ],
+)
+def test_no_list_or_object_is_taken_apart(kind: Any, value: Any, reason: str) -> None:
+    with pytest.raises(codec.CodecError) as caught:
+        codec.structure({"field": value}, attrs.make_class("Own", {"field": attrs.field(type=kind)}))
+
+    assert str(caught.value) == f"{reason} @ $.field"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "taken"),
+    [
+        (list[str], ["a"], ["a"]),
+        (set[int], [1, 1], {1}),
+        (deque[int], [1], deque([1])),
+        (Sequence[str], ["a"], ("a",)),
+        (tuple[str, int], ["a", 1], ("a", 1)),
+        (tuple[()], [], ()),
+        (dict[str, list[int]], {"a": [1]}, {"a": [1]}),
+        (Mapping[str, Part], {"a": {"size": 1}}, {"a": Part(1)}),
+    ],
+)
+def test_lists_and_objects_become_what_their_types_say(kind: Any, value: Any, taken: Any) -> None:
+    own: Any = codec.structure({"field": value}, attrs.make_class("Own", {"field": attrs.field(type=kind)}))
+
+    assert own.field == taken
+    assert type(own.field) is type(taken)
+
+
+def test_the_path_of_a_misfit_leads_through_the_names_of_an_object() -> None:
+    with pytest.raises(codec.CodecError, match=r"expected integer, got string @ \$.field\['b'\]\[1\]"):
+        codec.structure(
+            {"field": {"a": [], "b": [1, "x"]}},
+            attrs.make_class("Own", {"field": attrs.field(type=dict[str, list[int]])}),
+        )
+
+
+def test_a_type_that_no_json_becomes_is_a_fault_of_its_class() -> None:
+    with pytest.raises(ConfigurationError, match="Own cannot be read from JSON: nothing is known of the type complex"):
+        codec.structure({"field": 1}, attrs.make_class("Own", {"field": attrs.field(type=complex)}))
 
 
 def test_a_whole_number_is_an_integer_however_it_is_written() -> None:

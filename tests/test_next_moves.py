@@ -8,6 +8,7 @@ import pytest
 from attrs import frozen
 
 from agentruns import (
+    Action,
     AgentRunsError,
     AlreadyAnsweredError,
     AnswerIgnoredError,
@@ -34,6 +35,7 @@ from agentruns import (
 from agentruns.dialects import load
 from agentruns.emulator import Emulator, Turn
 from agentruns.testing import Case
+from agentruns.tools import current_run
 from tests.conformance.vendors import MiddeskCase, NarrativeCase, OrigamiCase
 from tests.hostile.hostile_servers import TOKEN
 from tests.scripted_wire import STEADY, Wire
@@ -199,6 +201,23 @@ async def test_a_conversation_that_has_moved_on_says_how_to_go_on() -> None:
         done = await client.result(narrative.UserMessage(run.ref.parent, "Go on."))
 
     assert done.status is RunStatus.COMPLETED
+
+
+async def test_a_handler_that_uses_the_conversation_of_its_own_run_hears_how_to_go_on() -> None:
+    scene = stage("narrative", Turn("Aside."), Turn("Done."))
+    client, _ = scene.client()
+
+    async def ask(action: Action) -> str:
+        aside = await client.result(narrative.UserMessage(current_run().ref.parent, "By the way?"))
+        return str(aside.output)
+
+    async with client:
+        origin = await scene.case.origin(client, None)
+        with pytest.raises(InvalidRequestError, match=r"narrative\.UserMessage\(conversation_id, text\)"):
+            await client.result(origin, tools=ask)
+        done = await client.result(narrative.UserMessage(origin.conversation_id, "Go on."))
+
+    assert done.output == "Done."
 
 
 # An answer that was refused -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
+from threading import get_ident
 from types import SimpleNamespace
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -17,6 +18,8 @@ from agentruns import (
     Action,
     Client,
     ConfigurationError,
+    Retry,
+    Run,
     RunRef,
     RunStatus,
     ToolError,
@@ -29,12 +32,12 @@ from agentruns import (
 )
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.origins import check_class, check_value
-from agentruns._keeping.work import deserialize_origin, is_same_work, serialize_origin
+from agentruns._keeping.work import deserialize_origin, is_same_work, run_text, serialize_origin
 from agentruns.dialects import Problem, narrative
 from agentruns.emulator import Call, Emulator, Turn
 from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, begun, conversation, run
 from tests.test_keys import KEY, QUICK, client_of, message
-from tests.tiny_vendor import tiny
+from tests.tiny_vendor import Server, tiny
 
 pytestmark = pytest.mark.asyncio
 
@@ -270,6 +273,56 @@ class Boat:
 def of(origin: type[Any]) -> Any:
     """Return a dialect with that class of origins."""
     return SimpleNamespace(**{**vars(tiny()), "Origin": origin})
+
+
+class Traced(dict[str, Any]):
+    """An object of many parts that knows which thread wrote it last."""
+
+    def __init__(self) -> None:
+        super().__init__({str(number): [number] * 10 for number in range(1_000)})
+        self.thread = 0
+
+    def items(self) -> Any:
+        self.thread = get_ident()
+        return super().items()
+
+
+@frozen
+class Load:
+    name: str
+    rows: Any
+
+
+def loaded() -> Any:
+    return SimpleNamespace(**{**vars(tiny()), "Origin": Load, "start": lambda load: vars(tiny())["start"](load.name)})
+
+
+async def test_a_large_origin_is_written_in_a_thread(path: Path) -> None:
+    rows = Traced()
+    journal, retry = Journal(path, "tiny"), Retry(attempts=1)
+    async with Client(loaded(), Server(seconds=0.0), retry=retry, schedule=QUICK, journal=journal) as client:
+        await client.result(Load("a-1", rows), key=KEY)
+
+    assert rows.thread not in {0, get_ident()}
+
+
+async def test_a_large_answer_by_hand_is_written_in_a_thread(wire: Wire, path: Path) -> None:
+    rows = Traced()
+    async with client_of(wire, path) as client:
+        paused = [state async for state in client.stream(message(), key=KEY)][-1]
+        await client.resume(paused, [ToolOutput(paused.actions[0], rows)])
+
+    assert rows.thread not in {0, get_ident()}
+
+
+async def test_a_large_state_is_written_in_a_thread() -> None:
+    rows = Traced()
+    state = Run(RunRef("1"), RunStatus.COMPLETED, "done", output=rows)
+
+    assert await run_text(state) == state.to_json()
+    assert rows.thread == get_ident()  # by `to_json`
+    await run_text(state)
+    assert rows.thread != get_ident()
 
 
 class Size(Enum):

@@ -349,6 +349,27 @@ async def test_an_answer_that_is_too_long_is_refused_and_not_asked_for_again(dec
     assert len(server.seen) == 2
 
 
+async def test_a_header_of_many_bytes_is_read_and_one_without_end_is_refused_and_not_asked_for_again() -> None:
+    async with Server(reply(Cookie="x" * 60_000), reply(Cookie="x" * 70_000)) as server:
+        async with sending(server) as transport:
+            assert (await performed(GET, transport)).status == 200
+        error = await failure(GET, server, QUICK)
+        await server.deserted()
+
+    assert error.final
+    assert "a header of the answer is longer than can be read" in str(error)
+    assert len(server.seen) == 2
+
+
+async def test_a_session_of_the_users_own_reads_headers_of_the_length_that_it_was_made_for() -> None:
+    async with Server(reply(Cookie="x" * 9_000)) as server, aiohttp.ClientSession() as session:
+        error = await failure(GET, server, QUICK, session=session)
+        await server.deserted()
+
+    assert error.final
+    assert len(server.seen) == 1
+
+
 @pytest.mark.parametrize("act", [reply, raw], ids=["declared", "undeclared"])
 async def test_a_packed_body_cannot_fill_the_memory(act: Any) -> None:
     bomb = gzip.compress(b" " * 2**26)

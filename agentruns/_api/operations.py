@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -17,6 +18,7 @@ from agentruns._telemetry import Telemetry
 from agentruns._values import codec
 from agentruns._values.exchange import Request, ServerEvent
 from agentruns._values.generic import Json
+from agentruns._values.large import written
 from agentruns._values.run import Action, Run, RunRef, ToolOutput
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import (
@@ -100,7 +102,7 @@ class Operations:
         found = await self.answered_by(run, attempts) if again else None
         if found is not None:
             return self._note(found, run)
-        fit = [plain_output(each) for each in outputs]
+        fit = await plain_outputs(outputs)
         async with self._answering.setdefault(run.ref, asyncio.Lock()):
             resumed = await self._resumed("resume", run, fit, attempts)
             self._take(run, fit)
@@ -123,7 +125,7 @@ class Operations:
             resume = "resume_again"
         elif self.vendor.resume_first is not None:
             resume = "resume_first"
-        fit = [plain_output(each) for each in outputs]
+        fit = await plain_outputs(outputs)
         attempts = Attempts()
         async with self._answering.setdefault(run.ref, asyncio.Lock()):
             # Asked first: where a reply gets lost, some vendors cannot be asked whose answer they took.
@@ -314,6 +316,11 @@ def timing_group(vendor: Vendor, run: Run | None) -> str:
     return group
 
 
-def plain_output(output: ToolOutput) -> ToolOutput:
-    """Return the answer in plain JSON types; raise `ConfigurationError` for what JSON cannot carry."""
-    return evolve(output, output=codec.to_jsonable(output.output, f"the output for {output.action.name!r}"))
+async def plain_outputs(outputs: Iterable[ToolOutput]) -> list[ToolOutput]:
+    """Return answers in plain JSON types; raise `ConfigurationError` for what JSON cannot carry."""
+    return [
+        evolve(
+            each, output=await written(partial(codec.to_jsonable, each.output, f"the output for {each.action.name!r}"))
+        )
+        for each in outputs
+    ]

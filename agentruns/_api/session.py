@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .body import plain
 
 if TYPE_CHECKING:
     import aiohttp
+
+
+LONGEST_HEADER: Final = 65_536
+"""How many bytes one header of an answer may have; aiohttp takes 8,190, and the cookies of a proxy may be more."""
 
 
 def made(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> aiohttp.ClientSession:
@@ -21,6 +25,8 @@ def made(connector: aiohttp.BaseConnector, headers: Mapping[str, str]) -> aiohtt
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=plain(headers),
         raise_for_status=False,
+        max_line_size=LONGEST_HEADER,
+        max_field_size=LONGEST_HEADER,
     )
 
 

@@ -100,6 +100,7 @@ class AiohttpTransport:
     async def open(self, wait_resumed: WaitResumed = at_once) -> None:
         """Import aiohttp and make the session; a request that waits for a connection awaits *wait_resumed* after."""
         import aiohttp
+        from aiohttp.http_exceptions import LineTooLong
         from yarl import URL
 
         connections = self._connections
@@ -140,6 +141,7 @@ class AiohttpTransport:
         self._refused = (aiohttp.ClientSSLError, aiohttp.ClientHttpProxyError)
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         self._lost = (aiohttp.ClientError, TimeoutError, OSError)
+        self._too_long = LineTooLong
 
     async def close(self) -> None:
         """End what is under way and release every connection; a borrowed session stays open."""
@@ -292,6 +294,8 @@ class AiohttpTransport:
             return ConfigurationError("the session that was passed in is closed; keep it open as long as the client")
         elif isinstance(error, ValueError) and not isinstance(error, self._lost):
             return ConfigurationError(f"{request.line} cannot be sent: {self._reason(error)}")
+        elif any(isinstance(each, self._too_long) for each in _causes(error)):
+            return TransportError(request, "a header of the answer is longer than can be read", final=True)
         elif isinstance(error, self._lost):
             return TransportError(request, self._reason(error))
         return error.with_traceback(None)
@@ -339,3 +343,10 @@ class AiohttpTransport:
         """Say what a lower library said, without what it quotes of the answer."""
         text = self._masks.text(_QUOTED.split(said(error)[: 2 * _LONGEST_REASON])[0])
         return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
-from agentruns._values.jsonable import TooLargeError, Writer, mended
+from agentruns._values.jsonable import Writer, mended
+from agentruns._values.large import written
 from agentruns._values.run import Action, ToolOutput
 from agentruns.errors import ToolError
-
-_MOST_AT_ONCE: Final = 5_000
-"""How many parts of a value are written in the loop: a few milliseconds."""
 
 
 async def answer_of(action: Action, returned: Any, what: str) -> ToolOutput:
@@ -23,11 +21,7 @@ async def answer_of(action: Action, returned: Any, what: str) -> ToolOutput:
     is_error = False
     if isinstance(returned, ToolOutput):
         returned, is_error = returned.output, returned.is_error
-    writer = Writer(mend=True)
-    try:
-        output = writer.write(returned, what, _MOST_AT_ONCE)
-    except TooLargeError:
-        output = await asyncio.to_thread(writer.write, returned, what)
+    output = await written(partial(Writer(mend=True).write, returned, what))
     return ToolOutput(action, output, is_error)
 
 

@@ -25,7 +25,7 @@ from agentruns.errors import (
 
 from .digest import digest
 from .journal.values import GivenAnswer
-from .work import Unfinished, deserialize_origin, json_text
+from .work import Unfinished, deserialize_origin, json_text, run_text
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
     from .journal import Journal, Work
@@ -107,7 +107,7 @@ class Keys:
     async def moved(self, run: Run, outputs: Sequence[ToolOutput], resumed: Run) -> None:
         """Enter that *outputs* were taken, and what followed, in whatever work *run* is the last state of."""
         ids = [each.action.id for each in outputs]
-        await self.journal.moved(run.id, ids, resumed.to_json(), done=resumed.status.is_over)
+        await self.journal.moved(run.id, ids, await run_text(resumed), done=resumed.status.is_over)
 
     async def unfinished(self) -> AsyncIterator[Unfinished]:
         """Iterate over the work that is not done, oldest first."""

@@ -15,6 +15,7 @@ from agentruns._aio.shield import run_shielded
 from agentruns._api.flow import Attempts
 from agentruns._values import codec
 from agentruns._values.commands import first_request
+from agentruns._values.large import written
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.errors import (
     APIError,
@@ -29,7 +30,7 @@ from .digest import request_digest
 from .keeper import StartKeeper
 from .keys import Keys
 from .origins import check_value
-from .work import deserialize_origin, is_same_work, keep_state, serialize_origin
+from .work import deserialize_origin, is_same_work, keep_state, run_text, serialize_origin
 
 if TYPE_CHECKING:
     from .journal import Work
@@ -63,13 +64,12 @@ class Starting:
             return await self._begin(origin, attempts)
 
     async def _begin(self, origin: Any, attempts: Attempts) -> Run:
-        text, digest = serialize_origin(origin), self._digest_of(origin)
-        check_value(origin, text, self._operations.vendor)
+        text, digest = await written(partial(self._as_kept, origin))
         while True:
             work = await self._journal.begin(self._key, text, digest)
             if work.fresh:
                 return await self._start(partial(self._operations.start, origin, self._keeper, attempts))
-            self._check(work, origin)
+            self._check(work, origin, digest)
             if work.run is not None:
                 return await self._present(Run.from_json(work.run), attempts)
             if work.taken or work.mine:  # ours, if the journal could not be told that it was given up
@@ -78,15 +78,15 @@ class Starting:
 
     async def _attach_to(self, origin: Run | RunRef, attempts: Attempts) -> Run:
         run = origin if isinstance(origin, Run) else await self._operations.fetch(origin, attempts=attempts)
-        text = serialize_origin(run.ref)
-        work = await self._journal.attach(self._key, text, run.to_json(), self._digest_of(run.ref))
+        text, digest = serialize_origin(run.ref), self._digest_of(run.ref)
+        work = await self._journal.attach(self._key, text, await run_text(run), digest)
         if work.fresh:
             return run
         if work.run is None and (work.taken or work.mine):  # it could not be settled; the caller knows which run it is
             await run_shielded(keep_state(self._journal, self._key, run))
             return run
         if not await self._was_at(work, run):
-            self._check(work, run.ref)
+            self._check(work, run.ref, digest)
         return await self._present(run if work.run is None else Run.from_json(work.run), attempts)
 
     async def _was_at(self, work: Work, run: Run) -> bool:
@@ -104,9 +104,19 @@ class Starting:
             await run_shielded(keep_state(self._journal, self._key, now))
         return now
 
-    def _check(self, work: Work, origin: Any) -> None:
+    def _as_kept(self, origin: Any, most: float) -> tuple[str, str | None]:
+        """
+        Return an origin as the journal keeps it, and its digest.
+
+        Raise `ConfigurationError` for one that would not come back, `TooLargeError` for more than about *most* parts.
+        """
+        text = serialize_origin(origin, most)
+        check_value(origin, text, self._operations.vendor)
+        return text, self._digest_of(origin)
+
+    def _check(self, work: Work, origin: Any, digest: str | None) -> None:
         """Refuse a key that names other work."""
-        if work.digest is not None and work.digest == self._digest_of(origin):
+        if work.digest is not None and work.digest == digest:
             return  # asked for by another origin, as one that `prepare` has made once more
         if not is_same_work(work.origin, origin):
             raise ConfigurationError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, get_args
 
 import attrs
@@ -10,7 +12,8 @@ from attrs import frozen
 
 from agentruns._values import codec
 from agentruns._values.generic import DetailT_co, Json, OriginT_co
-from agentruns._values.run import Run, RunRef
+from agentruns._values.large import written
+from agentruns._values.run import Run, RunRef, json_of
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
@@ -76,10 +79,13 @@ def resolver(
     return resolve
 
 
-def serialize_origin(origin: Any) -> str:
-    """Return the JSON text of what starts a run, or of the reference to a run that exists."""
-    value = {"ref": codec.unstructure(origin)} if isinstance(origin, RunRef) else codec.unstructure(origin)
-    return json_text(codec.to_jsonable(value, "the origin"))
+def serialize_origin(origin: Any, most: float = inf) -> str:
+    """
+    Return the JSON text of what starts a run, or of the reference to a run that exists.
+
+    Raise `ConfigurationError` for what JSON cannot carry, `TooLargeError` for more than about *most* parts.
+    """
+    return json_text(codec.to_jsonable({"ref": origin} if isinstance(origin, RunRef) else origin, "the origin", most))
 
 
 def deserialize_origin(text: str, dialect: Dialect) -> Any:
@@ -119,7 +125,7 @@ def _as_type(value: Json, kind: Any) -> Any:
         return value
     try:
         return codec.structure(value, kind)
-    except codec.CodecError:
+    except (codec.CodecError, ConfigurationError):
         return value
 
 
@@ -139,6 +145,8 @@ def is_same_work(text: str, origin: Any) -> bool:
 
 def _is_written_as(kept: Any, value: Any, ignored: frozenset[str] = frozenset()) -> bool:
     """Tell whether *kept* is *value* as written, but for the *ignored* fields and new ones at their defaults."""
+    if type(value) is dict and _is_equal(kept, value):  # at once, for it may have a hundred thousand parts
+        return True
     if attrs.has(type(value)) and isinstance(kept, Mapping):
         fields = {each.name: each for each in attrs.fields(type(value)) if each.name not in ignored}
         return not kept.keys() - fields.keys() - ignored and all(
@@ -149,8 +157,15 @@ def _is_written_as(kept: Any, value: Any, ignored: frozenset[str] = frozenset())
         return len(value) == len(kept) and all(map(_is_written_as, kept, value))
     if isinstance(value, Mapping) and isinstance(kept, Mapping) and value.keys() == kept.keys():
         return all(_is_written_as(kept[name], value[name]) for name in value)
-    written: bool = codec.to_jsonable(codec.unstructure(value), "the origin") == kept
-    return written
+    return bool(codec.to_jsonable(value, "the origin") == kept)
+
+
+def _is_equal(kept: Any, value: Any) -> bool:
+    """Tell whether two values are equal; what cannot be compared, such as an array, is looked at part by part."""
+    try:
+        return bool(kept == value)
+    except Exception:
+        return False
 
 
 def _is_default(each: attrs.Attribute[Any], owner: Any) -> bool:
@@ -163,7 +178,12 @@ def _is_default(each: attrs.Attribute[Any], owner: Any) -> bool:
 
 async def keep_state(journal: Journal, key: str, run: Run) -> None:
     """Keep a state of the run: that it has begun, waits, or is over."""
-    await journal.saw(key, run.to_json(), done=run.status.is_over)
+    await journal.saw(key, await run_text(run), done=run.status.is_over)
+
+
+async def run_text(run: Run) -> str:
+    """Return a run as JSON text; a large one is written in a thread."""
+    return await written(partial(json_of, run))
 
 
 def json_text(value: Any) -> str:

@@ -19,6 +19,9 @@ from uuid import UUID
 
 import attrs
 
+from . import containers
+from .base import ConfigurationError
+from .containers import json_name
 from .generic import Json
 from .jsonable import to_jsonable as to_jsonable
 
@@ -32,9 +35,6 @@ DEEPEST = 128
 
 MOST_BRACKETS = 500_000
 """How many lists and objects it may have: one of three bytes takes more than twenty times as many in memory."""
-
-_MOST_TOLD = 10
-"""How many misfits of one value are told."""
 
 _MARK = b"\xef\xbb\xbf"  # a byte order mark, which some servers put before UTF-8
 
@@ -109,17 +109,29 @@ def encode(value: Json) -> bytes:
 
 
 def structure(value: Json, cls: type[T], path: str = "$") -> T:
-    """Return *value*, which stands at *path*, as *cls*; raise `CodecError` listing what does not fit and where."""
+    """
+    Return *value*, which stands at *path*, as *cls*.
+
+    Raise `CodecError` listing what does not fit and where, and `ConfigurationError` for a class with a field of a type
+    that no JSON value becomes: it fits nothing.
+    """
     with suppress(Exception):  # what is wrong, and where, is then found out at leisure
         return cast("T", _hook(cls)(value, cls))  # type: ignore[arg-type]
     try:
         return converter().structure(value, cls)
     except Exception as error:
-        from cattrs import transform_error
+        from cattrs import StructureHandlerNotFoundError, transform_error
 
+        if isinstance(error, StructureHandlerNotFoundError):
+            kind = _kind_name(error.type_)
+            raise ConfigurationError(
+                f"{_kind_name(cls)} cannot be read from JSON: nothing is known of the type {kind}",
+                remedy="make its fields of texts, numbers, dates, enums, attrs classes, and lists, mappings and unions "
+                "of these",
+            ) from None
         told = transform_error(error, path=path, format_exception=_reason)
-        more = f"; and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
-        raise CodecError("; ".join(told[:_MOST_TOLD]) + more) from None
+        more = f"; and {len(told) - containers.MOST_TOLD} more" if len(told) > containers.MOST_TOLD else ""
+        raise CodecError("; ".join(told[: containers.MOST_TOLD]) + more) from None
 
 
 def unstructure(value: object, *, defaults: bool = True) -> Json:
@@ -154,9 +166,9 @@ def converter(*, detailed: bool = True, defaults: bool = True) -> cattrs.Convert
         made.register_structure_hook(cls, _from_text)
     made.register_structure_hook_factory(_is_plain_union, _union_hook)
     made.register_structure_hook_factory(attrs.has, _object_hook)
-    made.register_structure_hook_factory(_is_tuple_of, _array_hook)
+    made.register_structure_hook_factory(containers.is_array, containers.array_hook)
     made.register_structure_hook_factory(_is_optional, _optional_hook)
-    made.register_structure_hook_factory(_is_mapping, lambda _: _mapping)
+    made.register_structure_hook_factory(containers.is_object, containers.object_hook)
     return made
 
 
@@ -164,7 +176,7 @@ def _exactly(made: cattrs.Converter, cls: type, what: str, also: tuple[type, ...
     def hook(value: Any, _: Any) -> Any:
         if value.__class__ is cls or value.__class__ in also:
             return value
-        raise TypeError(f"expected {what}, got {_name(value)}")
+        raise TypeError(f"expected {what}, got {json_name(value)}")
 
     made.register_structure_hook(cls, hook)
 
@@ -173,13 +185,13 @@ def _integer(value: Any) -> int:
     """Take a whole number however it is written: some encoders write 4213.0."""
     if value.__class__ is int or (value.__class__ is float and value.is_integer()):
         return int(value)
-    raise TypeError(f"expected integer, got {_name(value)}")
+    raise TypeError(f"expected integer, got {json_name(value)}")
 
 
 def _moment(value: Any) -> datetime:
     """Read ISO 8601 with any number of fraction digits; a time without an offset is UTC."""
     if not isinstance(value, str):
-        raise TypeError(f"expected date-time, got {_name(value)}")
+        raise TypeError(f"expected date-time, got {json_name(value)}")
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
@@ -190,7 +202,7 @@ def _moment(value: Any) -> datetime:
 def _from_text(value: Any, kind: Any) -> Any:
     """Read a date, a UUID or a decimal number as it is written."""
     if not isinstance(value, str):
-        raise TypeError(f"expected {kind.__name__} as string, got {_name(value)}")
+        raise TypeError(f"expected {kind.__name__} as string, got {json_name(value)}")
     try:
         return kind.fromisoformat(value) if kind is date else kind(value)
     except (ValueError, ArithmeticError):
@@ -214,7 +226,7 @@ def _union_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
                     return taken
                 fits.append(taken)
         if not fits:
-            raise TypeError(f"expected one of {', '.join(map(_kind_name, members))}, got {_name(value)}")
+            raise TypeError(f"expected one of {', '.join(map(_kind_name, members))}, got {json_name(value)}")
         return fits[0]
 
     return hook
@@ -239,7 +251,7 @@ def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any],
 
     def hook(value: Any, kind: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise TypeError(f"expected object, got {_name(value)}")
+            raise TypeError(f"expected object, got {json_name(value)}")
         for name in never_null:
             if value.get(name, never_null) is None:
                 value = {key: each for key, each in value.items() if each is not None or key not in never_null}
@@ -269,43 +281,6 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, others))
 
 
-def _is_tuple_of(kind: Any) -> bool:
-    return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
-
-
-def _array_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    """Structure each item, and give up after a few that do not fit: a list may be long."""
-    inner = get_args(kind)[0]
-
-    def hook(value: Any, _: Any) -> Any:
-        if not isinstance(value, list):
-            raise TypeError(f"expected array, got {_name(value)}")
-        structure = made.get_structure_hook(inner)  # found late: a class may contain itself
-        if not made.detailed_validation:
-            return tuple([structure(each, inner) for each in value])
-        return tuple(_items(value, structure, inner))
-
-    return hook
-
-
-def _items(value: Sequence[Any], structure: Callable[[Any, Any], Any], kind: Any) -> Sequence[Any]:
-    """Structure each item; an error says, in the way of cattrs, at which index it is."""
-    from cattrs import IterableValidationError, IterableValidationNote
-
-    items, errors = [], []
-    for place, each in enumerate(value):
-        try:
-            items.append(structure(each, kind))
-        except Exception as error:
-            error.add_note(IterableValidationNote(f"structuring item {place}", place, kind))
-            errors.append(error)
-            if len(errors) > _MOST_TOLD:
-                break
-    if errors:
-        raise IterableValidationError("some items do not fit", errors, list)  # pyright: ignore[reportCallIssue]
-    return items
-
-
 def _is_union(kind: Any) -> bool:
     return get_origin(kind) in {Union, UnionType}
 
@@ -321,31 +296,6 @@ def _optional_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], An
     if inner in {str, bool, int}:  # most fields are one of these: a call less for each
         return lambda value, _: value if value is None or value.__class__ is inner else hook(value, inner)
     return lambda value, _: None if value is None else hook(value, inner)
-
-
-def _is_mapping(kind: Any) -> bool:
-    return get_origin(kind) is Mapping
-
-
-def _mapping(value: Any, _: Any) -> Any:
-    """Pass a free-form object through as it is."""
-    if not isinstance(value, dict):
-        raise TypeError(f"expected object, got {_name(value)}")
-    return value
-
-
-def _name(value: Any) -> str:
-    """Name a JSON value's type as JSON does."""
-    names: Sequence[tuple[type | tuple[type, ...], str]] = (
-        (bool, "boolean"),
-        (int, "integer"),
-        (float, "number"),
-        (str, "string"),
-        (Mapping, "object"),
-        (list, "array"),
-        (NoneType, "null"),
-    )
-    return next((name for kind, name in names if isinstance(value, kind)), type(value).__name__)
 
 
 def _reason(error: BaseException, kind: type | None) -> str:

@@ -224,13 +224,14 @@ def _builtins(value: object) -> Json:
     return Writer().plain(value)
 
 
-def to_jsonable(value: object, what: str) -> Json:
+def to_jsonable(value: object, what: str, most: float = inf) -> Json:
     """
     Return *value* (attrs classes, datetimes, enums and the like included) as its reader will see it: plain JSON types.
 
-    Raise `ConfigurationError`, naming *what* it is, for what JSON cannot carry: NaN, functions, lone surrogates.
+    Raise `ConfigurationError`, naming *what* it is, for what JSON cannot carry: NaN, functions, lone surrogates; and
+    `TooLargeError` for a value of more than about *most* parts.
     """
-    return Writer().write(value, what)
+    return Writer().write(value, what, most)
 
 
 def mended(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from math import inf
 from typing import Any, Final, Generic, TypeAlias, cast
 
 from attrs import field, fields, frozen
@@ -224,8 +225,7 @@ class Run(Generic[DetailT_co]):
         `detail` is left out: it is read again from `raw`. Raise `ConfigurationError` for an `output` or `arguments` of
         your own that JSON cannot carry.
         """
-        parked = {each.name: getattr(self, each.name) for each in fields(_ParkedRun)}
-        return codec.encode(codec.to_jsonable(parked, f"run {self.id}")).decode()
+        return json_of(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Run:
@@ -280,6 +280,12 @@ class _ParkedRun:
     poll_after: float | None
     vendor: str
     raw: Mapping[str, Json]
+
+
+def json_of(run: Run, most: float = inf) -> str:
+    """Return what `Run.to_json` returns; raise `TooLargeError` for a run of more than about *most* parts."""
+    parked = {each.name: getattr(run, each.name) for each in fields(_ParkedRun)}
+    return codec.encode(codec.to_jsonable(parked, f"run {run.id}", most)).decode()
 
 
 def _read_detail(vendor: str, raw: Mapping[str, Json]) -> Any:

@@ -38,7 +38,7 @@ def create_conversation(
     for field, value in (("name", name), ("system_prompt", system_prompt)):
         check.text_or_none(field, value)
         check.utf8(field, value or "")
-    defaults = given(codec.to_jsonable(codec.unstructure(config), "Config"))
+    defaults = given(codec.to_jsonable(config, "Config"))
     body = {"name": name, "system_prompt": system_prompt, "defaults": defaults}
     # Creating twice leaves an empty conversation behind, which starts and costs nothing: safe to repeat.
     request = Request("POST", wire.path("agents", "conversations"), json=given(body), idempotent=True)
