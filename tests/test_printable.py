@@ -73,6 +73,9 @@ def assert_safe(printed: str, *, lines: int | None = None) -> None:
         assert printed.count("\n") == lines, printed
 
 
+HOSTILE_WORD: Final = "x\x1b[2J\u202e\nERROR forged"
+
+
 @given(texts)
 @example(FAMILY)
 def test_printable_text_is_one_line_that_obeys_nothing_and_hides_nothing(text: str) -> None:
@@ -104,6 +107,29 @@ def test_printable_json_means_the_same(text: str) -> None:
 
 
 # What a command prints ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "narrative", HOSTILE_WORD],
+        [HOSTILE_WORD],
+        ["vendors", HOSTILE_WORD],
+        ["run", HOSTILE_WORD],
+        [f"--{HOSTILE_WORD}"],
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_said_in_one_safe_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        arguments.parse(words)
+
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "error: " in said
+    assert r"\x1b[2J" in said
+    assert r"\\x1b" not in said  # escaped once
+    assert said == printable(said)
 
 
 def test_commands_print_through_one_function() -> None:

@@ -378,7 +378,7 @@ class Vague:
         (Vague(), None),
         (Vague(free={1: (WHEN, Van(2))}), None),  # JSON to whoever reads it
         (Vague(when=WHEN), r"Vague\.when, of datetime"),
-        (Vague(places={"a": Place("Oslo", WHEN)}), r"Vague\.places\['a'\], of Place"),
+        (Vague(places={"a": Place("Oslo", WHEN)}), None),  # each as its type says
         (Vague(local=WHEN.replace(tzinfo=None)), r"Vague\.local"),  # of no time zone
     ],
 )

@@ -7,12 +7,13 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 
 from agentruns import _extras as extras
 from agentruns._values import codec
+from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import import_place, installed, is_place
 from agentruns.dialects.protocol import Dialect
@@ -28,6 +29,14 @@ exit codes:
   0 completed   1 the run failed   2 wrong usage   3 action required
   4 deadline    5 API or transport error   141 nobody reads the output
 """
+
+
+class _SafeParser(argparse.ArgumentParser):
+    """One that says what is wrong safely: it quotes what it was given, which a script may have from elsewhere."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it in one line, and exit with 2."""
+        super().error(printable(message))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -46,7 +55,7 @@ def completion(shell: str) -> str:
 
 def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
     """Return the parser for a command line, with the options that it may need; all that there are for None."""
-    parser = argparse.ArgumentParser(
+    parser = _SafeParser(
         prog="agentruns",
         description="Start, follow and answer runs of AI agents.",
         epilog=EXIT_CODES,

@@ -28,7 +28,7 @@ from .batch.conversations import Conversations
 from .connection import connection
 from .display import Display, choose, warnings
 from .emulate import emulate
-from .printing import complain, complain_traceback, shell, unwritable
+from .printing import complain, complain_traceback, say, shell, unwritable
 from .report import report
 
 COMPLETED, FAILED, USAGE, ACTION_REQUIRED, DEADLINE, TROUBLE = 0, 1, 2, 3, 4, 5
@@ -258,7 +258,7 @@ async def _vendors(args: argparse.Namespace, _: _Seen) -> int:
 
 
 async def _completion(args: argparse.Namespace, _: _Seen) -> int:
-    sys.stdout.write(arguments.completion(args.shell))
+    say(*arguments.completion(args.shell).splitlines())
     return COMPLETED
 
 
