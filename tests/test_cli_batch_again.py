@@ -123,8 +123,11 @@ def test_a_row_whose_run_the_vendor_knows_no_more_is_started_again_by_the_way_th
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    book = {"name": "book", "description": "", "input_schema": {"type": "object"}}
+    Path("conversation.json").write_text(json.dumps(CONFIG | {"client_tools": [{"alias": "user", "tools": [book]}]}))
     ask("slow one", "ask two")
-    assert commands.main(call("-q", "--timeout", "4", *journal)) == 4
+    assert commands.main(call("-q", "--timeout", "5", *journal)) == 4
+    assert {line["status"] for line in results().values()} == {"unfinished", "requires_action"}
     with Emulator("narrative", script=[Turn("anew"), Turn("anew")]) as other:  # it knows nothing of the runs
         use(other, monkeypatch)
         for _ in range(2):
