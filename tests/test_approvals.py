@@ -202,8 +202,8 @@ async def test_a_parked_approval_is_not_posted_for_other_arguments_after_a_crash
 
 
 async def test_the_group_of_a_page_is_another_one_for_other_arguments() -> None:
-    (small,) = groups(paused(SMALL), {"a": "inbox"})
-    (large,) = groups(paused(LARGE), {"a": "inbox"}, {"a"})
+    (small,) = groups(None, paused(SMALL), {"a": "inbox"})
+    (large,) = groups(None, paused(LARGE), {"a": "inbox"}, {"a"})
 
     assert small.id != large.id
     assert (small.changed, large.changed) == (False, True)

@@ -26,6 +26,7 @@ STABLE = """
     Failure FindsAnsweringRun Flow GivesExample GroupsRuns Header IsEmulated Json JsonText Limit LimitsRuns
     Lists ListsCurrentStates Lock NAMES NamesTraceRoles NoAuth Ownership Page ParsesRun Problem Progress Query
     RateLimit Recovers ReportsErrorsInBody ReportsTimes Request Response Resumes ResumesAgain ResumesFirst Run
+    GroupsAnswers ReadsTools ReadsTrace ShowsArtifacts ShowsQuestions ShowsRuns ShowsSteps show
     RunRef RunStatus SendsDefaults SkippedRows Sleep StreamsEvents ToolOutput Usage check checkpoint claim_run
     guesses load reading search wire
 """

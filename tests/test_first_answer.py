@@ -33,8 +33,8 @@ from agentruns._following.stream import RunStream
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.reader import JournalReader
 from agentruns._values.exchange import Request, Response
-from agentruns.console.asks import Answer
 from agentruns.console.source import AnsweredElsewhereError, Source
+from agentruns.dialects.show import Answer
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.narrative import Narrative
 from tests.scripted_wire import (

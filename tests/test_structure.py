@@ -70,6 +70,55 @@ def test_the_emulator_knows_nothing_of_the_client() -> None:
             assert [other for other in imported(name, path) if not other.startswith("emulator")] == []
 
 
+VENDORS_MAY_BE_NAMED_BY = {
+    "__init__": "the vendors of this package are names of it",
+    "_connect": "the types of a client follow from the name of a vendor",
+    "emulator": "the emulators of this package are names of it",
+    "emulator.pytest_plugin": "the types of an emulator follow from the name of a vendor",
+    "emulator.server": "the types of an emulator follow from the name of a vendor",
+    "cli.arguments": "the option --conversation is for a vendor with conversations",
+    "cli.batch.entry": "the option --conversation is for a vendor with conversations",
+    "cli.batch.conversations": "the option --conversation is for a vendor with conversations",
+    "cli.console": "the trials of the emulated vendors are stories of their own; any other has its example",
+    "cli.emulate": "the first line to type for an emulated vendor, with what must be made before",
+    "cli.demo": "the stories of the emulated vendors; any other has its example",
+}
+"""The modules that may know a vendor by its name, besides those of vendors, and why."""
+
+
+def names_in(path: Path) -> set[str]:
+    """Return what a module names: in code, and as a text that is a name and nothing else."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.alias):
+            found.update(node.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            found.update((node.module or "").split("."))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
+def test_no_module_but_those_of_vendors_knows_one() -> None:
+    """What is told of a vendor to people, its dialect says: else other vendors are shown worse."""
+    vendors = set(dialects.NAMES)
+    of_vendors = tuple(f"{house}.{name}" for house in ("dialects", "emulator") for name in vendors)
+    naming = {name for name, path in modules() if vendors & names_in(path) and not name.startswith(of_vendors)}
+
+    assert {name or "__init__" for name in naming} - {"dialects"} == set(VENDORS_MAY_BE_NAMED_BY)
+
+
+def test_no_page_of_the_console_knows_a_vendor() -> None:
+    pages = [path for path in (PACKAGE / "console").rglob("*") if path.suffix in {".html", ".js", ".css"}]
+    assert pages
+    for path in pages:
+        assert not [name for name in dialects.NAMES if name in path.read_text().lower()], path.name
+
+
 CLIENT = {
     *("start", "fetch", "stream", "result", "resume", "cancel", "runs", "batch", "perform"),
     *("unfinished", "work", "prune", "stats", "events", "heard"),

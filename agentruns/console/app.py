@@ -15,18 +15,19 @@ from aiohttp.typedefs import Handler
 from agentruns import _extras as extras
 from agentruns._keeping.journal.reader import PAGE, Entry, Which
 from agentruns._values.printable import printable
+from agentruns.dialects.show import Answer, Fact, text_of
 from agentruns.errors import AgentRunsError, ConfigurationError
 from agentruns.web import Event
 from agentruns.web.aiohttp import end_watching, sse_response
 from agentruns.web.events import steps
 
-from .asks import Answer, Ask, Fact
+from .asks import Ask
 from .forms import Posted
 from .history import WorkHistory
 from .live import Histories, cards_of, list_events, work_events
 from .security import HEADERS, AccessGuard, add_headers
 from .source import AnsweredElsewhereError, Source
-from .timeline import Group, text_of
+from .timeline import Group
 from .views import Card, Listing, Views
 
 logger = logging.getLogger("agentruns")
@@ -146,8 +147,8 @@ class _Console:
         entry = await self._entry(request)
         async with self._histories.of(entry) as history:
             run = history.run
-        calls = await self._source.trace(run) if run is not None else ()
-        return _html(self._views.trace(history, calls, whole=not _is_htmx(request)))
+        trace = await self._source.trace(run) if run is not None else ()
+        return _html(self._views.trace(history, trace, whole=not _is_htmx(request)))
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         """Give one of the files that pages need."""

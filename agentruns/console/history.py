@@ -23,10 +23,11 @@ from agentruns._keeping.journal.reader import Entry, Handled
 from agentruns._values import codec
 from agentruns._values.news import Novelty, compare
 from agentruns._values.run import Run
+from agentruns.dialects.show import text_of
 from agentruns.errors import AgentRunsError
 
 from .source import Source
-from .timeline import Group, HistoryEntry, Pause, text_of, title_of
+from .timeline import Group, HistoryEntry, Pause, title_of
 
 logger = logging.getLogger("agentruns")
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from weakref import WeakValueDictionary
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentruns._aio.changed import Changed
 from agentruns._keeping.digest import digest
@@ -21,13 +21,15 @@ from agentruns._values import codec
 from agentruns._values.printable import printable
 from agentruns._values.run import Action, Run, RunStatus, ToolOutput
 from agentruns.client import Client
-from agentruns.dialects import known, narrative
+from agentruns.dialects import known
+from agentruns.dialects.show import Answer, Step, Tool
+from agentruns.dialects.vendor import MISTAKES, Vendor, mistake
 from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError
 from agentruns.inbox import Inbox
 from agentruns.web import Feeds, Watcher
 
-from .asks import Answer, Ask, Tool, ask
-from .timeline import AnswerRoute, Call, Group, Pause, groups, messages_of, trace_of
+from .asks import Ask, ask
+from .timeline import AnswerRoute, Group, Pause, groups, trace_of
 
 logger = logging.getLogger("agentruns")
 
@@ -91,7 +93,7 @@ class Source:
         self._others = JournalChanges(book.version, self._on_change, self._on_error, at_most=SURE_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._answered: OrderedDict[tuple[str, str, str], None] = OrderedDict()
-        self._tools: OrderedDict[str, Mapping[str, Tool]] = OrderedDict()
+        self._tools: OrderedDict[tuple[str, str], Mapping[str, Tool]] = OrderedDict()
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -148,7 +150,7 @@ class Source:
             action.id: self._route(entry, run, action, action.id in parked, handled.get(action.id))
             for action in run.actions
         }
-        return Pause(run, groups(run, routes, {each.action.id for each in pending if each.changed}))
+        return Pause(run, groups(known(run.vendor), run, routes, {each.action.id for each in pending if each.changed}))
 
     def _route(self, entry: Entry, run: Run, action: Action, is_parked: bool, handled: Handled | None) -> AnswerRoute:
         if is_parked:
@@ -220,85 +222,81 @@ class Source:
         except ConflictError as error:
             raise AnsweredElsewhereError from error
 
-    async def trace(self, run: Run) -> tuple[Call, ...]:
+    async def trace(self, run: Run) -> tuple[Step, ...]:
         """
         Return how a run came about, as the vendor tells it now: messages, steps, tool calls.
 
         Raise `AgentRunsError` if the vendor cannot be asked.
         """
         client = self._clients.get(run.vendor)
-        if client is None:
-            return trace_of(run)
-        if run.vendor == "narrative":
-            return messages_of((await client.perform(narrative.list_messages(run.ref.parent))).items)
         vendor = known(run.vendor)
+        if client is None:
+            return trace_of(vendor, run)
+        if vendor is not None and vendor.read_trace is not None:
+            steps = await _performed(client, vendor, "read_trace", run)
+            return tuple(each for each in steps if isinstance(each, Step))
         wanted = None if vendor is None else vendor.TRACE_INCLUDE
-        return trace_of(await client.fetch(run.ref, **({"include": wanted} if wanted else {})))
+        return trace_of(vendor, await client.fetch(run.ref, **({"include": wanted} if wanted else {})))
 
     # Tools ------------------------------------------------------------------------------------------------------------
 
     async def asks(self, group: Group) -> tuple[Ask, ...]:
         """Return what the actions of a group ask for, each with the ways to answer it."""
         tools = await self.tools(group.run)
+        vendor = known(group.run.vendor)
         return tuple(
-            ask(group.run.vendor, action, f"{group.id}/{place}/", tools.get(action.name))
+            ask(vendor, action, f"{group.id}/{place}/", tools.get(action.name))
             for place, action in enumerate(group.actions)
         )
 
     async def tools(self, run: Run) -> Mapping[str, Tool]:
         """Return what is known of the tools that a run calls, by the names under which it calls them."""
-        if run.vendor != "narrative":
-            return {}
-        known = self._tools.get(run.ref.parent)
-        if known is None:
-            config = await self._config(run)
-            known = _declared(config or {})
-            if config is not None:
-                self._tools[run.ref.parent] = known
+        place = (run.vendor, run.ref.parent)
+        declared = self._tools.get(place)
+        if declared is None:
+            declared = await self._declared(run)
+            if declared is not None:
+                self._tools[place] = declared
                 if len(self._tools) > _KNOWN_TOOLS:
                     self._tools.popitem(last=False)
-        return {action.name: self._tool(known, action.name) for action in run.actions}
+        return {action.name: self._tool(declared or {}, action.name) for action in run.actions}
 
-    def _tool(self, known: Mapping[str, Tool], name: str) -> Tool:
-        tool = known.get(name, Tool())
+    def _tool(self, declared: Mapping[str, Tool], name: str) -> Tool:
+        tool = declared.get(name, Tool())
         short = name.partition("-")[2] or name
-        answer = self._answers.get(name, self._answers.get(short))
-        return Tool(tool.description, tool.arguments, answer)
+        return evolve(tool, answer=self._answers.get(name, self._answers.get(short, tool.answer)))
 
-    async def _config(self, run: Run) -> Mapping[str, Any] | None:
-        """Return the configuration under which a run calls tools: its own, else that of its conversation, if known."""
-        used = run.raw.get("effective_config")
-        if isinstance(used, Mapping) and (used.get("client_tools") or used.get("tools")):
-            return used
+    async def _declared(self, run: Run) -> Mapping[str, Tool] | None:
+        """Return the tools that are declared for a run; None if that cannot be known now."""
+        vendor = known(run.vendor)
+        if vendor is None or vendor.read_tools is None:
+            return None
         client = self._clients.get(run.vendor)
+        try:
+            declared: Mapping[str, Tool] | None = await _performed(client, vendor, "read_tools", run)
+        except AgentRunsError as error:
+            logger.warning("the tools of run %s are not known: %s", printable(run.id), error)
+            return None
+        return declared
+
+
+async def _performed(client: Client | None, vendor: Vendor, name: str, run: Run) -> Any:
+    """
+    Return what a flow of the dialect comes to; without a client, None if it needs a request.
+
+    Raise `AgentRunsError` if the vendor cannot be asked, and for a mistake within the dialect.
+    """
+    flow = vendor.flow(name, run)
+    try:
         if client is not None:
-            try:
-                conversation = await client.perform(narrative.get_conversation(run.ref.parent))
-            except AgentRunsError as error:
-                logger.warning("the tools of conversation %s are not known: %s", printable(run.ref.parent), error)
-            else:
-                found: Mapping[str, Any] = codec.unstructure(conversation.defaults)
-                return found
-        return None
-
-
-def _declared(config: Mapping[str, Any]) -> dict[str, Tool]:
-    """Return the tools that a configuration declares for the caller, by the names that the model calls."""
-    named = [("", config.get("tools"))]
-    named += [(f"{each.get('alias')}-", each.get("tools")) for each in _mappings(config.get("client_tools"))]
-    return {
-        f"{prefix}{tool.get('name')}": Tool(str(tool.get("description") or ""), _mapping(tool.get("input_schema")))
-        for prefix, tools in named
-        for tool in _mappings(tools)
-    }
-
-
-def _mappings(values: Any) -> list[Mapping[str, Any]]:
-    return [each for each in values if isinstance(each, Mapping)] if isinstance(values, list | tuple) else []
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+            return await client.perform(flow)
+        next(flow)
+    except StopIteration as ended:
+        return ended.value
+    except MISTAKES as error:
+        raise mistake(f"{vendor.NAME}.{name}", error, None) from error
+    flow.close()
+    return None
 
 
 def _whole(run: Run) -> Mapping[str, Any]:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+import logging
+from collections.abc import Collection, Mapping
+from typing import Literal, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from agentruns._keeping.digest import digest
+from agentruns._values.printable import printable
 from agentruns._values.run import Action, Run, RunStatus
+from agentruns.dialects.show import Artifact, Step, steps_in
+from agentruns.dialects.vendor import MISTAKES, Vendor
+from agentruns.errors import AgentRunsError
 
-from .asks import Artifact, Fact, artifacts_of
+from .asks import question_of
+
+logger = logging.getLogger("agentruns")
+
+T = TypeVar("T")
 
 AnswerRoute: TypeAlias = Literal["inbox", "vendor", "handler", "answered", "nobody"]
 """
@@ -77,16 +85,19 @@ class Pause:
         return sum(len(each.actions) for each in self.groups if each.is_open)
 
 
-def groups(run: Run, routes: Mapping[str, AnswerRoute], changed: Collection[str] = ()) -> tuple[Group, ...]:
+def groups(
+    vendor: Vendor | None, run: Run, routes: Mapping[str, AnswerRoute], changed: Collection[str] = ()
+) -> tuple[Group, ...]:
     """
     Return the actions of *run* in groups that are answered together; *routes* says by action id where answers go.
 
     *changed* are the ids of the actions that asked something else before.
 
-    One prompt answers all questions of Origami. Answers that go to the vendor from here are sent all at once, except
-    those of Middesk, whose interrupts are answered one by one.
+    Answers that go to the vendor from here are sent all at once, and those for the inbox one by one, unless the vendor
+    takes them in one way only (`ANSWERS_TOGETHER`).
     """
-    whole = run.vendor == "origami" or ("vendor" in routes.values() and run.vendor != "middesk")
+    together = None if vendor is None else vendor.ANSWERS_TOGETHER
+    whole = "vendor" in routes.values() if together is None else together
     if whole and len(set(routes.values())) == 1:
         route = next(iter(routes.values()))
         return (Group(run=run, actions=run.actions, route=route, changed=bool(changed)),)
@@ -113,99 +124,37 @@ def title_of(run: Run) -> str:
 # What a run has brought -----------------------------------------------------------------------------------------------
 
 
-@frozen
-class Call:
-    """A tool that the agent has used, or a change that it has made."""
-
-    name: str
-    facts: tuple[Fact, ...]
-    text: str = ""
-    kind: str = ""
-    level: int = 0
+def steps_of(vendor: Vendor | None, run: Run) -> tuple[Step, ...]:
+    """Return what a run did, as far as its dialect tells it of this state."""
+    return _shown(vendor, "show_steps", run, Step)
 
 
-def calls_of(run: Run) -> tuple[Call, ...]:
-    """Return the tool calls and changes in a state, in the vendor's order."""
-    return tuple(_CALLS[run.vendor](run.raw)) if run.vendor in _CALLS else ()
+def artifacts_of(vendor: Vendor | None, run: Run) -> tuple[Artifact, ...]:
+    """Return the artifacts that a run brings, if its vendor knows such things."""
+    return _shown(vendor, "show_artifacts", run, Artifact)
 
 
-def artifacts_in(run: Run) -> tuple[Artifact, ...]:
-    """Return the artifacts in the output of a run, if it has any."""
-    output = run.raw.get("output")
-    found = output.get("artifacts") if run.vendor == "middesk" and isinstance(output, Mapping) else None
-    return artifacts_of(found) if isinstance(found, list) else ()
+def trace_of(vendor: Vendor | None, run: Run) -> tuple[Step, ...]:
+    """Return how a run came about: what its dialect tells of this state, else what its JSON does."""
+    if vendor is None or (vendor.show_steps is None and vendor.read_trace is None):
+        return steps_in(run)
+    return steps_of(vendor, run)
 
 
-def text_of(value: Any) -> str:
-    """Return an output as text: texts as they are, other JSON with a line for each part."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+def title_of_action(vendor: Vendor | None, action: Action) -> str:
+    """Return what an action asks, in one line."""
+    question = question_of(vendor, action)
+    return action.name if question is None else question.title
 
 
-def trace_of(run: Run) -> tuple[Call, ...]:
-    """Return the steps, messages and tool calls in a state, in the vendor's order."""
-    return tuple(_TRACES[run.vendor](run.raw)) if run.vendor in _TRACES else calls_of(run)
-
-
-def messages_of(messages: Iterable[Any]) -> tuple[Call, ...]:
-    """Return the messages of a conversation of Narrative, each of their blocks by itself."""
-    return tuple(call for message in messages for block in message.content_blocks for call in _block(message, block))
-
-
-def _block(message: Any, block: Any) -> Iterator[Call]:
-    if block.type == "tool_use":
-        yield Call(block.name or "", tuple(_facts(block.arguments or {}, block.arguments or {})), kind="calls")
-    elif block.type == "tool_result":
-        text = "\n".join(inner.text or "" for inner in block.content_blocks)
-        yield Call("", (), text, "refused" if block.is_error else "answered")
-    else:
-        yield Call("", (), block.text or "", message.role)
-
-
-def _conduit(raw: Mapping[str, Any]) -> Iterator[Call]:
-    for each in _objects(raw.get("tool_trace")):
-        yield Call(str(each.get("name", "")), tuple(_facts(each, ("input", "output"))))
-
-
-def _origami(raw: Mapping[str, Any]) -> Iterator[Call]:
-    response = raw.get("response")
-    for each in _objects(response.get("actions") if isinstance(response, Mapping) else None):
-        shown = {key: value for key, value in each.items() if key not in {"type", "tableId", "columnId", "object"}}
-        yield Call(str(each.get("type", "")).replace("_", " "), tuple(_facts(shown, shown)))
-
-
-def _transcript(raw: Mapping[str, Any]) -> Iterator[Call]:
-    response = raw.get("response")
-    for each in _objects(response.get("transcript") if isinstance(response, Mapping) else None):
-        text = text_of(each.get("content") or each.get("result"))
-        if text:
-            yield Call(text_of(each.get("name")), (), text, text_of(each.get("role")))
-        for call in _objects(each.get("toolCalls")):
-            given = call.get("input")
-            yield Call(text_of(call.get("name")), tuple(_facts({"input": given}, ("input",))), kind="calls")
-
-
-def _steps(raw: Mapping[str, Any], level: int = 0) -> Iterator[Call]:
-    for each in _objects(raw.get("steps")):
-        shown = {"agent": each.get("agent"), "status": each.get("status")}
-        name = text_of(each.get("label") or each.get("name"))
-        yield Call(name, tuple(_facts(shown, shown)), kind=text_of(each.get("type")), level=min(level, 3))
-        if level < _DEEPEST:
-            yield from _steps(each, level + 1)
-
-
-def _objects(values: Any) -> Iterator[Mapping[str, Any]]:
-    return (each for each in values if isinstance(each, Mapping)) if isinstance(values, list) else iter(())
-
-
-def _facts(value: Mapping[str, Any], names: Iterable[str]) -> Iterator[Fact]:
-    for name in names:
-        text = text_of(value.get(name))
-        if text:
-            yield Fact(name, text, is_block="\n" in text)
-
-
-_DEEPEST = 20
-_CALLS = {"conduit": _conduit, "origami": _origami}
-_TRACES = {"origami": _transcript, "middesk": _steps}
+def _shown(vendor: Vendor | None, name: str, run: Run, kind: type[T]) -> tuple[T, ...]:
+    """Return what a function of the dialect gives; nothing, with a warning, if that is none of *kind*."""
+    if vendor is None or getattr(vendor, name) is None:
+        return ()
+    try:
+        values = vendor.call(name, run)
+        given = tuple(values)
+    except (AgentRunsError, *MISTAKES) as error:
+        logger.warning("what run %s did or brought is not shown: %s", printable(run.id), error)
+        return ()
+    return tuple(each for each in given if isinstance(each, kind))

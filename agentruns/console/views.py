@@ -13,11 +13,12 @@ from attrs import frozen
 from agentruns import _extras as extras
 from agentruns._keeping.journal.reader import UNREADABLE, Counts, Entry, Which
 from agentruns.dialects import known
+from agentruns.dialects.show import Fact, Step, text_of
 
-from .asks import Ask, Fact
+from .asks import Ask
 from .history import WorkHistory, changed_groups
 from .source import Job
-from .timeline import Call, Group, artifacts_in, calls_of, text_of
+from .timeline import Group, artifacts_of, steps_of, title_of_action
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -113,9 +114,9 @@ class Views:
             new_entries=[each for each in history.entries if each.number > seen],
         )
 
-    def trace(self, history: WorkHistory, calls: Sequence[Call], *, whole: bool) -> str:
+    def trace(self, history: WorkHistory, steps: Sequence[Step], *, whole: bool) -> str:
         """Return how a run came about: a page of its own, or a piece of that of the entry."""
-        return self._page("trace.html" if whole else "_trace.html", history=history, calls=calls)
+        return self._page("trace.html" if whole else "_trace.html", history=history, steps=steps)
 
     def problem(self, title: str, text: str) -> str:
         """Return a page that says what is wrong."""
@@ -140,7 +141,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters.update(iso=_iso, shown=_shown, cut=partial(_cut, longest=_LONGEST), number=_number)
-    env.globals.update(calls_of=calls_of, artifacts_in=artifacts_in, text_of=text_of)
+    env.globals.update(
+        known=known, steps_of=steps_of, artifacts_of=artifacts_of, title_of_action=title_of_action, text_of=text_of
+    )
     return env
 
 

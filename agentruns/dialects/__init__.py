@@ -22,7 +22,8 @@ answers, and never wait. All that they need is importable from here:
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
   `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
   `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`,
-  `ChecksToken`, `IsEmulated`, `GivesExample`.
+  `ChecksToken`, `IsEmulated`, `GivesExample`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`,
+  `ReadsTools`, `GroupsAnswers`, by which the console shows a run; what they return is made of the values of `show`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -70,7 +71,7 @@ from agentruns._values.run import (
 )
 from agentruns.errors import ConfigurationError, ProtocolError
 
-from . import guesses, reading, search, wire
+from . import guesses, reading, search, show, wire
 from .names import find, installed
 from .protocol import (
     AdvisesPolls,
@@ -80,6 +81,7 @@ from .protocol import (
     Dialect,
     FindsAnsweringRun,
     GivesExample,
+    GroupsAnswers,
     GroupsRuns,
     IsEmulated,
     LimitsRuns,
@@ -88,6 +90,8 @@ from .protocol import (
     NamesTraceRoles,
     ParsesRun,
     ReadsEvents,
+    ReadsTools,
+    ReadsTrace,
     Recovers,
     ReportsErrorsInBody,
     ReportsTimes,
@@ -95,7 +99,10 @@ from .protocol import (
     ResumesAgain,
     ResumesFirst,
     SendsDefaults,
+    ShowsArtifacts,
+    ShowsQuestions,
     ShowsRuns,
+    ShowsSteps,
     StreamsEvents,
 )
 from .vendor import MISTAKES, Vendor, mistake
@@ -120,6 +127,7 @@ __all__ = [
     "FindsAnsweringRun",
     "Flow",
     "GivesExample",
+    "GroupsAnswers",
     "GroupsRuns",
     "Header",
     "IsEmulated",
@@ -140,6 +148,8 @@ __all__ = [
     "Query",
     "RateLimit",
     "ReadsEvents",
+    "ReadsTools",
+    "ReadsTrace",
     "Recovers",
     "ReportsErrorsInBody",
     "ReportsTimes",
@@ -153,7 +163,10 @@ __all__ = [
     "RunStatus",
     "SendsDefaults",
     "ServerEvent",
+    "ShowsArtifacts",
+    "ShowsQuestions",
     "ShowsRuns",
+    "ShowsSteps",
     "SkippedRows",
     "Sleep",
     "StreamsEvents",
@@ -166,6 +179,7 @@ __all__ = [
     "load",
     "reading",
     "search",
+    "show",
     "wire",
 ]
 
@@ -173,6 +187,9 @@ logger = logging.getLogger("agentruns")
 
 Limit: TypeAlias = RateLimit
 NAMES: Final = ("narrative", "middesk", "origami", "conduit")
+
+_MOST_NAMES: Final = 1000
+"""How many names are remembered that a journal, say, may hold."""
 
 
 def load(name: str) -> Dialect:
@@ -195,7 +212,8 @@ def load(name: str) -> Dialect:
     return cast("Dialect", found)
 
 
-_vendors: Final[dict[str, Vendor]] = {}
+_vendors: Final[dict[str, Vendor | None]] = {}
+"""By name; None for a name that nothing installed has: to look through all packages takes milliseconds."""
 
 
 def register(vendor: Vendor) -> None:
@@ -212,7 +230,10 @@ def known(name: str) -> Vendor | None:
     """
     if name in NAMES:
         return Vendor.of(load(name))
-    if name not in _vendors and name in installed():
+    if name not in _vendors and name not in installed():
+        if len(_vendors) < _MOST_NAMES:
+            _vendors[name] = None
+    elif name not in _vendors:
         try:
             vendor = Vendor.of(load(name))
         except ConfigurationError as error:

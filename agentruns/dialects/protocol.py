@@ -17,6 +17,8 @@ from agentruns._values.exchange import Problem, RateLimit, Request, Response, Se
 from agentruns._values.generic import DetailT, DetailT_co, Json, OriginT, OriginT_co, OriginT_contra
 from agentruns._values.run import Action, Page, Run, RunRef, ToolOutput
 
+from .show import Artifact, Question, Step, Tool
+
 
 class Dialect(Protocol[OriginT, DetailT_co]):
     """One vendor: `OriginT` is the class of what starts a run, `DetailT_co` that of `Run.detail`."""
@@ -250,6 +252,69 @@ class ShowsRuns(Protocol):
     @property
     def TRACE_INCLUDE(self) -> str | None:  # noqa: N802
         """Return the `include` of a read that has what the run did, step by step; None if every read has it."""
+        ...
+
+
+@runtime_checkable
+class GroupsAnswers(Protocol):
+    """A vendor that takes the answers to the actions of a pause in one way only; others take them as they come."""
+
+    @property
+    def ANSWERS_TOGETHER(self) -> bool | None:  # noqa: N802
+        """
+        Return True where one request answers all actions of a pause, False where each is answered by its own.
+
+        None is for a vendor that wants all of them in one request, however they were collected.
+        """
+        ...
+
+
+@runtime_checkable
+class ShowsQuestions(Protocol):
+    """A vendor whose actions ask for something else than the result of a tool call: a choice, an approval."""
+
+    def show_question(self, action: Action) -> Question:
+        """Return what an action asks of a person, and how it may be answered, whatever its arguments are."""
+        ...
+
+
+@runtime_checkable
+class ShowsSteps(Protocol):
+    """A vendor whose runs tell what they did."""
+
+    def show_steps(self, run: Run) -> Sequence[Step]:
+        """Return what a run did, in its order, as far as this state of it says: nothing, if it does not."""
+        ...
+
+
+@runtime_checkable
+class ShowsArtifacts(Protocol):
+    """A vendor whose runs bring findings, or proposals of changes, with their sources."""
+
+    def show_artifacts(self, run: Run) -> Sequence[Artifact]:
+        """Return those of a run; they are shown in place of its output, which is if there are none."""
+        ...
+
+
+@runtime_checkable
+class ReadsTrace(Protocol):
+    """A vendor that must be asked how a run came about, by other requests than a read of the run."""
+
+    def read_trace(self, run: Run) -> Flow[Sequence[Step]]:
+        """Read the messages, steps and tool calls of a run, in their order."""
+        ...
+
+
+@runtime_checkable
+class ReadsTools(Protocol):
+    """A vendor that knows which tools a run may call on."""
+
+    def read_tools(self, run: Run) -> Flow[Mapping[str, Tool]]:
+        """
+        Return what is declared of the tools, by the names under which the run calls them.
+
+        Without a request if the run itself says it: that works without a token.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ from agentruns._values.run import Action, Page, Run, RunStatus
 from agentruns.errors import ConfigurationError, ProtocolError
 
 from . import wire
+from .show import Artifact, Question, Step
 
 Flows: TypeAlias = Callable[..., Flow[Any]]
 
@@ -48,6 +49,11 @@ _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "check_token": ("base_url", "token"),
     "detail": ("raw",),
     "example": (),
+    "show_question": ("action",),
+    "show_steps": ("run",),
+    "show_artifacts": ("run",),
+    "read_trace": ("run",),
+    "read_tools": ("run",),
 }
 _TEXTS: Final = ("NAME", "BASE_URL", "TOKEN_VARIABLE", "BASE_URL_VARIABLE")
 _MAY_BE_EMPTY: Final = frozenset({"BASE_URL", "TOKEN_VARIABLE"})
@@ -55,7 +61,11 @@ _NEEDS: Final = {"resume_again": "resume", "resume_first": "resume", "list_paren
 _CLOSE: Final = 0.83
 _MISTYPED: Final = 100
 
-CAPABILITIES: Final = tuple(name for name in _OPTIONAL if name not in {"check_token", "detail", "example"})
+_NO_CAPABILITIES: Final = frozenset({
+    *("check_token", "detail", "example"),
+    *("show_question", "show_steps", "show_artifacts", "read_trace", "read_tools"),
+})
+CAPABILITIES: Final = tuple(name for name in _OPTIONAL if name not in _NO_CAPABILITIES)
 """The functions that a dialect may have, by which it says what its vendor can do."""
 
 
@@ -94,12 +104,18 @@ class Vendor:
     check_token: Callable[[str, str], None] | None = None
     detail: Callable[[Mapping[str, Any]], object] | None = None
     example: Callable[[], Any] | None = None
+    show_question: Callable[[Action], Question] | None = None
+    show_steps: Callable[[Run], Sequence[Step]] | None = None
+    show_artifacts: Callable[[Run], Sequence[Artifact]] | None = None
+    read_trace: Flows | None = None
+    read_tools: Flows | None = None
     AUTH: Auth = Bearer()  # noqa: RUF009 - frozen
     DEFAULT_HEADERS: Mapping[str, str] = field(factory=dict)
     DEFAULT_PARAMS: Mapping[str, str] = field(factory=dict)
     TRACE_ROLES: tuple[str, str] | None = None
     PARENT: str = "parent"
     TRACE_INCLUDE: str | None = None
+    ANSWERS_TOGETHER: bool | None = None
     RUN_SECONDS: float | None = None
     POLL_SECONDS: tuple[float, float] | None = None
     KEY_SECONDS: float | None = None

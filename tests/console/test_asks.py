@@ -9,7 +9,10 @@ from agentruns import Action
 
 pytest.importorskip("jsonschema")
 
-from agentruns.console.asks import Answer, Ask, Tool, ask
+from agentruns.console.asks import Ask
+from agentruns.console.asks import ask as ask_of
+from agentruns.dialects import known
+from agentruns.dialects.show import Answer, Tool
 
 BOOKING = Action("t1", "user-confirm_booking", {"proposed_slot": "14:30", "guests": ["Ana", "Bo"], "extra": {"a": 1}})
 BOOKING_TOOL = Tool(
@@ -39,6 +42,10 @@ HIT = {
         "no artifact",
     ],
 }
+
+
+def ask(vendor: str, action: Action, prefix: str, tool: Tool | None = None) -> Ask:
+    return ask_of(known(vendor), action, prefix, tool)
 
 
 def answered(asked: Ask, **posted: str) -> Answer | Ask:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentruns import Action
-from agentruns.console.asks import Answer, Ask, Tool, ask
+from agentruns.console.asks import Ask, ask
 from agentruns.console.forms import Field, Form, every
+from agentruns.dialects.show import Answer, Tool
 
 TEXT: dict[str, Any] = {"type": "string"}
 SCHEMA: dict[str, Any] = {
@@ -148,7 +149,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], Any]] = {
 @pytest.mark.parametrize(("schema", "arguments"), SCHEMAS.values(), ids=SCHEMAS)
 def test_approve_and_refuse_are_there_soon_whatever_the_schema_is(schema: dict[str, Any], arguments: Any) -> None:
     began = time.process_time()
-    made = ask("narrative", Action("t1", "pay", arguments), "0/", Tool("", schema))
+    made = ask(None, Action("t1", "pay", arguments), "0/", Tool("", schema))
     assert {"approve", "refuse"} <= {option.value for option in made.options}
     changed = next((option for option in made.options if option.value == "change"), None)
     if changed is not None:

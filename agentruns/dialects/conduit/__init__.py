@@ -74,6 +74,7 @@ from .reading import (
     times,
     timing_group,
 )
+from .showing import show_steps
 from .variants import GUESSES, variant
 
 __all__ = [
@@ -129,6 +130,7 @@ __all__ = [
     "send_contact_message",
     "send_message",
     "send_ticket_message",
+    "show_steps",
     "start",
     "times",
     "timing_group",

@@ -60,6 +60,7 @@ from .reading import (
     times,
     timing_group,
 )
+from .showing import show_artifacts, show_question, show_steps
 from .starts import RunRequest, recover, start
 from .variants import GUESSES, variant
 from .webhooks import (
@@ -75,6 +76,7 @@ from .webhooks import (
 
 __all__ = [
     "ACTION_TYPES",
+    "ANSWERS_TOGETHER",
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
@@ -142,6 +144,9 @@ __all__ = [
     "resume",
     "resume_body",
     "resume_first",
+    "show_artifacts",
+    "show_question",
+    "show_steps",
     "start",
     "take_action",
     "times",
@@ -158,6 +163,7 @@ BASE_URL_VARIABLE: Final = "MIDDESK_BASE_URL"
 BUDGET: Final = RateLimit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
 PARENT: Final = "thread"
 TRACE_INCLUDE: Final = "steps"
+ANSWERS_TOGETHER: Final = False  # get-agent-run: an interrupt is resumed by its id
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.agent.name")
 RUN_SECONDS: Final = 6 * 3600.0  # webhooks: work takes seconds, minutes or hours
 Origin: Final = RunRequest

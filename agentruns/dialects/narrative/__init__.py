@@ -50,6 +50,7 @@ from .objects import (
 from .platform import Identity, whoami
 from .problems import problem
 from .runs import UserMessage, fetch, start
+from .showing import read_tools, read_trace
 from .states import NAME, STATUS, detail, handler_names, parse_run, times, timing_group
 
 __all__ = [
@@ -98,6 +99,8 @@ __all__ = [
     "list_messages",
     "parse_run",
     "problem",
+    "read_tools",
+    "read_trace",
     "resume",
     "resume_again",
     "resume_first",

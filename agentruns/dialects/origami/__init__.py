@@ -55,8 +55,10 @@ from .objects import (
 from .prompts import Prompt, attached_document, attached_table, draft_campaign, edit_campaign, recover, start
 from .reading import NAME, STATUS, detail, handler_names, list_parent, parse_run, problem, times, timing_group
 from .runs import answered_by, cancel, fetch, page
+from .showing import show_question, show_steps
 
 __all__ = [
+    "ANSWERS_TOGETHER",
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
@@ -120,6 +122,8 @@ __all__ = [
     "resume",
     "resume_again",
     "resume_first",
+    "show_question",
+    "show_steps",
     "start",
     "times",
     "timing_group",
@@ -133,6 +137,7 @@ KEY_SECONDS: Final = 24 * 3600.0  # how long an Idempotency-Key is remembered (o
 BUDGET: Final = RateLimit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
 PARENT: Final = "agent"
 TRACE_INCLUDE: Final = "transcript"
+ANSWERS_TOGETHER: Final = True  # one prompt, that of the next run
 TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.request.model")
 POLL_SECONDS: Final = (15.0, 15.0)  # reference/get-run: what Retry-After says at present
 RUN_SECONDS: Final = 21 * 60.0  # openapi-v2.yaml: a run ends as timed_out after 20 minutes
