@@ -317,7 +317,7 @@ class JournalReader:
             (before if before is not None else 1 << 62, *([key] if key else [])),
         ).fetchall()
         shown = which not in {"done", "failed"} and before is None
-        strays = [each for each in self._strays() if key in each[0].key] if shown else []
+        strays = [each for each in self._strays() if not key or key in str(each[0].key)] if shown else []
         return [*strays, *map(_entry, rows)]
 
     def _strays(self) -> list[tuple[Entry, str]]:
