@@ -189,8 +189,9 @@ class Client(Generic[OriginT, DetailT]):
         - *tools* answers what the run asks for: `Tools`, a mapping of names to functions, or one function of an
           `Action`. Without a handler for each action, the stream ends with the paused state.
         - *timeout* is the seconds of the whole wait, requests, retries and handlers included; None sets no end, as an
-          `Inbox` needs. Waiting for a turn to start, under the rate limit, is no part of it. By default it fits the
-          vendor: 21 minutes for Origami, 6 hours for Middesk, else 600 seconds. After it, `DeadlineExceededError`.
+          `Inbox` needs. It begins with the first request of a new run: waiting in the client's own line, for the rate
+          limit, a slot or another start, is no part of it. By default it fits the vendor: 21 minutes for Origami, 6
+          hours for Middesk, else 600 seconds. After it, `DeadlineExceededError`.
         - *max_resumes* is how often handlers may answer; one pause more is `TooManyResumesError`.
         - *progress* also shows states that differ in progress alone.
         - *patience* is the seconds of lost contact that polling survives; after them it raises the last

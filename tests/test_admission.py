@@ -8,7 +8,17 @@ from typing import Any, cast
 
 import pytest
 
-from agentruns import Client, Outcome, RateLimitedError, Retry, Run, TransportError
+from agentruns import (
+    APIError,
+    Client,
+    DeadlineExceededError,
+    Outcome,
+    RateLimitedError,
+    Retry,
+    Run,
+    RunRef,
+    TransportError,
+)
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.run import JsonText
@@ -71,6 +81,38 @@ async def test_the_clock_of_a_stream_begins_with_its_turn() -> None:
 
     assert all(run.status.is_over for run in found)
     assert asyncio.get_running_loop().time() > 40.0
+
+
+@pytest.mark.parametrize("beat", [None, 1.0])
+async def test_a_deadline_comes_so_long_after_the_turn(beat: float | None) -> None:
+    """Whether the wait for the turn is cut by heartbeats or not."""
+    server = Server(1000.0)
+    loop = asyncio.get_running_loop()
+    async with client_of(server, limit=RateLimit(1, 20.0)) as client:
+        first, second = client.stream("a-1"), client.stream("a-2", timeout=30.0)
+        await anext(first)
+        told: TimeoutError | None = None
+        while not isinstance(told, DeadlineExceededError):
+            try:
+                await asyncio.wait_for(anext(second), beat)
+            except TimeoutError as error:
+                told = error
+        turn = server.times("POST /runs/a-2")[0]
+
+    assert turn > 15.0
+    assert loop.time() == pytest.approx(turn + 30.0, abs=2.0)
+
+
+async def test_a_stream_whose_start_has_failed_holds_no_place() -> None:
+    server = Server(5.0)
+    server.trouble["POST /runs/a-1"] = [(422, {})]
+    async with client_of(server, limit=RateLimit(5, 1.0)) as client:
+        stream = client.stream("a-1")
+        with pytest.raises(APIError):
+            await anext(stream)
+        assert client._api.admission.slots.held == 0
+        assert (await stream.result()).status.is_over, "the step that tries again takes another"
+        assert client._api.admission.slots.held == 0
 
 
 async def test_a_start_that_nobody_holds_up_begins_at_once() -> None:
@@ -170,6 +212,33 @@ async def test_an_outage_costs_a_batch_no_row(begins: float) -> None:
 
     assert [outcome.error for outcome in found] == [None] * 60
     assert asyncio.get_running_loop().time() < begins + 900.0 + 60.0
+
+
+async def test_somebody_finds_out_that_the_vendor_answers_again_though_those_who_have_begun_do_not_ask() -> None:
+    server = Cut(7.0, 20.0)
+    async with client_of(server, limit=RateLimit(5, 1.0)) as client:
+        stream = client.stream("a-1")
+        await anext(stream)  # it holds its place, and nobody goes on with it
+        await asyncio.sleep(8.0)
+        with pytest.raises(TransportError):
+            await client.fetch(RunRef("a-1", "a"))
+        async with asyncio.timeout(100.0):
+            found = await outcomes_of(client, 3, patience=600.0)
+        assert stream.run is not None
+
+    assert [outcome.error for outcome in found] == [None] * 3
+
+
+async def test_a_stream_of_its_own_begins_while_contact_is_lost_and_says_so() -> None:
+    """Only rows of a batch wait: whoever asks for one run hears of the outage within the usual time."""
+    async with client_of(Cut(7.0, 1e6), limit=RateLimit(5, 1.0)) as client:
+        task = asyncio.ensure_future(outcomes_of(client, 20, limit=5, timeout=60.0))
+        await asyncio.sleep(30.0)
+        with pytest.raises((TransportError, DeadlineExceededError)):
+            await client.result("a-99", timeout=20.0)
+        task.cancel()
+
+    assert asyncio.get_running_loop().time() < 60.0
 
 
 async def test_a_batch_ends_when_its_patience_does_and_begins_no_further_row() -> None:

@@ -38,7 +38,7 @@ class Admission:
     def enter_nowait(self, patience: float | None = None) -> Place | None:
         """Return a place if there is one at once, and nobody waits for it; else None."""
         now = asyncio.get_running_loop().time()
-        if self._opens_at(now) <= now < self.outages.ends_at(patience) and self._permits.begin_nowait():
+        if self._opens_at(now, patience) <= now < self.outages.ends_at(patience) and self._permits.begin_nowait():
             return Place(self, patience)
         return None
 
@@ -52,7 +52,8 @@ class Admission:
         loop = asyncio.get_running_loop()
         while True:
             while True:
-                now, opens_at, ends_at = loop.time(), self._opens_at(loop.time()), self.outages.ends_at(patience)
+                now = loop.time()
+                opens_at, ends_at = self._opens_at(now, patience), self.outages.ends_at(patience)
                 if ends_at <= now:
                     assert self.outages.error is not None
                     raise copy(self.outages.error)
@@ -65,15 +66,17 @@ class Admission:
                 except TimeoutError:
                     continue
             await self._permits.begin()
-            if self._opens_at(loop.time()) <= loop.time() < self.outages.ends_at(patience):
+            now = loop.time()
+            if self._opens_at(now, patience) <= now < self.outages.ends_at(patience):
                 return Place(self, patience)
             self._permits.end()
 
-    def _opens_at(self, now: float) -> float:
+    def _opens_at(self, now: float, patience: float | None) -> float:
         """Return when a place may be given, whatever the rate limit says; infinite while that depends on an answer."""
-        if self.outages.since is not None and self.slots.held:
-            return math.inf  # those who are at it find out when the vendor answers again
-        return self.slots.opens_at(now)
+        opens_at = self.slots.opens_at(now)
+        if patience is not None and self.slots.held:  # a stream of its own finds out at once, and says so
+            opens_at = max(opens_at, self.outages.probe_at)
+        return opens_at
 
     def _leave(self) -> None:
         self._permits.end()
@@ -98,6 +101,7 @@ class Place:
         self._waited = 0.0
         self._waiting_since: float | None = None
         self._lost_before = admission.outages.seconds(asyncio.get_running_loop().time())
+        admission.outages.tried(asyncio.get_running_loop().time())
         admission.slots.enter()
 
     def serves(self, admission: Admission) -> bool:

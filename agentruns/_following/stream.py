@@ -289,6 +289,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             self._guard = None
             if self._ended is None and self._driver.failed is not None:
                 self._ended = ended(None, self._driver.failed)
+            if self.run is None and not self._driver.is_sending(None):
+                self._leave_unused_place(loop.time())
 
     def _begin_clock(self, now: float) -> None:
         """Begin the wait: on behalf of a row that has a place, if there is one around."""
@@ -310,13 +312,30 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         """Wait until the run may be started, unless it was; that is no part of the timeout."""
         if await self._driver.is_known():
             return
-        self._place = self._driver.place = await self._admission.enter()
-        self._began = self._seen.changed = loop.time()
+        since = loop.time()
+        try:
+            self._place = self._driver.place = await self._admission.enter()
+        finally:
+            self._put_off(loop.time() - since)
+        self._seen.changed = loop.time()
+
+    def _put_off(self, seconds: float) -> None:
+        """Have the timeout begin so much later."""
+        if self._began is not None:
+            self._began += seconds
 
     def _leave_place(self) -> None:
         place, self._place = self._place, None
         if place is not None:
             place.leave()
+
+    def _leave_unused_place(self, now: float) -> None:
+        """Leave the place of a start that has failed; the step that tries again takes another."""
+        place = self._place
+        if place is not None:
+            self._put_off(place.excused(now))
+            self._driver.place = None
+            self._leave_place()
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
         origin = self._origin

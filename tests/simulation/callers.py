@@ -49,6 +49,8 @@ class Sight:
     timeout: float = float("inf")
     patience: float = 60.0
     began: float = float("inf")
+    in_line: float = 0.0
+    """The seconds of it that the client waited in its own line, before and within a start: no part of a timeout."""
     closed: bool = False
     """Somebody has closed it, so that it may end anywhere."""
     states: list[Run] = field(factory=list)
@@ -63,6 +65,13 @@ LONGEST: Final = {"narrative": 600.0, "middesk": 6 * 3600.0, "origami": 21 * 60.
 
 def _seconds(timeout: float | None) -> float:
     return float("inf") if timeout is None else timeout
+
+
+def in_line(stream: RunStream, sight: Sight, now: float) -> float:
+    """Return the seconds for which a stream waited in the client's own line so far."""
+    place = stream._driver.place
+    before = 0.0 if stream._began is None else stream._began - sight.began
+    return before if place is None else before + place.excused(now)
 
 
 class Caller:
@@ -148,6 +157,7 @@ class Caller:
             run = await stream.__anext__()
         finally:
             self.process.waited[waits.pop(step)] = self.world.now
+            sight.in_line = in_line(stream, sight, self.world.now)
         self.sees(sight, run)
         return True
 

@@ -207,8 +207,8 @@ class Laws:
         self.check(cut, f"handlers: without any cut, {sight} met {error}")
 
     def _in_time(self, sight: Sight) -> None:
-        """Look whether a stream has outlived its deadline; a handler may take 5 s to clean up."""
-        late = self.world.now - sight.began - sight.timeout
+        """Look whether a stream has outlived its deadline, which begins with its turn; handlers clean up for 5 s."""
+        late = self.world.now - sight.began - sight.in_line - sight.timeout
         self.check(late < 8.0, f"deadlines: {sight} goes on {late:.1f} s after its deadline")
 
     def _without_claim(self, sight: Sight, error: AgentRunsError) -> None:
