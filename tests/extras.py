@@ -99,6 +99,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "parquet,journal": _batch(_PARQUET),
     "report,journal": _batch(_REPORT),
     "testing": f"TESTS = {_guide('testing', 'The scenarios (1)')!r}{_TESTING}",
+    "tables": _guide("dialects/tables", "A whole table (1)"),
     "ray": _guide("ray", "As a step of Ray Data (1)"),
 }
 CHEAP: Final = ("cli", "journal")

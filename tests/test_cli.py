@@ -17,6 +17,7 @@ import pytest
 from agentruns import Run, RunStatus, connect, narrative
 from agentruns.cli import arguments, commands, demo, display
 from agentruns.dialects import NAMES, load
+from agentruns.dialects.names import shipped
 from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
 from tests.scripted_wire import run_body
 
@@ -247,7 +248,7 @@ def test_vendors_lists_what_is_guessed_why_and_how_to_change_it(capsys: pytest.C
 
     assert commands.main(["vendors", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {row["vendor"] for row in rows} == {"narrative", "middesk", "origami", "conduit"}
+    assert {row["vendor"] for row in rows} == {"narrative", "middesk", "origami", "conduit", *shipped()}
     assert all(row.keys() == {"vendor", "guess", "taken", "why", "change", "switched"} for row in rows)
     assert all(row.pop("switched") is None and all(row.values()) for row in rows)
 

@@ -15,7 +15,7 @@ from agentruns import _extras as extras
 from agentruns._values import codec
 from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
-from agentruns.dialects.names import import_place, installed, is_place
+from agentruns.dialects.names import import_place, installed, is_place, shipped
 from agentruns.dialects.protocol import Dialect
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
@@ -425,7 +425,7 @@ def _names(argv: Sequence[str] | None) -> Sequence[str]:
     """Return the vendors that a command offers, and the one from elsewhere that is asked for."""
     if argv is None:
         return NAMES
-    others = {*installed(), *(each for each in argv[1:2] if is_place(each))}
+    others = {*installed(), *shipped(), *(each for each in argv[1:2] if is_place(each))}
     return (*NAMES, *sorted(others - {*NAMES}))
 
 

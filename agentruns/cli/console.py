@@ -23,7 +23,7 @@ from agentruns._connect import connect
 from agentruns._values import check, codec
 from agentruns.client import Client
 from agentruns.dialects import NAMES, conduit, load, middesk, narrative, origami
-from agentruns.dialects.names import installed
+from agentruns.dialects.names import installed, shipped
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.inbox import Inbox
@@ -182,7 +182,8 @@ async def over_journal(
 def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> dict[str, Client]:
     """Return a client, not open yet, for each vendor that there is a token for."""
     made: dict[str, Client] = {}
-    for name in [args.vendor] if args.vendor else [name for name in vendors if name in NAMES or name in installed()]:
+    known = {**installed(), **shipped()}
+    for name in [args.vendor] if args.vendor else [name for name in vendors if name in NAMES or name in known]:
         try:
             dialect = Vendor.of(load(name))
         except ConfigurationError as error:

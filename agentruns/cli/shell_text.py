@@ -18,7 +18,7 @@ import attrs
 from agentruns import errors
 from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
-from agentruns.dialects.names import installed, is_place
+from agentruns.dialects.names import installed, is_place, shipped
 
 from . import arguments
 
@@ -133,6 +133,6 @@ def _name_options(text: str, args: argparse.Namespace) -> str:
 
 def _vendor(args: argparse.Namespace) -> str | None:
     vendor = getattr(args, "vendor", None)
-    return (
-        vendor if isinstance(vendor, str) and (vendor in NAMES or is_place(vendor) or vendor in installed()) else None
-    )
+    if not isinstance(vendor, str):
+        return None
+    return vendor if vendor in NAMES or is_place(vendor) or vendor in installed() or vendor in shipped() else None

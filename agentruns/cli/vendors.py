@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, Final
 
 from agentruns._values import codec
 from agentruns.dialects import NAMES, NoAuth, load
 from agentruns.dialects.guesses import Guess, Variant
-from agentruns.dialects.names import installed
+from agentruns.dialects.names import installed, shipped
 from agentruns.dialects.vendor import CAPABILITIES, Vendor
 from agentruns.errors import ConfigurationError
 
@@ -23,7 +24,8 @@ _GLUE: Final = "\x00"
 
 def show(name: str | None, *, json: bool) -> None:
     """Print the guesses of one vendor, or of all: as lines of JSON, or for people."""
-    others = sorted({*installed()} - {*NAMES})
+    readable = find_spec("jmespath") is not None
+    others = sorted({*installed(), *(shipped() if readable else ())} - {*NAMES})
     seen: dict[str, Vendor] = {}
     for vendor in (*NAMES, *others) if name is None else (name,):
         try:
@@ -54,6 +56,8 @@ def show(name: str | None, *, json: bool) -> None:
             say(first, *told, *rest, "")
     if name is None and not json:
         say(*_table(seen))
+        if not readable:
+            say("", f"{', '.join(shipped())}: tables, which `pip install 'agentruns[tables]'` lets be read")
 
 
 def _table(vendors: Mapping[str, Vendor]) -> list[str]:
@@ -77,6 +81,8 @@ def _token(vendor: Vendor) -> str:
 
 def _source(name: str) -> str:
     point = None if name in NAMES else installed().get(name)
+    if point is None and name in shipped():
+        return "a table of agentruns"
     if name in NAMES or point is None:
         return "agentruns" if name in NAMES else name
     return point.value if point.dist is None else f"{point.dist.name} ({point.value})"

@@ -35,6 +35,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
 from attrs import evolve
@@ -72,7 +73,7 @@ from agentruns._values.run import (
 from agentruns.errors import ConfigurationError, ProtocolError
 
 from . import guesses, reading, search, show, wire
-from .names import find, installed
+from .names import find, installed, shipped
 from .protocol import (
     AdvisesPolls,
     Authenticates,
@@ -194,22 +195,33 @@ _MOST_NAMES: Final = 1000
 
 def load(name: str) -> Dialect:
     """
-    Return the dialect called *name*: one of `NAMES`, else of an entry point of the group `agentruns.dialects`.
+    Return the dialect called *name*: one of `NAMES`, of an entry point, or of a table of this package.
 
-    `module:attribute`, `file.py:attribute` and `file.py` (the file is the dialect) name one, too. Raise
-    `ConfigurationError` for an unknown name, and for what cannot be imported.
+    The group of the entry points is `agentruns.dialects`. `module:attribute`, `file.py:attribute`, `file.py` (the file
+    is the dialect) and `file.toml` (a table) name one, too. Raise `ConfigurationError` for an unknown name, for what
+    cannot be imported, and for a table that is wrong.
     """
     if name in NAMES:
         return cast("Dialect", import_module(f"{__name__}.{name}"))
+    if name.endswith(".toml"):
+        return _table(name)
     found = find(name)
+    if found is None and name in shipped():
+        return _table(shipped()[name])
     if found is None:
-        others = [each for each in installed() if each not in NAMES]
+        others = [each for each in {**installed(), **shipped()} if each not in NAMES]
         raise ConfigurationError(
             f"there is no dialect {name!r}; choose one of {', '.join((*NAMES, *others))}",
             field="dialect",
-            remedy="`module:attribute` and `file.py:attribute` name one, too",
+            remedy="`module:attribute`, `file.py:attribute` and `file.toml` name one, too",
         )
     return cast("Dialect", found)
+
+
+def _table(path: str | Path) -> Dialect:
+    from .table import load as load_table  # when there is one: it needs an extra
+
+    return cast("Dialect", load_table(path))
 
 
 _vendors: Final[dict[str, Vendor | None]] = {}
@@ -224,13 +236,13 @@ def register(vendor: Vendor) -> None:
 
 def known(name: str) -> Vendor | None:
     """
-    Return the vendor called *name*: of this package, of a client of this process, or of an installed package.
+    Return the vendor called *name*: of this package, of a client of this process, of an installed package or a table.
 
     None for any other, and, with a warning, for that of a package which is broken: its runs are read without `detail`.
     """
     if name in NAMES:
         return Vendor.of(load(name))
-    if name not in _vendors and name not in installed():
+    if name not in _vendors and name not in installed() and name not in shipped():
         if len(_vendors) < _MOST_NAMES:
             _vendors[name] = None
     elif name not in _vendors:

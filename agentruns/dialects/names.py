@@ -16,14 +16,22 @@ GROUP: Final = "agentruns.dialects"
 """The group of entry points by which packages offer dialects."""
 
 
+_TABLES: Final = Path(__file__).parent / "tables"
+
+
+def shipped() -> Mapping[str, Path]:
+    """Return the tables of this package by the names of their vendors; none is read."""
+    return {path.stem: path for path in sorted(_TABLES.glob("*.toml"))}
+
+
 def installed() -> Mapping[str, EntryPoint]:
     """Return the entry points of dialects by name; nothing is imported."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def is_place(name: str) -> bool:
-    """Tell whether *name* is that of a module or file rather than of a vendor."""
-    return ":" in name or name.endswith(".py")
+    """Tell whether *name* is that of a module, a file or a table rather than of a vendor."""
+    return ":" in name or name.endswith((".py", ".toml"))
 
 
 def find(name: str, what: str = "dialect") -> Any:
