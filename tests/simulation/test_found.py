@@ -497,7 +497,7 @@ def test_an_answer_that_somebody_else_has_posted_is_a_conflict_although_the_run_
             await client.resume(run, by_hand(world, run))
             world.weather.planned = [("GET", "/v1/runs/*", "408")]
             with pytest.raises((ConflictError, OutcomeUnknownError)):
-                await client.resume(run, by_hand(world, run))
+                await client.perform(middesk.resume(run, by_hand(world, run)))
 
     holds("middesk", story)
 
