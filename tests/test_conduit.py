@@ -1460,7 +1460,8 @@ async def test_every_read_of_a_batch_may_name_the_workspace_and_an_item_another(
     async with client_of(wire, conduit) as client:
         refs = [RunRef(RUN, AGENT), RunRef("ar_other", AGENT)]
         outcomes = [each async for each in client.batch(refs, params={"workspace_id": "w1"}, options=own)]
-        for wrong in ({"params": {"workspace_id": 7}}, {"include": 7}):
+        wrongs: list[dict[str, Any]] = [{"params": {"workspace_id": 7}}, {"include": 7}]
+        for wrong in wrongs:
             with pytest.raises(ConfigurationError, match=next(iter(wrong))):
                 client.batch(refs, **wrong)
 
