@@ -120,6 +120,7 @@ class Tool:
 
     `signature` is None for a handler that takes the `Action` itself. `timeout` is in seconds. `repeatable` says that
     running it again after a crash does no harm. A `lenient` one takes numbers as text, and drops extra arguments.
+    `for_model` says that a model gives the arguments, and is told which of them do not fit; else the vendor gives them.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Tool:
     timeout: float | None = None
     repeatable: bool = False
     lenient: bool = False
+    for_model: bool = True
 
     async def __call__(self, action: Action) -> ToolOutput:
         """Answer *action*; raise whatever the function raises, unless it is for the model."""
@@ -165,8 +167,14 @@ class Tool:
         from ._handlers.shapes import MisfitError
 
         try:
-            positional, named = self.signature.structure(action.arguments, action, lenient=self.lenient)
+            lenient = self.lenient or not self.for_model
+            positional, named = self.signature.structure(action.arguments, action, lenient=lenient)
         except MisfitError as error:
+            if not self.for_model:  # nobody is there who could call it otherwise
+                raise ConfigurationError(
+                    f"the handler {self.name!r} cannot be called with what action {action.id} gives it "
+                    f"({', '.join(action.arguments) or 'nothing'}): {error}. Let it take the `Action` instead"
+                ) from None
             # Neither values nor names that the model made up are for the log.
             logger.warning("the arguments of tool %r do not fit, at `$%s`", self.name, error.path)
             raise ToolError(f"the arguments do not fit: {error}") from None

@@ -1138,6 +1138,17 @@ async def test_a_stream_answers_each_pause_of_one_run_until_it_is_over() -> None
 
 @pytest.mark.asyncio
 @pytest.mark.virtual
+async def test_a_handler_that_an_interrupt_does_not_fit_resolves_nothing() -> None:
+    wire = Wire({POLL: Answer(paused())})
+    async with client_of(wire, middesk) as client:
+        with pytest.raises(ConfigurationError, match="Let it take the `Action` instead"):
+            await client.result(RunRef(RUN), tools={"interrupt": lambda verdict: verdict})
+
+    assert wire.bodies(RESUME) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
 async def test_a_pause_that_nothing_answers_ends_the_wait() -> None:
     wire = Wire({POLL: Answer(sample("interrupted"))})
     async with client_of(wire, middesk) as client:

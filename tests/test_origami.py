@@ -634,6 +634,53 @@ async def test_a_handler_for_continue_that_takes_no_argument_is_called_without_o
     assert wire.bodies(SEND)[0]["prompt"] == sent
 
 
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_handler_takes_what_it_names_of_a_question() -> None:
+    def choose(question: str, suggestedAnswers: list[str] | None = None) -> str:  # noqa: N803
+        return f"{question} {suggestedAnswers}"
+
+    wire = Wire({
+        POLL: [answer("needs-input")],
+        SEND: admitted("followed-up"),
+        POLL_NEXT: answer("completed", id=NEXT_RUN),
+    })
+    async with client_of(wire, origami) as client:
+        paused = await client.fetch(REF)
+        run = await client.result(paused, tools={"ask-questions": choose})
+
+    assert run.status is RunStatus.COMPLETED
+    said = wire.bodies(SEND)[0]["prompt"]
+    assert all(str(action.arguments["question"]) in said for action in paused.actions)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_handler_that_no_question_fits_is_told_to_its_author_and_no_agent_is_paid_to_hear_of_it(
+    key: str | None, tmp_path: Path
+) -> None:
+    def choose(questoin: str) -> str:
+        return questoin
+
+    def go_on(question: str) -> str:
+        return question
+
+    wire = Wire({
+        POLL: [answer("needs-input")],
+        SEND: admitted("followed-up"),
+        POLL_NEXT: answer("completed", id=NEXT_RUN),
+    })
+    journal = Journal(tmp_path / "work.journal", origami.NAME)
+    async with Client(origami, wire, retry=Retry(), schedule=STEADY, journal=journal) as client:
+        paused = await client.fetch(REF)
+        with pytest.raises(ConfigurationError, match=r"the handler 'ask-questions' .*question.*missing .*`questoin`"):
+            await client.result(paused, tools={"ask-questions": choose}, key=key)
+        run = await client.result(paused, tools={"ask-questions": go_on}, key=key)
+
+    assert run.status is RunStatus.COMPLETED
+    assert len(wire.bodies(SEND)) == 1
+
+
 def test_one_prompt_answers_every_question_in_their_order() -> None:
     run = fetched("needs-input")
     outputs = outputs_for(run, "Up to three sites", True)

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
+from attrs import evolve
+
 from agentruns._values.run import Action, Run, ToolOutput
 from agentruns.dialects import wire
 from agentruns.tools import Tool, Tools
@@ -74,9 +76,13 @@ class PendingAnswers:
         return tuple(self.by_action[action.id] for action in run.actions)
 
 
-def handlers_for(run: Run, tools: Tools | None, handler_names: Callable[[Action], Sequence[str]]) -> Handlers | None:
+def handlers_for(
+    run: Run, tools: Tools | None, handler_names: Callable[[Action], Sequence[str]], *, model_calls: bool = True
+) -> Handlers | None:
     """
     Return a handler for every action of *run*, None if one has none: half an answer is none.
+
+    *model_calls* says that the actions are calls of a model, which is told what arguments do not fit.
 
     Raise `ProtocolError` where two actions have one id, before any handler is run.
     """
@@ -84,5 +90,5 @@ def handlers_for(run: Run, tools: Tools | None, handler_names: Callable[[Action]
         return None
     wire.unique(run.actions)
     found = [(action, tools.find(handler_names(action))) for action in run.actions]
-    covered = [(action, tool) for action, tool in found if tool is not None]
+    covered = [(action, evolve(tool, for_model=model_calls)) for action, tool in found if tool is not None]
     return covered if covered and len(covered) == len(found) else None

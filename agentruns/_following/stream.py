@@ -267,7 +267,10 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         handlers: Handlers | None = None
         if run is not None:
             if run.status is RunStatus.REQUIRES_ACTION:
-                handlers = handlers_for(run, self._tools, self._operations.handler_names)
+                vendor = self._operations.vendor
+                handlers = handlers_for(
+                    run, self._tools, self._operations.handler_names, model_calls=vendor.MODEL_CALLS
+                )
             if not handlers:
                 return None
         waits = run is None and not self._has_place()

@@ -241,6 +241,16 @@ class NamesTraceRoles(Protocol):
 
 
 @runtime_checkable
+class AsksByItself(Protocol):
+    """A vendor whose runs ask for something in words of its own, where others hand on what a model calls."""
+
+    @property
+    def MODEL_CALLS(self) -> bool:  # noqa: N802
+        """Return whether a model gives the arguments of an action: it is told, then, which do not fit a handler."""
+        ...
+
+
+@runtime_checkable
 class ShowsRuns(Protocol):
     """A vendor that says how its runs are shown to people, in the console say."""
 

@@ -112,6 +112,7 @@ class Vendor:
     AUTH: Auth = Bearer()  # noqa: RUF009 - frozen
     DEFAULT_HEADERS: Mapping[str, str] = field(factory=dict)
     DEFAULT_PARAMS: Mapping[str, str] = field(factory=dict)
+    MODEL_CALLS: bool = True
     TRACE_ROLES: tuple[str, str] | None = None
     PARENT: str = "parent"
     TRACE_INCLUDE: str | None = None
@@ -158,6 +159,8 @@ class Vendor:
             raise _wrong(self.NAME, "TOKEN_VARIABLE is ''; only with `AUTH = NoAuth()` it may be empty")
         if not isinstance(self.Origin, type):
             raise _wrong(self.NAME, f"Origin is {self.Origin!r}; it must be the class of what starts a run")
+        if not isinstance(self.MODEL_CALLS, bool):
+            raise _wrong(self.NAME, f"MODEL_CALLS is {self.MODEL_CALLS!r}; it must be True or False")
         if not (self.EMULATOR is None or isinstance(self.EMULATOR, type) or ":" in str(self.EMULATOR)):
             raise _wrong(self.NAME, f"EMULATOR is {self.EMULATOR!r}; it must be a class, or `module:attribute` of one")
         for name, parameters in {**_REQUIRED, **_OPTIONAL}.items():

@@ -81,6 +81,7 @@ __all__ = [
     "BASE_URL_VARIABLE",
     "BUDGET",
     "GUESSES",
+    "MODEL_CALLS",
     "NAME",
     "OBJECT_TYPES",
     "PARENT",
@@ -162,6 +163,7 @@ TOKEN_VARIABLE: Final = "MIDDESK_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "MIDDESK_BASE_URL"
 BUDGET: Final = RateLimit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
 PARENT: Final = "thread"
+MODEL_CALLS: Final = False  # the vendor words what a run asks; nothing that is told of a misfit could call again
 TRACE_INCLUDE: Final = "steps"
 ANSWERS_TOGETHER: Final = False  # get-agent-run: an interrupt is resumed by its id
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.agent.name")

@@ -64,6 +64,7 @@ __all__ = [
     "BUDGET",
     "GUESSES",
     "KEY_SECONDS",
+    "MODEL_CALLS",
     "NAME",
     "PARENT",
     "POLL_SECONDS",
@@ -136,6 +137,7 @@ BASE_URL_VARIABLE: Final = "ORIGAMI_BASE_URL"
 KEY_SECONDS: Final = 24 * 3600.0  # how long an Idempotency-Key is remembered (openapi-v2.yaml)
 BUDGET: Final = RateLimit(90, 60.0)  # of 100 requests a minute and organization (authentication page)
 PARENT: Final = "agent"
+MODEL_CALLS: Final = False  # the vendor words what a run asks; nothing that is told of a misfit could call again
 TRACE_INCLUDE: Final = "transcript"
 ANSWERS_TOGETHER: Final = True  # one prompt, that of the next run
 TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.request.model")
