@@ -1,5 +1,6 @@
 """Work under a key is done once: what a handler has done stays done, whatever becomes of writing its answer."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -30,6 +31,7 @@ from agentruns import (
     middesk,
     origami,
 )
+from agentruns._keeping.handlers import HandlersOnce
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.origins import check_class, check_value
 from agentruns._keeping.work import deserialize_origin, is_same_work, run_text, serialize_origin
@@ -193,6 +195,35 @@ async def test_answers_that_two_processes_have_kept_at_once_are_taken_back_where
             assert (await client.result(prompt, tools=Ask(), key=KEY)).output == "done"
 
     assert given == []
+
+
+async def test_an_answer_that_is_about_to_be_kept_when_another_handler_fails_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt, ran, is_kept = origami.Prompt("Find clinics."), [], asyncio.Event()
+
+    async def look(self: HandlersOnce, run: Run, action: Action) -> Sequence[ToolOutput]:
+        is_kept.set()
+        await asyncio.sleep(0.05)
+        return ()
+
+    monkeypatch.setattr(HandlersOnce, "_kept", look)
+
+    async def look_up(action: Action) -> str:
+        ran.append(action.id)
+        if action.id == "1":
+            await is_kept.wait()
+            if ran.count("1") == 1:
+                raise LookupError("no street of that name")
+        return "short"
+
+    with Emulator("origami", script=[QUESTIONS, Turn("done")], retry_after=0) as emulator:
+        async with asking(emulator, path) as client:
+            with pytest.raises(LookupError):
+                await client.result(prompt, tools=look_up, key=KEY)
+            assert (await client.result(prompt, tools=look_up, key=KEY)).output == "done"
+
+    assert sorted(ran) == ["0", "1", "1"]
 
 
 async def kept(path: Path, run_id: str) -> Sequence[Any]:

@@ -91,13 +91,19 @@ class HandlersOnce:
         async with self._still_due(*place, tool):
             output = await tool.written(action, returned)
             given = json_text(output.output)
-        async with self._keys.lock("answers", self._key, run.id):  # each is looked at beside those that are kept
-            async with self._still_due(*place, tool):
-                check_answers(run, [*await self._kept(run, action), output], self._keys.vendor)
-            known = await run_shielded(self._journal.answered(*place, given, output.is_error))
+        # Another handler may fail meanwhile, and have this one cancelled, whose work is done.
+        known = await run_shielded(self._keep(run, tool, output, given))
         if known.output is None or known.output == given:
             return output
         return ToolOutput(action, codec.decode(known.output), known.is_error)  # somebody has answered by hand
+
+    async def _keep(self, run: Run, tool: Tool, output: ToolOutput, given: str) -> Handling:
+        """Keep an answer that can be sent beside those that are kept; return what is kept."""
+        place = (self._key, run.id, output.action.id)
+        async with self._keys.lock("answers", self._key, run.id):
+            async with self._still_due(*place, tool):
+                check_answers(run, [*await self._kept(run, output.action), output], self._keys.vendor)
+            return await self._journal.answered(*place, given, output.is_error)
 
     @asynccontextmanager
     async def _still_due(self, key: str, run_id: str, action_id: str, tool: Tool) -> AsyncIterator[None]:
