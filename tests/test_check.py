@@ -134,10 +134,16 @@ def flagged(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["no", "", 0, 1, [], object])
-@pytest.mark.parametrize("name", ["progress", "events", "ordered", "repeatable", "ToolOutput.is_error", "Tool.strict"])
+@pytest.mark.parametrize("name", ["progress", "ordered", "repeatable", "ToolOutput.is_error", "Tool.strict"])
 def test_a_flag_is_true_or_false_and_nothing_else(name: str, value: Any) -> None:
     with refuses(f"{name} is {value!r}; ", "it must be True or False"):
         flagged(name, value)
+
+
+@pytest.mark.parametrize("value", ["no", "", 0, 1, []])
+def test_events_are_asked_for_by_a_flag_or_a_function(value: Any) -> None:
+    with refuses(f"events is {value!r}; ", "it must be True, False, or a function of an event"):
+        flagged("events", value)
 
 
 @pytest.mark.parametrize("name", ["progress", "ordered", "repeatable", "ToolOutput.is_error", "Tool.strict"])

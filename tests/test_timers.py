@@ -92,3 +92,16 @@ async def test_a_queue_that_is_closed_arms_nothing_more_until_it_is_opened_again
     made.rearm(5.0)
     await asyncio.sleep(1)
     assert rang == [5.0]
+
+
+@pytest.mark.asyncio
+@virtual
+async def test_what_is_due_farther_off_than_ticks_can_be_counted_is_borne() -> None:
+    rang: list[float] = []
+    made = queue(rang)
+    made.schedule(1e308, "never")
+    made.rearm(0.0)
+    made.schedule(1.0, "soon")
+    made.rearm(0.0)
+    await asyncio.sleep(1)
+    assert rang == [1.0]

@@ -349,25 +349,24 @@ async def test_an_answer_that_is_too_long_is_refused_and_not_asked_for_again(dec
     assert len(server.seen) == 2
 
 
-async def test_a_header_of_many_bytes_is_read_and_one_without_end_is_refused_and_not_asked_for_again() -> None:
-    async with Server(reply(Cookie="x" * 60_000), reply(Cookie="x" * 70_000)) as server:
+async def test_a_header_of_many_bytes_is_read_and_one_without_end_is_told_as_that() -> None:
+    async with Server(reply(Cookie="x" * 60_000), *[reply(Cookie="x" * 70_000)] * 4) as server:
         async with sending(server) as transport:
             assert (await performed(GET, transport)).status == 200
         error = await failure(GET, server, QUICK)
         await server.deserted()
 
-    assert error.final
+    assert not error.final  # a vendor that is honest again at the next try costs no run
     assert "a header of the answer is longer than can be read" in str(error)
-    assert len(server.seen) == 2
+    assert len(server.seen) > 2
 
 
 async def test_a_session_of_the_users_own_reads_headers_of_the_length_that_it_was_made_for() -> None:
-    async with Server(reply(Cookie="x" * 9_000)) as server, aiohttp.ClientSession() as session:
+    async with Server(*[reply(Cookie="x" * 9_000)] * 4) as server, aiohttp.ClientSession() as session:
         error = await failure(GET, server, QUICK, session=session)
         await server.deserted()
 
-    assert error.final
-    assert len(server.seen) == 1
+    assert "a header of the answer is longer than can be read" in str(error)
 
 
 @pytest.mark.parametrize("act", [reply, raw], ids=["declared", "undeclared"])
@@ -487,8 +486,9 @@ async def test_a_request_is_never_sent_twice_behind_our_back(act: Act, borrowed:
         b'HTTP/1.1 200 OK\r\n\r\n{"id":',
         b"HTTP/1.1 200 OK\r\nContent-Le",
         b"not http at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000 + b"\r\n\r\n",
     ],
-    ids=["declared", "chunked", "undeclared", "head", "garbage"],
+    ids=["declared", "chunked", "undeclared", "head", "garbage", "long header"],
 )
 async def test_an_answer_that_is_cut_off_or_garbled_is_asked_for_again(cut: bytes) -> None:
     async with Server(raw(cut), reply(b'{"id":1}')) as server, sending(server) as transport:

@@ -14,6 +14,9 @@ T = TypeVar("T")
 TICK: Final = 1 / 64
 """Seconds to which the timer is rounded up: what falls due in between goes out together, and wakes the loop once."""
 
+_FAR: Final = 1e15
+"""Seconds from which on a number of ticks is no whole number any more: what falls due then is not rounded."""
+
 
 class Timer(Generic[T]):
     """What is due when: `what` is None once the timer was cancelled, or has come up."""
@@ -98,7 +101,7 @@ class TimerQueue(Generic[T]):
         """Have the handle go off for the first timer, and no later than *when*."""
         if self._heap:
             first = self._heap[0][0]
-            when = min(when, math.ceil(first / TICK) * TICK if first > now else now)
+            when = min(when, now if first <= now else first if first > _FAR else math.ceil(first / TICK) * TICK)
         if when == math.inf or self._closed:
             return
         if self._handle is not None:

@@ -295,7 +295,7 @@ class AiohttpTransport:
         elif isinstance(error, ValueError) and not isinstance(error, self._lost):
             return ConfigurationError(f"{request.line} cannot be sent: {self._reason(error)}")
         elif any(isinstance(each, self._too_long) for each in _causes(error)):
-            return TransportError(request, "a header of the answer is longer than can be read", final=True)
+            return TransportError(request, "a header of the answer is longer than can be read")
         elif isinstance(error, self._lost):
             return TransportError(request, self._reason(error))
         return error.with_traceback(None)
