@@ -1,6 +1,7 @@
 """A pause that ends by itself: answered elsewhere, or cancelled, while a handler or a person is still at it."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from agentruns import Action, Backoff, Client, Inbox, Run, RunRef, RunStatus
+from agentruns import Action, APIError, Backoff, Client, Inbox, Run, RunRef, RunStatus
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
 from agentruns._values.run import JsonText
@@ -185,6 +186,43 @@ async def test_a_handler_that_ends_in_an_error_of_its_own_is_forgotten_once_the_
 
     async with asking(server) as client:
         assert (await client.result(REF, tools=fails, timeout=None)).output == "well"
+
+
+@pytest.mark.parametrize("of_whom", ["a handler", "a post"])
+async def test_a_run_is_looked_at_no_more_once_the_step_that_answers_it_has_failed(of_whom: str) -> None:
+    server = Asking()
+    server.trouble["POST /runs/a-1"] = [(400, {})]
+
+    async def decide(_: Action) -> str:
+        if of_whom == "a handler":
+            raise LookupError("by itself")
+        return "yes"
+
+    async with asking(server) as client:
+        stream = client.stream(REF, tools=decide, timeout=None)
+        await anext(stream)
+        with pytest.raises(LookupError if of_whom == "a handler" else APIError):
+            await anext(stream)
+        await asyncio.sleep(3600.0)  # the stream is neither closed nor forgotten
+        assert len(server.reads) == 1
+        await stream.aclose()
+
+
+async def test_a_stream_that_is_forgotten_looks_no_more_though_another_follows_the_run() -> None:
+    server, slow = Asking(), Slow()
+    async with asking(server) as client:
+        kept, forgotten = (client.stream(REF, tools=tools, timeout=None) for tools in (None, slow))
+        await anext(kept)
+        await anext(forgotten)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(forgotten), 1.0)
+        del forgotten
+        gc.collect()
+        await asyncio.sleep(1.0)
+        reads = len(server.reads)
+        await asyncio.sleep(3600.0)
+        assert (len(server.reads), slow.told) == (reads, [False])
+        await kept.aclose()
 
 
 async def test_a_second_stream_does_not_take_a_parked_state_for_a_fresh_one() -> None:

@@ -123,6 +123,11 @@ class Driver:
         return self._work.is_under_way and (run is None or is_posting)
 
     @property
+    def is_handling(self) -> bool:
+        """Tell whether handlers are under way, whose pause may end without them."""
+        return self._work.is_under_way and self._pending is not None and not self._pending.is_collected
+
+    @property
     def was_refused(self) -> bool:
         """Tell whether all requests of the work were clearly refused so far, and none is under way."""
         return self._attempts is not None and self._attempts.idle and not self._attempts.doubt

@@ -355,8 +355,11 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
                 "run, since all run at the same time"
             )
         self._seen.look_on(self._driver.pause(run))
-        resumed = await self._driver.answer(run, handlers)
-        self._seen.look_away()
+        try:
+            resumed = await self._driver.answer(run, handlers)
+        finally:
+            if not self._driver.is_handling:  # else the step was cut off, and the handlers go on
+                self._seen.look_away()
         if resumed is None:
             return self._seen.untaken is not None and await self._take(self._seen.untaken, loop)
         self._seen.answered(run, resumed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from functools import partial
 from typing import TYPE_CHECKING
 
 from agentruns._aio.tasks import Tasks
@@ -117,7 +116,7 @@ class Waiter:
     def unfollow_soon(self, tasks: Tasks) -> None:
         """Follow nothing any more, for a stream that the collector has found, in whichever thread."""
         if self._watch is not None:
-            tasks.call_soon(partial(self._poller.release, self._watch))
+            tasks.call_soon(self.unfollow)
 
     def begin_segment(self, run: Run, *, later: bool) -> None:
         """Follow *run* from a state that a start, an answer (*later*) or the caller brought."""
