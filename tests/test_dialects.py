@@ -21,12 +21,11 @@ def test_the_kit_is_what_its_docstring_tells() -> None:
 
 
 STABLE = """
-    AwaitSlot
-    Action AdvisesPolls Auth Authenticates Basic Bearer Cancels Checkpoint ChecksToken ClaimRun Dialect
+    Action AdvisesPolls AsksByItself Auth Authenticates Basic Bearer Cancels Checkpoint ChecksToken ClaimRun Dialect
     Failure FindsAnsweringRun Flow GivesExample GroupsRuns Header IsEmulated Json JsonText Limit LimitsRuns
     Lists ListsCurrentStates Lock NAMES NamesTraceRoles NoAuth Ownership Page ParsesRun Problem Progress Query
     RateLimit Recovers ReportsErrorsInBody ReportsTimes Request Response Resumes ResumesAgain ResumesFirst Run
-    GroupsAnswers ReadsTools ReadsTrace ShowsArtifacts ShowsQuestions ShowsRuns ShowsSteps show
+    AwaitSlot GroupsAnswers ReadsTools ReadsTrace ShowsArtifacts ShowsQuestions ShowsRuns ShowsSteps show
     RunRef RunStatus SendsDefaults SkippedRows Sleep StreamsEvents ToolOutput Usage check checkpoint claim_run
     guesses load reading search wire
 """

@@ -21,7 +21,7 @@ answers, and never wait. All that they need is importable from here:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
   `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
-  `SendsDefaults`, `Authenticates`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`,
+  `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`,
   `ChecksToken`, `IsEmulated`, `GivesExample`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`,
   `ReadsTools`, `GroupsAnswers`, by which the console shows a run; what they return is made of the values of `show`.
 
@@ -76,6 +76,7 @@ from . import guesses, reading, search, show, wire
 from .names import find, installed, shipped
 from .protocol import (
     AdvisesPolls,
+    AsksByItself,
     Authenticates,
     Cancels,
     ChecksToken,
@@ -114,6 +115,7 @@ __all__ = [
     "NAMES",
     "Action",
     "AdvisesPolls",
+    "AsksByItself",
     "Auth",
     "Authenticates",
     "AwaitSlot",
