@@ -21,9 +21,10 @@ answers, and never wait. All that they need is importable from here:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
   `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
-  `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`,
-  `ChecksToken`, `IsEmulated`, `GivesExample`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`,
-  `ReadsTools`, `GroupsAnswers`, by which the console shows a run; what they return is made of the values of `show`.
+  `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`,
+  `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`,
+  `ReadsTrace`, `ReadsTools`, `GroupsAnswers`, by which the console shows a run; what they return is made of the values
+  of `show`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
