@@ -12,7 +12,7 @@ import pytest
 
 import agentruns
 from agentruns import Run, RunRef, RunStatus, errors
-from agentruns._values.exchange import Request
+from agentruns._values.exchange import Request, Response
 from agentruns.cli import commands, shell_text
 from agentruns.cli.display import warnings
 from agentruns.emulator import Emulator, Turn
@@ -141,8 +141,15 @@ def texts(node: ast.AST) -> Iterator[str]:
         elif isinstance(child, ast.Constant):
             if isinstance(child.value, str) and not isinstance(node, ast.Expr):
                 yield child.value
-        elif not (isinstance(child, ast.keyword) and child.arg == "remedy"):
+        elif not is_remedy(child):
             yield from texts(child)
+
+
+def is_remedy(node: ast.AST) -> bool:
+    """Tell whether a node gives an error its remedy, when it is made or later."""
+    if isinstance(node, ast.Assign):
+        return any(isinstance(target, ast.Attribute) and target.attr == "remedy" for target in node.targets)
+    return isinstance(node, ast.keyword) and node.arg == "remedy"
 
 
 def filled(part: Any) -> str:
@@ -229,6 +236,33 @@ def test_a_start_that_is_kept_is_looked_for_by_the_same_call() -> None:
     said = shell_text.translate(error, args_of("batch"))
     assert "is unknown: no answer came; the same call looks again; " in said
     assert not PYTHON.search(said), said
+
+
+@pytest.mark.parametrize(
+    ("command", "who"), [("run", "atching it again"), ("watch", "atching it again"), ("batch", "he same call")]
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InvalidRequestError(Response(400, {}, b"no", Request("POST", "/runs/r")), None),
+        errors.TransportError(Request("POST", "/runs/r"), "it was reset"),
+    ],
+)
+def test_an_answer_that_was_refused_or_lost_is_answered_by_a_command(
+    error: errors.AgentRunsError, command: str, who: str
+) -> None:
+    error.remedy = "`client.resume(run, outputs)` answers run r once that is put right"
+    said = shell_text.translate(error, args_of(command))
+    assert said.endswith(f"{who} answers it once that is put right, if it still waits")
+    assert not PYTHON.search(said), said
+
+
+def test_a_refusal_keeps_no_other_remedy_in_python() -> None:
+    error = errors.InvalidRequestError(Response(400, {}, b"no", Request("POST", "/runs/r")), None)
+    plain = str(error)
+    error.remedy = "It has moved on: `narrative.UserMessage(conversation_id, text)` goes on from where it is"
+    assert str(error) != plain
+    assert shell_text.translate(error, args_of("run")).removesuffix(".") == plain.removesuffix(".")
 
 
 def test_no_text_of_the_library_that_a_command_may_show_stays_python() -> None:

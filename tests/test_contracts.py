@@ -333,11 +333,12 @@ async def tour_middesk(client: Client, emulator: Emulator[Any]) -> None:
         Fault.drop(committed=True, method="POST", path="/v1/runs"),
         Fault.drop(committed=True, method="POST", path="/v1/runs/*/resume"),
     )
-    paused = await client.start(asks)
-    while paused.status.in_flight:
-        paused = await client.fetch(paused)
-    yes, no = paused.actions
-    await client.resume(paused, [ToolOutput(yes, {"decision": "approve"}), ToolOutput(no, "gone", is_error=True)])
+    for resume in (client.resume, lambda paused, outputs: do(middesk.resume(paused, outputs))):
+        paused = await client.start(asks)
+        while paused.status.in_flight:
+            paused = await client.fetch(paused)
+        yes, no = paused.actions
+        await resume(paused, [ToolOutput(yes, {"decision": "approve"}), ToolOutput(no, "gone", is_error=True)])
 
 
 Tour: TypeAlias = Callable[[Client, Emulator[Any]], Awaitable[None]]

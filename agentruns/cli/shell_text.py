@@ -75,6 +75,12 @@ REMEDIES: Final[dict[str, str]] = {
 _KEPT: Final = "the same call looks again; if you know that there is no such run, give the row another key"
 """In place of the remedy of a start under a key whose outcome is unknown."""
 
+_REFUSED: Final = (
+    "watching it again answers it once that is put right, if it still waits",
+    "the same call answers it once that is put right, if it still waits",
+)
+"""In place of the remedy of an answer that was refused, or lost: for one run, and for a batch."""
+
 OPTIONS: Final[dict[str, str]] = {
     "base_url": "the base URL",
     "RunRef.id": "ID",
@@ -102,6 +108,7 @@ def _replacements(error: errors.AgentRunsError, args: argparse.Namespace) -> Ite
     if error.remedy:
         said = _remedy(error, args)
         yield printable(f"; {error.remedy}"), f"; {said}" if said else ""
+        yield printable(f". {error.remedy}"), f". {said[0].upper()}{said[1:]}" if said else ""  # of an `APIError`
     for kind, hints in _HINTS.items():
         yield getattr(kind, "hint", ""), hints[is_batch]
     yield errors.RunError.unseen_hint, _UNSEEN[is_batch]
@@ -110,6 +117,8 @@ def _replacements(error: errors.AgentRunsError, args: argparse.Namespace) -> Ite
 def _remedy(error: errors.AgentRunsError, args: argparse.Namespace) -> str:
     if isinstance(error, errors.OutcomeUnknownError):
         return _KEPT
+    if isinstance(error, errors.APIError | errors.TransportError):
+        return _REFUSED[args.command == "batch"] if error.remedy.startswith("`client.resume(") else ""
     vendor = _vendor(args)
     variable = "" if vendor is None else load(vendor).TOKEN_VARIABLE
     return REMEDIES.get(error.field, "").format(vendor=vendor or "VENDOR", variable=variable)

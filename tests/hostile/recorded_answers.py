@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from agentruns import AgentRunsError, Retry, ToolOutput, TransportError
 from agentruns._api.flow import perform
@@ -219,6 +219,8 @@ async def narrative_tour() -> Recorder:
     await do("conversation", lambda: narrative.get_conversation(made.id))
     await do("conversations", lambda: narrative.list_conversations())
     await do("messages", lambda: narrative.list_messages(made.id))
+    await do("trace", lambda: narrative.read_trace(paused))
+    await do("tools", lambda: narrative.read_tools(evolve(run, raw={})))
     await do("whoami", lambda: narrative.whoami())
     return recorder
 

@@ -112,8 +112,12 @@ async def listed(runs: Any) -> list[Any]:
     return [run async for run in runs]
 
 
+def answered(run: Run) -> tuple[Run, Sequence[ToolOutput]]:
+    return run, [ToolOutput(run.actions[0], "yes")]
+
+
 def answer(client: Client, run: Run) -> Awaitable[Any]:
-    return client.resume(run, [ToolOutput(run.actions[0], "yes")])
+    return client.resume(*answered(run))
 
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -146,7 +150,8 @@ OPERATIONS: Mapping[str, Operation] = {
         lambda c, i: c.perform(middesk.give_feedback(i, rating="POSITIVE", artifact_id="a1")),
         "runs/*/feedback",
     ),
-    "middesk resume": Operation(middesk, lambda c, i: answer(c, paused(i)), "runs/*/resume"),
+    "middesk look before a resume": Operation(middesk, lambda c, i: answer(c, paused(i)), "runs/*"),
+    "middesk resume": Operation(middesk, lambda c, i: c.perform(middesk.resume(*answered(paused(i)))), "runs/*/resume"),
     # Origami
     "origami run": Operation(origami, lambda c, i: c.fetch(RunRef(i, i)), "agents/*/runs/*"),
     "origami cancel": Operation(origami, lambda c, i: c.cancel(RunRef(i, "a1")), "agents/a1/runs/*"),
