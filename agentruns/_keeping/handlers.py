@@ -17,7 +17,7 @@ from agentruns._aio.shield import run_shielded
 from agentruns._values import codec
 from agentruns._values.run import Action, Run, ToolOutput
 from agentruns.dialects import check_answers
-from agentruns.errors import ToolOutcomeUnknownError
+from agentruns.errors import JournalError, ToolOutcomeUnknownError
 from agentruns.tools import Tool, answer, current_pause_is_over
 
 from .digest import digest
@@ -101,8 +101,12 @@ class HandlersOnce:
         """Keep an answer that can be sent beside those that are kept; return what is kept."""
         place = (self._key, run.id, output.action.id)
         async with self._keys.lock("answers", self._key, run.id):
+            try:
+                kept = await self._kept(run, output.action)
+            except JournalError:
+                kept = ()  # keeping the answer fails as well, and says what becomes of it
             async with self._still_due(*place, tool):
-                check_answers(run, [*await self._kept(run, output.action), output], self._keys.vendor)
+                check_answers(run, [*kept, output], self._keys.vendor)
             return await self._journal.answered(*place, given, output.is_error)
 
     @asynccontextmanager
