@@ -188,10 +188,10 @@ def test_numbers_and_arrays_of_numpy_are_written() -> None:
         "text": "a",
         "array": [[1, 2], [3, 4]],
         "day": "2024-01-02T00:00:00",
-        "moment": "2024-01-02T03:04:05.000006",
+        "moment": "2024-01-02T03:04:05.000006789",
         "7": "PT90S",
     }
-    for odd in (np.float64("nan"), np.array([np.inf]), np.complex128(1j), np.longdouble(1)):
+    for odd in (np.float64("nan"), np.array([np.inf]), np.complex128(1j), np.longdouble(1), np.timedelta64(1, "ns")):
         with pytest.raises(ConfigurationError, match="is not something that JSON can carry"):
             returned(odd)
 

@@ -172,16 +172,28 @@ def _stand_in(value: Any) -> Any:
         written = msgspec.to_builtins(value, enc_hook=_builtins, str_keys=True)
     elif hasattr(kind, "dtype") and hasattr(kind, "tolist"):  # numpy, and the columns of pandas
         unit = getattr(value.dtype, "kind", "")
-        # In any finer unit than microseconds numpy would give plain numbers.
-        written = (value.astype(f"{unit}8[us]") if unit and unit in "mM" else value).tolist()
+        written = (_in_microseconds(value, unit) if unit and unit in "mM" else value).tolist()
     if type(written) is kind:
         raise TypeError(f"objects of {kind.__module__}.{kind.__qualname__} have no form in JSON")
     return written
 
 
+def _in_microseconds(value: Any, unit: str) -> Any:
+    """Return numpy's times in a unit that has a form in JSON: in any finer one numpy would give plain numbers."""
+    coarse = value.astype(f"{unit}8[us]")
+    if not ((coarse != value) & (value == value)).any():  # what is no time equals nothing, itself included
+        return coarse
+    if unit == "m":
+        raise ValueError(f"{value!r} has parts finer than microseconds, which would be lost; round it first")
+    return value.astype("U")
+
+
 def _moment(value: Any) -> str:
     """Return ISO 8601; a subclass counts as its base."""
     import msgspec
+
+    if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):  # pandas
+        return str(value.isoformat())
 
     if value != value:  # as is NaT of pandas
         raise ValueError(f"{value!r} is no time")
