@@ -168,7 +168,7 @@ class Driver:
         """Take up the work that is under way, or begin it; a failure of the kind *final* is final."""
         if not self._work.is_under_way:
             self._attempts = Attempts()
-            self._work.begin(_within(self.place, make(self._attempts)))
+            self._work.begin(_within(self.place, make, self._attempts))
         try:
             return await self._work.result()
         except asyncio.CancelledError:
@@ -179,8 +179,8 @@ class Driver:
             raise
 
 
-async def _within(place: Place | None, work: Coroutine[Any, Any, Any]) -> Any:
-    """Do *work*, in a task of its own, on behalf of a row."""
+async def _within(place: Place | None, make: Callable[[Attempts], Coroutine[Any, Any, Any]], attempts: Attempts) -> Any:
+    """Do what *make* gives, in a task of its own, on behalf of a row; a task that never begins leaves none behind."""
     if place is not None:
         PLACE.set(place)
-    return await work
+    return await make(attempts)

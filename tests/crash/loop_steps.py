@@ -124,7 +124,7 @@ def run(name: str, work: Callable[[Stepper], Coroutine[Any, Any, None]]) -> None
             stepper.watch(loop)
             runner.run(work(stepper))
         gc.collect()
-    assert found == []
+    assert found == [], found
 
 
 cuts: Counter[str] = Counter()
