@@ -20,7 +20,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -966,9 +966,8 @@ async def test_what_comes_during_a_commit_waits_for_the_next(journal: Journal, b
 async def test_a_caller_returns_only_when_others_can_read_what_it_wrote(journal: Journal, path: Path) -> None:
     async def work(key: str) -> None:
         await journal.begin(key, ORIGIN)
-        with sqlite3.connect(path) as reader:
+        with closing(sqlite3.connect(path)) as reader:
             assert reader.execute("SELECT count(*) FROM work WHERE key = ?", (key,)).fetchone() == (1,)
-        reader.close()
 
     await asyncio.gather(*(work(f"k{number}") for number in range(20)))
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -44,7 +45,7 @@ def test_an_act_that_is_not_in_the_table_raises_and_one_that_is_leads_on(
 
 @pytest.mark.parametrize(("moves", "states", "acts"), TABLES)
 def test_sql_asks_for_the_states_of_the_table(moves: Moves[Any, Any], states: Any, acts: Any) -> None:
-    with sqlite3.connect(":memory:") as database:
+    with closing(sqlite3.connect(":memory:")) as database:
         for act in acts:
             for state in states:
                 (found,) = database.execute(f"SELECT ? IN ({moves.sources(act)})", (state,)).fetchone()
