@@ -19,6 +19,7 @@ from .answers import Handlers, PendingAnswers
 from .ending import Failed
 from .lifecycle import Lifecycle
 from .pause import Pause
+from .turn import Turn
 
 CLEAN_UP_SECONDS = 5.0
 """How long a handler that is ended may take to clean up before it is no longer waited for."""
@@ -26,24 +27,23 @@ CLEAN_UP_SECONDS = 5.0
 
 class Driver:
     """
-    Do to a run, through its *lifecycle*, what must not be cut off and begun again.
+    Do to a run, through its *lifecycle* and in its *turn*, what must not be cut off and begun again.
 
     Such work goes on when the wait for it is cancelled, and whoever calls next takes it up. `resumes` counts the pauses
     that were answered. `failed` is set when work has failed for good: it is not tried again.
     """
 
-    __slots__ = ("_attempts", "_lifecycle", "_pause", "_pending", "_work", "failed", "place", "resumes")
+    __slots__ = ("_attempts", "_lifecycle", "_pause", "_pending", "_turn", "_work", "failed", "resumes")
 
-    def __init__(self, lifecycle: Lifecycle, tasks: Tasks) -> None:
+    def __init__(self, lifecycle: Lifecycle, tasks: Tasks, turn: Turn) -> None:
         self._lifecycle = lifecycle
+        self._turn = turn
         self._work = Detached(tasks)
         self._attempts: Attempts | None = None  # how the requests of that work fare
         self._pending: PendingAnswers | None = None
         self._pause: Pause | None = None
         self.resumes = 0
         self.failed: Failed | None = None
-        self.place: Place | None = None
-        """What the run holds; None for one that needs none, since it was there before."""
 
     @property
     def outputs(self) -> tuple[ToolOutput, ...]:
@@ -168,7 +168,7 @@ class Driver:
         """Take up the work that is under way, or begin it; a failure of the kind *final* is final."""
         if not self._work.is_under_way:
             self._attempts = Attempts()
-            self._work.begin(_within(self.place, make, self._attempts))
+            self._work.begin(_within(self._turn.place, make, self._attempts))
         try:
             return await self._work.result()
         except asyncio.CancelledError:

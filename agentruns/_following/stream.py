@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ import anyio
 
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.tasks import Tasks
-from agentruns._api.admission import PLACE, Admission, Place
+from agentruns._api.admission import Admission
 from agentruns._api.operations import Operations
 from agentruns._polling.poller import Poller
 from agentruns._values import html
@@ -46,15 +45,13 @@ from .ending import Closed, Ended, Failed, ended, raise_unless_completed
 from .lifecycle import Lifecycle
 from .listening import Listening
 from .options import Options
+from .turn import Turn, alarm
 from .waiter import Waiter
 
 logger = logging.getLogger("agentruns")
 
 MOST_ACTIONS: Final = 1000
 """How many actions of one pause handlers answer: all are answered at once, as people may have to."""
-
-AGAIN_SECONDS = 5.0
-"""How long it is waited, while no deadline can be told, before it is asked for again."""
 
 CONFIRM_SECONDS = 10.0
 """How long a cancelled wait may be kept back to cancel the remote run."""
@@ -71,8 +68,6 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     __slots__ = (
         "__weakref__",
-        "_admission",
-        "_began",
         "_driver",
         "_ended",
         "_guard",
@@ -82,10 +77,10 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         "_options",
         "_origin",
         "_paused",
-        "_place",
         "_seen",
         "_tasks",
         "_tools",
+        "_turn",
     )
 
     def __init__(
@@ -101,19 +96,17 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         admission: Admission,
     ) -> None:
         self._origin = origin
-        self._admission = admission
-        self._place: Place | None = None  # of our own, to be left
         self._paused: RunRef | None = None
         self._operations = operations
         self._tasks = tasks
         self._tools = tools
         self._options = options
-        self._driver = Driver(lifecycle, tasks)
+        self._turn = Turn(admission, options.timeout)
+        self._driver = Driver(lifecycle, tasks, self._turn)
         self._seen = Waiter(poller, operations, options)
         self._ended: Ended | None = None
         self._guard: asyncio.Timeout | None = None
         self._is_waited_for = False
-        self._began: float | None = None  # the time of the loop of the first step
         events = options.events
         self._listening: Listening | None = None
         if events:
@@ -189,7 +182,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._check_not_waited_for()
         self._is_waited_for = True
         try:
-            if self._began is not None and self._ended is None:
+            if self._turn.began is not None and self._ended is None:
                 await self._cancel_if_asked()
         finally:
             self._is_waited_for = False
@@ -213,8 +206,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._seen.unfollow_soon(self._tasks)
         if self._listening is not None:
             self._tasks.call_soon(self._listening.stop)
-        if self._place is not None:
-            self._tasks.call_soon(self._place.leave)
+        self._turn.leave_soon(self._tasks)
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -222,8 +214,9 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         """Go on until there is a state to show; None at the end."""
         self._operations.check_open()
         loop = asyncio.get_running_loop()
-        if self._began is None:
-            self._begin_clock(loop.time())
+        if self._turn.began is None:
+            self._seen.changed = now = loop.time()
+            self._turn.begin(now)
         self._is_waited_for = True
         try:
             while True:
@@ -245,23 +238,6 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         finally:
             self._is_waited_for = False
 
-    @property
-    def _deadline(self) -> float:
-        """Return the time of the loop at which the whole wait is over; infinite while that cannot be told."""
-        timeout, place = self._options.timeout, self._driver.place
-        if timeout is None or self._began is None:
-            return math.inf
-        end = self._began + timeout
-        return end if place is None else end + place.excused(asyncio.get_running_loop().time())
-
-    @property
-    def _look_at(self) -> float:
-        """Return the time of the loop at which it is to be seen whether the wait is over."""
-        deadline = self._deadline
-        if deadline < math.inf or self._options.timeout is None:
-            return deadline
-        return asyncio.get_running_loop().time() + AGAIN_SECONDS
-
     async def _act(self, loop: asyncio.AbstractEventLoop, run: Run | None) -> bool | None:
         """Start the run, or answer it; return whether there is a state to show, None if the run is over for us."""
         handlers: Handlers | None = None
@@ -274,12 +250,12 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             if not handlers:
                 return None
         waits = run is None and not self._has_place()
-        guard = asyncio.timeout_at(None if waits or self._look_at == math.inf else self._look_at)
+        guard = asyncio.timeout_at(None if waits else alarm(self._turn.look_at))
         try:
             async with guard as self._guard:
                 if waits:
                     await self._wait_for_place(loop)
-                    guard.reschedule(None if self._look_at == math.inf else self._look_at)
+                    guard.reschedule(alarm(self._turn.look_at))
                 return await (self._begin(loop) if run is None else self._answer(loop, run, handlers or ()))
         except TimeoutError:
             if not guard.expired():
@@ -293,52 +269,18 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             if self._ended is None and self._driver.failed is not None:
                 self._ended = ended(None, self._driver.failed)
             if self.run is None and not self._driver.is_sending(None):
-                self._leave_unused_place(loop.time())
-
-    def _begin_clock(self, now: float) -> None:
-        """Begin the wait: on behalf of a row that has a place, if there is one around."""
-        self._began = self._seen.changed = now
-        place = PLACE.get()
-        if place is not None and place.serves(self._admission):
-            self._driver.place = place
-            if (excused := place.excused(now)) < math.inf:
-                self._began -= excused  # that was before
+                self._turn.leave_unused(loop.time())
 
     def _has_place(self) -> bool:
         """Take a place for the run, if there is one at once; return whether it has one, or needs none."""
-        if self._driver.place is None and not isinstance(self._origin, Run | RunRef):
-            self._place = self._driver.place = self._admission.enter_nowait()
-            return self._place is not None
-        return True
+        return isinstance(self._origin, Run | RunRef) or self._turn.enter_nowait()
 
     async def _wait_for_place(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until the run may be started, unless it was; that is no part of the timeout."""
+        """Wait until the run may be started, unless it was."""
         if await self._driver.is_known():
             return
-        since = loop.time()
-        try:
-            self._place = self._driver.place = await self._admission.enter()
-        finally:
-            self._put_off(loop.time() - since)
+        await self._turn.enter()
         self._seen.changed = loop.time()
-
-    def _put_off(self, seconds: float) -> None:
-        """Have the timeout begin so much later."""
-        if self._began is not None:
-            self._began += seconds
-
-    def _leave_place(self) -> None:
-        place, self._place = self._place, None
-        if place is not None:
-            place.leave()
-
-    def _leave_unused_place(self, now: float) -> None:
-        """Leave the place of a start that has failed; the step that tries again takes another."""
-        place = self._place
-        if place is not None:
-            self._put_off(place.excused(now))
-            self._driver.place = None
-            self._leave_place()
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
         origin = self._origin
@@ -386,7 +328,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         if self._is_to_end(loop):
             await self._give_up()
             return None
-        await seen.wait(self._look_at)
+        await seen.wait(self._turn.look_at)
         if seen.untaken is not None and await self._take(seen.untaken, loop):
             return True
         if self._is_to_end(loop):
@@ -408,7 +350,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     async def _whole(self, run: Run) -> Run:
         """Read a run that is over once more, with what the user wants included; what is known is kept if that fails."""
         try:
-            async with asyncio.timeout_at(None if self._deadline == math.inf else self._deadline) as self._guard:
+            async with asyncio.timeout_at(alarm(self._turn.deadline)) as self._guard:
                 whole = await self._operations.fetch(
                     run.ref, {**self._options.params, "include": self._options.include or ""}
                 )
@@ -424,7 +366,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
     def _accept(self, run: Run, now: float) -> bool:
         """Take in a state; return whether it is to be shown."""
         if run.status.is_over:
-            self._leave_place()
+            self._turn.leave()
         novelty = self._seen.accept(run, now)
         if self._listening is not None and (novelty is Novelty.NEWS or novelty is Novelty.ANSWERED):
             self._listening.changed(run)
@@ -437,10 +379,10 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             self._listening.stop()
         self._seen.unfollow()
         self._driver.leave()
-        self._leave_place()
+        self._turn.leave()
 
     def _is_to_end(self, loop: asyncio.AbstractEventLoop) -> bool:
-        return isinstance(self._ended, Closed) or loop.time() >= self._deadline
+        return isinstance(self._ended, Closed) or loop.time() >= self._turn.deadline
 
     async def _give_up(self) -> None:
         """End at the deadline, or because somebody has closed the stream."""

@@ -69,8 +69,8 @@ def _seconds(timeout: float | None) -> float:
 
 def in_line(stream: RunStream, sight: Sight, now: float) -> float:
     """Return the seconds for which a stream waited in the client's own line so far."""
-    place = stream._driver.place
-    before = 0.0 if stream._began is None else stream._began - sight.began
+    turn = stream._turn
+    place, before = turn.place, 0.0 if turn.began is None else turn.began - sight.began
     return before if place is None else before + place.excused(now)
 
 

@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 from agentruns._api import api, flow
 from agentruns._api.limiter import Permits, RateLimiter
 from agentruns._following.driver import Driver
-from agentruns._following.stream import RunStream
+from agentruns._following.turn import Turn
 from agentruns._following.waiter import Waiter
 from agentruns._keeping import handlers, keys, posting, starting
 from agentruns._keeping.journal import Journal
@@ -283,7 +283,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("lost contact is not borne with", _impatient),
     Mutation("a run that is not visible yet is missing", lambda: [(Contact, "is_fresh", _never)]),
     Mutation("cut answers are taken for whole", lambda: [(flow, "undecodable", _nothing)]),
-    Mutation("deadlines do not come", lambda: [(RunStream, "_deadline", property(lambda self: float("inf")))]),
+    Mutation("deadlines do not come", lambda: [(Turn, "deadline", property(lambda self: float("inf")))]),
     Mutation(
         "replays of Origami are taken for news",
         lambda: [(admission, "is_replay", _never), (runs, "is_replay", _never)],
