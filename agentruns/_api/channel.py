@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
+from agentruns._aio.limits import TOO_LONG
 from agentruns._values.exchange import Request, Response, ServerEvent
+from agentruns.errors import AgentRunsError, TransportError
 
 Heard: TypeAlias = Callable[[ServerEvent], Awaitable[None]]
 """What is awaited for each event of a stream."""
@@ -19,6 +21,13 @@ IS_CLOSED = "this client is closed; open another one"
 
 async def at_once() -> None:
     """Return: there is nothing to wait for."""
+
+
+def cut_off(request: Request, reason: str | None, seconds: float) -> AgentRunsError | None:
+    """Return the error of an exchange that its timeouts have cut off for *reason*; None if it was not they."""
+    if reason == TOO_LONG:
+        return TransportError(request, f"no whole answer within {seconds:g} s")
+    return None if reason is None else AgentRunsError(f"{reason} while {request.line} was under way")
 
 
 class Channel(Protocol):

@@ -7,12 +7,14 @@ from typing import Any
 
 from attrs import evolve
 
-from agentruns._aio.limits import TOO_LONG, ExchangeTimeouts
+from agentruns._aio.limits import ExchangeTimeouts
 from agentruns._values.exchange import Request, Response, Transport
 from agentruns.errors import AgentRunsError, ProtocolError, TransportError
 
-from .channel import CLOSED, IS_CLOSED, WaitResumed
+from .body import merged
+from .channel import CLOSED, IS_CLOSED, WaitResumed, cut_off
 from .defaults import Defaults
+from .session import said
 
 
 class GivenTransport:
@@ -56,14 +58,12 @@ class GivenTransport:
         try:
             response: Any = await self._transport(self._whole(request))
         except asyncio.CancelledError:
-            reason = timeouts.reason(task)
-            if reason == TOO_LONG:
-                raise TransportError(request, f"no whole answer within {seconds:g} s") from None
-            if reason is not None:
-                raise AgentRunsError(f"{reason} while {request.line} was under way") from None
+            ours = cut_off(request, timeouts.reason(task), seconds)
+            if ours is not None:
+                raise ours from None
             raise
         except (OSError, TimeoutError) as error:
-            raise TransportError(request, str(error) or type(error).__name__) from error
+            raise TransportError(request, said(error)) from error
         finally:
             timeouts.end(task)
         if not isinstance(response, Response):
@@ -74,9 +74,8 @@ class GivenTransport:
         defaults = self._defaults
         if not defaults.headers and not defaults.params:
             return request
-        names = {name.lower() for name in request.headers}
-        headers = {name: value for name, value in defaults.headers.items() if name.lower() not in names}
-        return evolve(request, headers={**headers, **request.headers}, params={**defaults.params, **request.params})
+        headers, params = merged(defaults.headers, request.headers), {**defaults.params, **request.params}
+        return evolve(request, headers=headers, params=params)
 
     async def listen(self, request: Request, *_: Any) -> Response | None:
         """Raise `TransportError`: what is sent once and answered once tells no events."""

@@ -18,7 +18,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from agentruns._aio.limits import TOO_LONG, ConcurrencyLimit, ExchangeTimeouts, Task
+from agentruns._aio.limits import ConcurrencyLimit, ExchangeTimeouts, Task
 from agentruns._values import codec
 from agentruns._values.exchange import Request, Response, ServerEvent
 from agentruns._values.secret import Secret
@@ -26,7 +26,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
 
 from .address import Address
 from .body import encoded, merged, plain, without_params
-from .channel import CLOSED, IS_CLOSED, Heard, WaitResumed, at_once
+from .channel import CLOSED, IS_CLOSED, Heard, WaitResumed, at_once, cut_off
 from .credentials import Renewal, Right
 from .defaults import Defaults
 from .mask import Headers, Masks
@@ -277,11 +277,9 @@ class AiohttpTransport:
         the answer as it came, and what reports local variables would show them.
         """
         if isinstance(error, asyncio.CancelledError):
-            reason = timeouts.reason(task)
-            if reason == TOO_LONG:
-                return TransportError(request, f"no whole answer within {request.timeout or self._seconds:g} s")
-            if reason is not None:
-                return AgentRunsError(f"{reason} while {request.line} was under way")
+            ours = cut_off(request, timeouts.reason(task), request.timeout or self._seconds)
+            if ours is not None:
+                return ours
         elif isinstance(error, self._refused):
             return TransportError(request, self._refusal(error), sent=False, final=True)
         elif isinstance(error, self._never_sent):
