@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from attrs import field, frozen
 
-from agentruns._values.auth import Auth
+from agentruns._values.auth import HEADER_NAME, Auth
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS: Final = frozenset({
     "accept",
     "accept-encoding",
@@ -67,7 +65,7 @@ def _checked(what: str, given: Any, taken: frozenset[str] = _OURS) -> Mapping[st
 
 
 def _check_header(name: str, value: str, taken: frozenset[str]) -> None:
-    if not _NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
+    if not HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
         raise ConfigurationError(f"headers has {name!r}, whose name or value no header can carry", field="headers")
     if name.lower() in taken:
         raise ConfigurationError(f"headers has {name!r}, which the client sets itself", field="headers")

@@ -15,12 +15,14 @@ from .secret import Secret
 TokenSource: TypeAlias = Callable[[], str | Awaitable[str]]
 """What gives a token when it is needed: an async function or a plain one, without arguments."""
 
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What the name of a header consists of, as a whole."""
+
 _WORDS: Final = ("bearer", "basic", "token")
 
 
 def _is_header_name(_: object, attribute: Attribute[str], name: Any) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
         raise ConfigurationError(f"{attribute.name} is {name!r}, which is no name of a header", field=attribute.name)
 
 
