@@ -14,8 +14,9 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 from agentruns._aio.limits import ConcurrencyLimit, ExchangeTimeouts, Task
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 logger = logging.getLogger("agentruns")
+
+AnswerT = TypeVar("AnswerT", bound=Response | None)
 
 MAX_BODY: Final = 8 * 2**20
 CONNECT_SECONDS: Final = 10.0
@@ -164,15 +167,9 @@ class AiohttpTransport:
 
     def __call__(self, request: Request) -> Coroutine[Any, Any, Response]:
         """Send *request* once and read the whole answer; once more if a token that can be renewed was refused."""
-        renewal = self._renewal
-        return self._exchange(request) if renewal is None else self._exchange_renewing(request, renewal)
-
-    async def _exchange_renewing(self, request: Request, renewal: Renewal) -> Response:
-        right = renewal.right or await renewal.after(None, request)
-        response = await self._exchange(request)
-        if response.status != 401 or await renewal.after(right, request) is right:
-            return response
-        return await self._exchange(request)
+        if self._renewal is None:
+            return self._exchange(request)
+        return _renewing(self._renewal, request, partial(self._exchange, request))
 
     async def _exchange(self, request: Request) -> Response:
         if self._closed:
@@ -221,14 +218,9 @@ class AiohttpTransport:
         Where it is refused, the refusal is returned, without its body. Takes no permit of the requests in flight.
         Raise `TransportError` if it cannot be opened or breaks. It may last for ever: whoever listens sets the time.
         """
-        renewal = self._renewal
-        if renewal is None:
+        if self._renewal is None:
             return await self._listen(request, opened, heard)
-        right = renewal.right or await renewal.after(None, request)
-        refusal = await self._listen(request, opened, heard)
-        if refusal is None or refusal.status != 401 or await renewal.after(right, request) is right:
-            return refusal
-        return await self._listen(request, opened, heard)
+        return await _renewing(self._renewal, request, partial(self._listen, request, opened, heard))
 
     async def _listen(self, request: Request, opened: Callable[[], None], heard: Heard | None) -> Response | None:
         if self._closed:
@@ -341,6 +333,15 @@ class AiohttpTransport:
         """Say what a lower library said, without what it quotes of the answer."""
         text = self._masks.text(_QUOTED.split(said(error)[: 2 * _LONGEST_REASON])[0])
         return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+async def _renewing(renewal: Renewal, request: Request, send: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
+    """Return the answer to *request*, which *send* sends; once more if it refuses a token and another is to be had."""
+    right = renewal.right or await renewal.after(None, request)
+    answer = await send()
+    if answer is None or answer.status != 401 or await renewal.after(right, request) is right:
+        return answer
+    return await send()
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
