@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 from agentruns._values.exchange import RateLimit
 from agentruns.errors import AgentRunsError
 
+from .channel import IS_CLOSED
 from .shares import Shares
 from .slowdown import Slowdown
 
@@ -122,6 +123,11 @@ class RateLimiter:
             return -math.inf
         return self._returning[missing] if missing < len(self._returning) else math.inf
 
+    def _free_beside(self, now: float, promised: int, reserved: int = 0) -> float:
+        """Return when a permit is free beside those *promised* to starts and *reserved*, or the first promise ends."""
+        at = self._free_at(now, promised + reserved)
+        return min(at, self._shares.promise_ends()) if promised and at > now else at
+
     def _collect(self, now: float) -> None:
         while self._returning and self._returning[0] <= now:
             self._returning.popleft()
@@ -151,14 +157,12 @@ class RateLimiter:
             return -math.inf
         promised = shares.promised(now)
         if not shares.polls_owed:
-            kept = promised
+            reserved = 0
         elif any(has_due() for _, has_due in self._subscribers.values()):
             return max(now, self._next_poll) + self._gap  # after a poll it is looked at again anyway
         else:
-            kept = promised + shares.reserve(limit)
-        at = self._free_at(now, kept)
-        if promised and at > now:
-            at = min(at, shares.promise_ends())
+            reserved = shares.reserve(limit)
+        at = self._free_beside(now, promised, reserved)
         return max(at, shares.spread_at(limit)) if shares.polls_owed else at
 
     def _let_start(self, now: float) -> bool:
@@ -257,9 +261,8 @@ class Permits:
         While the vendor asks for a pause of more than *longest* seconds, raise what it answered last.
         """
         if self._closed:
-            raise AgentRunsError("this client is closed; open another one")
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+            raise AgentRunsError(IS_CLOSED)
+        now = asyncio.get_running_loop().time()
         limiter, vendor = self.limiter, self._vendor
         vendor.check(now, longest)
         others = limiter._first_call(now) is not None or vendor.line
@@ -267,16 +270,26 @@ class Permits:
             limiter._take(now)
             limiter._shares.called()
             return
+        await self._wait_in(vendor.line, self._give_up)
+
+    def _give_up(self) -> None:
+        """Give back the permit of a request that will not be sent."""
+        limiter = self.limiter
+        if limiter.limit is not None:
+            limiter._free += 1
+            limiter._advance()
+
+    async def _wait_in(self, line: deque[_Turn], undo: Callable[[], None]) -> None:
+        """Stand in line; *undo* what the turn gave if it comes in the very moment in which it is given up."""
+        limiter, loop = self.limiter, asyncio.get_running_loop()
         turn = _Turn(next(limiter._numbers), loop.create_future(), self)
-        vendor.line.append(turn)
-        limiter._arm(loop, now)
+        line.append(turn)
+        limiter._arm(loop, loop.time())
         try:
             await turn.future
         except BaseException:
-            granted = turn.future.done() and not turn.future.cancelled() and turn.future.exception() is None
-            if granted and limiter.limit is not None:
-                limiter._free += 1  # its turn came in the moment in which it was given up
-                limiter._advance()
+            if turn.future.done() and not turn.future.cancelled() and turn.future.exception() is None:
+                undo()
             raise
 
     def release(self) -> None:
@@ -330,17 +343,8 @@ class Permits:
         if self.begin_nowait():
             return
         if self._closed:
-            raise AgentRunsError("this client is closed; open another one")
-        loop, limiter = asyncio.get_running_loop(), self.limiter
-        turn = _Turn(next(limiter._numbers), loop.create_future(), self)
-        self._vendor.starts.append(turn)
-        limiter._arm(loop, loop.time())
-        try:
-            await turn.future
-        except BaseException:
-            if turn.future.done() and not turn.future.cancelled() and turn.future.exception() is None:
-                self.end()  # its turn came in the moment in which it was given up
-            raise
+            raise AgentRunsError(IS_CLOSED)
+        await self._wait_in(self._vendor.starts, self.end)
 
     def end(self) -> None:
         """Note that a run that was let through has ended, or is followed no more."""
@@ -360,10 +364,7 @@ class Permits:
             promised = limiter._shares.promised(now)
             if not limiter._shares.polls_owed and limiter._first_start(now) is not None:
                 return math.inf  # a start has the next permit; `on_change` is called when it was let through
-        at = limiter._free_at(now, promised)
-        if promised and at > now:
-            at = min(at, limiter._shares.promise_ends())
-        at = max(at, limiter._next_poll, vendor.paused_until)
+        at = max(limiter._free_beside(now, promised), limiter._next_poll, vendor.paused_until)
         if limiter._overtaken and next(iter(limiter._overtaken)) is not self:
             at += min(limiter._gap, HEAD_START)
         if at <= now:
