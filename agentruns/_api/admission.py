@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from copy import copy
 from typing import Final
@@ -29,18 +29,12 @@ class Admission:
     def __init__(self, permits: Permits) -> None:
         self._permits = permits
         self._changed = asyncio.Event()
-        self.outages: Final = Outages(self._wake)
-        self.slots: Final = Slots(self._wake)
-
-    def _wake(self) -> None:
-        self._changed.set()
+        self.outages: Final = Outages(self._changed.set)
+        self.slots: Final = Slots(self._changed.set)
 
     def enter_nowait(self, patience: float | None = None) -> Place | None:
         """Return a place if there is one at once, and nobody waits for it; else None."""
-        now = asyncio.get_running_loop().time()
-        if self._opens_at(now, patience) <= now < self.outages.ends_at(patience) and self._permits.begin_nowait():
-            return Place(self, patience)
-        return None
+        return Place(self, patience) if self._is_open(patience) and self._permits.begin_nowait() else None
 
     async def enter(self, patience: float | None = None) -> Place:
         """
@@ -49,27 +43,34 @@ class Admission:
         A place with *patience*, in seconds, is one of many: what it does gives up for no limit of the vendor, and for
         lost contact only after so long. Raise the error of the last request when contact is lost for longer.
         """
-        loop = asyncio.get_running_loop()
         while True:
-            while True:
-                now = loop.time()
-                opens_at, ends_at = self._opens_at(now, patience), self.outages.ends_at(patience)
-                if ends_at <= now:
-                    assert self.outages.error is not None
-                    raise copy(self.outages.error)
-                if opens_at <= now:
-                    break
-                self._changed.clear()
-                try:
-                    async with asyncio.timeout_at(None if (at := min(opens_at, ends_at)) == math.inf else at):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
+            await self._wait_open(patience)
             await self._permits.begin()
-            now = loop.time()
-            if self._opens_at(now, patience) <= now < self.outages.ends_at(patience):
+            if self._is_open(patience):
                 return Place(self, patience)
             self._permits.end()
+
+    async def _wait_open(self, patience: float | None) -> None:
+        """Wait until a place may be given, whatever the rate limit says; raise as `enter` does."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            opens_at, ends_at = self._opens_at(now, patience), self.outages.ends_at(patience)
+            if ends_at <= now:
+                assert self.outages.error is not None
+                raise copy(self.outages.error)
+            if opens_at <= now:
+                return
+            self._changed.clear()
+            at = min(opens_at, ends_at)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(None if at == math.inf else at):
+                    await self._changed.wait()
+
+    def _is_open(self, patience: float | None) -> bool:
+        """Tell whether a place may be given now, whatever the rate limit says."""
+        now = asyncio.get_running_loop().time()
+        return self._opens_at(now, patience) <= now < self.outages.ends_at(patience)
 
     def _opens_at(self, now: float, patience: float | None) -> float:
         """Return when a place may be given, whatever the rate limit says; infinite while that depends on an answer."""
@@ -81,7 +82,6 @@ class Admission:
     def _leave(self) -> None:
         self._permits.end()
         self.slots.leave()
-        self._changed.set()
 
 
 class Place:
