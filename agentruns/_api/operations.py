@@ -117,6 +117,7 @@ class Operations:
         """
         Answer a paused run for a person; raise `AlreadyAnsweredError` where another answer stands.
 
+        *outputs* are in plain JSON types, as `plain_outputs` returns them.
         *again*, once more, if the run that answered it has failed; where a run goes on in place, just answer it.
         """
         self.require("resume", "resume")
@@ -125,30 +126,29 @@ class Operations:
             resume = "resume_again"
         elif self.vendor.resume_first is not None:
             resume = "resume_first"
-        fit = await plain_outputs(outputs)
         attempts = Attempts()
         async with self._answering.setdefault(run.ref, asyncio.Lock()):
             # Asked first: where a reply gets lost, some vendors cannot be asked whose answer they took.
-            standing = () if again else self._other_answers(run, fit)
+            standing = () if again else self._other_answers(run, outputs)
             if standing:
                 raise AlreadyAnsweredError(run, standing)
             try:
-                resumed = await self._resumed(resume, run, fit, attempts)
+                resumed = await self._resumed(resume, run, outputs, attempts)
             except AlreadyAnsweredError as error:
                 # What was taken cannot be read yet: it is ours if we have heard so, or if our first try got no answer.
                 if error.standing:
                     raise
-                if attempts.doubt or self._taken.get(run.ref) == fit:
+                if attempts.doubt or self._taken.get(run.ref) == outputs:
                     resumed = error.run
                 elif error.run.ref != run.ref and await self._stops_moving(error.run):
-                    resumed = await self._resumed(resume, run, fit, Attempts())
+                    resumed = await self._resumed(resume, run, outputs, Attempts())
                 else:
                     raise
             except ConflictError as error:
                 if not again and not error.after_doubt:
                     await self._check_answered(run, error)
                 raise
-            self._take(run, fit)
+            self._take(run, outputs)
         return self._note(resumed, run)
 
     async def _check_answered(self, run: Run, conflict: ConflictError) -> None:
