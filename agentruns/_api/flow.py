@@ -185,8 +185,8 @@ async def _exchange(
 
     Lost answers, 408 and 5xx are tried again only where the request is idempotent or was certainly never sent. 429 is
     always tried again: it was refused before anything was done, and so is what a dialect's `problem` says that of.
-    `Retry-After` is a floor. For one of many rows (a
-    `Place` with patience), what may be tried again is so for as long as it takes: after 429, and while contact is lost.
+    `Retry-After` is a floor. For one of many rows (a `Place` with patience), what may be tried again is so for as long
+    as it takes: after 429, and while contact is lost.
     """
     doubt = False
     attempts = attempts or Attempts()

@@ -76,7 +76,7 @@ class Pace:
 
     def clock_of(self, watch: Watch) -> PollClock:
         """Return the clock of a segment, the same one until the segment leaves it."""
-        segment = watch.segment  # its begin is a read, too, unless the run was begun elsewhere
+        segment = watch.segment
         if segment.clock is not None:
             return segment.clock
         return segment.use(self.clocks[self._reader.timing_group(watch.run), segment.later])

@@ -296,7 +296,7 @@ class Poller:
         """Return what to read next, its permit acquired; None if nothing is due or may be sent."""
         agenda = self._agenda
         agenda.collect(now)
-        if not agenda.has_due and not (self._lists and self._lists.under_way):
+        if not self._has_due():
             agenda.rearm(now)
             return None
         wait = self._permits.delay(now)
