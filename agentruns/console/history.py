@@ -19,7 +19,7 @@ from typing import Final, Self
 from attrs import evolve
 
 from agentruns._aio.changed import Changed
-from agentruns._keeping.journal.reader import Entry, Handled
+from agentruns._keeping.journal.entries import Entry, Handled
 from agentruns._values import codec
 from agentruns._values.news import Novelty, compare
 from agentruns._values.run import Run

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from agentruns._keeping.journal.reader import Entry
+from agentruns._keeping.journal.entries import Entry
 from agentruns.web import Event
 
 from .history import WorkHistory

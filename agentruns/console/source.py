@@ -16,7 +16,8 @@ from attrs import evolve, frozen
 from agentruns._aio.changed import Changed
 from agentruns._keeping.digest import digest
 from agentruns._keeping.journal.changes import JournalChanges
-from agentruns._keeping.journal.reader import Entry, Handled, JournalReader
+from agentruns._keeping.journal.entries import Entry, Handled
+from agentruns._keeping.journal.reader import JournalReader
 from agentruns._values import codec
 from agentruns._values.printable import printable
 from agentruns._values.run import Action, Run, RunStatus, ToolOutput

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from agentruns import _extras as extras
-from agentruns._keeping.journal.reader import UNREADABLE, Counts, Entry, Which
+from agentruns._keeping.journal.entries import Counts, Entry
+from agentruns._keeping.journal.reader import UNREADABLE, Which
 from agentruns.dialects import known
 from agentruns.dialects.show import Fact, Step, text_of
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from agentruns import _extras as extras
 from agentruns._values import codec
@@ -26,14 +26,17 @@ from agentruns._values.run import Run
 from agentruns.errors import ConfigurationError, JournalError
 
 from . import schema
+from .entries import Counts, Entry, Handled
 from .thread import ConnectionThread
 
 if TYPE_CHECKING:
     from .owners import Owners
 
 T = TypeVar("T")
+
 _LAST: Final = 253402300800.0
 """The first second after the years that a date can have."""
+
 Which: TypeAlias = Literal["all", "waiting", "open", "done", "failed"]
 
 PAGE: Final = 100
@@ -73,60 +76,6 @@ _WHERE: Final[dict[str, str]] = {
     "done": "state = 'done'",
     "failed": schema.FAILED,
 }
-
-
-@frozen(kw_only=True)
-class Entry:
-    """
-    One piece of work, or one run whose actions wait, as lists show it.
-
-    `id` names it in addresses. `key` is empty where the work has none, `run_id` where no run is known to have started.
-    `created` and `updated` are seconds since the epoch; `alive` says that somebody is at it now, `waiting` how many of
-    its actions wait for a person in the journal.
-    """
-
-    id: str
-    vendor: str
-    key: str
-    state: Literal["starting", "open", "done"]
-    alive: bool
-    created: float
-    updated: float
-    run_id: str
-    parent: str
-    status: str
-    vendor_status: str
-    tokens: tuple[int, int] | None
-    waiting: int
-
-    @property
-    def waits(self) -> bool:
-        """Tell whether somebody must answer before it goes on."""
-        return self.state != "done" and (self.waiting > 0 or self.status == "requires_action")
-
-
-@frozen
-class Handled:
-    """One action that a handler, or a person, has dealt with: `output` is JSON text."""
-
-    run_id: str
-    action_id: str
-    name: str
-    state: Literal["running", "answered", "posted"]
-    output: str | None
-    is_error: bool
-    alive: bool
-
-
-@frozen
-class Counts:
-    """How many entries there are of each sort."""
-
-    all: int
-    waiting: int
-    open: int
-    done: int
-    failed: int
 
 
 class JournalReader:
