@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -15,6 +14,7 @@ from agentruns._api.retry import Backoff, Retry
 from agentruns._connect import connect
 from agentruns.client import Client
 from agentruns.dialects import load, wire
+from agentruns.dialects.names import find
 from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.clock import Clock
@@ -107,10 +107,10 @@ class Case:
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         """Return an emulator that plays *script*, not started; by the clock of a test, if one is given."""
-        kind = self.emulated or getattr(self.dialect, "EMULATOR", None) or self.vendor.NAME
+        vendor = self.vendor
+        kind = self.emulated or vendor.EMULATOR or vendor.NAME
         if isinstance(kind, str) and ":" in kind:
-            module, _, name = kind.partition(":")
-            kind = getattr(import_module(module), name)
+            kind = find(kind, f"emulator of {vendor.NAME}")
         return Emulator(kind, script=script, clock=clock)
 
     @asynccontextmanager

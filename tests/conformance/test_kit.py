@@ -201,6 +201,13 @@ def test_what_a_vendor_or_its_case_lacks_is_not_played_and_says_why(monkeypatch:
     assert {"the case names no `start_path`", "the case names no `list_path`"} <= reasons
 
 
+def test_the_emulator_is_the_one_that_the_dialect_names_however_the_case_names_the_dialect() -> None:
+    class NamedCase(Case):
+        dialect = str(acme.__file__)
+
+    assert type(NamedCase().emulator().state).__name__ == "Acme"
+
+
 def test_on_a_real_server_only_what_plans_nothing_is_played() -> None:
     class RealCase(Nameless):
         base_url = "https://api.acme.test"
