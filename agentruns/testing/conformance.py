@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from .case import Case
+from .plugin import PROPERTY
 from .scenarios import SCENARIOS
-
-PROPERTY: Final = "agentruns_conformance"
-"""The property of a test's report that holds the label of the case and the scenario."""
 
 
 class Conformance(Case):

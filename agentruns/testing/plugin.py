@@ -9,7 +9,9 @@ import pytest
 
 pytest.register_assert_rewrite("agentruns.testing.acts", "agentruns.testing.scenarios")
 
-_PROPERTY: Final = "agentruns_conformance"
+PROPERTY: Final = "agentruns_conformance"
+"""The property of a test's report that holds the label of the case and the scenario."""
+
 _WORDS: Final = (("passed", "yes"), ("failed", "NO"), ("error", "NO"), ("skipped", "-"))
 
 
@@ -47,7 +49,7 @@ def _cells(reporter: pytest.TerminalReporter) -> Iterator[tuple[tuple[str, str],
     for outcome, shown in _WORDS:
         for report in reporter.stats.get(outcome, []):
             for name, value in getattr(report, "user_properties", ()):
-                if name == _PROPERTY and report.when in {"call", "setup"}:
+                if name == PROPERTY and report.when in {"call", "setup"}:
                     vendor, scenario = value
                     reason = report.longrepr[2].removeprefix("Skipped: ") if outcome == "skipped" else ""
                     yield (vendor, scenario), (shown, reason)
