@@ -9,8 +9,9 @@ from typing import Any
 from attrs import evolve, frozen
 
 from agentruns._values.run import Action
-from agentruns.dialects.show import TEXT, Answer, Choice, Fact, Proposal, Question, Tool, facts, mapping, refusal
+from agentruns.dialects.show import TEXT, Answer, Choice, Fact, Proposal, Question, Tool, facts, refusal
 from agentruns.dialects.vendor import Vendor
+from agentruns.dialects.wire import mapping
 from agentruns.errors import AgentRunsError, ConfigurationError
 
 from .forms import Field, Form, Path, Posted, json_of

@@ -17,6 +17,8 @@ from attrs import field, frozen
 
 from agentruns._values.run import Run
 
+from .wire import mapping, objects
+
 TEXT: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 4000}
 """The schema of a text that a person writes."""
 
@@ -221,16 +223,6 @@ def _is_web(url: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.netloc)
 
 
-def objects(values: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects of a list, and nothing of what is no list."""
-    return (each for each in values if isinstance(each, Mapping)) if isinstance(values, list | tuple) else iter(())
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """Return *value* if it is an object, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
-
-
 # Any vendor -----------------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +246,7 @@ def _steps(values: Any, list_name: str, level: int) -> Iterator[Step]:
     for each in objects(values):
         called, text, kind = (_first(each, names) for names in (_NAMES, _TEXTS, _KINDS))
         inner = each.get(list_name)
-        deeper = level < DEEPEST and any(True for _ in objects(inner))
+        deeper = level < DEEPEST and bool(objects(inner))
         taken = {name for name, _ in (called, text, kind)} | ({list_name} if deeper else set())
         rest = verbatim(each, (name for name in each if name not in taken))
         yield Step(called[1], rest, text[1], kind[1], min(level, 3))

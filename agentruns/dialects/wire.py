@@ -247,6 +247,11 @@ def mapping(value: Json) -> Mapping[str, Json]:
     return value if isinstance(value, Mapping) else {}
 
 
+def objects(value: Json) -> list[Mapping[str, Json]]:
+    """Return the objects of a list, and none of what is no list: for what is read without being checked."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list | tuple) else []
+
+
 def first_text(body: Mapping[str, Json], *keys: str) -> str | None:
     """Return the first of the *keys* that holds a text with something in it."""
     return next((body[key] for key in keys if isinstance(body.get(key), str) and body[key]), None)

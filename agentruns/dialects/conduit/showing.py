@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agentruns._values.run import Run
-from agentruns.dialects.show import Step, objects, verbatim
+from agentruns.dialects.show import Step, verbatim
+from agentruns.dialects.wire import objects
 
 
 def show_steps(run: Run) -> tuple[Step, ...]:

@@ -168,8 +168,7 @@ def problem(response: Response) -> Problem:
     There is no code. A request id is not documented, and read from `X-Request-Id` where there is one.
     """
     body = wire.error_body(response)
-    errors = body.get("errors")
-    texts = [_said(each) for each in errors if isinstance(each, Mapping)] if isinstance(errors, list) else []
+    texts = [_said(each) for each in wire.objects(body.get("errors"))]
     return Problem(
         message="; ".join(filter(None, texts)) or wire.body_excerpt(response),
         request_id=response.headers.get("x-request-id"),

@@ -7,7 +7,8 @@ from typing import Any
 
 from agentruns._values.run import Action, Run
 from agentruns.dialects import show
-from agentruns.dialects.show import Answer, Choice, Input, Proposal, Question, Step, mapping, objects, phrase, words
+from agentruns.dialects.show import Answer, Choice, Input, Proposal, Question, Step, phrase, words
+from agentruns.dialects.wire import mapping, objects
 
 
 def show_question(action: Action) -> Question:

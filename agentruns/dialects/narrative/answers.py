@@ -310,19 +310,15 @@ def _check_replay(
 def _results(response: Response) -> Mapping[str, tuple[str, bool]]:
     """Return what the messages of a conversation have as results of tools, by the ids of the calls: no more is read."""
     messages = wire.read_object(response).get("messages")
-    blocks = [block for message in _objects(messages) for block in _objects(message.get("content_blocks"))]
+    blocks = [block for message in wire.objects(messages) for block in wire.objects(message.get("content_blocks"))]
     return {
         block["tool_use_id"]: (
-            "".join(wire.first_text(part, "text") or "" for part in _objects(block.get("content_blocks"))),
+            "".join(wire.first_text(part, "text") or "" for part in wire.objects(block.get("content_blocks"))),
             block.get("is_error") is True,
         )
         for block in blocks
         if block.get("type") == "tool_result" and isinstance(block.get("tool_use_id"), str)
     }
-
-
-def _objects(value: Json) -> list[Mapping[str, Json]]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def _says(item: Mapping[str, Json], text: str) -> bool:

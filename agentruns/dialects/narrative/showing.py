@@ -8,7 +8,8 @@ from typing import Any
 from agentruns._values import codec
 from agentruns._values.commands import Flow
 from agentruns._values.run import Run
-from agentruns.dialects.show import Step, Tool, mapping, objects, verbatim
+from agentruns.dialects.show import Step, Tool, verbatim
+from agentruns.dialects.wire import mapping, objects
 
 from .conversations import get_conversation, list_messages
 from .objects import ContentBlock, Message

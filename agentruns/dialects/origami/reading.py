@@ -263,7 +263,7 @@ def problem(response: Response) -> Problem:
 def _particulars(body: Mapping[str, Any]) -> Iterator[str]:
     """Yield what an error says beyond its text; pages put such fields at the top, and some below `details`."""
     places = (body, wire.mapping(body.get("details")))
-    for issue in (each for place in places for each in _list(place.get("issues"))):
+    for issue in (each for place in places for each in wire.objects(place.get("issues"))):
         yield ": ".join(filter(None, (_dotted(issue.get("path")), wire.first_text(issue, "message"))))
     for name in ("message", "reason", "hint"):
         yield from filter(None, [next(filter(None, (wire.first_text(place, name) for place in places)), None)])
@@ -273,10 +273,6 @@ def _particulars(body: Mapping[str, Any]) -> Iterator[str]:
     for budget in budgets if isinstance(budgets, list) else []:
         named = budget if isinstance(budget, str) else wire.first_text(wire.mapping(budget), "name", "id")
         yield f"blocked by the budget {named}" if named else "blocked by a budget"
-
-
-def _list(value: Any) -> list[Mapping[str, Any]]:
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def _dotted(path: Any) -> str:

@@ -14,14 +14,13 @@ from agentruns.dialects.show import (
     Question,
     Step,
     always,
-    mapping,
-    objects,
     phrase,
     refusal,
     text_of,
     verbatim,
     words,
 )
+from agentruns.dialects.wire import mapping, objects
 
 
 def show_question(action: Action) -> Question:
