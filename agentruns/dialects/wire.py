@@ -116,12 +116,17 @@ def unique(actions: tuple[Action, ...], response: Response | None = None) -> tup
     return actions
 
 
-def read_object(response: Response, *envelope: str) -> Mapping[str, Json]:
-    """Return the JSON object of an answer, taken out of its *envelope* keys, or raise `ProtocolError`."""
+def read_value(response: Response) -> Json:
+    """Return the JSON value of an answer, whatever it is, or raise `ProtocolError`."""
     try:
-        value = response.value
+        return response.value
     except codec.CodecError as error:
         raise ProtocolError(f"the answer to {response.request.line} is not JSON: {error}", response) from error
+
+
+def read_object(response: Response, *envelope: str) -> Mapping[str, Json]:
+    """Return the JSON object of an answer, taken out of its *envelope* keys, or raise `ProtocolError`."""
+    value = read_value(response)
     where = "$"
     for key in envelope:
         value = value.get(key) if isinstance(value, Mapping) else None

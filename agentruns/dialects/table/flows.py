@@ -95,7 +95,7 @@ class Flows:
         rules = self._rules.start
         if rules.id is None:
             return self.parse_run(response)
-        value = self._value(response)
+        value = wire.read_value(response)
         parent = "" if rules.parent is None else rules.parent.name(value, response)
         ref = wire.ref(rules.id.name(value, response), parent, response=response)
         return Run(ref, RunStatus.PENDING, "", vendor=self._rules.name, raw=wire.mapping(value))
@@ -111,12 +111,12 @@ class Flows:
         if run.status is not RunStatus.REQUIRES_ACTION or rules is None or rules.request is None:
             return run
         response = yield rules.request.request(_named(run.ref))
-        return evolve(run, actions=self._actions(self._value(response), response))
+        return evolve(run, actions=self._actions(wire.read_value(response), response))
 
     def parse_run(self, response: Response) -> Run[None]:
         """Return the run in an answer."""
         at = self._rules.run.at
-        value = at.find(self._value(response), response)
+        value = at.find(wire.read_value(response), response)
         raw = None if at.path is None else JsonText(response.body, at.path)
         return self._run(value, response, raw)
 
@@ -221,7 +221,7 @@ class Flows:
         else:
             request = rules.request.request({"parent": parent or None, "cursor": cursor}, params)
         response = yield request
-        value = self._value(response)
+        value = wire.read_value(response)
         rows = rules.runs.items(value, response)
         read = yield from reading.rows(
             response, rows, f"`{rules.runs.text}`", lambda row, _: (self._run(row, response, listed=True), row)
@@ -269,12 +269,6 @@ class Flows:
     def example(self) -> Any:
         """Return what starts a run, as the table has it."""
         return self._rules.origin(**(self._rules.example or {}))
-
-    def _value(self, response: Response) -> Any:
-        try:
-            return response.value
-        except codec.CodecError as error:
-            raise ProtocolError(f"the answer to {response.request.line} is not JSON: {error}", response) from error
 
 
 def _values(origin: Any) -> dict[str, Any]:
