@@ -226,8 +226,9 @@ class Flows:
         read = yield from reading.rows(
             response, rows, f"`{rules.runs.text}`", lambda row, _: (self._run(row, response, listed=True), row)
         )
-        page = Page(tuple(run for run, _ in read), self._next(value, response, cursor, len(rows)))
-        return evolve(page, skipped=len(rows) - len(read)), tuple(row for _, row in read)
+        following = self._next(value, response, cursor, len(rows))
+        page = Page(tuple(run for run, _ in read), following, len(rows) - len(read))
+        return page, tuple(row for _, row in read)
 
     def _next(self, value: Any, response: Response, cursor: str | None, count: int) -> str | None:
         rules = self._rules.listing

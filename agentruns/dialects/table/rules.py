@@ -27,7 +27,6 @@ FUNCTIONS: Final = (
 """What a function may stand for."""
 
 _LOOKS: Final = (1.0, 2.0, 5.0, 10.0)
-_RETURNS: Final = ("run", "id", "nothing")
 
 
 @frozen

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from agentruns._values import codec
 from agentruns._values.exchange import Request
@@ -34,11 +34,11 @@ class Template:
     holes: frozenset[str] = field(repr=False)
 
     @classmethod
-    def of(cls, section: Section, names: Collection[str], *, idempotent: bool | None = None) -> Template:
+    def of(cls, section: Section, names: Collection[str]) -> Template:
         """
         Read the request of a section; *names* are what may stand in braces.
 
-        It is *idempotent* by what the table says, else by this, else by its method.
+        It is idempotent by what the table says, else by its method.
         """
         method, _, path = section.text("request").partition(" ")
         if method not in _METHODS or not path.startswith("/"):
@@ -54,9 +54,8 @@ class Template:
                     hint = f"did you mean `{{{near[0]}}}`?" if near else f"there are {', '.join(sorted(names))}"
                     section.wrong(name, f"`{{{hole}}}` names nothing: {hint}")
             holes |= found
-        usual = method in _REPEATABLE if idempotent is None else idempotent
-        template = cls(method, path, **parts, body=body, idempotent=usual, holes=frozenset(holes))
-        template = evolve(template, idempotent=section.flag("idempotent", default=usual))
+        idempotent = section.flag("idempotent", default=method in _REPEATABLE)
+        template = cls(method, path, **parts, body=body, idempotent=idempotent, holes=frozenset(holes))
         try:  # what no value mends is refused now
             template.request(dict.fromkeys(names, "x"))
         except ConfigurationError as error:
@@ -74,7 +73,7 @@ class Template:
             _HOLE.sub(lambda hole: _segment(hole, values), self.path),
             params={**texts(self.params, values), **(params or {})},
             headers=texts(self.headers, values),
-            json=_filled(self.body, values),
+            json=fill(self.body, values),
             idempotent=self.idempotent,
         )
 
@@ -88,19 +87,15 @@ def _holes_of(value: Any) -> set[str]:
 
 def texts(params: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
     """Return parameters or headers with *values* in their holes; what is None there is left out."""
-    return _present({name: _text(_filled(value, values)) for name, value in params.items()})
+    return wire.drop_none({name: _text(fill(value, values)) for name, value in params.items()})
 
 
 def fill(value: Any, values: Mapping[str, Any]) -> Any:
     """Return JSON with *values* in its holes; what is None there is left out."""
-    return _filled(value, values)
-
-
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
-        return {name: each for name, inner in value.items() if (each := _filled(inner, values)) is not None}
+        return {name: each for name, inner in value.items() if (each := fill(inner, values)) is not None}
     if isinstance(value, list):
-        return [each for inner in value if (each := _filled(inner, values)) is not None]
+        return [each for inner in value if (each := fill(inner, values)) is not None]
     if not isinstance(value, str):
         return value
     alone = _HOLE.fullmatch(value)
@@ -126,7 +121,3 @@ def _segment(hole: re.Match[str], values: Mapping[str, Any]) -> str:
 def _text(value: Any) -> str | None:
     """Return a value as a path, a parameter or a header has it: JSON for all but texts."""
     return value if value is None or isinstance(value, str) else codec.encode(value).decode()
-
-
-def _present(values: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value is not None}
