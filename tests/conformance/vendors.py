@@ -15,9 +15,6 @@ class NarrativeCase(Case):
     poll_path = "/agents/runs/*"
     error = "AgentLoopMaxIterationsExceeded"
 
-    def call(self, number: int) -> Call:
-        return Call(f"ask_{number}", {"question": f"Shall I, {number}?"})
-
     async def origin(self, client: Client, emulator: Emulator[Any]) -> narrative.UserMessage:
         def ask(question: str) -> str:
             """Ask the user."""
