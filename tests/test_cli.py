@@ -19,6 +19,7 @@ from agentruns.cli import arguments, commands, demo, display
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import shipped
 from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
+from tests.command_lines import use
 from tests.scripted_wire import run_body
 
 WORDS = ["--conversation-id", "--text"]
@@ -27,8 +28,7 @@ WORDS = ["--conversation-id", "--text"]
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator[Narrative]]:
     with Emulator("narrative") as running:
-        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
-        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
+        use(running, monkeypatch)
         yield running
 
 

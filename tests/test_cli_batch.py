@@ -17,58 +17,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import ConfigurationError, Stats, conduit, narrative, origami
+from agentruns import ConfigurationError, conduit, narrative, origami
 from agentruns.cli import arguments, commands
 from agentruns.cli.batch import progress
 from agentruns.cli.batch.output import Output, lines
 from agentruns.cli.batch.rows import Problem, Row, rows
 from agentruns.cli.batch.templates import Item, Mapper, Text
-from agentruns.emulator import Call, Emulator, Fault, Narrative, Prompt, Turn
-
-CONFIG = {"model": "m", "data_plane_id": "0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11", "max_iterations": 3, "max_tokens": 99}
-
-
-BOOK = {"name": "book", "description": "Book a slot.", "input_schema": {"type": "object"}}
-
-
-def speaks(prompt: Prompt) -> Turn:
-    """Answer as the text asks: `bad` fails, `slow` takes for ever, `ask` calls a tool first."""
-    text = prompt.text or ""
-    if "bad" in text:
-        return Turn(error="JobFailed")
-    if "ask" in text and not prompt.outputs:
-        return Turn(calls=[Call("book", {"slot": text})])
-    return Turn(f"Re: {text}", running=600 if "slow" in text else 0.05)
+from agentruns.emulator import Emulator, Fault, Narrative, Turn
+from tests.command_lines import CONFIG, STATS, ask, at_hand, call, results, speaks, use
 
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator[Narrative]]:
-    with Emulator("narrative", script=speaks) as running:
-        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
-        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
-        monkeypatch.chdir(tmp_path)
-        Path("conversation.json").write_text(json.dumps(CONFIG))
+    with at_hand(monkeypatch, tmp_path, script=speaks) as running:
         yield running
-
-
-def call(*more: str, key: str = "{id}") -> list[str]:
-    """Return the words of a call over `in.jsonl`."""
-    words = ["batch", "narrative", "in.jsonl", "-o", "out.jsonl", "--text", "{question}"]
-    return [*words, "--conversation", "conversation.json", "--key", key, *more]
-
-
-def ask(*questions: str) -> None:
-    """Write the input: the ids count from 1."""
-    text = "".join(json.dumps({"id": n, "question": each}) + "\n" for n, each in enumerate(questions, 1))
-    Path("in.jsonl").write_text(text)
-
-
-def results(path: str = "out.jsonl") -> dict[str | int, Any]:
-    """Return the lines by key, those of rows that could not be used by where they stand."""
-    found = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    by_name = {line["line"] if line["key"] is None else line["key"]: line for line in found}
-    assert len(by_name) == len(found), "one line per item"
-    return by_name
 
 
 def test_every_row_gets_a_line(emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]) -> None:
@@ -456,8 +418,7 @@ def test_a_variant_of_narrative_in_a_file_has_conversations_of_its_own_and_its_a
     Path("conversation.json").write_text(json.dumps(CONFIG))
     ask("ask one", "two")
     with Emulator("narrative", script=speaks, output_field="result") as running:
-        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
-        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
+        use(running, monkeypatch)
         words = call("--tools", "bookings.py:tools")
         assert commands.main(words) == 3
         assert "`narrative.variant(tool_output=...)`" in results()["1"]["failure"]["message"]
@@ -560,18 +521,6 @@ def test_default_keys_differ_where_rows_do_and_not_where_ids_are_minted() -> Non
 
 
 # Progress -------------------------------------------------------------------------------------------------------------
-
-STATS = Stats(
-    watched=0,
-    polls=9,
-    polls_shared=0,
-    lists=0,
-    polls_saved_by_lists=0,
-    ended=0,
-    lag=None,
-    budget=0.25,
-    contact_lost=0,
-)
 
 
 def picture() -> progress.Picture:

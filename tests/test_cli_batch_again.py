@@ -12,21 +12,13 @@ from agentruns import narrative
 from agentruns.cli import commands
 from agentruns.cli.batch.limits import spent_by
 from agentruns.emulator import Call, Emulator, Narrative, Prompt, Turn
-from tests.test_cli_batch import CONFIG, ask, call, results, speaks
+from tests.command_lines import CONFIG, ask, at_hand, call, results, speaks, use
 
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator[Narrative]]:
-    with Emulator("narrative", script=speaks) as running:
-        use(running, monkeypatch)
-        monkeypatch.chdir(tmp_path)
-        Path("conversation.json").write_text(json.dumps(CONFIG))
+    with at_hand(monkeypatch, tmp_path, script=speaks) as running:
         yield running
-
-
-def use(running: Emulator[Narrative], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
-    monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
 
 
 def outputs() -> dict[str | int, Any]:

@@ -7,22 +7,10 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import Stats
 from agentruns._polling.clock import PollClock
 from agentruns.cli.batch import progress
+from tests.command_lines import STATS
 from tests.tiny_vendor import Server, client_of
-
-STATS = Stats(
-    watched=0,
-    polls=9,
-    polls_shared=0,
-    lists=0,
-    polls_saved_by_lists=0,
-    ended=0,
-    lag=None,
-    budget=0.25,
-    contact_lost=0,
-)
 
 
 def learned(*durations: float) -> PollClock:

@@ -20,18 +20,14 @@ from agentruns.cli.batch.output import Output, lines
 from agentruns.cli.batch.rows import Row, rows
 from agentruns.cli.batch.templates import Mapper, Text
 from agentruns.emulator import Emulator, Narrative
-from tests.test_cli_batch import CONFIG, STATS, ask, call, results, speaks
+from tests.command_lines import STATS, ask, at_hand, call, results, speaks
 
 ROWS = ("id,question\n", "1,Zürich?\n", "2,Malmö?\n")
 
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator[Narrative]]:
-    with Emulator("narrative", script=speaks) as running:
-        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
-        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
-        monkeypatch.chdir(tmp_path)
-        Path("conversation.json").write_text(json.dumps(CONFIG))
+    with at_hand(monkeypatch, tmp_path, script=speaks) as running:
         yield running
 
 

@@ -10,38 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import JournalError, Stats
+from agentruns import JournalError
 from agentruns.cli import arguments, commands
 from agentruns.cli.batch import output, progress, rows
 from agentruns.cli.batch.file_errors import FileError
 from agentruns.cli.batch.output import Output, last_lines
 from agentruns.cli.report import read
 from agentruns.emulator import Emulator, Narrative, Turn
+from tests.command_lines import STATS, at_hand
 
-CONFIG = {"model": "m", "data_plane_id": "0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11", "max_iterations": 3, "max_tokens": 99}
-STATS = Stats(
-    watched=0,
-    polls=9,
-    polls_shared=0,
-    lists=0,
-    polls_saved_by_lists=0,
-    ended=0,
-    lag=None,
-    budget=0.0,
-    contact_lost=0,
-)
+IDLE = evolve(STATS, budget=0.0)
 
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator[Narrative]]:
-    with Emulator("narrative", script=lambda prompt: Turn(f"Re: {prompt.text}", running=0.05)) as running:
-        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
-        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
-        monkeypatch.chdir(tmp_path)
-        Path("conversation.json").write_text(json.dumps(CONFIG))
+    with at_hand(monkeypatch, tmp_path, script=lambda prompt: Turn(f"Re: {prompt.text}", running=0.05)) as running:
         yield running
 
 
@@ -264,12 +251,12 @@ def test_rows_that_were_not_run_say_nothing_of_throughput() -> None:
     tally.before["completed"] = 54
     tally.add("invalid", run=False)
     now = 0.001
-    assert tally.picture({}, STATS).rate is None
-    assert tally.picture({}, STATS).words() == "55 rows, 1 invalid, 54 before"
+    assert tally.picture({}, IDLE).rate is None
+    assert tally.picture({}, IDLE).words() == "55 rows, 1 invalid, 54 before"
     for _ in range(20):
         tally.add("completed")
     now = 10.0
-    shown = tally.picture({}, STATS)
+    shown = tally.picture({}, IDLE)
     assert (shown.rate, shown.ended) == (2.0, 75)
 
 

@@ -13,16 +13,12 @@ import pytest
 
 from agentruns.cli import commands, emulate
 from agentruns.emulator import Emulator, Narrative, Turn
-from tests.test_cli_batch import CONFIG
+from tests.command_lines import at_hand
 
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator[Narrative]]:
-    with Emulator("narrative") as running:
-        monkeypatch.setenv("NARRATIVE_BASE_URL", running.base_url)
-        monkeypatch.setenv("NARRATIVE_TOKEN", running.token)
-        monkeypatch.chdir(tmp_path)
-        Path("conversation.json").write_text(json.dumps(CONFIG))
+    with at_hand(monkeypatch, tmp_path) as running:
         yield running
 
 
