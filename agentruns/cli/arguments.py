@@ -83,9 +83,10 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
 
     start = _command(commands, "start", "start a run and print its first state")
     run = _command(commands, "run", "start a run and follow it to its end")
+    names = _names(argv)  # looked up once: it looks through all packages that are installed
     for word, command in (("start", start), ("run", run)):
         vendors = command.add_subparsers(dest="vendor", required=True, metavar="VENDOR")
-        for name in _names(argv):
+        for name in names:
             vendor = vendors.add_parser(name, help=f"a run of {name}", epilog=EXIT_CODES, formatter_class=_Raw)
             if _is_asked(argv, word, name):
                 dialect = _fill(vendor, name)
@@ -118,7 +119,7 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
 
     batch = _command(commands, "batch", "run every row of a file, and go on where an earlier call stopped")
     vendors = batch.add_subparsers(dest="vendor", required=True, metavar="VENDOR")
-    for name in _names(argv):
+    for name in names:
         vendor = vendors.add_parser(
             name, help=f"runs of {name}", description=_BATCH, epilog=EXIT_CODES, formatter_class=_Raw
         )
