@@ -28,7 +28,7 @@ from .batch.conversations import Conversations
 from .connection import connection
 from .display import Display, choose, warnings
 from .emulate import emulate
-from .printing import complain, complain_traceback, say, shell, unwritable
+from .printing import complain, complain_traceback, drop, say, shell, unwritable
 from .report import report
 
 COMPLETED, FAILED, USAGE, ACTION_REQUIRED, DEADLINE, TROUBLE = 0, 1, 2, 3, 4, 5
@@ -76,7 +76,7 @@ def _code(args: argparse.Namespace, seen: _Seen) -> int:
             complain(*seen.how_to_go_on(args))
         return TROUBLE
     except BrokenPipeError:  # the reader of our lines has closed the pipe, as `head` does
-        _drop_stdout()
+        drop(sys.stdout)
         return UNHEARD
     except Exception as error:  # a bug, ours or a handler's: not to be taken for a run that failed
         why = unwritable()
@@ -85,7 +85,7 @@ def _code(args: argparse.Namespace, seen: _Seen) -> int:
         else:
             left = seen.how_to_go_on(args) if seen.stream is not None or args.command == "batch" else []
             complain(f"agentruns: stdout cannot be written: {why}", *left)
-            _drop_stdout()
+            drop(sys.stdout)
         return TROUBLE
 
 
@@ -106,14 +106,6 @@ def _ended_by_signal(code: int) -> int:
             sys.stderr.flush()
         os._exit(code)
     return code
-
-
-def _drop_stdout() -> None:
-    """Let nobody try again to write what stdout does not take."""
-    with contextlib.suppress(OSError, AttributeError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
 
 
 class _Seen:

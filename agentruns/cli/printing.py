@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import traceback
@@ -32,6 +33,14 @@ def unwritable() -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+def drop(out: TextIO) -> None:
+    """Let nobody try again to write what *out*, stdout as a rule, does not take."""
+    with suppress(OSError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, out.fileno())
+        os.close(null)
 
 
 def say_json(text: str, *, to: TextIO | None = None) -> None:

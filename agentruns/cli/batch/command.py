@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from agentruns._following.options import StreamOptions
 from agentruns._values import codec
 from agentruns._values.run import Outcome, Run
 from agentruns.cli import shell_text
-from agentruns.cli.printing import complain, shell
+from agentruns.cli.printing import complain, drop, shell
 from agentruns.client import Client
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import APIError, ConfigurationError, JournalError, NotFoundError, TransportError
@@ -325,7 +324,7 @@ class Job:
         try:
             tell()
         except OSError as error:  # the pipe is closed, or there is no room; the work goes on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._shown.fileno())
+            drop(self._shown)
             self._view = progress.Quiet()
             if not isinstance(error, BrokenPipeError):
                 self._view.say(f"agentruns: progress cannot be shown ({error.strerror or error}); the work goes on")
