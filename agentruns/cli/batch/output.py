@@ -165,8 +165,7 @@ class Output:
 
 def _opened(path: Path) -> int:
     """Return the file, locked for as long as it is open."""
-    if path.exists() and not path.is_file():  # a pipe would never be opened, and a device never read to its end
-        raise ConfigurationError(f"OUTPUT {str(path)!r} is no regular file; a second call could not read it again")
+    _check_kind(path)
     while True:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -177,6 +176,11 @@ def _opened(path: Path) -> int:
             os.close(file)
             raise
         os.close(file)  # another call has tidied it up meanwhile
+
+
+def _check_kind(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe would never be opened, and a device never read to its end
+        raise ConfigurationError(f"OUTPUT {str(path)!r} is no regular file; a second call could not read it again")
 
 
 def _lock(file: int, path: Path) -> None:
@@ -262,8 +266,7 @@ def check_output(path: Path, vendor: str, *, heal: bool = False) -> None:
             if not path.parent.is_dir():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             return
-        if not path.is_file():
-            raise ConfigurationError(f"OUTPUT {str(path)!r} is no regular file; a second call could not read it again")
+        _check_kind(path)
         damaged: dict[int, bytes] = {}
         whole = sum(1 for _ in _lines_of(path, vendor, damaged.__setitem__))
         _check_damage(path, damaged, good=whole > 0, heal=heal)
