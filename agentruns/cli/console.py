@@ -193,7 +193,7 @@ def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> di
             continue
         variable = args.token_env or dialect.TOKEN_VARIABLE
         token = os.environ.get(variable, "")
-        if token.strip() or Vendor.of(dialect).AUTH.optional:
+        if token.strip() or dialect.AUTH.optional:
             client = connect(dialect, token=token or None, **connection(args), journal=path)
             made[dialect.NAME] = client  # as the journal calls it: --vendor may be a place such as file.py:attribute
         elif args.vendor:
