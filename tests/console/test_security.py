@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from agentruns.cli.console import emulated, served
-from tests.console.plain_browser import SECONDS, Browser, Page, signed_in
+from tests.console.plain_browser import SECONDS, Browser, Page, browsing, signed_in
 
 from agentruns.console import AccessGuard  # isort: skip
 from agentruns.console.newcomers import Newcomers  # isort: skip
@@ -272,11 +272,7 @@ async def test_events_end_with_the_session(browser: Browser) -> None:
 async def test_a_session_ends_by_itself() -> None:
     now = 0.0
     guard = AccessGuard(clock=lambda: now)
-    async with (
-        emulated("conduit") as source,
-        served(source, guard=guard) as address,
-        signed_in(address) as browser,
-    ):
+    async with emulated("conduit") as source, browsing(source, guard) as browser:
         now = SESSION_SECONDS - 1
         assert (await browser.open("/")).status == 200
         now = SESSION_SECONDS
@@ -289,11 +285,7 @@ async def test_a_session_ends_by_itself() -> None:
 async def test_events_end_when_their_session_does_by_itself() -> None:
     now = 0.0
     guard = AccessGuard(clock=lambda: now)
-    async with (
-        emulated("conduit") as source,
-        served(source, guard=guard) as address,
-        signed_in(address) as browser,
-    ):
+    async with emulated("conduit") as source, browsing(source, guard) as browser:
         page = await browser.start("plumber")
         now = SESSION_SECONDS - 0.2
         async with asyncio.timeout(SECONDS), browser.events(f"{page.path}/events") as events:
@@ -360,11 +352,7 @@ async def test_idle_connections_keep_nobody_out(address: str, guard: AccessGuard
 @pytest.mark.asyncio
 async def test_who_has_signed_in_keeps_the_connection() -> None:
     guard = AccessGuard(newcomers=Newcomers(patience=0.3))
-    async with (
-        emulated("conduit") as source,
-        served(source, guard=guard) as address,
-        signed_in(address) as browser,
-    ):
+    async with emulated("conduit") as source, browsing(source, guard) as browser:
         page = await browser.start("plumber")
         async with asyncio.timeout(SECONDS), browser.events(f"{page.path}/events") as events:
             async for _, data in events:
