@@ -76,7 +76,7 @@ async def test_while_nothing_has_been_learned_the_pace_of_reads_is_what_the_page
 
     assert least <= min(gaps)
     assert max(gaps) <= 1.5 * longest  # a little more never hurts the vendor
-    assert gaps[-1] >= gaps[0]
+    assert gaps[-1] >= 0.9 * gaps[0]  # never faster: looks at a constant pace are spread by a tenth
 
 
 async def test_without_the_header_that_asks_for_it_the_advised_pace_is_kept() -> None:
