@@ -416,9 +416,11 @@ class Client(Generic[OriginT, DetailT]):
         """
         Run many origins, never more than *limit* at once, and iterate over each `Outcome` as it ends.
 
-        One failure never stops the others: it is the `error` of its outcome. No origin is begun that cannot be served:
-        the next waits until the rate limit leaves a request for it, beside those that read what has begun, until the
-        vendor has a slot, and while the vendor does not answer. A 429 ends no run: it is waited out.
+        One failure never stops the others: it is the `error` of its outcome. Only after 401, 402 or 403, which every
+        further start would meet, are no more origins taken, and once the rest is over, that error is raised. No origin
+        is begun that cannot be served: the next waits until the rate limit leaves a request for it, beside those that
+        read what has begun, until the vendor has a slot, and while the vendor does not answer. A 429 ends no run: it is
+        waited out.
 
         - *origins* is an iterable or async iterable of what `stream` takes, taken lazily.
         - *tools* is as in `stream`, for all runs.

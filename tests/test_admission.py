@@ -13,12 +13,14 @@ from agentruns import (
     Client,
     DeadlineExceededError,
     Outcome,
+    QuotaError,
     RateLimitedError,
     Retry,
     Run,
     RunRef,
     TransportError,
 )
+from agentruns._following import record
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.run import JsonText
@@ -113,6 +115,26 @@ async def test_a_stream_whose_start_has_failed_holds_no_place() -> None:
         assert client._api.admission.slots.held == 0
         assert (await stream.result()).status.is_over, "the step that tries again takes another"
         assert client._api.admission.slots.held == 0
+
+
+async def test_an_origin_that_waits_for_its_place_when_every_start_is_refused_is_told_as_unstarted() -> None:
+    server = Server(5.0)
+    found: list[Outcome] = []
+    server.trouble["POST /runs/a-1"] = [(402, {})]
+    async with client_of(server, limit=RateLimit(1, 1.0)) as client:
+        async with client.batch([f"a-{number}" for number in range(9)]) as outcomes:
+            while len(found) < 3:
+                found.append(await anext(outcomes))
+            with pytest.raises(QuotaError):
+                await anext(outcomes)
+        posted = [line for _, line, _ in server.asked if line.startswith("POST")]
+
+    assert posted == ["POST /runs/a-0", "POST /runs/a-1"]
+    assert {outcome.item: record.status_of(outcome.error, outcome.run) for outcome in found} == {
+        "a-0": "completed",
+        "a-1": "unstarted",
+        "a-2": "unstarted",
+    }
 
 
 async def test_a_start_that_nobody_holds_up_begins_at_once() -> None:

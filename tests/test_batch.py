@@ -10,13 +10,16 @@ import pytest
 
 from agentruns import (
     AgentRunsError,
+    APIError,
+    BatchProgress,
     ConfigurationError,
     Outcome,
     RunFailedError,
     RunStatus,
     narrative,
 )
-from agentruns._values.exchange import Request
+from agentruns._following import record
+from agentruns._values.exchange import Request, Response
 from tests.scripted_wire import CONVERSATION, HEAD, START, Answer, Wire, client_of, conversation, run, run_body
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
@@ -379,3 +382,58 @@ async def test_a_key_that_raises_is_the_outcome_of_its_origin() -> None:
         outcomes = [outcome async for outcome in client.batch(origins, key=key)]
 
     assert len(outcomes) == 2
+
+
+# What every start would be answered -----------------------------------------------------------------------------------
+
+
+async def collect(outcomes: AsyncIterator[Outcome], found: list[Outcome]) -> None:
+    async for outcome in outcomes:
+        found.append(outcome)  # noqa: PERF401 - it may end with an error
+
+
+class Refusing(Crowd):
+    """The crowd at a vendor that refuses to start anything after so many runs."""
+
+    def __init__(self, status: int, after: int) -> None:
+        super().__init__()
+        self.status, self.left = status, after
+        self.refused = 0
+
+    async def __call__(self, request: Request) -> Any:
+        if request.method == "POST":
+            self.left -= 1
+            if self.left < 0:
+                self.refused += 1
+                await asyncio.sleep(0.1)
+                return Response(self.status, {}, b"{}", request)
+        return await super().__call__(request)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_a_refusal_that_every_start_would_meet_ends_a_batch_when_what_runs_is_over(
+    status: int, ordered: bool
+) -> None:
+    wire = Refusing(status, after=3)
+    found: list[Outcome] = []
+    moments: list[BatchProgress] = []
+    async with client_of(wire) as client:
+        origins = messages(*(f"9 {number}" for number in range(1000)))
+        async with client.batch(origins, limit=4, ordered=ordered, on_progress=moments.append) as outcomes:
+            with pytest.raises(APIError) as told:
+                await collect(outcomes, found)
+            assert outcomes.refusal is not None
+            assert outcomes.taken == len(found)
+
+    assert told.value.status == status
+    assert moments[-1].ended == {"completed": 3, "unstarted": len(found) - 3}
+    assert len(found) <= 5
+    assert 1 <= wire.refused <= 2
+
+
+async def test_a_refusal_of_the_last_origins_is_the_error_of_their_outcomes_alone() -> None:
+    async with client_of(Refusing(403, after=1)) as client:
+        found = [outcome async for outcome in client.batch(messages("1 a", "1 b"))]
+
+    assert [record.status_of(outcome.error, outcome.run) for outcome in found] == ["unstarted", "completed"]

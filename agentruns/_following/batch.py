@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from copy import copy
 from typing import Any, Final
 
 from agentruns._aio.generator import AsyncGeneratorBase
@@ -12,8 +13,9 @@ from agentruns._api.admission import Place
 from agentruns._values import check
 from agentruns._values.generic import DetailT_co, ItemT_co, OriginT_co
 from agentruns._values.run import Origins, Outcome
-from agentruns.errors import ConfigurationError
+from agentruns.errors import APIError, ConfigurationError
 
+from .ending import refuses_all
 from .items import Followed, ItemRunner
 from .progress import BatchProgress
 from .record import status_of
@@ -34,6 +36,7 @@ class _Shared:
         self.ready: deque[Outcome] = deque()
         self.held: dict[int, Outcome] = {}
         self.news = asyncio.Event()
+        self.refusal: APIError | None = None
         self._ordered = ordered
         self._due = 0
 
@@ -50,14 +53,19 @@ class _Shared:
         self.tasks.discard(task)
         self.streams.pop(index, None)
         if not task.cancelled() and task.exception() is None:
-            if self._ordered:
-                self.held[index] = task.result()
-                while self._due in self.held:
-                    self.ready.append(self.held.pop(self._due))
-                    self._due += 1
-            else:
-                self.ready.append(task.result())
+            self.hand_out(index, task.result())
         self.news.set()
+
+    def hand_out(self, index: int, outcome: Outcome) -> None:
+        """Have an outcome taken, in its turn."""
+        self.refusal = self.refusal or refuses_all(outcome.error)
+        if not self._ordered:
+            self.ready.append(outcome)
+            return
+        self.held[index] = outcome
+        while self._due in self.held:
+            self.ready.append(self.held.pop(self._due))
+            self._due += 1
 
     def wake(self, _: object = None) -> None:
         """Have whoever waits look again."""
@@ -75,7 +83,8 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
     Tasks exist only while the batch is iterated over or held open. A slow consumer holds back new starts: no more than
     the limit are in flight or waiting to be taken. (In order, those that wait for an earlier one do not count, up to 8
     times the limit.) A slow source holds back nothing that has ended; one that fails ends the batch when everything
-    that was taken from it is over, with its error.
+    that was taken from it is over, with its error. So does an answer of 401, 402 or 403 end it, as every further start
+    would get it, unless nothing was left to be taken.
     """
 
     def __init__(
@@ -107,7 +116,8 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
         """
         Return the next outcome; raise only what *origins* itself raises, and what *on_progress* does.
 
-        Where contact is lost for longer than is borne, raise the last error, once all that was begun is over.
+        Where contact is lost for longer than is borne, or the vendor refuses what it would refuse every origin, raise
+        that error, once all that was begun is over.
         """
         board = self._board
         while True:
@@ -134,6 +144,11 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
     def taken(self) -> int:
         """Return how many origins were taken so far."""
         return self._count
+
+    @property
+    def refusal(self) -> APIError | None:
+        """Return the answer (401, 402 or 403) for which no more origins are taken, None while there was none."""
+        return self._board.refusal
 
     def progress(self) -> BatchProgress:
         """Return how far it has come."""
@@ -196,6 +211,8 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
     def _fill(self) -> None:
         """Take origins while there is room; one that has to be waited for is waited for beside the runs."""
         board = self._board
+        if board.refusal is not None and not self._stopped:
+            self._refuse(board.refusal)
         if self._stopped and self._next is not None and self._next.done():
             _ = self._next.cancelled() or self._next.exception()
             self._next = None
@@ -212,6 +229,16 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
                 return
             item, self._item = self._item, _END
             board.add(self._plan, self._count, item, place)
+            self._count += 1
+
+    def _refuse(self, refusal: APIError) -> None:
+        """Begin nothing more, since the vendor would refuse it; what was taken and waits for its place ends so."""
+        board, item = self._board, self._item
+        if not self._exhausted:
+            self._failure = refusal
+        self.stop()
+        if item is not _END:
+            board.hand_out(self._count, Outcome(self._count, None, item, None, copy(refusal), item=item))
             self._count += 1
 
     def _take_item(self) -> bool:

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from agentruns._values.generic import DetailT
 from agentruns._values.run import Run, RunRef, RunStatus
-from agentruns.errors import ActionRequiredError, RunError, RunFailedError
+from agentruns.errors import ActionRequiredError, APIError, RunError, RunFailedError
 
 
 @frozen
@@ -62,6 +62,14 @@ def raise_unless_completed(run: Run[DetailT] | None, paused: RunRef | None = Non
     if run.status is RunStatus.REQUIRES_ACTION:
         raise ActionRequiredError(run, f"no handler for {', '.join(action.name for action in run.actions)}")
     return run
+
+
+_REFUSES_ALL: Final = frozenset({401, 402, 403})
+
+
+def refuses_all(error: Exception | None) -> APIError | None:
+    """Return a refusal that every further start would meet, too: of the token, its rights or the money; else None."""
+    return error if isinstance(error, APIError) and error.status in _REFUSES_ALL else None
 
 
 def last_state(run: Run | None, error: Exception) -> Run | None:

@@ -17,7 +17,8 @@ class BatchProgress:
     A moment of a batch.
 
     `taken` counts the items that were taken, `in_flight` those of them that are not over, and `ended` those whose
-    outcome was handed out, by a word: completed, failed, requires_action, unfinished (the timeout has passed) or error.
+    outcome was handed out, by a word: completed, failed, requires_action, unfinished (the timeout has passed),
+    unstarted (the vendor refuses every start) or error.
     """
 
     taken: int

@@ -12,6 +12,8 @@ from agentruns.dialects.protocol import Dialect
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError, DeadlineExceededError, RunFailedError, StalledError
 
+from .ending import refuses_all
+
 
 def line(
     dialect: Dialect,
@@ -51,7 +53,11 @@ def line(
 
 
 def status_of(error: Exception | None, run: Run | None) -> str:
-    """Return how an item ended in one word: completed, failed, requires_action, unfinished or error."""
+    """
+    Return how an item ended in one word: completed, failed, requires_action, unfinished, unstarted or error.
+
+    It is "unstarted" where the vendor refused to start it as it would any other: there is nothing wrong with the item.
+    """
     if error is None:
         return "completed"
     if isinstance(error, RunFailedError):
@@ -60,7 +66,8 @@ def status_of(error: Exception | None, run: Run | None) -> str:
         return "unfinished"
     if run is not None and run.status is RunStatus.REQUIRES_ACTION:
         return "requires_action"
-    return "error"
+    refusal = refuses_all(error)
+    return "unstarted" if refusal is not None and run is None and not refusal.after_doubt else "error"
 
 
 def failure_of(error: Exception | None, run: Run | None) -> dict[str, Json] | None:

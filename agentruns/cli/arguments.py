@@ -262,9 +262,9 @@ _BATCH = """\
 Run every row of INPUT, never more than --limit at once, and append one JSON line per row to OUTPUT, in the order in
 which they end: key, line, status, output, failure, usage, cost, started, ended, durations (seconds), attempts, actions,
 run, vendor, digest (of what was asked for), earlier (what attempts before this one have used), and with --columns also
-columns. The status is completed, failed, requires_action, unfinished (its timeout has passed), error (see failure) or
-invalid. A call that takes up a row again writes a further line for it, and puts a file with the last lines alone in the
-place of OUTPUT when it ends.
+columns. The status is completed, failed, requires_action, unfinished (its timeout has passed), unstarted (the vendor
+answers 401, 402 or 403, and no further row is begun), error (see failure) or invalid. A call that takes up a row again
+writes a further line for it, and puts a file with the last lines alone in the place of OUTPUT when it ends.
 
 A second call goes on where the first stopped: rows that are done are left out, runs that were started are followed,
 not started again (that is in the journal). Rows that cannot be used are reported by line and field, and entered as

@@ -40,6 +40,7 @@ _COLOURS: Final = {
     "invalid": "#8e8e8e",
     "requires_action": "#8e44ad",
     "unfinished": "#d68910",
+    "unstarted": "#b7950b",
 }
 _BARS: Final = 300
 """Runs that a timeline shows, at most: beyond that a bar is no longer a line on a screen."""

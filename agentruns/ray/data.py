@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from agentruns._api.limiter import rate_limit
 from agentruns._following import record
+from agentruns._following.ending import refuses_all
 from agentruns._following.options import Timeout
 from agentruns._values import check, codec
 from agentruns._values.exchange import RateLimit
 from agentruns.dialects import load
 from agentruns.dialects.protocol import Dialect
-from agentruns.errors import ConfigurationError
+from agentruns.errors import APIError, ConfigurationError
 from agentruns.tools import ToolsLike
 
 from .extra import rate_limit_actor, ray
@@ -53,7 +54,8 @@ def map_batches(
 
     The columns are those of `agentruns batch`: key, status, output, failure, usage, cost, started, ended, durations,
     attempts, actions, run, vendor. An output that is no text, and the actions, are JSON. No row is missing: one whose
-    *origin* cannot be made is "invalid".
+    *origin* cannot be made is "invalid", and "unstarted" is what a worker begins no more once the vendor has answered
+    401, 402 or 403.
 
     Ray repeats what a worker that died had under way. The same id reaches Narrative and Origami then, and gives the run
     that exists (Origami remembers ids for 24 hours); handlers may run again. With a journal that holds for all vendors,
@@ -124,6 +126,7 @@ class RunAgents:
         self._batch = batch
         self._key = key
         self._keeps = journal is not None
+        self._refusal: APIError | None = None
         name = ray().get_runtime_context().get_actor_id() or ""
         self._worker = Worker(options, lambda: tools, rate_limit_actor, name=name)
 
@@ -151,7 +154,8 @@ class RunAgents:
             failure = {"type": type(error).__name__, "message": str(error)}
             return record.line(self._dialect, key, _INVALID, None, failure, began=began, ended=time.time())
         name = codec.encode([self._batch, key]).decode() if self._keeps else None  # other batches may share the journal
-        run, trouble = await self._worker.follow(origin, name)
+        run, trouble = (None, self._refusal) if self._refusal else await self._worker.follow(origin, name)
+        self._refusal = refuses_all(trouble) or self._refusal
         status, failed = record.status_of(trouble, run), record.failure_of(trouble, run)
         return record.line(self._dialect, key, status, run, failed, began=began, ended=time.time())
 

@@ -37,13 +37,18 @@ from .turns import Choice, Turn
 if TYPE_CHECKING:
     from agentruns.ray.engine import WorkerPool
 
-CODES: Final = {"completed": 0, "failed": 1, INVALID: 2, "requires_action": 3, "unfinished": 4, "error": 5}
+CODES: Final = {
+    "completed": 0,
+    "failed": 1,
+    INVALID: 2,
+    "requires_action": 3,
+    "unfinished": 4,
+    "unstarted": 5,
+    "error": 5,
+}
 _INTERRUPTED: Final = 130
 _TROUBLE: Final = 5
 _LIMITED: Final = 4
-
-_HOPELESS: Final = frozenset({401, 402, 403})
-"""What every further start would be answered, too."""
 
 _TOLD: Final = 20
 _PIECE: Final = 256
@@ -110,6 +115,8 @@ class Job:
             if not self._left or self._task is None:
                 raise
             self._task.uncancel()
+        except APIError:
+            pass  # it was told when it came
         except TransportError as error:
             complain(f"agentruns: {shell_text.translate(error, self._args)}")
             self._codes.add(_TROUBLE)
@@ -207,9 +214,10 @@ class Job:
             text = f"{failure['type']}: {failure['message']}"
             text = f"line {turn.item.line} ({turn.item.key}): {status}: {text}"
             self._tell(lambda: self._view.trouble(text))
-        if not self._stopping and isinstance(error, APIError) and error.status in _HOPELESS:
-            said = shell_text.translate(error, self._args)
-            self._stop(f"the vendor answers {error.status}, as it would to every further row: {said}")
+        refusal = self._outcomes.refusal
+        if not self._stopping and refusal is not None:
+            said = shell_text.translate(refusal, self._args)
+            self._stop(f"the vendor answers {refusal.status}, as it would to every further row: {said}")
         if not self._stopping and self._engine is not None and self._engine.is_lost:
             self._codes.add(_TROUBLE)
             self._stop("no worker of Ray answers any more; the runs in flight go on at the vendor")
@@ -288,7 +296,7 @@ class Job:
         with contextlib.suppress(OSError):  # every line is there, if not tidily
             self._output.tidy()
         if self._stopping:
-            done = self._tally.done.total()
+            done = self._tally.done.total() - self._tally.done["unstarted"]
             complain(f"this call has brought {done} rows to an end; go on with:", f"  {self._again()}")
         elif not self._args.quiet and max(self._codes) in {3, 4, 5}:
             complain("what is not done is taken up again by:", f"  {self._again()}")

@@ -33,6 +33,7 @@ _COLOURS: Final = {
     "invalid": "red",
     "requires_action": "magenta",
     "unfinished": "yellow",
+    "unstarted": "yellow",
 }
 
 
