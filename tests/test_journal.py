@@ -1672,7 +1672,7 @@ async def test_an_opening_waits_for_another_program_to_let_go(path: Path) -> Non
 @pytest.mark.asyncio
 async def test_without_the_extra_the_error_names_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("opening", "owners", "ledger", "records"):
-        monkeypatch.delitem(sys.modules, f"agentruns._keeping.journal.{name}")
+        monkeypatch.delitem(sys.modules, f"agentruns._keeping.journal.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "filelock", None)
 
     with pytest.raises(ConfigurationError, match=r"filelock.*: run `pip install 'agentruns\[journal\]'`"):

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from attrs import evolve
 
-from agentruns import _extras as extras
 from agentruns._aio.shield import run_shielded
 from agentruns._values import check
 from agentruns.errors import ConfigurationError, JournalError
 
+from .locations import location
 from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .problems import reason
 from .values import Decision, GivenAnswer, Handling, Work
 from .write import Write
-from .writer import Writer
+from .writer import Writer, connect
 
 if TYPE_CHECKING:
     from .records import Records
@@ -45,14 +45,15 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], vendor: str) -> None:
-        self._path = os.path.realpath(_checked(path))  # one file, one name: the owners' files stand beside it
+        self._location = location(path)
+        self._path = self._location.name
         self._vendor = check.non_empty_str("vendor", vendor)
         self._gate = asyncio.Lock()
         self._writer: Writer | None = None
 
     @property
     def path(self) -> str:
-        """Return the absolute path of the file."""
+        """Return the absolute path of the file, or what else the store is called; no secret is in it."""
         return self._path
 
     # Open and closed --------------------------------------------------------------------------------------------------
@@ -396,9 +397,7 @@ class Journal:
         return write
 
     async def _open(self) -> None:
-        with extras.require("journal", "a journal needs"):
-            from .opening import connect
-        self._writer = await connect(self._path, self._vendor)
+        self._writer = await connect(self._location, self._vendor)
 
     async def _close_in_turn(self) -> None:
         async with self._gate:
@@ -410,14 +409,6 @@ class Journal:
             await writer.close()
 
 
-def _checked(path: object) -> str:
-    if isinstance(path, str | bytes | os.PathLike):
-        name = os.fsdecode(path)
-        if name not in {"", ":memory:"} and "\0" not in name and _is_unicode(name, "surrogateescape"):
-            return name
-    raise ConfigurationError(f"journal is {path!r}; it must be the path of a file")
-
-
 def _check_key(key: object) -> None:
     text = check.non_empty_str("key", key)
     if len(text) > _LONGEST_KEY:
@@ -426,9 +417,9 @@ def _check_key(key: object) -> None:
         raise ConfigurationError(f"key is {text!r}; it must be a text of Unicode characters, without NUL")
 
 
-def _is_unicode(text: str, errors: str = "strict") -> bool:
+def _is_unicode(text: str) -> bool:
     try:
-        text.encode(errors=errors)
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

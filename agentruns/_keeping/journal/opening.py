@@ -6,7 +6,6 @@ import os
 import sqlite3
 import threading
 from contextlib import closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,23 +14,12 @@ from agentruns.errors import ConfigurationError
 from . import ledger, schema
 from .owners import Owners
 from .problems import UnfitError, reason
-from .thread import ConnectionThread
-from .writer import Writer
 
 _making: Final = threading.Lock()
 
 
-async def connect(path: str, vendor: str) -> Writer:
-    """Open the journal at *path*, made if there is none. Must not be cancelled; raise `ConfigurationError`."""
-    thread = ConnectionThread()
-    try:
-        return Writer(await thread.do(partial(_opened, path, vendor)), thread)
-    except BaseException:
-        thread.close()
-        raise
-
-
-def _opened(path: str, vendor: str) -> ledger.Ledger:
+def opened(path: str, vendor: str) -> ledger.Ledger:
+    """Open the journal at *path*, made if there is none; raise `ConfigurationError`."""
     try:
         _look_at_place(Path(path))
         _look_at_header(path)

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import field, frozen
+
+from agentruns._values import codec
+from agentruns._values.run import RunStatus
 
 from .moves import WAIT_MOVES, WaitAct, WaitState
 from .values import GivenAnswer, StandingAnswer
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from .records import Records
 
 Place: TypeAlias = tuple[str, str, str]
@@ -66,7 +68,7 @@ class ParkedActions:
     """
 
     def __init__(self, records: Records) -> None:
-        self._do: Callable[..., sqlite3.Cursor] = records.execute
+        self._do = records.execute
         self._vendor = records.vendor
 
     def park(self, row: ParkedRow) -> ParkedRow:
@@ -86,8 +88,8 @@ class ParkedActions:
             f"INSERT INTO parked ({_ROW}) VALUES (?,?,?,?,?,?,?,NULL,?,?,?)"
             " ON CONFLICT (vendor, run_id, action_id) DO UPDATE SET state = excluded.state, key = excluded.key,"
             " expires = excluded.expires, run = excluded.run, digest = excluded.digest,"
-            " asked = CASE state WHEN excluded.state THEN asked ELSE excluded.asked END"
-            f" WHERE state IN ({WAIT_MOVES.sources(WaitAct.PARK)})",
+            " asked = CASE parked.state WHEN excluded.state THEN parked.asked ELSE excluded.asked END"
+            f" WHERE parked.state IN ({WAIT_MOVES.sources(WaitAct.PARK)})",
             (*place, row.key, WaitState.WAITING, row.asked, row.expires, row.run, row.digest, changed),
         )
         (found,) = self._rows(_HERE, place)
@@ -140,18 +142,15 @@ class ParkedActions:
         """Withdraw what a run no longer asks for; *run* is its JSON text."""
         if self._do("SELECT 1 FROM parked WHERE state = 'waiting' LIMIT 1").fetchone() is None:
             return  # as nearly always: a run may be megabytes of text
-        if not self._do("SELECT json_valid(?)", (run,)).fetchone()[0]:
-            return
-        self._do(
-            "UPDATE parked SET state = 'withdrawn' WHERE state = 'waiting' AND vendor = :vendor"
-            " AND run_id = json_extract(:run, '$.ref.id') AND (json_extract(:run, '$.status') <> 'requires_action'"
-            " OR action_id NOT IN (SELECT json_extract(value, '$.id') FROM json_each(:run, '$.actions')))",
-            {"vendor": self._vendor, "run": run},
+        run_id, asked_for = _asks(run)
+        rows = self._do(
+            "SELECT action_id FROM parked WHERE state = 'waiting' AND vendor = ? AND run_id = ?", (self._vendor, run_id)
         )
+        self.decided(run_id, [action_id for (action_id,) in rows.fetchall() if action_id not in asked_for])
 
     def waiting(self, run_id: str | None) -> list[ParkedRow]:
         """Return what waits, of all runs or of one, in the order in which it was entered."""
-        return self._rows("state = 'waiting' AND run_id = ifnull(?, run_id) ORDER BY id", (run_id,))
+        return self._rows("state = 'waiting' AND run_id = coalesce(?, run_id) ORDER BY id", (run_id,))
 
     def called(self, action_id: str, run_id: str | None) -> list[ParkedRow]:
         """Return what waits under that id; if nothing does, the last that did."""
@@ -174,3 +173,12 @@ class ParkedActions:
             ParkedRow(vendor, run_id, action_id, key, WaitState(state), *others)
             for vendor, run_id, action_id, key, state, *others in rows
         ]
+
+
+def _asks(run: str) -> tuple[str, Collection[object]]:
+    """Return the id of a run, and the ids of the actions for which it waits; *run* is its JSON text."""
+    with suppress(codec.CodecError, AttributeError, KeyError, TypeError):  # some texts are no runs
+        kept = codec.decode(run)
+        actions = kept["actions"] if kept["status"] == RunStatus.REQUIRES_ACTION else ()
+        return str(kept["ref"]["id"]), [each["id"] for each in actions]
+    return "", ()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,8 +10,8 @@ from typing import Any, Final
 from attrs import evolve
 
 from .moves import ANSWER_MOVES, AnswerAct, AnswerState
-from .owners import Owners
 from .problems import UnfitError
+from .tables import SQLITE, Owners, Spelling, Tables
 from .values import Decision, GivenAnswer, Handling, StandingAnswer, Work
 
 _WORK: Final = (
@@ -27,8 +26,9 @@ _PAGE: Final = 32
 class Records:
     """The work of one vendor, as one owner sees it. For use within a transaction that holds the write lock."""
 
-    def __init__(self, connection: sqlite3.Connection, owners: Owners, vendor: str) -> None:
-        self.execute = self._do = connection.execute
+    def __init__(self, tables: Tables, owners: Owners, vendor: str, spelling: Spelling = SQLITE) -> None:
+        self.execute = self._do = tables.execute
+        self._sql = spelling
         self.vendor = self._vendor = vendor
         self._owners = owners
 
@@ -97,7 +97,7 @@ class Records:
         ).fetchone()
         taken = self._do(
             "SELECT 1 FROM work WHERE vendor = ? AND updated >= ? AND key <> ?"
-            " AND (found_run = ? OR json_valid(run) AND json_extract(run, '$.ref.id') = ?) LIMIT 1",
+            f" AND (found_run = ? OR {self._sql.run_id} = ?) LIMIT 1",
             (self._vendor, created, key, run_id, run_id),
         ).fetchone()
         if taken is not None:
@@ -278,7 +278,7 @@ class Records:
         standing = []
         for given in answers:
             rows = self._do(
-                "SELECT output, is_error, handling.state FROM handling JOIN work ON work.id = work"
+                "SELECT output, is_error, handling.state FROM handling JOIN work ON work.id = handling.work"
                 " WHERE vendor = ? AND run_id = ? AND action_id = ? AND output IS NOT NULL"
                 " AND (handling.digest IS NULL OR ? IS NULL OR handling.digest = ?)",
                 (self._vendor, run_id, given.action_id, given.digest, given.digest),
@@ -298,7 +298,7 @@ class Records:
             "INSERT INTO handling (work, run_id, action_id, name, state, owner, output, is_error, digest)"
             " VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (work, run_id, action_id) DO UPDATE"
             " SET state = excluded.state, output = excluded.output, is_error = excluded.is_error,"
-            f" digest = excluded.digest WHERE state IN ({ANSWER_MOVES.sources(AnswerAct.DECIDE)})",
+            f" digest = excluded.digest WHERE handling.state IN ({ANSWER_MOVES.sources(AnswerAct.DECIDE)})",
             (*place, given.name, state, self._owners.me, given.output, given.is_error, given.digest),
         )
         return changed.rowcount == 1
@@ -341,7 +341,7 @@ class Records:
     def runs_since(self, created: float) -> list[str]:
         """Return the ids of the runs of work that changed at or after *created*."""
         rows = self._do(
-            "SELECT json_extract(run, '$.ref.id') FROM work WHERE vendor = ? AND updated >= ? AND json_valid(run)",
+            f"SELECT {self._sql.run_id} FROM work WHERE vendor = ? AND updated >= ? AND {self._sql.run_id} IS NOT NULL",
             (self._vendor, created),
         )
         return [run_id for (run_id,) in rows.fetchall()]
@@ -349,8 +349,7 @@ class Records:
     def _at(self, run_id: str) -> list[str]:
         """Return the keys of the work whose last state is of that run."""
         rows = self._do(
-            "SELECT key FROM work WHERE vendor = ? AND state <> 'done' AND json_valid(run)"
-            " AND json_extract(run, '$.ref.id') = ?",
+            f"SELECT key FROM work WHERE vendor = ? AND state <> 'done' AND {self._sql.run_id} = ?",
             (self._vendor, run_id),
         )
         return [key for (key,) in rows.fetchall()]
@@ -392,7 +391,7 @@ class Records:
     def _change(self, key: str, what: str, *values: object) -> None:
         """Change a piece of work; `updated` grows even where the clock stands still or goes back."""
         self._do(
-            f"UPDATE work SET {what}, updated = max(?, updated + 0.000001) WHERE id = ?",
+            f"UPDATE work SET {what}, updated = {self._sql.greatest}(?, updated + 0.000001) WHERE id = ?",
             (*values, time.time(), self._id_of(key)),
         )
 
@@ -443,5 +442,5 @@ class Records:
 
 def _posting(run_id: str) -> tuple[str, str, float, str]:
     """Return how a row of work says that the answers to a run are being posted, and the values for that."""
-    what = "posting_at = CASE WHEN posting_run IS ? THEN posting_at ELSE ? END, posting_run = ?"
+    what = "posting_at = CASE WHEN posting_run = ? THEN posting_at ELSE ? END, posting_run = ?"
     return what, run_id, time.time(), run_id

@@ -10,14 +10,24 @@ from .thread import ConnectionThread
 from .write import Write
 
 if TYPE_CHECKING:
-    from .ledger import Ledger
+    from .store import Ledger, Location
+
+
+async def connect(location: Location, vendor: str) -> Writer:
+    """Open the store; must not be cancelled. Raise as `Location.open` does."""
+    thread = ConnectionThread()
+    try:
+        return Writer(await thread.do(partial(location.open, vendor)), thread)
+    except BaseException:
+        thread.close()
+        raise
 
 
 class Writer:
     """
-    Hands writes to the file in batches, in the order in which they came. Its task exists only while there are any.
+    Hands writes to the store in batches, in the order in which they came. Its task exists only while there are any.
 
-    *ledger* is the open file; it is touched in *thread* only.
+    *ledger* is the open store; it is touched in *thread* only.
     """
 
     def __init__(self, ledger: Ledger, thread: ConnectionThread) -> None:
@@ -28,7 +38,7 @@ class Writer:
 
     @property
     def owner(self) -> str:
-        """Return the id of the owner that this open file is."""
+        """Return the id of the owner that this open store is."""
         return self._ledger.owner
 
     def add(self, write: Write[Any]) -> None:
@@ -38,15 +48,15 @@ class Writer:
             self._start()
 
     async def version(self) -> int:
-        """Return a number that changes whenever another connection has written; wait for no lock of the file."""
+        """Return a number that changes whenever another connection has written; wait for no lock."""
         return await self._thread.do(self._ledger.version)
 
     async def compact(self) -> None:
-        """Give the room in the file that is not used back to the disk, unless others are at it."""
+        """Give room that is not used back, where that costs others nothing."""
         await self._thread.do(self._ledger.compact)
 
     async def close(self) -> None:
-        """Close the file when everything is written that was added."""
+        """Close the store when everything is written that was added."""
         while self._task is not None:
             await asyncio.wait([self._task])
         try:

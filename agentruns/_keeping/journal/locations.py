@@ -1,0 +1,42 @@
+"""From what users write to the store that it means. A third store is one more scheme here, and a package of its own."""
+
+from __future__ import annotations
+
+import os
+
+from attrs import frozen
+
+from agentruns import _extras as extras
+from agentruns.errors import ConfigurationError
+
+from .store import Ledger, Location
+
+
+@frozen
+class File:
+    """An SQLite file; *name* is its absolute path."""
+
+    name: str
+
+    def open(self, vendor: str) -> Ledger:
+        """Open the file, made if there is none; raise as `Location.open` does, and where the extra is missing."""
+        with extras.require("journal", "a journal needs"):
+            from .opening import opened
+        return opened(self.name, vendor)
+
+
+def location(address: object) -> Location:
+    """Return where the journal is; raise `ConfigurationError` for what cannot name one."""
+    if isinstance(address, str | bytes | os.PathLike):
+        name = os.fsdecode(address)
+        if name not in {"", ":memory:"} and "\0" not in name and _is_unicode(name):
+            return File(os.path.realpath(name))  # one file, one name: the owners' files stand beside it
+    raise ConfigurationError(f"journal is {address!r}; it must be the path of a file")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

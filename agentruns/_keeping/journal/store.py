@@ -1,0 +1,67 @@
+"""
+What a journal is kept in: what a store must provide, and nothing else.
+
+`Journal` is the same over every store. So are the operations, `Records` and `ParkedActions`: each is SQL that SQLite
+and PostgreSQL both read, and the few expressions that they spell in two ways are a `Spelling`. A store is a `Location`
+that opens a `Ledger`: a connection that carries out batches of writes, each as one transaction which no other overlaps,
+and that knows which owners are alive. `Writer` hands it what many tasks write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .write import Write
+
+
+class Ledger(Protocol):
+    """
+    An open store, for use in one thread; every method blocks.
+
+    What one transaction has read stays true until it is committed: transactions come one after the other, whichever
+    process they are of, or look as if they did.
+    """
+
+    @property
+    def owner(self) -> str:
+        """Return the id of the owner that this open store is."""
+        ...
+
+    def carry_out(self, batch: Sequence[Write[Any]]) -> None:
+        """
+        Commit a batch, so that it outlives a crash; where it fails, each write alone.
+
+        Each write is told what became of it: nothing is raised. A write whose owner is taken for dead fails.
+        """
+        ...
+
+    def version(self) -> int:
+        """Return a number that changes whenever another connection has written."""
+        ...
+
+    def compact(self) -> None:
+        """Give room that is not used back, where that costs others nothing."""
+        ...
+
+    def close(self) -> None:
+        """Close the store; the owner is gone at once."""
+        ...
+
+
+class Location(Protocol):
+    """Where a journal is, and how it is opened."""
+
+    @property
+    def name(self) -> str:
+        """Return what texts and errors call it: no secret is in it."""
+        ...
+
+    def open(self, vendor: str) -> Ledger:
+        """
+        Open the store, made if there is none, in the thread that will use it.
+
+        Raise `ConfigurationError` for what cannot be a journal, and leave it as it was.
+        """
+        ...
