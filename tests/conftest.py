@@ -21,6 +21,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "virtual: run on a loop whose time jumps to the next timer")
 
 
+@pytest.fixture
+def prompt_origami(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients look at runs of Origami at once, and not 15 s after the start, as its page advises."""
+    monkeypatch.setattr("agentruns.dialects.origami.POLL_SECONDS", (0.05, 0.05))
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

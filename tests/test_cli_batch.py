@@ -279,9 +279,10 @@ def test_wrong_usage_exits_with_2_before_anything_is_sent(
     assert (Path("list.json").read_text(), Path("half.json").read_text()) == before
 
 
+@pytest.mark.usefixtures("prompt_origami")
 def test_the_other_vendors_map_columns_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with Emulator("origami", slots=10) as running:
+    with Emulator("origami", slots=10, retry_after=0) as running:
         monkeypatch.setenv("ORIGAMI_BASE_URL", running.base_url)
         monkeypatch.setenv("ORIGAMI_API_KEY", running.token)
         Path("in.tsv").write_text("prompt\ttitle\nFind vets in Leeds.\tvets\nFind vets in York.\t\n")
@@ -379,6 +380,7 @@ def test_an_output_of_another_vendor_is_refused(emulator: Emulator[Narrative]) -
         Output(Path("out.jsonl"), "origami")
 
 
+@pytest.mark.usefixtures("prompt_origami")
 @pytest.mark.parametrize("first", ["origami", "mine.py:variant"])
 def test_a_variant_goes_on_with_a_batch_of_its_vendor(
     first: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -386,7 +388,7 @@ def test_a_variant_goes_on_with_a_batch_of_its_vendor(
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("from agentruns import origami\nvariant = origami.variant(keep_model=False)\n")
     Path("in.jsonl").write_text('{"prompt": "Find vets in Leeds."}\n')
-    with Emulator("origami", script=[Turn("Two.")]) as running:
+    with Emulator("origami", script=[Turn("Two.")], retry_after=0) as running:
         monkeypatch.setenv("ORIGAMI_BASE_URL", running.base_url)
         monkeypatch.setenv("ORIGAMI_API_KEY", running.token)
         assert commands.main(["batch", first, "in.jsonl", "-o", "out.jsonl", "-q"]) == 0

@@ -41,11 +41,12 @@ def test_a_conversation_is_named_or_described_and_not_both(
     assert not emulator.requests()
 
 
+@pytest.mark.usefixtures("prompt_origami")
 @pytest.mark.parametrize("vendor", ["narrative", "middesk", "origami", "conduit"])
 def test_the_command_that_emulate_prints_starts_a_run(
     vendor: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Emulator(vendor) as running:
+    with Emulator(vendor, **({"retry_after": 0} if vendor == "origami" else {})) as running:
         example = asyncio.run(emulate._example(vendor, running))
         text, variables, command = emulate._lines(vendor, running, example, json=False)
         told = json.loads(emulate._lines(vendor, running, example, json=True)[0])

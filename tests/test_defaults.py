@@ -20,14 +20,16 @@ def client_of(dialect: Any, emulator: Emulator[Any], **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "options"),
+    ("variant", "options"),
     [
-        (origami, {"headers": {"X-Origami-Project": CHILD}}),
-        (origami.variant(project=CHILD), {}),
-        (origami.variant(project="of another"), {"headers": {"X-ORIGAMI-project": CHILD}}),
+        ({}, {"headers": {"X-Origami-Project": CHILD}}),
+        ({"project": CHILD}, {}),
+        ({"project": "of another"}, {"headers": {"X-ORIGAMI-project": CHILD}}),
     ],
 )
-async def test_a_child_organization_is_named_on_every_request(dialect: Any, options: Any) -> None:  # C2
+@pytest.mark.usefixtures("prompt_origami")
+async def test_a_child_organization_is_named_on_every_request(variant: Any, options: Any) -> None:  # C2
+    dialect = origami.variant(**variant)
     emulator: Emulator[Origami]
     async with Emulator("origami", retry_after=0) as emulator, client_of(dialect, emulator, **options) as client:
         run = await client.result(origami.Prompt("Find clinics."))

@@ -365,6 +365,7 @@ async def test_a_guess_that_is_wrong_is_told_as_one(story: Story, monkeypatch: p
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("prompt_origami")
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.guess)
 async def test_one_switch_puts_it_right(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await story.played(monkeypatch, switched=True) == story.comes_to

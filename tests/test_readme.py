@@ -27,6 +27,14 @@ ONE_SCREEN = "README.md: In one screen (1)"
 QUESTIONS = [Turn(calls=[Call("ask-questions", {"question": "Which?", "suggestedAnswers": ["This"]})]), Turn("Done.")]
 
 
+PROMPTLY = """
+import runpy, sys
+from agentruns.dialects import origami
+origami.POLL_SECONDS = (0.05, 0.05)  # not 15 s, as its page advises: so a block ends soon
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
 @pytest.fixture
 def _emulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with (
@@ -64,6 +72,8 @@ def test_a_block_runs_as_it_stands(name: str, tmp_path: Path) -> None:
             pytest.importorskip(library)
     ignored = ["-W", "ignore::DeprecationWarning:ray.data.context"]
     how = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test else ["-W", "error", *ignored]
+    if "origami.Prompt" in BLOCKS[name]:
+        how += ["-c", PROMPTLY]
     ended = subprocess.run(
         [sys.executable, *how, str(program)], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
     )

@@ -118,6 +118,7 @@ async def test_the_reason_of_a_refusal_that_utf_8_cannot_carry_is_mended_and_kep
     assert "no such file: caf" in kept.output
 
 
+@pytest.mark.usefixtures("prompt_origami")
 async def test_an_answer_that_the_vendors_dialect_refuses_is_not_kept_as_given(path: Path) -> None:
     question = Call("ask-questions", {"question": "Which?", "type": "single", "suggestedAnswers": ["a", "b"]})
     prompt, asked = origami.Prompt("Find clinics."), []
@@ -129,7 +130,7 @@ async def test_an_answer_that_the_vendors_dialect_refuses_is_not_kept_as_given(p
     def again(emulator: Emulator[Any]) -> Client[Any, Any]:
         return connect(origami, base_url=emulator.base_url, token=emulator.token, journal=path)
 
-    with Emulator("origami", script=[Turn(calls=[question]), Turn("done")]) as emulator:
+    with Emulator("origami", script=[Turn(calls=[question]), Turn("done")], retry_after=0) as emulator:
         async with again(emulator) as client:
             with pytest.raises(ConfigurationError, match="is empty; return a text"):
                 await client.result(prompt, tools=choose, key=KEY)
