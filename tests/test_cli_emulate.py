@@ -46,7 +46,8 @@ def test_a_conversation_is_named_or_described_and_not_both(
 def test_the_command_that_emulate_prints_starts_a_run(
     vendor: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Emulator(vendor, **({"retry_after": 0} if vendor == "origami" else {})) as running:
+    options: dict[str, Any] = {"retry_after": 0} if vendor == "origami" else {}
+    with Emulator(vendor, **options) as running:
         example = asyncio.run(emulate._example(vendor, running))
         text, variables, command = emulate._lines(vendor, running, example, json=False)
         told = json.loads(emulate._lines(vendor, running, example, json=True)[0])
