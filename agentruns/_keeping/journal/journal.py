@@ -179,9 +179,37 @@ class Journal:
             for after, work in page:  # noqa: B007 - the next page follows the last of this one
                 yield work
 
+    async def of_run(self, run_id: str) -> Work | None:
+        """Return the work that is at a run of that id, or was; None if there is none."""
+        found: Work | None = await self._write(lambda records: records.of_run(run_id), _READ).future
+        return found
+
+    async def take(self, key: str) -> bool:
+        """Be at work from now on whose owner is gone, done or not; return False if somebody else is at it."""
+        return await self._do(key, lambda records: records.take(key), "The work is as it was")
+
+    async def tend(self, key: str) -> None:
+        """Keep that the work of that name is to be brought to its end and told of, though it may not have begun."""
+        await self._do(key, lambda records: records.tend(key), "Nothing was sent")
+
+    async def told(self, key: str) -> None:
+        """Keep that the end of the work was told: nobody tends it any more."""
+        await self._do(key, lambda records: records.told(key), "The end of the work was told, and may be again")
+
+    async def abandoned(self) -> list[str]:
+        """Return the names of this vendor's work that is tended, and at which nobody is; the oldest first."""
+        found: list[str] = await self._write(lambda records: records.abandoned(), _READ).future
+        return found
+
+    async def forget(self, key: str) -> bool:
+        """Delete work, whatever became of it; return False, and change nothing, if somebody is at it."""
+        return await self._do(key, lambda records: records.forget(key), "The work is as it was")
+
     async def prune(self, before: float) -> int:
         """
         Delete this vendor's work that was done before a time, in seconds since the epoch; return how much it was.
+
+        What is tended and not told of yet stays.
 
         The file gets smaller where nobody else reads it meanwhile; else what it holds is used again.
         """

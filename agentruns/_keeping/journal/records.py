@@ -44,6 +44,7 @@ class Records:
                 " VALUES (?,?,?,?,?,?,?,?,?)",
                 (self._vendor, key, state, self._owners.me, now, now, origin, run, digest),
             )
+            self._was_at(key)
             return evolve(self._known(key), fresh=True)
         if found.state != "done" and not found.alive:
             self._change(key, "owner = ?", self._owners.me)
@@ -132,6 +133,7 @@ class Records:
         """Keep a state; one that comes after the end changes nothing."""
         if done or self._state_of(key) != "done":
             self._change(key, "run = ?, state = ?", run, "done" if done else "open")
+            self._was_at(key)
 
     def forget_start(self, key: str) -> None:
         """Delete work that was never started."""
@@ -162,10 +164,56 @@ class Records:
         )
         return [(place, self._work(row)) for *row, place in rows.fetchall()]
 
+    def of_run(self, run_id: str) -> Work | None:
+        """Return the work that is at a run or was: of several, one that is not done, else the newest."""
+        row = self._do(
+            f"SELECT {_WORK} FROM work WHERE vendor = ? AND id IN (SELECT work FROM work_run WHERE run_id = ?)"
+            " ORDER BY state = 'done', id DESC LIMIT 1",
+            (self._vendor, run_id),
+        ).fetchone()
+        return None if row is None else self._work(row)
+
+    def take(self, key: str) -> bool:
+        """Take work over whose owner is gone, done or not; return whether it is ours."""
+        found = self.get(key)
+        if found is None or (found.alive and not found.mine):
+            return False
+        if not found.mine:
+            self._change(key, "owner = ?", self._owners.me)
+        return True
+
+    def tend(self, key: str) -> None:
+        """Enter that a service brings the work of that name to its end, and tells of it."""
+        self._do("INSERT INTO tended (vendor, key) VALUES (?,?) ON CONFLICT DO NOTHING", (self._vendor, key))
+
+    def told(self, key: str) -> None:
+        """Enter that nobody has to tend the work of that name any more."""
+        self._do("DELETE FROM tended WHERE vendor = ? AND key = ?", (self._vendor, key))
+
+    def abandoned(self) -> list[str]:
+        """Return the names of the work that is tended, and at which nobody is."""
+        rows = self._do(
+            "SELECT key, owner FROM tended JOIN work USING (vendor, key) WHERE vendor = ? ORDER BY id", (self._vendor,)
+        )
+        return [key for key, owner in rows.fetchall() if not self._owners.alive(owner)]
+
+    def forget(self, key: str) -> bool:
+        """Delete work, and all that stands with it, unless somebody is at it; return whether it is gone."""
+        found = self.get(key)
+        if found is not None and found.alive and found.state != "done":
+            return False
+        self.told(key)
+        self._do("DELETE FROM parked WHERE vendor = ? AND key = ?", (self._vendor, key))
+        self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
+        return True
+
     def prune(self, before: float, most: int) -> int:
-        """Delete up to *most* pieces of work that were done before a time, with all that stands with them."""
+        """Delete up to *most* pieces of work that were done and told before a time, with all that stands with them."""
         which = (
-            "SELECT id FROM work WHERE vendor = ? AND updated < ? AND state = 'done' ORDER BY updated LIMIT ?",
+            (
+                "SELECT id FROM work WHERE vendor = ? AND updated < ? AND state = 'done'"
+                " AND (vendor, key) NOT IN (SELECT vendor, key FROM tended) ORDER BY updated LIMIT ?"
+            ),
             (self._vendor, before, most),
         )
         self._do(
@@ -349,8 +397,9 @@ class Records:
     def _at(self, run_id: str) -> list[str]:
         """Return the keys of the work whose last state is of that run."""
         rows = self._do(
-            f"SELECT key FROM work WHERE vendor = ? AND state <> 'done' AND {self._sql.run_id} = ?",
-            (self._vendor, run_id),
+            f"SELECT key FROM work WHERE vendor = ? AND state <> 'done' AND {self._sql.run_id} = ?"
+            " AND id IN (SELECT work FROM work_run WHERE run_id = ?)",
+            (self._vendor, run_id, run_id),
         )
         return [key for (key,) in rows.fetchall()]
 
@@ -375,6 +424,14 @@ class Records:
         found = self.get(key)
         assert found is not None
         return found
+
+    def _was_at(self, key: str) -> None:
+        """Know work by the run of its last state."""
+        self._do(
+            f"INSERT INTO work_run (run_id, work) SELECT {self._sql.run_id}, id FROM work"
+            f" WHERE vendor = ? AND key = ? AND {self._sql.run_id} IS NOT NULL ON CONFLICT DO NOTHING",
+            (self._vendor, key),
+        )
 
     def _id_of(self, key: str) -> int:
         return int(self._one("id", key))

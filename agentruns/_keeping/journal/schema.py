@@ -127,7 +127,27 @@ _VERSION_5: Final = (
     f"CREATE INDEX failed ON work (id) WHERE {FAILED}",
 )
 
-STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+_VERSION_6: Final = (
+    # The runs that each piece of work is at, or was: an answer may bring another run.
+    """
+    CREATE TABLE work_run (
+        run_id TEXT NOT NULL,
+        work INTEGER NOT NULL REFERENCES work (id) ON DELETE CASCADE,
+        PRIMARY KEY (run_id, work)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX runs_of ON work_run (work)",
+    """
+    INSERT OR IGNORE INTO work_run SELECT * FROM (
+        SELECT CASE WHEN json_valid(run) THEN json_extract(run, '$.ref.id') END AS run_id, id FROM work
+    ) WHERE typeof(run_id) = 'text'
+    """,
+    "INSERT OR IGNORE INTO work_run SELECT run_id, work FROM handling",
+    # The work that a service brings to its end and tells of; entered before the work begins, so by its name.
+    "CREATE TABLE tended (vendor TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (vendor, key)) WITHOUT ROWID",
+)
+
+STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 """What brings a file from each version to the next, the first from nothing; a new version is one more entry."""
 
 

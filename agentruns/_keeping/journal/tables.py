@@ -47,7 +47,7 @@ class Rows(Protocol):
 
 
 class Tables(Protocol):
-    """The tables `work`, `handling` and `parked`, within one transaction."""
+    """The tables `work`, `work_run`, `handling`, `parked` and `tended`, within one transaction."""
 
     def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Rows:
         """Carry out a statement; each `?` stands for a value: a text, a number, a truth or None."""

@@ -1,0 +1,133 @@
+"""What a journal keeps for services: which work is at a run, who takes it over, whose end is still to be told."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal.moves import WaitState
+from agentruns._keeping.journal.parked import ParkedRow
+
+pytestmark = pytest.mark.asyncio
+
+LONG_AGO = 0.0
+IN_FUTURE = 1e12
+
+
+def state(run_id: str, status: str = "running") -> str:
+    return json.dumps({"ref": {"id": run_id, "parent": ""}, "status": status})
+
+
+@pytest_asyncio.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    async with Journal(tmp_path / "work.db", "narrative") as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def other(tmp_path: Path, journal: Journal) -> AsyncIterator[Journal]:
+    """Give the same journal as another process has it: an owner of its own."""
+    async with Journal(tmp_path / "work.db", "narrative") as opened:
+        yield opened
+
+
+async def test_work_is_found_by_each_run_that_it_was_at(journal: Journal) -> None:
+    await journal.begin("invoice-17", "{}")
+    assert await journal.of_run("run-1") is None
+    await journal.saw("invoice-17", state("run-1", "requires_action"))
+    await journal.moved("run-1", [], state("run-2"), done=False)
+
+    for run_id in ("run-1", "run-2"):
+        found = await journal.of_run(run_id)
+        assert found is not None
+        assert (found.key, found.run) == ("invoice-17", state("run-2"))
+    assert await journal.of_run("run-3") is None
+
+
+async def test_work_on_a_run_that_exists_is_found_by_it(journal: Journal) -> None:
+    await journal.attach("invoice-17", "{}", state("run-1"))
+    found = await journal.of_run("run-1")
+    assert found is not None
+    assert found.key == "invoice-17"
+
+
+async def test_of_several_pieces_of_work_that_which_goes_on_is_found(journal: Journal) -> None:
+    for key, done in (("first", True), ("second", False), ("third", True)):
+        await journal.begin(key, "{}")
+        await journal.saw(key, state("run-1"), done=done)
+
+    found = await journal.of_run("run-1")
+    assert found is not None
+    assert found.key == "second"
+
+
+async def test_a_state_that_names_no_run_names_no_work(journal: Journal) -> None:
+    await journal.begin("k", "{}")
+    for text in ("null", "[]", '{"ref": {}}', "no JSON"):
+        await journal.saw("k", text)
+    assert await journal.of_run("") is None
+
+
+async def test_work_is_taken_over_by_one_once_its_owner_is_gone(journal: Journal, other: Journal) -> None:
+    await journal.begin("k", "{}")
+    assert await journal.take("k")
+    assert not await other.take("k")
+    assert not await other.take("unknown")
+    await journal.close()
+
+    assert await other.take("k")
+    found = await other.get("k")
+    assert found is not None
+    assert found.mine
+
+
+async def test_what_is_tended_is_abandoned_when_nobody_is_at_it_until_it_was_told(
+    journal: Journal, other: Journal
+) -> None:
+    for key in ("begun", "done", "never begun"):
+        await journal.tend(key)
+    for key in ("begun", "done", "not tended"):
+        await journal.begin(key, "{}")
+    await journal.saw("done", state("run-1", "completed"), done=True)
+    assert await other.abandoned() == []
+    await journal.close()
+
+    assert await other.abandoned() == ["begun", "done"]
+    assert await other.take("done")
+    assert await other.abandoned() == ["begun"]
+    await other.release("done")
+    await other.told("done")
+    assert await other.abandoned() == ["begun"]
+
+
+async def test_what_is_still_to_be_told_is_not_pruned(journal: Journal) -> None:
+    for key in ("told", "untold"):
+        await journal.tend(key)
+        await journal.begin(key, "{}")
+        await journal.saw(key, state(f"run of {key}", "completed"), done=True)
+    await journal.told("told")
+
+    assert await journal.prune(IN_FUTURE) == 1
+    assert await journal.get("untold") is not None
+    assert await journal.of_run("run of told") is None
+
+
+async def test_work_that_is_forgotten_leaves_nothing(journal: Journal) -> None:
+    await journal.tend("k")
+    await journal.begin("k", "{}")
+    await journal.saw("k", state("run-1", "requires_action"))
+    await journal.handle("k", "run-1", "action-1", "approve")
+    asked = ParkedRow("narrative", "run-1", "action-1", "k", WaitState.WAITING, LONG_AGO, None, None, state("run-1"))
+    await journal.park(asked)
+    assert not await journal.forget("k")  # somebody is at it
+    await journal.release("k")
+
+    assert await journal.forget("k")
+    assert await journal.get("k") is None
+    assert await journal.of_run("run-1") is None
+    assert await journal.waiting() == []
+    assert await journal.abandoned() == []
+    assert (await journal.begin("k", "{}")).fresh
