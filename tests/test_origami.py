@@ -939,6 +939,20 @@ async def test_a_key_under_which_no_refusal_is_kept_is_not_left_to_others() -> N
 
 @pytest.mark.asyncio
 @pytest.mark.virtual
+@pytest.mark.parametrize("asked", [{}, {"retry-after": "90"}])
+async def test_a_rate_limit_ends_no_row_of_a_batch_however_long_it_lasts(asked: Mapping[str, str]) -> None:
+    limited = refused(429, "RATE_LIMITED", asked)
+    wire = Wire({CREATE: [*[limited] * 40, SLOTS, limited, admitted()], POLL: answer("completed")})
+    async with client_of(wire, origami) as client:
+        found = [outcome async for outcome in client.batch([prompt()], timeout=None)]
+
+    assert found[0].error is None
+    assert wire.times(CREATE)[-1] > 120.0, "longer than a start of its own waits"
+    assert set(keys(wire)) == {KEY}
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
 async def test_waiting_for_a_slot_is_bounded() -> None:
     wire, error = await refused_start(RateLimitedError, prompt(), {CREATE: SLOTS})
 

@@ -171,12 +171,16 @@ class Api:
 
     def honor_retry_after(self, response: Response) -> None:
         """Hold back all requests to the vendor for as long as it asks by `Retry-After`, or until its limit is reset."""
-        if response.status in {429, 503} and response.request.again_after_429:
-            if response.status == 429:
-                self.permits.slow_down()
-            asked = retry_after_refusal(response)
-            if asked:
-                self.permits.pause(asked, api_error(response, self._problem(response), asked))
+        if response.status not in {429, 503}:
+            return
+        said = self._problem(response)
+        if not (response.request.again_after_429 or said.rate_limited):
+            return  # it lacks room for a run
+        if response.status == 429:
+            self.permits.slow_down()
+        asked = retry_after_refusal(response)
+        if asked:
+            self.permits.pause(asked, api_error(response, said, asked))
 
     async def _wait_resumed(self) -> None:
         await self.permits.wait_resumed(self.retry.longest)

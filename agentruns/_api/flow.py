@@ -186,7 +186,7 @@ async def _exchange(
     Lost answers, 408 and 5xx are tried again only where the request is idempotent or was certainly never sent. 429 is
     always tried again: it was refused before anything was done, and so is what a dialect's `problem` says that of.
     `Retry-After` is a floor. For one of many rows (a `Place` with patience), what may be tried again is so for as long
-    as it takes: after 429, and while contact is lost.
+    as it takes: after 429, though its flow may have asked to hear of that, and while contact is lost.
     """
     doubt = False
     attempts = attempts or Attempts()
@@ -232,6 +232,7 @@ async def _exchange(
                 refused = response.status == 429 or said.nothing_done
                 unclear = not refused and (response.status == 408 or response.status >= 500)
                 again = (refused and request.again_after_429) or (unclear and request.idempotent)
+                again = again or (response.status == 429 and said.rate_limited and _bears(error))
         attempts.ended(copy(error), doubt=unclear and request.method != "GET")
         if not again and unclear and not request.idempotent:
             raise OutcomeUnknownError(request, str(error)) from error

@@ -160,7 +160,8 @@ class Problem:
 
     `particulars` are shown after the message: which fields do not fit, how many credits are missing. `nothing_done`
     says that the vendor refused before it did anything, as some say by a 503: the request may then be sent again,
-    whatever it asks for, and nothing is in doubt.
+    whatever it asks for, and nothing is in doubt. `rate_limited` says of a 429 to a request without `again_after_429`
+    that it is about the pace of requests alone, not about room for the run: a row of a batch waits it out.
     """
 
     message: str
@@ -171,6 +172,7 @@ class Problem:
     detail: Mapping[str, Json] = field(factory=dict)
     particulars: tuple[str, ...] = ()
     nothing_done: bool = False
+    rate_limited: bool = False
 
 
 @frozen

@@ -39,8 +39,8 @@ from agentruns.errors import (
 )
 
 from .objects import RunDetail
-from .reading import STATUS, current_run, listed, paging, parse_run
-from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, is_replay, nth_key, turns
+from .reading import NO_SLOT, STATUS, current_run, is_replay, listed, paging, parse_run
+from .runs import IN_FLIGHT, KEY, MOST_KEYS, agent_path, fetch, nth_key, turns
 
 SLOT_SECONDS: Final = 300.0
 """How long a start waits, in all, for the organization to have a free slot; one of many rows waits for its turn."""
@@ -50,7 +50,6 @@ _LEAST_WAIT: Final = 1.0
 _BUSY_WAIT: Final = 15.0  # the pace of polling (reference/get-run)
 _LONGEST_WAIT: Final = 60.0  # the window of the rate limits
 
-_NO_SLOT: Final = "CONCURRENT_LIMIT_EXCEEDED"
 _BUSY: Final = "AGENT_BUSY"
 
 # Guesses: no page says how long a request may be in flight, or how soon a refused one may be sent again.
@@ -95,7 +94,7 @@ def admit(intent: Intent, number: int = 0) -> Flow[Run[RunDetail]]:
         if is_replay(refused.response):  # an old refusal, which says nothing of today
             number += 1
             yield from wire.checkpoint({"attempt": number})
-        elif refused.code == _NO_SLOT:
+        elif refused.code == NO_SLOT:
             wait = _SLOT_WAIT if refused.retry_after is None else max(refused.retry_after, _LEAST_WAIT)
             if not (yield from wire.await_slot(wait, slot_left)):
                 raise refused
@@ -167,7 +166,7 @@ def _attempt(intent: Intent, number: int) -> Flow[Run[RunDetail]]:
             waits = lost
         elif code == IN_FLIGHT:
             waits = in_flight
-        elif isinstance(error, RateLimitedError) and code != _NO_SLOT and fresh:
+        elif isinstance(error, RateLimitedError) and code != NO_SLOT and fresh:
             waits = limited
         else:
             raise error

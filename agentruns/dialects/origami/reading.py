@@ -33,6 +33,7 @@ STATUS: Final[Mapping[str, RunStatus]] = {
 QUESTIONS: Final = "needs_input"
 STOPPED_EARLY: Final = frozenset({"incomplete", "step_cap_hit"})
 CONTINUE: Final = "continue"
+NO_SLOT: Final = "CONCURRENT_LIMIT_EXCEEDED"
 
 _WHY: Final[Mapping[str, str]] = {
     "errored": "the run failed, and the vendor does not say why",
@@ -257,7 +258,13 @@ def problem(response: Response) -> Problem:
         request_id=response.headers.get("x-request-id"),
         detail=body,
         particulars=tuple(each for each in _particulars(body) if each not in said),
+        rate_limited=response.status == 429 and body.get("code") != NO_SLOT and not is_replay(response),
     )
+
+
+def is_replay(response: Response) -> bool:
+    """Tell an answer that the vendor gave before and repeats for the same key (openapi-v2.yaml, Idempotency)."""
+    return response.headers.get("idempotency-replay", "").strip().lower() == "true"
 
 
 def _particulars(body: Mapping[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from agentruns.dialects import reading, wire
 from agentruns.errors import APIError, ConfigurationError, ConflictError, ProtocolError
 
 from .objects import RunDetail
-from .reading import STATUS, as_run, listed, paging, parse_run, started_at
+from .reading import STATUS, as_run, is_replay, listed, paging, parse_run, started_at
 
 KEY: Final = "Idempotency-Key"
 MOST_KEYS: Final = 200
@@ -148,11 +148,6 @@ def nth_key(key: str, number: int) -> str:
     and then the attempt that was admitted, before any key that is new.
     """
     return key if number == 0 else str(uuid5(_ATTEMPTS, f"{number} {key}"))
-
-
-def is_replay(response: Response) -> bool:
-    """Tell an answer that the vendor gave before and repeats for the same key (openapi-v2.yaml, Idempotency)."""
-    return response.headers.get("idempotency-replay", "").strip().lower() == "true"
 
 
 def agent_path(agent_id: str, *parts: str) -> str:
