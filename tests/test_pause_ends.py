@@ -209,6 +209,23 @@ async def test_a_run_is_looked_at_no_more_once_the_step_that_answers_it_has_fail
         await stream.aclose()
 
 
+async def test_a_run_is_looked_at_no_more_once_the_handlers_have_ended_whose_step_was_cut_off() -> None:
+    server = Asking()
+
+    async def decide(_: Action) -> str:
+        await asyncio.sleep(2.0)
+        return "yes"
+
+    async with asking(server) as client:
+        stream = client.stream(REF, tools=decide, timeout=None)
+        await anext(stream)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 1.0)
+        await asyncio.sleep(3600.0)  # the stream is neither closed nor forgotten
+        assert len(server.reads) == 1
+        await stream.aclose()
+
+
 async def test_a_stream_that_is_forgotten_looks_no_more_though_another_follows_the_run() -> None:
     server, slow = Asking(), Slow()
     async with asking(server) as client:

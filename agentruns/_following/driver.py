@@ -70,19 +70,27 @@ class Driver:
             self._pause = Pause(run, asyncio.get_running_loop().time(), self._work.cancel)
         return self._pause
 
-    async def answer(self, run: Run, handlers: Handlers) -> Run | None:
+    async def answer(self, run: Run, handlers: Handlers, on_handled: Callable[[], None]) -> Run | None:
         """
         Run the handlers of a pause, post what they answer, and return the state that follows.
 
         None if the `pause` ended before they had answered: what they would have said counts for nothing.
+        *on_handled* is called once the handlers have ended, even where the step that waits for them was cut off.
         """
         lifecycle, pending, pause = self._lifecycle, self._pending, self.pause(run)
         if pending is None:
             pending = self._pending = PendingAnswers()
         if not pending.is_collected:
             handle = partial(lifecycle.handle, run, handlers, pending.by_action)
+
+            async def ask(_: Attempts) -> None:
+                try:
+                    await asking(run, lifecycle.key, handle, pause)
+                finally:
+                    on_handled()
+
             try:
-                await self._once(lambda _: asking(run, lifecycle.key, handle, pause), final=BaseException)
+                await self._once(ask, final=BaseException)
             except (Exception, asyncio.CancelledError):
                 if not pause.is_over or self._work.is_under_way:  # the handlers failed, or the wait was cancelled
                     raise

@@ -298,7 +298,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             )
         self._seen.look_on(self._driver.pause(run))
         try:
-            resumed = await self._driver.answer(run, handlers)
+            resumed = await self._driver.answer(run, handlers, self._seen.look_away)
         finally:
             if not self._driver.is_handling:  # else the step was cut off, and the handlers go on
                 self._seen.look_away()
