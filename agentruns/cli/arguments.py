@@ -16,13 +16,11 @@ from agentruns._values import codec
 from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import import_place, installed, is_place, shipped
-from agentruns.dialects.protocol import Dialect
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 
-PENDING = "a new conversation"
-"""What stands for the id of a conversation that is not created yet."""
+from . import parents
 
 EXIT_CODES = """\
 exit codes:
@@ -89,10 +87,7 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
         for name in names:
             vendor = vendors.add_parser(name, help=f"a run of {name}", epilog=EXIT_CODES, formatter_class=_Raw)
             if _is_asked(argv, word, name):
-                dialect = _fill(vendor, name)
-                _origin(vendor, dialect)
-                if dialect.NAME == "narrative":
-                    vendor.add_argument("--conversation", metavar="FILE", help=_CONVERSATION)
+                _origin(vendor, _fill(vendor, name))
             _connection(vendor)
             if command is run:
                 _waiting(vendor)
@@ -123,7 +118,7 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
         vendor = vendors.add_parser(
             name, help=f"runs of {name}", description=_BATCH, epilog=EXIT_CODES, formatter_class=_Raw
         )
-        _batch(vendor, _fill(vendor, name) if _is_asked(argv, "batch", name) else None, name)
+        _batch(vendor, _fill(vendor, name) if _is_asked(argv, "batch", name) else None)
 
     report = _command(commands, "report", "show how a batch went, on one HTML page")
     report.add_argument("output", metavar="OUTPUT", help="what `agentruns batch` wrote")
@@ -138,7 +133,7 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _fill(parser: argparse.ArgumentParser, name: str) -> Dialect:
+def _fill(parser: argparse.ArgumentParser, name: str) -> Vendor:
     """Return the dialect *name*, to offer its options; end with a word on what is wrong with it."""
     try:
         vendor = Vendor.of(load(name))
@@ -148,18 +143,23 @@ def _fill(parser: argparse.ArgumentParser, name: str) -> Dialect:
             )
     except ConfigurationError as error:
         parser.error(str(error))
-    dialect: Dialect = vendor
-    return dialect
+    return vendor
 
 
 def origin(arguments: argparse.Namespace) -> Any:
     """Return the origin that the options describe; raise `ConfigurationError` for a value that does not fit."""
-    kind = load(arguments.vendor).Origin
-    file = getattr(arguments, "conversation", None)
-    if hasattr(arguments, "origin_conversation_id") and (file is None) == (arguments.origin_conversation_id is None):
-        raise ConfigurationError("give --conversation-id of one that exists, or --conversation FILE for a new one")
-    if file is not None:
-        arguments.origin_conversation_id = PENDING
+    vendor = Vendor.of(load(arguments.vendor))
+    kind, parent = vendor.Origin, parents.field_of(vendor)
+    file = getattr(arguments, "parent_file", None)
+    if parent is not None:
+        is_given = getattr(arguments, f"origin_{parent}") is not None
+        is_needed = attrs.fields_dict(kind)[parent].default is attrs.NOTHING
+        if is_given == (file is not None) and (is_given or is_needed):
+            raise ConfigurationError(
+                f"give {option(parent)} of one that exists, or {parents.option_of(vendor)} FILE for a new one"
+            )
+        if file is not None:
+            setattr(arguments, f"origin_{parent}", parents.pending(vendor))
     given = {
         field.name: _value(field, getattr(arguments, f"origin_{field.name}"))
         for field in attrs.fields(kind)
@@ -238,10 +238,6 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
         super().add_usage(usage, [_needed(each) if each.dest in _NEEDED else each for each in actions], groups, prefix)
 
 
-_CONVERSATION = (
-    "make a new conversation, instead of --conversation-id: FILE is a JSON object of the fields of narrative.Config "
-    "(model, data_plane_id, max_iterations, max_tokens, ...), name and system_prompt"
-)
 _NEEDED = frozenset({"output"})
 
 
@@ -269,10 +265,10 @@ writes a further line for it, and puts a file with the last lines alone in the p
 A second call goes on where the first stopped: rows that are done are left out, runs that were started are followed,
 not started again (that is in the journal). Rows that cannot be used are reported by line and field, and entered as
 "invalid", with null as their key. A row whose run failed is done; --retry-failed starts it again. A row that asks for
-something else than when it was begun (its texts, or the file of --conversation) is left as it is and told, with exit
-code 2: --again starts it, --keep takes what there is. The exit code is the highest that any row asks for, 4 at least
-after --max-failures and its like, or 130 after Ctrl-C: the first takes no more rows and waits for those in flight, the
-second leaves them.
+something else than when it was begun (its texts, or the file of which its parent is made) is left as it is and told,
+with exit code 2: --again starts it, --keep takes what there is. The exit code is the highest that any row asks for, 4
+at least after --max-failures and its like, or 130 after Ctrl-C: the first takes no more rows and waits for those in
+flight, the second leaves them.
 
 In a template {column} stands for the row's column, {#} for its line, {{ and }} for braces; @FILE takes it from a file.
 In a field of JSON the template is JSON whose texts are templates; "{column}" alone is the column's own value. A
@@ -281,31 +277,23 @@ left out.
 
 With --engine ray (extra: ray) workers of Ray follow the runs, on this machine or on the cluster that RAY_ADDRESS names;
 --limit and --budget are for all of them together. A worker that dies is started again, and attaches to the runs that it
-had started: on one machine by the journal, else by the ids of Narrative and Origami, which derive from the batch, the
-row's key and what it asks for. Middesk and Conduit have no such ids: without a journal that all machines share, a row
-of theirs whose worker dies is not started again, and reported as OutcomeUnknownError. Without a journal, a handler that
-a dead worker ran may be run again, and if this call itself dies, the next one starts rows of --conversation again that
-were in flight. Ctrl-C works as above. The token is read from the environment of the workers, --tools from their disks.
+had started: on one machine by the journal, else by an id of the start, which derives from the batch, the row's key and
+what it asks for. Where the vendor knows no such ids, and there is no journal that all machines share, a row whose
+worker dies is not started again, and reported as OutcomeUnknownError. Without a journal, a handler that a dead worker
+ran may be run again, and if this call itself dies, the next one starts rows with a new parent again that were in
+flight. Ctrl-C works as above. The token is read from the environment of the workers, --tools from their disks.
 """
 
 
-def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) -> None:
+def _batch(parser: argparse.ArgumentParser, vendor: Vendor | None) -> None:
     """Offer what `batch` takes for one vendor."""
     parser.add_argument("input", metavar="INPUT", help="a file: .jsonl, .csv, .tsv (UTF-8, with a header), or .parquet")
     parser.add_argument("-o", "--output", metavar="OUTPUT", help="where JSON lines are appended; a dry run needs none")
-    if dialect is not None:
-        _origin(parser, dialect, templates=True)
+    if vendor is not None:
+        _origin(parser, vendor, templates=True)
     parser.add_argument(
         "--set", metavar="FIELD=TEMPLATE", action="append", default=[], help="the same, for any field; may be repeated"
     )
-    if (name if dialect is None else dialect.NAME) == "narrative":  # or a variant of it
-        parser.add_argument(
-            "--conversation",
-            metavar="FILE",
-            help="give each row a new conversation, instead of --conversation-id: FILE is a JSON object of the fields "
-            "of narrative.Config (model, data_plane_id, max_iterations, max_tokens, ...), name and system_prompt; "
-            "--tools are declared in it, under the alias user",
-        )
     parser.add_argument(
         "--key",
         metavar="TEMPLATE",
@@ -374,18 +362,22 @@ def _batch(parser: argparse.ArgumentParser, dialect: Dialect | None, name: str) 
     parser.add_argument("--json", action="store_true", help="show progress as one JSON object per line")
 
 
-def _origin(parser: argparse.ArgumentParser, dialect: Dialect, *, templates: bool = False) -> None:
-    """Offer an option for each field of what starts a run: its value, or a template of it."""
-    group = parser.add_argument_group(f"what starts a run of {dialect.NAME} ({dialect.Origin.__name__})")
-    for field in attrs.fields(dialect.Origin):
+def _origin(parser: argparse.ArgumentParser, vendor: Vendor, *, templates: bool = False) -> None:
+    """Offer an option for each field of what starts a run, its value or a template, and one that makes its parent."""
+    group = parser.add_argument_group(f"what starts a run of {vendor.NAME} ({vendor.Origin.__name__})")
+    parent = parents.field_of(vendor)
+    for field in attrs.fields(vendor.Origin):
         needed = field.default is attrs.NOTHING
         group.add_argument(
             option(field.name),
             dest=f"origin_{field.name}",
-            required=needed and not templates and field.name != "conversation_id",
+            required=needed and not templates and field.name != parent,
             metavar="TEMPLATE" if templates else "TEXT" if _is_text(field) else "JSON",
             help=_help(field, needed=needed) if templates else _words(field, needed=needed),
         )
+    if parent is not None:
+        told = f"for each row, {parents.help_of(vendor)}" if templates else parents.help_of(vendor)
+        group.add_argument(parents.option_of(vendor), dest="parent_file", metavar="FILE", help=told)
 
 
 def option(name: str) -> str:
@@ -397,7 +389,7 @@ def option(name: str) -> str:
 @cache
 def _reserved() -> frozenset[str]:
     parser = argparse.ArgumentParser()
-    _batch(parser, None, "")
+    _batch(parser, None)
     other = argparse.ArgumentParser()
     for offer in (_connection, _waiting, _output):
         offer(other)

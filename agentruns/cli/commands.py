@@ -20,14 +20,15 @@ from agentruns._values import check
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import Client
 from agentruns.dialects import load
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
 
 from . import arguments, demo, shell_text, vendors
 from .batch import batch
-from .batch.conversations import Conversations
 from .connection import connection
 from .display import Display, choose, warnings
 from .emulate import emulate
+from .parents import NewParents
 from .printing import complain, complain_traceback, drop, say, shell, unwritable
 from .report import report
 
@@ -145,26 +146,27 @@ def _client(args: argparse.Namespace) -> Client:
 async def _start(args: argparse.Namespace, _: _Seen) -> int:
     origin = arguments.origin(args)
     async with _client(args) as client:
-        run = await client.start(await _with_conversation(args, client, origin))
+        run = await client.start(await _with_parent(args, client, origin))
     display = choose(json=args.json)
     display.state(run)
     display.close()
     return COMPLETED
 
 
-async def _with_conversation(args: argparse.Namespace, client: Client, origin: object) -> object:
-    """Return the origin, as the first message of a new conversation if --conversation says so."""
-    file = getattr(args, "conversation", None)
+async def _with_parent(args: argparse.Namespace, client: Client, origin: object) -> object:
+    """Return the origin, in a parent that is made for it if an option such as --conversation says so."""
+    file = getattr(args, "parent_file", None)
     if file is None:
         return origin
-    conversations = Conversations.read(Path(file), arguments.tools(getattr(args, "tools", None)))
-    return await conversations.begin(client, origin)
+    vendor = Vendor.of(load(args.vendor))
+    parents = NewParents.read(vendor, Path(file), arguments.tools(getattr(args, "tools", None)))
+    return await parents.begin(client, origin)
 
 
 async def _run(args: argparse.Namespace, seen: _Seen) -> int:
     origin = arguments.origin(args)
     async with _client(args) as client:
-        return await _show(client, await _with_conversation(args, client, origin), args, seen)
+        return await _show(client, await _with_parent(args, client, origin), args, seen)
 
 
 async def _watch(args: argparse.Namespace, seen: _Seen) -> int:

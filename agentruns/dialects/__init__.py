@@ -22,9 +22,9 @@ answers, and never wait. All that they need is importable from here:
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
   `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
   `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`,
-  `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`,
-  `ReadsTrace`, `ReadsTools`, `GroupsAnswers`, by which the console shows a run; what they return is made of the values
-  of `show`.
+  `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`, `MakesParents`, and `ShowsQuestions`, `ShowsSteps`,
+  `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`, `GroupsAnswers`, by which the console shows a run; what they return is
+  made of the values of `show`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -90,6 +90,7 @@ from .protocol import (
     LimitsRuns,
     Lists,
     ListsCurrentStates,
+    MakesParents,
     NamesTraceRoles,
     ParsesRun,
     ReadsEvents,
@@ -142,6 +143,7 @@ __all__ = [
     "Lists",
     "ListsCurrentStates",
     "Lock",
+    "MakesParents",
     "NamesTraceRoles",
     "NoAuth",
     "Ownership",

@@ -16,6 +16,7 @@ from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response, ServerEvent
 from agentruns._values.generic import DetailT, DetailT_co, Json, OriginT, OriginT_co, OriginT_contra
 from agentruns._values.run import Action, Page, Run, RunRef, ToolOutput
+from agentruns.tools import Tools
 
 from .show import Artifact, Question, Step, Tool
 
@@ -133,6 +134,25 @@ class Cancels(Protocol[DetailT_co]):
 
     def cancel(self, ref: RunRef) -> Flow[Run[DetailT_co] | None]:
         """Cancel a run."""
+        ...
+
+
+@runtime_checkable
+class MakesParents(Protocol):
+    """A vendor whose runs begin in something that is made before: commands make it, a conversation say, from a file."""
+
+    @property
+    def PARENT_FIELD(self) -> str:  # noqa: N802
+        """Return the field of the origin that names what is made: "conversation_id"."""
+        ...
+
+    def make_parent(self, given: Mapping[str, Json], tools: Tools | None) -> Flow[Mapping[str, Json]]:
+        """
+        Make what a file says, and return the fields of the origin that name it; the first line here is the help.
+
+        *tools* are the handlers of the call, for a vendor that has them declared. Raise `ConfigurationError`, before
+        the first request, for what is wrong in the file.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
-from attrs import field, fields, frozen
+from attrs import field, fields, frozen, has
 
 from agentruns._values.auth import Auth, Bearer, NoAuth
 from agentruns._values.commands import Flow
@@ -38,6 +38,7 @@ _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "answered_by": ("run",),
     "recover": ("origin", "note"),
     "cancel": ("ref",),
+    "make_parent": ("given", "tools"),
     "page": ("parent", "cursor"),
     "list_parent": ("ref",),
     "parse_run": ("response",),
@@ -55,6 +56,9 @@ _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "read_trace": ("run",),
     "read_tools": ("run",),
 }
+FUNCTIONS: Final = (*_REQUIRED, *_OPTIONAL)
+"""The functions that a dialect must have, and those that it may have."""
+
 _TEXTS: Final = ("NAME", "BASE_URL", "TOKEN_VARIABLE", "BASE_URL_VARIABLE")
 _MAY_BE_EMPTY: Final = frozenset({"BASE_URL", "TOKEN_VARIABLE"})
 _NEEDS: Final = {"resume_again": "resume", "resume_first": "resume", "list_parent": "page", "event_of": "events"}
@@ -93,6 +97,7 @@ class Vendor:
     answered_by: Flows | None = None
     recover: Flows | None = None
     cancel: Flows | None = None
+    make_parent: Flows | None = None
     page: Flows | None = None
     list_parent: Callable[..., str] | None = None
     parse_run: Callable[[Response], Run] | None = None
@@ -115,6 +120,7 @@ class Vendor:
     MODEL_CALLS: bool = True
     TRACE_ROLES: tuple[str, str] | None = None
     PARENT: str = "parent"
+    PARENT_FIELD: str | None = None
     TRACE_INCLUDE: str | None = None
     ANSWERS_TOGETHER: bool | None = None
     RUN_SECONDS: float | None = None
@@ -161,6 +167,12 @@ class Vendor:
             raise _wrong(self.NAME, f"Origin is {self.Origin!r}; it must be the class of what starts a run")
         if not isinstance(self.MODEL_CALLS, bool):
             raise _wrong(self.NAME, f"MODEL_CALLS is {self.MODEL_CALLS!r}; it must be True or False")
+        if self.make_parent is not None and self.PARENT_FIELD not in _fields(self.Origin):
+            raise _wrong(
+                self.NAME,
+                f"PARENT_FIELD is {self.PARENT_FIELD!r}; beside `make_parent` it must be the field of "
+                f"{self.Origin.__name__} that names what is made",
+            )
         if not (self.EMULATOR is None or isinstance(self.EMULATOR, type) or ":" in str(self.EMULATOR)):
             raise _wrong(self.NAME, f"EMULATOR is {self.EMULATOR!r}; it must be a class, or `module:attribute` of one")
         for name, parameters in {**_REQUIRED, **_OPTIONAL}.items():
@@ -266,6 +278,10 @@ def _on(response: Response | None) -> str:
 
 def _wrong(name: object, what: str) -> ConfigurationError:
     return ConfigurationError(f"the dialect {name} is not right: {what}", field="dialect")
+
+
+def _fields(kind: type[Any]) -> Sequence[str]:
+    return [each.name for each in fields(kind)] if has(kind) else []
 
 
 def _has(dialect: object, name: str) -> bool:

@@ -19,6 +19,7 @@ from agentruns._following.options import StreamOptions
 from agentruns._values import codec
 from agentruns._values.run import Outcome, Run
 from agentruns.cli import shell_text
+from agentruns.cli.parents import NewParents
 from agentruns.cli.printing import complain, drop, shell
 from agentruns.client import Client
 from agentruns.dialects.protocol import Dialect
@@ -26,7 +27,6 @@ from agentruns.errors import APIError, ConfigurationError, JournalError, NotFoun
 from agentruns.tools import Tools
 
 from . import progress, ray_engine
-from .conversations import Conversations
 from .file_errors import FileError, file_error
 from .limits import Limits, Spending, spent_by
 from .output import INVALID, Known, Output
@@ -64,7 +64,7 @@ class Job:
         dialect: Dialect,
         source: Rows,
         mapper: Mapper,
-        conversations: Conversations | None,
+        parents: NewParents | None,
         output: Output,
         engine: WorkerPool | None,
         shown: TextIO,
@@ -78,7 +78,7 @@ class Job:
         self._dialect = dialect
         self._source = source
         self._mapper = mapper
-        self._conversations = conversations
+        self._parents = parents
         self._output = output
         self._engine = engine
         self._shown = shown
@@ -182,8 +182,8 @@ class Job:
         if turn.run is not None:
             return turn.run
         origin = turn.item.origin
-        if self._conversations is not None:
-            origin = await self._conversations.begin(self._client, origin)
+        if self._parents is not None:
+            origin = await self._parents.begin(self._client, origin)
         return ray_engine.with_stable_id(self._engine, origin, turn.key)
 
     def _refuse(self, problem: Problem) -> None:

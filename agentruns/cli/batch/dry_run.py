@@ -12,12 +12,12 @@ from agentruns._connect import connect
 from agentruns._values import codec
 from agentruns._values.commands import Flow, first_request
 from agentruns.cli.connection import connection
+from agentruns.cli.parents import NewParents
 from agentruns.cli.printing import complain, say, say_json
 from agentruns.dialects.protocol import Dialect
 from agentruns.dialects.vendor import Vendor
 
 from . import ray_engine
-from .conversations import Conversations
 from .output import Known, check_output, known_items
 from .progress import duration
 from .rows import Problem, Rows
@@ -40,7 +40,7 @@ def dry_run(
     source: Rows,
     mapper: Mapper,
     dialect: Dialect,
-    conversations: Conversations | None,
+    parents: NewParents | None,
     choice: Choice,
     path: Path | None,
 ) -> int:
@@ -64,7 +64,7 @@ def dry_run(
     shown: dict[str, Any] = {"usable": usable, "unusable": unusable, "request": None}
     shown |= {"to_start": to_start, "changed": changed, "seconds": _seconds(args, dialect, to_start)}
     if first is not None:
-        begin: Flow[Any] = dialect.start(first.origin) if conversations is None else conversations.flow()
+        begin: Flow[Any] = dialect.start(first.origin) if parents is None else parents.flow()
         request = first_request(begin)
         shown["origin"] = codec.to_jsonable(codec.unstructure(first.origin), "the origin")
         shown["request"] = {"method": request.method, "path": request.path, "params": request.params}

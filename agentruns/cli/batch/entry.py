@@ -10,15 +10,15 @@ from agentruns._connect import connect
 from agentruns._values import check
 from agentruns.cli import arguments
 from agentruns.cli.connection import connection
+from agentruns.cli.parents import NewParents, option_of
 from agentruns.cli.printing import complain
 from agentruns.dialects import load
-from agentruns.dialects.protocol import Dialect
+from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 
 from . import ray_engine
 from .command import Job
-from .conversations import Conversations
 from .dry_run import check_call, dry_run
 from .limits import Limits
 from .output import Output
@@ -42,8 +42,9 @@ async def batch(args: argparse.Namespace) -> int:
     if args.budget is not None:
         check.number("--budget", args.budget)
     dialect = load(args.vendor)
+    vendor = Vendor.of(dialect)
     tools = arguments.tools(args.tools)
-    conversations = _conversations(args, dialect, tools)
+    parents = _parents(args, vendor, tools)
     limits = Limits(failures=args.max_failures, tokens=args.max_total_tokens, cost=args.max_total_cost)
     if args.first is not None:
         check.integer("--first", args.first, 1)
@@ -52,25 +53,27 @@ async def batch(args: argparse.Namespace) -> int:
     choice = Choice(retry_failed=args.retry_failed, again=args.again, keep=args.keep, journal=not args.no_journal)
     source = rows(Path(args.input), delimiter=args.delimiter, encoding=args.encoding)
     _check_columns(args.columns, source)
-    fixed = {} if conversations is None else {"conversation_id": arguments.PENDING}
-    beside = None if conversations is None else conversations.given
+    fixed = {} if parents is None else parents.fixed
+    beside = None if parents is None else parents.given
     given = arguments.templates(args)
-    if conversations is not None and "conversation_id" in given:
-        raise ConfigurationError("--conversation makes new conversations; leave --conversation-id out, or use it alone")
+    for field in {*given}.intersection(fixed):
+        raise ConfigurationError(
+            f"{option_of(vendor)} makes new ones; leave {arguments.option(field)} out, or use it alone"
+        )
     columns, hint = source.columns, source.hint
     mapper = Mapper(dialect, given, key=args.key, columns=columns, fixed=fixed, beside=beside, hint=hint)
-    unfilled = [] if conversations is None else conversations.columns_within(columns or ())
+    unfilled = [] if parents is None else parents.columns_within(columns or ())
     for column in unfilled:
         complain(
-            f"agentruns: --conversation has {{{column}}} in it, which is sent as it stands: no row is put in there"
+            f"agentruns: {option_of(vendor)} has {{{column}}} in it, which is sent as it stands: no row is put in there"
         )
     if args.dry_run:
         place = None if args.output is None else _place(args.output, source)
         check_call(args, dialect, place)
-        return dry_run(args, source, mapper, dialect, conversations, choice, place)
+        return dry_run(args, source, mapper, dialect, parents, choice, place)
     path = _place(args.output, source)
     shown = sys.stdout
-    async with ray_engine.engine(args, dialect, path, own_requests=conversations is not None) as engine:
+    async with ray_engine.engine(args, dialect, path, own_requests=parents is not None) as engine:
         journal = args.journal or f"{path}.journal" if engine is None else engine.journal
         args.no_journal = args.no_journal or journal is None
         client = connect(
@@ -88,7 +91,7 @@ async def batch(args: argparse.Namespace) -> int:
             async with client:
                 if args.keep_days is not None and not args.no_journal:
                     await client.prune(older_than=86400 * args.keep_days)
-                job = Job(args, client, dialect, source, mapper, conversations, output, engine, shown, choice, limits)
+                job = Job(args, client, dialect, source, mapper, parents, output, engine, shown, choice, limits)
                 return await job.run(tools)
 
 
@@ -114,9 +117,6 @@ def _place(output: str | None, source: Rows) -> Path:
     return path
 
 
-def _conversations(args: argparse.Namespace, dialect: Dialect, tools: Tools | None) -> Conversations | None:
-    file = getattr(args, "conversation", None)
-    if file is None:
-        return None
-    assert dialect.NAME == "narrative"
-    return Conversations.read(Path(file), tools)
+def _parents(args: argparse.Namespace, vendor: Vendor, tools: Tools | None) -> NewParents | None:
+    file = getattr(args, "parent_file", None)
+    return None if file is None else NewParents.read(vendor, Path(file), tools)

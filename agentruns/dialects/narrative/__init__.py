@@ -47,6 +47,7 @@ from .objects import (
     RunFault,
     TokenUsage,
 )
+from .parents import PARENT_FIELD, make_parent
 from .platform import Identity, whoami
 from .problems import problem
 from .runs import UserMessage, fetch, start
@@ -62,6 +63,7 @@ __all__ = [
     "GUESSES",
     "NAME",
     "PARENT",
+    "PARENT_FIELD",
     "POLL_SECONDS",
     "RETRYABLE",
     "RUN_SECONDS",
@@ -97,6 +99,7 @@ __all__ = [
     "handler_names",
     "list_conversations",
     "list_messages",
+    "make_parent",
     "parse_run",
     "problem",
     "read_tools",

@@ -15,10 +15,11 @@ from typing import Any, Final
 from attrs import frozen
 
 from agentruns.dialects.names import find
+from agentruns.dialects.vendor import FUNCTIONS
 from agentruns.errors import ConfigurationError
 
 from .flows import Flows
-from .rules import FUNCTIONS, Rules
+from .rules import Rules
 from .source import Source
 
 __all__ = ["Table", "load"]
@@ -37,6 +38,8 @@ class Table:
         rules = Rules.of(Source.of(made.path, made.text))
         flows = Flows(rules)
         self.__dict__.update(rules.constants)
+        if rules.parent is not None:
+            self.PARENT, self.PARENT_FIELD = rules.parent.name, rules.parent.field
         self.Origin: Any = rules.origin
         self.GUESSES = rules.guesses
         self._made = made
@@ -46,6 +49,7 @@ class Table:
         names += ["cancel"] if rules.cancel is not None else []
         names += ["page"] if rules.listing is not None else []
         names += ["list_parent"] if rules.listing is not None and rules.listing.current else []
+        names += ["make_parent"] if rules.parent is not None and rules.parent.request is not None else []
         names += ["events"] if rules.events is not None else []
         names += ["times"] if any(rules.run.times) else []
         names += ["example"] if rules.example is not None else []

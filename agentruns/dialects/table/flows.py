@@ -16,8 +16,10 @@ from agentruns._values.generic import Json
 from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus, ToolOutput, Usage
 from agentruns.dialects import reading, wire
 from agentruns.errors import AgentRunsError, APIError, OutcomeUnknownError, ProtocolError, TransportError
+from agentruns.tools import Tools
 
-from .rules import FindRules, Rules
+from .operations import FindRules
+from .rules import Rules
 from .templates import fill, texts
 
 _MOST_PAGES: Final = 10
@@ -204,6 +206,17 @@ class Flows:
         assert rules is not None
         response = yield rules.request.request(_named(ref))
         return self.parse_run(response) if rules.returns == "run" else None
+
+    def make_parent(self, given: Mapping[str, Json], tools: Tools | None) -> Flow[Mapping[str, Json]]:
+        """Send the file as it is, unless the table has a `body` with `{file}` in it."""
+        del tools  # a table declares none
+        rules = self._rules.parent
+        assert rules is not None
+        assert rules.request is not None
+        assert rules.id is not None
+        request = rules.request.request({"file": given})
+        response = yield request if rules.request.body is not None else evolve(request, json=given)
+        return {rules.field: rules.id.name(wire.read_value(response), response)}
 
     def page(self, parent: str, cursor: str | None) -> Flow[Page[None]]:
         """Return one page of runs."""
