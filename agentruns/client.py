@@ -275,7 +275,14 @@ class Client(Generic[OriginT, DetailT]):
         async with self.stream(origin, **options) as stream:
             return await stream.result()
 
-    async def resume(self, run: Run[DetailT], outputs: Sequence[ToolOutput], *, again: bool = False) -> Run[DetailT]:
+    async def resume(
+        self,
+        run: Run[DetailT],
+        outputs: Sequence[ToolOutput],
+        *,
+        again: bool = False,
+        origin: OriginT | None = None,
+    ) -> Run[DetailT]:
         """
         Answer a paused run and return the state that follows: of the same run or of another, as the vendor has it.
 
@@ -285,10 +292,14 @@ class Client(Generic[OriginT, DetailT]):
         another process answered (Narrative), that is waited for. If that run has failed, *again* starts a new one with
         these *outputs*, which replace what a journal keeps as answered and not taken.
 
+        *origin* is what started the run. It is needed where the vendor wants each answer to repeat it, and this client
+        has not started the run lately, nor has its journal the work (a run taken up by its id alone).
+
         Before any request, raise `ConfigurationError` for a run that does not wait, for an answer to something that is
-        not pending, and for an output that JSON cannot carry; `UnsupportedError` where the vendor's runs cannot be
-        answered (Conduit). Raise `ConflictError` where the vendor's state has moved, as when the pause was answered
-        already; `OutcomeUnknownError` where the answer may or may not have arrived.
+        not pending, for an output that JSON cannot carry, and for an *origin* that is needed and not known;
+        `UnsupportedError` where the vendor's runs cannot be answered (Conduit). Raise `ConflictError` where the
+        vendor's state has moved, as when the pause was answered already; `OutcomeUnknownError` where the answer may or
+        may not have arrived.
         """
         self._operations.require("resume", "resume")
         check.boolean("again", again)
@@ -308,8 +319,13 @@ class Client(Generic[OriginT, DetailT]):
                 f"run {run.id} does not wait for {', '.join(strange)}; it waits for {', '.join(sorted(pending))}. Read "
                 "it again with `client.fetch(run)` if it may have moved"
             )
+        if origin is not None:
+            self._check_origin(origin)
+        elif self._keys is not None:
+            origin = await self._keys.origin_at(run)
+        origin = self._operations.origin_for(run, origin)
         outputs = await plain_outputs(outputs)
-        post = partial(self._operations.answer_first, run, outputs, again=again)
+        post = partial(self._operations.answer_first, run, outputs, origin=origin, again=again)
         if self._keys is None:
             resumed = await post()
         else:

@@ -28,7 +28,7 @@ from ._values.large import written
 from ._values.run import Action, Run, RunRef, ToolOutput
 from .dialects import check_answers
 from .errors import AgentRunsError, ConfigurationError, ToolError
-from .tools import current_guard, current_key, current_pause_is_over, current_run
+from .tools import current_guard, current_key, current_origin, current_pause_is_over, current_run
 
 if TYPE_CHECKING:  # imported with the first journal
     from ._keeping.journal import Journal
@@ -69,6 +69,7 @@ class Inbox:
 
     def __init__(self, *, journal: str | os.PathLike[str] | None = None) -> None:
         self._waiters: dict[tuple[Place, str], set[asyncio.Future[Standing]]] = {}
+        self._origins: dict[tuple[Place, str], Any] = {}  # what started the runs of those, where that is known
         self._changed = Changed()
         self._journal: Journal | None = None
         self._parking: Parking = MemoryParking()
@@ -135,6 +136,7 @@ class Inbox:
         asked = (place_of(parked), digest(action))
         news: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(asked, set()).add(news)
+        self._origins[asked] = current_origin()
         try:
             standing = await self._parking.park(parked)
             if standing.parked.changed:
@@ -186,6 +188,7 @@ class Inbox:
         waiters.discard(news)
         if not waiters:
             self._waiters.pop(asked, None)
+            self._origins.pop(asked, None)
         if news.done() and not news.cancelled():
             news.exception()  # told, or overtaken by a cancellation: not forgotten
 
@@ -237,8 +240,9 @@ class Inbox:
     async def _decide(self, action_id: str, run_id: str | None, seen: Action | None, act: WaitAct, output: Any) -> None:
         parked = await self._find(action_id, run_id, seen)
         given = ToolOutput(parked.action, output, is_error=act is WaitAct.REFUSE)
-        check_answers(parked.run, [*await self._answered_beside(parked), given])
         place = place_of(parked)
+        origin = self._origins.get((place, digest(parked.action)))
+        check_answers(parked.run, [*await self._answered_beside(parked), given], origin=origin)
         if not await run_shielded(self._settle(place, act, output, digest(parked.action))):
             raise _not_pending(parked.action, parked.run.id, await self._called(place))
 

@@ -45,7 +45,7 @@ class Ends(Protocol):
         ...
 
 
-_asking: ContextVar[tuple[Run, str | None, Ends | None]] = ContextVar("agentruns_asking")
+_asking: ContextVar[tuple[Run, str | None, Ends | None, Any]] = ContextVar("agentruns_asking")
 _guard: ContextVar[ReferenceType[asyncio.Timeout]] = ContextVar("agentruns_guard")
 """By a weak reference, since a timer of a handler keeps its context, and the guard the task and all that it raised."""
 
@@ -62,6 +62,11 @@ def current_run() -> Run:
 def current_key() -> str | None:
     """Return the key of the work for which a handler is running, None if it has none; else as `current_run`."""
     return _asked()[1]
+
+
+def current_origin() -> Any:
+    """Return what started the run for which a handler is running, None if its stream has not; else as `current_run`."""
+    return _asked()[3]
 
 
 def current_pause_is_over() -> bool:
@@ -81,7 +86,7 @@ def current_guard() -> asyncio.Timeout | None:
     return None if known is None else known()
 
 
-def _asked() -> tuple[Run, str | None, Ends | None]:
+def _asked() -> tuple[Run, str | None, Ends | None, Any]:
     try:
         return _asking.get()
     except LookupError:
@@ -90,9 +95,11 @@ def _asked() -> tuple[Run, str | None, Ends | None]:
         ) from None
 
 
-async def asking(run: Run, key: str | None, handle: Callable[[], Awaitable[T]], pause: Ends | None = None) -> T:
+async def asking(
+    run: Run, key: str | None, handle: Callable[[], Awaitable[T]], pause: Ends | None = None, origin: Any = None
+) -> T:
     """Return what *handle* returns; the handlers that it runs can tell for which run they are asked."""
-    before = _asking.set((run, key, pause))
+    before = _asking.set((run, key, pause, origin))
     try:
         return await handle()
     finally:

@@ -25,6 +25,7 @@ from agentruns.errors import (
     AgentRunsError,
     AlreadyAnsweredError,
     APIError,
+    ConfigurationError,
     ConflictError,
     ProtocolError,
     TransportError,
@@ -41,7 +42,7 @@ FRESH_SECONDS: Final = 10.0
 """A 404 this soon after our own start is taken for a read that came before the write was visible."""
 
 _TAKEN: Final = 256
-"""How many answers that were taken are remembered, so that the same one is known again."""
+"""How many answers that were taken are remembered, so that the same one is known again; and how many origins."""
 
 _MOST_WAITED: Final = 600.0
 """How long a run that came of another answer is waited for where the vendor does not say how long runs take."""
@@ -50,6 +51,7 @@ _PACE: Final = (2.0, 8.0)
 """The first and the longest gap between two reads of it, where the vendor advises none."""
 
 _NO_PARAMS: Final[Mapping[str, str]] = {}
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Operations:
@@ -62,6 +64,7 @@ class Operations:
         self._started: dict[RunRef, float] = {}
         self._answering: WeakValueDictionary[RunRef, asyncio.Lock] = WeakValueDictionary()
         self._taken: OrderedDict[RunRef, Sequence[ToolOutput]] = OrderedDict()
+        self._origins: OrderedDict[RunRef, Any] = OrderedDict()
 
     def require(self, capability: str, operation: str) -> None:
         """Raise `UnsupportedError` for a vendor that has no such function: it has no way to *operation* runs."""
@@ -77,7 +80,9 @@ class Operations:
 
     async def start(self, origin: Any, keeper: Keeper | None = None, attempts: Attempts | None = None) -> Run:
         """Start a run; *keeper* keeps what the start finds out on its way."""
-        return self._note(await self._repeat_conflicts("start", (origin,), keeper, attempts), None)
+        run = await self._repeat_conflicts("start", (origin,), keeper, attempts)
+        self._keep_origin(run, origin)
+        return self._note(run, None)
 
     async def recover(
         self,
@@ -88,23 +93,55 @@ class Operations:
     ) -> Run:
         """Return the run of a start that had got as far as *note*, or go through with it."""
         self.require("recover", "recover")
-        return await self._perform("recover", (origin, note), keeper, attempts)
+        run = await self._perform("recover", (origin, note), keeper, attempts)
+        self._keep_origin(run, origin)
+        return run
 
     async def fetch(self, ref: RunRef, params: Mapping[str, str] = _NO_PARAMS, attempts: Attempts | None = None) -> Run:
         """Read a run once; *params* go to the vendor as query parameters."""
         return await self._perform("fetch", (ref, params), attempts=attempts)
 
+    def origin_for(self, run: Run, origin: Any = None) -> Any:
+        """
+        Return what started *run*: *origin* if that is known, else what this client remembers.
+
+        None for a vendor whose answers need no origin. Raise `ConfigurationError` where it is needed and not known.
+        """
+        if not self.vendor.asks_origin():
+            return None
+        known = self._origins.get(run.ref) if origin is None else origin
+        if known is None:
+            raise ConfigurationError(
+                f"{self.vendor.NAME} wants each answer to repeat what started run {run.id}, and this client does not "
+                "know that",
+                field="origin",
+                remedy="`client.resume(run, outputs, origin=...)` says it; a stream knows it that starts the run, and "
+                "so does one whose `key` names it in a journal",
+            )
+        return known
+
     async def answer(
-        self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False, attempts: Attempts | None = None
+        self,
+        run: Run,
+        outputs: Sequence[ToolOutput],
+        *,
+        origin: Any = None,
+        again: bool = False,
+        attempts: Attempts | None = None,
     ) -> Run:
-        """Answer a paused run; *again*, if that was tried before and its outcome is not clear."""
+        """
+        Answer a paused run; *again*, if that was tried before and its outcome is not clear.
+
+        *origin* is what started it, if that is known: some vendors want to be told again.
+        """
         self.require("resume", "resume")
+        origin = self.origin_for(run, origin)
         found = await self.answered_by(run, attempts) if again else None
         if found is not None:
             return self._note(found, run)
         fit = await plain_outputs(outputs)
         async with self._answering.setdefault(run.ref, asyncio.Lock()):
-            resumed = await self._resumed("resume", run, fit, attempts)
+            resumed = await self._resumed("resume", run, fit, attempts, origin)
             self._take(run, fit)
         return self._note(resumed, run)
 
@@ -113,7 +150,9 @@ class Operations:
         """Tell whether an answer whose run failed can be given to another run."""
         return self.vendor.resume_again is not None
 
-    async def answer_first(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool = False) -> Run:
+    async def answer_first(
+        self, run: Run, outputs: Sequence[ToolOutput], *, origin: Any = None, again: bool = False
+    ) -> Run:
         """
         Answer a paused run for a person; raise `AlreadyAnsweredError` where another answer stands.
 
@@ -121,6 +160,7 @@ class Operations:
         *again*, once more, if the run that answered it has failed; where a run goes on in place, just answer it.
         """
         self.require("resume", "resume")
+        origin = self.origin_for(run, origin)
         resume = "resume"
         if again and self.vendor.resume_again is not None:
             resume = "resume_again"
@@ -133,7 +173,7 @@ class Operations:
             if standing:
                 raise AlreadyAnsweredError(run, standing)
             try:
-                resumed = await self._resumed(resume, run, outputs, attempts)
+                resumed = await self._resumed(resume, run, outputs, attempts, origin)
             except AlreadyAnsweredError as error:
                 # What was taken cannot be read yet: it is ours if we have heard so, or if our first try got no answer.
                 if error.standing:
@@ -141,7 +181,7 @@ class Operations:
                 if attempts.doubt or self._taken.get(run.ref) == outputs:
                     resumed = error.run
                 elif error.run.ref != run.ref and await self._stops_moving(error.run):
-                    resumed = await self._resumed(resume, run, outputs, Attempts())
+                    resumed = await self._resumed(resume, run, outputs, Attempts(), origin)
                 else:
                     raise
             except ConflictError as error:
@@ -161,10 +201,13 @@ class Operations:
             why = f"run {run.id} was answered before, and run {followed.id} has come of it"
             raise AlreadyAnsweredError(followed, (), why, response=conflict.response) from conflict
 
-    async def _resumed(self, name: str, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts | None) -> Run:
+    async def _resumed(
+        self, name: str, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts | None, origin: Any
+    ) -> Run:
         """Post answers; what refuses them, or loses them, says what can be done next."""
+        given = {"origin": origin} if self.vendor.asks_origin(name) else {}
         try:
-            return await self._repeat_conflicts(name, (run, outputs), None, attempts)
+            resumed = await self._repeat_conflicts(name, (run, outputs), None, attempts, given)
         except AlreadyAnsweredError:
             raise
         except (APIError, TransportError) as error:
@@ -173,6 +216,8 @@ class Operations:
                 "shows that it still waits"
             )
             raise
+        self._keep_origin(resumed, origin)
+        return resumed
 
     async def _stops_moving(self, run: Run) -> bool:
         """Read a run until it moves no more, as long as runs of the vendor may take; tell whether it came to that."""
@@ -197,6 +242,14 @@ class Operations:
         self._taken[run.ref] = outputs
         while len(self._taken) > _TAKEN:
             self._taken.popitem(last=False)
+
+    def _keep_origin(self, run: Run, origin: Any) -> None:
+        """Remember, for a while, what started a run, if its answers need it: the caller may come back with the run."""
+        if origin is None or not self.vendor.asks_origin():
+            return
+        self._origins[run.ref] = origin
+        while len(self._origins) > _TAKEN:
+            self._origins.popitem(last=False)
 
     def _other_answers(self, run: Run, outputs: Sequence[ToolOutput]) -> tuple[ToolOutput, ...]:
         """Return those answers that this client has had taken for the same actions of *run*, and that differ."""
@@ -288,23 +341,33 @@ class Operations:
         return run
 
     async def _repeat_conflicts(
-        self, name: str, args: tuple[Any, ...], keeper: Keeper | None = None, attempts: Attempts | None = None
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        keeper: Keeper | None = None,
+        attempts: Attempts | None = None,
+        given: Mapping[str, Any] = _NOTHING,
     ) -> Run:
         """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""
         for _ in range(int(self._api.retry.conflicts)):
             try:
-                return await self._perform(name, args, keeper, attempts)
+                return await self._perform(name, args, keeper, attempts, given)
             except AlreadyAnsweredError:
                 raise
             except ConflictError as error:
                 logger.debug("looking again: %s", error)
-        return await self._perform(name, args, keeper, attempts)
+        return await self._perform(name, args, keeper, attempts, given)
 
     async def _perform(
-        self, name: str, args: tuple[Any, ...], keeper: Keeper | None = None, attempts: Attempts | None = None
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        keeper: Keeper | None = None,
+        attempts: Attempts | None = None,
+        given: Mapping[str, Any] = _NOTHING,
     ) -> Run:
         """Return the run that a function of the dialect comes to."""
-        return self.vendor.run(name, await self._api.perform(self.vendor.flow(name, *args), keeper, attempts))
+        return self.vendor.run(name, await self._api.perform(self.vendor.flow(name, *args, **given), keeper, attempts))
 
 
 def timing_group(vendor: Vendor, run: Run | None) -> str:

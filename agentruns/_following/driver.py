@@ -11,7 +11,7 @@ from agentruns._aio.detached import Detached
 from agentruns._aio.tasks import Tasks
 from agentruns._api.admission import PLACE, Place
 from agentruns._api.flow import Attempts
-from agentruns._values.run import Run, ToolOutput
+from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.errors import OutcomeUnknownError
 from agentruns.tools import asking
 
@@ -33,11 +33,12 @@ class Driver:
     that were answered. `failed` is set when work has failed for good: it is not tried again.
     """
 
-    __slots__ = ("_attempts", "_lifecycle", "_pause", "_pending", "_turn", "_work", "failed", "resumes")
+    __slots__ = ("_attempts", "_lifecycle", "_origin", "_pause", "_pending", "_turn", "_work", "failed", "resumes")
 
     def __init__(self, lifecycle: Lifecycle, tasks: Tasks, turn: Turn) -> None:
         self._lifecycle = lifecycle
         self._turn = turn
+        self._origin: Any = None  # what started the run, where this stream has
         self._work = Detached(tasks)
         self._attempts: Attempts | None = None  # how the requests of that work fare
         self._pending: PendingAnswers | None = None
@@ -61,6 +62,7 @@ class Driver:
     async def begin(self, origin: Any) -> Run:
         """Start the run, or attach to the one that was started."""
         lifecycle = self._lifecycle
+        self._origin = None if isinstance(origin, Run | RunRef) else origin
         run: Run = await self._once(lambda attempts: lifecycle.begin(origin, attempts), final=OutcomeUnknownError)
         return run
 
@@ -77,15 +79,15 @@ class Driver:
         None if the `pause` ended before they had answered: what they would have said counts for nothing.
         *on_handled* is called once the handlers have ended, even where the step that waits for them was cut off.
         """
-        lifecycle, pending, pause = self._lifecycle, self._pending, self.pause(run)
+        lifecycle, pending, pause, origin = self._lifecycle, self._pending, self.pause(run), self._origin
         if pending is None:
             pending = self._pending = PendingAnswers()
         if not pending.is_collected:
-            handle = partial(lifecycle.handle, run, handlers, pending.by_action)
+            handle = partial(lifecycle.handle, run, handlers, pending.by_action, origin)
 
             async def ask(_: Attempts) -> None:
                 try:
-                    await asking(run, lifecycle.key, handle, pause)
+                    await asking(run, lifecycle.key, handle, pause, origin)
                 finally:
                     on_handled()
 
@@ -101,7 +103,9 @@ class Driver:
             pending.collected()
         outputs, again = pending.outputs(run), pending.is_unclear
         try:
-            resumed: Run = await self._once(lambda attempts: lifecycle.answer(run, outputs, attempts, again=again))
+            resumed: Run = await self._once(
+                lambda attempts: lifecycle.answer(run, outputs, attempts, origin, again=again)
+            )
         except Exception:
             pending.posting_failed()
             raise

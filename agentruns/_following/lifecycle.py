@@ -41,12 +41,19 @@ class Lifecycle(Protocol):
         """Keep a state, before it is shown."""
         ...
 
-    async def handle(self, run: Run, handlers: Handlers, answers: MutableMapping[str, ToolOutput], /) -> None:
-        """Run the *handlers* of a pause, and enter each answer into *answers*, by the id of its action."""
+    async def handle(
+        self, run: Run, handlers: Handlers, answers: MutableMapping[str, ToolOutput], origin: Any, /
+    ) -> None:
+        """
+        Run the *handlers* of a pause, and enter each answer into *answers*, by the id of its action.
+
+        *origin* is what started the run, None if the stream does not know. Raise `ConfigurationError`, before any
+        handler, where the vendor has to be told, and nobody knows.
+        """
         ...
 
     async def answer(
-        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, /, *, again: bool = False
+        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, origin: Any, /, *, again: bool = False
     ) -> Run:
         """Post the answers; *again*, if that was tried before and its outcome is not clear."""
         ...
@@ -83,15 +90,18 @@ class DirectLifecycle:
     async def saw(self, _run: Run, /) -> None:
         """Do nothing."""
 
-    async def handle(self, _run: Run, handlers: Handlers, answers: MutableMapping[str, ToolOutput], /) -> None:
+    async def handle(
+        self, run: Run, handlers: Handlers, answers: MutableMapping[str, ToolOutput], origin: Any, /
+    ) -> None:
         """Run the handlers that have not answered yet."""
+        self._operations.origin_for(run, origin)
         await answer(handlers, answers)
 
     async def answer(
-        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, /, *, again: bool = False
+        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, origin: Any, /, *, again: bool = False
     ) -> Run:
         """Post the answers."""
-        return await self._operations.answer(run, outputs, again=again, attempts=attempts)
+        return await self._operations.answer(run, outputs, origin=origin, again=again, attempts=attempts)
 
     def leave(self) -> None:
         """Do nothing."""

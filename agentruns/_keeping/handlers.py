@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._aio.shield import run_shielded
 from agentruns._values import codec
@@ -46,12 +46,20 @@ class HandlersOnce:
         self, run: Run, handlers: Sequence[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput]
     ) -> None:
         """Run those handlers of a pause that have not answered yet; none, if it is not known what another one did."""
+        await self._origin(run)  # refused at once where it is needed and not known
         known = {each.action_id: each for each in await self._journal.answers(self._key, run.id)}
         for action, tool in handlers:
             before = known.get(action.id)
             if before is not None and not tool.repeatable and self._is_cut_off(before):
                 raise _outcome_unknown(run, action)
         await answer([(action, partial(self._once, run, tool)) for action, tool in handlers], answers)
+
+    async def _origin(self, run: Run) -> Any:
+        """Return what started the work, if the answers to its runs need that; raise as `Keys.origin_of` does."""
+        if not self._keys.vendor.asks_origin():
+            return None
+        work = await self._journal.get(self._key)
+        return None if work is None else self._keys.origin_of(run, work)
 
     def _is_cut_off(self, known: Handling) -> bool:
         """Tell whether nobody runs a handler that has not answered: no live process, and no stream of ours."""
@@ -106,7 +114,7 @@ class HandlersOnce:
             except JournalError:
                 kept = ()  # keeping the answer fails as well, and says what becomes of it
             async with self._still_due(*place, tool):
-                check_answers(run, [*kept, output], self._keys.vendor)
+                check_answers(run, [*kept, output], self._keys.vendor, await self._origin(run))
             return await self._journal.answered(*place, given, output.is_error)
 
     @asynccontextmanager

@@ -7,14 +7,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from agentruns._aio.shield import run_shielded
 from agentruns._aio.tasks import Tasks
 from agentruns._api.operations import Operations
 from agentruns._values import codec
-from agentruns._values.run import Run, ToolOutput
+from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.errors import (
     AlreadyAnsweredError,
     APIError,
@@ -108,6 +108,24 @@ class Keys:
         """Enter that *outputs* were taken, and what followed, in whatever work *run* is the last state of."""
         ids = [each.action.id for each in outputs]
         await self.journal.moved(run.id, ids, await run_text(resumed), done=resumed.status.is_over)
+
+    async def origin_at(self, run: Run) -> Any:
+        """Return what started the work that *run* is the last state of, None if it is not known, or not needed."""
+        if not self.vendor.asks_origin():
+            return None
+        origins = [deserialize_origin(text, self.vendor) for text in await self.journal.origins_at(run.id)]
+        return next((each for each in origins if not isinstance(each, RunRef)), None)
+
+    def origin_of(self, run: Run, work: Work) -> Any:
+        """
+        Return what started the work of which *run* is a state, if its answers need that; None if they do not.
+
+        Raise `ConfigurationError` where they do, and the work was begun with a run that existed.
+        """
+        if not self.vendor.asks_origin():
+            return None
+        kept = deserialize_origin(work.origin, self.vendor)
+        return self.operations.origin_for(run, None if isinstance(kept, RunRef) else kept)
 
     async def unfinished(self) -> AsyncIterator[Unfinished]:
         """Iterate over the work that is not done, oldest first."""

@@ -59,15 +59,20 @@ class JournaledLifecycle:
         await keep_state(self._keys.journal, self.key, run)
 
     async def handle(
-        self, run: Run, handlers: Sequence[tuple[Action, Tool]], answers: MutableMapping[str, ToolOutput], /
+        self,
+        run: Run,
+        handlers: Sequence[tuple[Action, Tool]],
+        answers: MutableMapping[str, ToolOutput],
+        _origin: Any,
+        /,
     ) -> None:
         """Run those handlers that have not answered yet, once; raise as `HandlersOnce.handle` does."""
         await self._handlers.handle(run, handlers, answers)
 
     async def answer(
-        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, /, *, again: bool = False
+        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, _origin: Any, /, *, again: bool = False
     ) -> Run:
-        """Post the answers, once; raise as `PostingOnce.post` does."""
+        """Post the answers, once; raise as `PostingOnce.post` does. What started the run, the journal knows."""
         return await self._posting.post(run, outputs, attempts, again=again)
 
     def leave(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
@@ -44,6 +44,7 @@ class PostingOnce:
         """
         async with self._keys.lock("answer", self._key):
             work = await self._journal.get(self._key)
+            origin = None if work is None else self._keys.origin_of(run, work)
             handled = {each.action_id: each for each in await self._journal.answers(self._key, run.id)}
             outputs = [_standing(output, handled.get(output.action.id)) for output in outputs]
             if all(action.id in handled and handled[action.id].state is AnswerState.POSTED for action in run.actions):
@@ -61,20 +62,20 @@ class PostingOnce:
                     "they were sent before, longer ago than the vendor remembers what it was asked",
                 )
             if not again and len(outputs) > 1:  # else they were sent, or it was looked at
-                await self._check(run, outputs, handled.values())
+                await self._check(run, outputs, handled.values(), origin)
             await self._journal.posting(self._key, run.id)
-            resumed = await self._answered(run, outputs, attempts, again=again)
+            resumed = await self._answered(run, outputs, attempts, origin, again=again)
             await run_shielded(self._posted(run, resumed))
             return resumed
 
-    async def _check(self, run: Run, outputs: Sequence[ToolOutput], handled: Iterable[Handling]) -> None:
+    async def _check(self, run: Run, outputs: Sequence[ToolOutput], handled: Iterable[Handling], origin: Any) -> None:
         """
         Raise `ConfigurationError` for answers that the vendor's dialect would not send, and keep them no longer.
 
         Each was checked beside those that were kept before; two processes may have kept theirs at once.
         """
         try:
-            check_answers(run, outputs, self._keys.vendor)
+            check_answers(run, outputs, self._keys.vendor, origin)
         except ConfigurationError:
             for each in handled:
                 if each.state is AnswerState.ANSWERED:
@@ -82,11 +83,13 @@ class PostingOnce:
                     await run_shielded(unfit)
             raise
 
-    async def _answered(self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, *, again: bool) -> Run:
+    async def _answered(
+        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, origin: Any, *, again: bool
+    ) -> Run:
         """Answer what of a pause nobody else has answered, in these words or others, and return what follows."""
         while True:
             try:
-                return await self._operations.answer(run, outputs, again=again, attempts=attempts)
+                return await self._operations.answer(run, outputs, origin=origin, again=again, attempts=attempts)
             except ConflictError:
                 followed = await self._operations.answered_by(run, attempts)
                 resumed = followed or await self._operations.fetch(run.ref, attempts=attempts)

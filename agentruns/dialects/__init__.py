@@ -19,12 +19,12 @@ answers, and never wait. All that they need is importable from here:
 - `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
-- the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `Recovers`, `FindsAnsweringRun`, `Cancels`,
-  `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`,
-  `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`,
-  `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`, `MakesParents`, and `ShowsQuestions`, `ShowsSteps`,
-  `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`, `GroupsAnswers`, by which the console shows a run; what they return is
-  made of the values of `show`.
+- the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `ResumesWithOrigin`, `Recovers`,
+  `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`,
+  `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`, `ShowsRuns`,
+  `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`, `MakesParents`, and
+  `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`, `GroupsAnswers`, by which the console
+  shows a run; what they return is made of the values of `show`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -102,6 +102,7 @@ from .protocol import (
     Resumes,
     ResumesAgain,
     ResumesFirst,
+    ResumesWithOrigin,
     SendsDefaults,
     ShowsArtifacts,
     ShowsQuestions,
@@ -164,6 +165,7 @@ __all__ = [
     "Resumes",
     "ResumesAgain",
     "ResumesFirst",
+    "ResumesWithOrigin",
     "Run",
     "RunRef",
     "RunStatus",
@@ -260,19 +262,22 @@ def known(name: str) -> Vendor | None:
     return _vendors.get(name)
 
 
-def check_answers(run: Run, outputs: Sequence[ToolOutput], vendor: Vendor | None = None) -> None:
+def check_answers(run: Run, outputs: Sequence[ToolOutput], vendor: Vendor | None = None, origin: object = None) -> None:
     """
     Raise `ConfigurationError` for answers to some actions of *run* that the dialect of its vendor would not send.
 
     Each may be fine, and all of them together too long. Without *vendor* it is the one that the run names; of one that
-    is not known nothing is refused.
+    is not known nothing is refused; nor where the dialect asks for the *origin*, and that is not known.
     """
     vendor = vendor or known(run.vendor)
     if vendor is None or vendor.resume is None:
         return
+    given = {"origin": origin} if vendor.asks_origin("resume") else {}
+    if given and origin is None:
+        return
     asked = evolve(run, actions=tuple(output.action for output in outputs))
     with suppress(ValueError):  # it makes no request
-        first_request(vendor.flow("resume", asked, outputs))
+        first_request(vendor.flow("resume", asked, outputs, **given))
 
 
 def _detail_reader(name: str) -> Callable[[Mapping[str, Any]], object] | None:

@@ -81,6 +81,20 @@ class Resumes(Protocol[DetailT]):
 
 
 @runtime_checkable
+class ResumesWithOrigin(Protocol[OriginT_contra, DetailT]):
+    """A vendor whose answers repeat what the start has said: its tools and settings."""
+
+    def resume(self, run: Run[DetailT], outputs: Sequence[ToolOutput], *, origin: OriginT_contra) -> Flow[Run[DetailT]]:
+        """
+        Answer a paused run, which *origin* has started.
+
+        It is seen by the parameter's name, here and in `resume_again` and `resume_first`. Without it nothing is sent:
+        where it is not known, `client.resume(run, outputs, origin=...)` says it.
+        """
+        ...
+
+
+@runtime_checkable
 class ResumesAgain(Protocol[DetailT]):
     """A vendor whose answers begin another run under a key: one that failed is tried again under another key."""
 

@@ -61,6 +61,9 @@ FUNCTIONS: Final = (*_REQUIRED, *_OPTIONAL)
 
 _TEXTS: Final = ("NAME", "BASE_URL", "TOKEN_VARIABLE", "BASE_URL_VARIABLE")
 _MAY_BE_EMPTY: Final = frozenset({"BASE_URL", "TOKEN_VARIABLE"})
+_ANSWERING: Final = frozenset({"resume", "resume_again", "resume_first"})
+"""The functions that may ask for what started the run as well, by a parameter `origin`."""
+
 _NEEDS: Final = {"resume_again": "resume", "resume_first": "resume", "list_parent": "page", "event_of": "events"}
 _CLOSE: Final = 0.83
 _MISTYPED: Final = 100
@@ -177,11 +180,13 @@ class Vendor:
             raise _wrong(self.NAME, f"EMULATOR is {self.EMULATOR!r}; it must be a class, or `module:attribute` of one")
         for name, parameters in {**_REQUIRED, **_OPTIONAL}.items():
             function = getattr(self, name)
-            if function is not None and not _takes(function, len(parameters)):
+            given = {"origin": None} if function is not None and self.asks_origin(name) else {}
+            if function is not None and not _takes(function, len(parameters), given):
+                also = ", or of these and `origin`" if name in _ANSWERING else ""
                 raise _wrong(
                     self.NAME,
-                    f"`{name}` must be a function of ({', '.join(parameters)}), and is {_told(function)}; a helper "
-                    "that is something else needs another name",
+                    f"`{name}` must be a function of ({', '.join(parameters)}){also}, and is {_told(function)}; "
+                    "a helper that is something else needs another name",
                 )
         for name, needed in _NEEDS.items():
             if getattr(self, name) is not None and getattr(self, needed) is None:
@@ -196,20 +201,28 @@ class Vendor:
         """Return the names of the capabilities that this vendor has."""
         return tuple(name for name in CAPABILITIES if getattr(self, name) is not None)
 
-    def call(self, name: str, *args: Any) -> Any:
+    def asks_origin(self, *names: str) -> bool:
+        """
+        Tell whether any of the functions, or of all that answer a run, asks what started it: by a parameter `origin`.
+
+        The vendor wants to be told again, with each answer, what the start said.
+        """
+        return any("origin" in _parameters(getattr(self, each)) for each in names or _ANSWERING if each in _ANSWERING)
+
+    def call(self, name: str, *args: Any, **given: Any) -> Any:
         """
         Return what the function *name* of the dialect returns.
 
         Raise `ProtocolError` for a mistake within it; what it raises on purpose is raised as it is.
         """
         try:
-            return getattr(self, name)(*args)
+            return getattr(self, name)(*args, **given)
         except MISTAKES as error:
             raise mistake(f"{self.NAME}.{name}", error, None) from error
 
-    def flow(self, name: str, *args: Any) -> Flow[Any]:
+    def flow(self, name: str, *args: Any, **given: Any) -> Flow[Any]:
         """Return a new flow of the function *name*; raise `ProtocolError` if it gives something else."""
-        flow = self.call(name, *args)
+        flow = self.call(name, *args, **given)
         if not isinstance(flow, Generator):
             if inspect.iscoroutine(flow):
                 flow.close()
@@ -289,11 +302,19 @@ def _has(dialect: object, name: str) -> bool:
     return getattr(dialect, name, missing) is not missing
 
 
-def _takes(function: Any, count: int) -> bool:
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a function, none of what is no function, or is written in C."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _takes(function: Any, count: int, given: Mapping[str, Any]) -> bool:
     if not callable(function):
         return False
     try:
-        inspect.signature(function).bind(*range(count))
+        inspect.signature(function).bind(*range(count), **given)
     except TypeError:
         return False
     except ValueError:  # of something written in C

@@ -40,6 +40,13 @@ async def followed(case: Case, client: Client, server: Emulator[Any] | Live, **o
     return [run async for run in client.stream(origin, timeout=waits(server), **options)]
 
 
+async def paused(case: Case, client: Client, server: Emulator[Any]) -> tuple[Run, Any]:
+    """Start a run that pauses; return it as it waits, and what started it."""
+    origin = await case.origin(client, server)
+    states = [run async for run in client.stream(origin, timeout=waits(server))]
+    return states[-1], origin
+
+
 def waits(server: Emulator[Any] | Live) -> Any:
     """Return how long a run of that server is waited for: a real one takes as long as its dialect says."""
     return "vendor" if isinstance(server, Live) else SECONDS

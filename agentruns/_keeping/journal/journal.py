@@ -322,6 +322,11 @@ class Journal:
         found: list[str] = await self._write(lambda records: records.runs_since(created), _READ).future
         return found
 
+    async def origins_at(self, run_id: str) -> list[str]:
+        """Return what started the work whose last state is of that run, each as it was given."""
+        found: list[str] = await self._write(lambda records: records.origins_at(run_id), _READ).future
+        return found
+
     async def moved(self, run_id: str, action_ids: Sequence[str], run: str, *, done: bool) -> None:
         """Note that actions of a run were answered by hand: *run* follows it, in all work whose last state it was."""
         write = self._write(

@@ -394,6 +394,10 @@ class Records:
         )
         return [run_id for (run_id,) in rows.fetchall()]
 
+    def origins_at(self, run_id: str) -> list[str]:
+        """Return what started the work whose last state is of that run."""
+        return [self._known(key).origin for key in self._at(run_id)]
+
     def _at(self, run_id: str) -> list[str]:
         """Return the keys of the work whose last state is of that run."""
         rows = self._do(

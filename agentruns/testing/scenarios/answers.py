@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agentruns._values.run import Run, RunStatus, ToolOutput
 from agentruns.emulator import Fault
-from agentruns.errors import AgentRunsError
-from agentruns.testing.acts import Handler, counted, followed, pausing, waits
+from agentruns.errors import AgentRunsError, ConfigurationError
+from agentruns.testing.acts import Handler, counted, followed, paused, pausing, raises, waits
 from agentruns.testing.case import Case
 from agentruns.testing.scenario import scenario
 
@@ -45,11 +45,35 @@ async def parked_and_answered(case: Case) -> None:
     """Write a paused run down, and answer it by another client."""
     async with case.emulator(*pausing(case)) as emulator:
         async with case.connect(emulator) as client:
-            parked = (await followed(case, client, emulator))[-1].to_json()
+            waiting, origin = await paused(case, client, emulator)
+            parked = waiting.to_json()
         async with case.connect(emulator) as other:
             run = Run.from_json(parked)
-            resumed = await other.resume(run, [ToolOutput(action, "yes") for action in run.actions])
+            resumed = await other.resume(run, [ToolOutput(action, "yes") for action in run.actions], origin=origin)
             assert (await other.result(resumed, timeout=20)).status is RunStatus.COMPLETED
+
+
+def _repeats_nothing(case: Case) -> str:
+    return "" if case.vendor.asks_origin() else "its answers repeat nothing of what the start said"
+
+
+@scenario("an answer that must repeat its start is not given without it", "resume", unless=_repeats_nothing)
+async def not_without_origin(case: Case) -> None:
+    """Come with nothing but a paused run: no handler is run and nothing sent, until it is said what started it."""
+    handler = Handler()
+    async with case.emulator(*pausing(case)) as emulator:
+        async with case.connect(emulator) as client:
+            asked, origin = await paused(case, client, emulator)
+        async with case.connect(emulator) as other:
+            outputs = [ToolOutput(action, "yes") for action in asked.actions]
+            with raises(ConfigurationError, "origin"):
+                await other.resume(asked, outputs)
+            with raises(ConfigurationError, "origin"):
+                await other.result(asked, tools=handler, timeout=waits(emulator))
+            assert not handler.answered, "a handler was run whose answer cannot be sent"
+            counted(emulator, 1)
+            resumed = await other.resume(asked, outputs, origin=origin)
+            assert (await other.result(resumed, timeout=waits(emulator))).status is RunStatus.COMPLETED
 
 
 @scenario("a lost answer to a resume answers once", "resume", "resume_path")
@@ -74,12 +98,12 @@ async def a_second_answer(case: Case) -> None:
         case.connect(emulator) as client,
         case.connect(emulator) as other,
     ):
-        paused = (await followed(case, client, emulator))[-1]
-        first = await client.resume(paused, [ToolOutput(action, "yes") for action in paused.actions])
+        asked, origin = await paused(case, client, emulator)
+        first = await client.resume(asked, [ToolOutput(action, "yes") for action in asked.actions])
         done = await client.result(first, timeout=waits(emulator))
         started = emulator.state.runs_started
         try:
-            second = await other.resume(paused, [ToolOutput(action, "no") for action in paused.actions])
+            second = await other.resume(asked, [ToolOutput(action, "no") for action in asked.actions], origin=origin)
         except AgentRunsError:
             pass  # it says so
         else:
@@ -96,11 +120,11 @@ async def answered_elsewhere(case: Case) -> None:
         case.connect(emulator) as client,
         case.connect(emulator) as other,
     ):
-        paused = (await followed(case, client, emulator))[-1]
-        answered = await other.resume(paused, [ToolOutput(action, "yes") for action in paused.actions])
+        asked, origin = await paused(case, client, emulator)
+        answered = await other.resume(asked, [ToolOutput(action, "yes") for action in asked.actions], origin=origin)
         await other.result(answered, timeout=waits(emulator))
-        if answered.id == paused.id:
-            seen = await client.fetch(paused)
+        if answered.id == asked.id:
+            seen = await client.fetch(asked)
         else:
             seen = await client.fetch(answered)
         assert seen.status is RunStatus.COMPLETED, f"it is {seen.status} to who did not answer it"
