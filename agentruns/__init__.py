@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .dialects import conduit as conduit
     from .dialects import middesk as middesk
     from .dialects import narrative as narrative
+    from .dialects import openai_responses as openai_responses
     from .dialects import origami as origami
     from .inbox import Inbox, NotPendingError, Parked
 
@@ -66,6 +67,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "middesk",
     "origami",
     "conduit",
+    "openai_responses",
     "Run",
     "RunRef",
     "RunStatus",

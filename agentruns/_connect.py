@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays
     import aiohttp
 
     from ._keeping.journal import Journal
-    from .dialects import conduit, middesk, narrative, origami
+    from .dialects import conduit, middesk, narrative, openai_responses, origami
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -70,6 +70,10 @@ def connect(
 def connect(
     dialect: Literal["conduit"], **options: Unpack[ConnectOptions]
 ) -> Client[conduit.Dispatch, conduit.ConduitRun]: ...
+@overload
+def connect(
+    dialect: Literal["openai_responses"], **options: Unpack[ConnectOptions]
+) -> Client[openai_responses.ResponseRequest, openai_responses.ResponseDetail]: ...
 @overload
 def connect(dialect: str, **options: Unpack[ConnectOptions]) -> Client: ...
 @overload

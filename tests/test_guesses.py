@@ -29,6 +29,12 @@ from agentruns.emulator import Call, Emulator, Fault, ManualClock, Turn
 QUICK = Backoff(initial=0.01, maximum=0.05)
 BUSINESS = "b86f3c52-11d9-4f07-8e6a-90c2d5a7714f"
 
+
+def guesses_of(vendor: Any) -> Sequence[Any]:
+    """Return the guesses of a vendor; one whose pages leave nothing open has none."""
+    return getattr(vendor, "GUESSES", ())
+
+
 Play = Callable[[Any, Any, bool], Awaitable[object]]
 
 
@@ -389,7 +395,7 @@ async def test_who_waits_for_a_person_is_told_by_a_function_of_ones_own() -> Non
 
 def test_every_guess_has_a_story() -> None:
     vendors: Mapping[str, Any] = {name: load(name) for name in NAMES}
-    guesses = {f"{name}.{guess.name}" for name, vendor in vendors.items() for guess in vendor.GUESSES}
+    guesses = {f"{name}.{guess.name}" for name, vendor in vendors.items() for guess in guesses_of(vendor)}
     assert guesses - {story.guess for story in STORIES} == {"conduit.needs_human"}
 
 

@@ -48,7 +48,7 @@ def test_a_dialect_is_found_in_a_package_a_module_and_a_file(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("acme", "there is no dialect 'acme'; choose one of narrative, middesk, origami, conduit, broken"),
+        ("acme", f"there is no dialect 'acme'; choose one of {', '.join(NAMES)}, broken"),
         ("broken", "the dialect 'broken' cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
         ("no_such_package:dialect", "cannot be imported: ModuleNotFoundError"),
         ("tests.conformance.acme:dialect", "cannot be imported: AttributeError"),
@@ -197,7 +197,7 @@ async def test_vendors_of_packages_are_emulated_and_a_broken_one_is_told(
     offered(monkeypatch, broken="no_such_package", acme="tests.conformance.acme")
     serving = asyncio.create_task(commands._emulate(arguments.parse(["emulate", "--json"]), commands._Seen()))
     told: list[dict[str, str]] = []
-    while len(told) < 5 and not serving.done():
+    while len(told) < len(NAMES) + 1 and not serving.done():
         await asyncio.sleep(0.01)
         shown = capsys.readouterr()
         told += [json.loads(line) for line in shown.out.splitlines()]

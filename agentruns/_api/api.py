@@ -187,7 +187,7 @@ class Api:
 
 
 class _TrueStatus:
-    """Give an answer of 2xx that tells of an error the status which that error stands for."""
+    """Give an answer that tells of another error than its status does the status which that error stands for."""
 
     def __init__(self, send: Send, error_status: Callable[[Response], int | None]) -> None:
         self._send = send
@@ -195,7 +195,7 @@ class _TrueStatus:
 
     async def __call__(self, request: Request) -> Response:
         response = await self._send(request)
-        if not (200 <= response.status < 300) or undecodable(response) is not None:
+        if 300 <= response.status < 400 or undecodable(response) is not None:
             return response
         status = self._error_status(response)
         return response if status is None else evolve(response, status=status)

@@ -12,7 +12,7 @@ from agentruns._aio.tasks import Tasks
 from agentruns._api.admission import PLACE, Place
 from agentruns._api.flow import Attempts
 from agentruns._values.run import Run, RunRef, ToolOutput
-from agentruns.errors import OutcomeUnknownError
+from agentruns.errors import ConfigurationError, OutcomeUnknownError
 from agentruns.tools import asking
 
 from .answers import Handlers, PendingAnswers
@@ -106,8 +106,9 @@ class Driver:
             resumed: Run = await self._once(
                 lambda attempts: lifecycle.answer(run, outputs, attempts, origin, again=again)
             )
-        except Exception:
-            pending.posting_failed()
+        except Exception as error:
+            if not (self.was_refused or isinstance(error, ConfigurationError)):  # else nothing has arrived
+                pending.posting_failed()
             raise
         self._answered()
         return resumed

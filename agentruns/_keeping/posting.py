@@ -13,7 +13,7 @@ from agentruns._values import codec
 from agentruns._values.exchange import Request
 from agentruns._values.run import Run, RunStatus, ToolOutput
 from agentruns.dialects import check_answers
-from agentruns.errors import ConfigurationError, ConflictError, OutcomeUnknownError
+from agentruns.errors import APIError, ConfigurationError, ConflictError, OutcomeUnknownError
 
 from .digest import digest
 from .journal.moves import AnswerState
@@ -64,7 +64,12 @@ class PostingOnce:
             if not again and len(outputs) > 1:  # else they were sent, or it was looked at
                 await self._check(run, outputs, handled.values(), origin)
             await self._journal.posting(self._key, run.id)
-            resumed = await self._answered(run, outputs, attempts, origin, again=again)
+            try:
+                resumed = await self._answered(run, outputs, attempts, origin, again=again)
+            except (APIError, ConfigurationError) as error:
+                if not was_tried and not attempts.doubt and (attempts.idle or isinstance(error, ConfigurationError)):
+                    await run_shielded(self._journal.not_posted(self._key, run.id))
+                raise
             await run_shielded(self._posted(run, resumed))
             return resumed
 
@@ -90,8 +95,11 @@ class PostingOnce:
         while True:
             try:
                 return await self._operations.answer(run, outputs, origin=origin, again=again, attempts=attempts)
-            except ConflictError:
-                followed = await self._operations.answered_by(run, attempts)
+            except ConflictError as conflict:
+                try:
+                    followed = await self._operations.answered_by(run, attempts)
+                except OutcomeUnknownError:  # the vendor never tells
+                    raise conflict from None
                 resumed = followed or await self._operations.fetch(run.ref, attempts=attempts)
                 waits = {action.id for action in resumed.actions} if resumed.id == run.id else set()
                 left = [output for output in outputs if output.action.id in waits]

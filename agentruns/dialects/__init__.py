@@ -194,7 +194,7 @@ __all__ = [
 logger = logging.getLogger("agentruns")
 
 Limit: TypeAlias = RateLimit
-NAMES: Final = ("narrative", "middesk", "origami", "conduit")
+NAMES: Final = ("narrative", "middesk", "origami", "conduit", "openai_responses")
 
 _MOST_NAMES: Final = 1000
 """How many names are remembered that a journal, say, may hold."""

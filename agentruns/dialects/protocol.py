@@ -199,13 +199,14 @@ class ParsesRun(Protocol[DetailT_co]):
 
 @runtime_checkable
 class ReportsErrorsInBody(Protocol):
-    """A vendor that answers 200 where it means an error, as JSON-RPC does."""
+    """A vendor whose statuses do not say what it means: 200 for an error, as JSON-RPC has it, or 429 for no credits."""
 
     def error_status(self, response: Response) -> int | None:
         """
-        Return the HTTP status that a JSON answer of 2xx stands for if it tells of an error, such as 429; else None.
+        Return the HTTP status that a JSON answer stands for if it tells of another error than its own; else None.
 
-        It is then dealt with as one of that status is: `problem` reads it, and it is tried again, or in doubt.
+        An answer of 200 may tell of a 429, and one of 429 of an account that has no credits: 402. It is then dealt
+        with as one of that status is: `problem` reads it, and it is tried again, or in doubt.
         """
         ...
 

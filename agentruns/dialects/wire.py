@@ -14,7 +14,7 @@ from agentruns._values import codec
 from agentruns._values.commands import AwaitSlot, Checkpoint, ClaimRun, Flow, Ownership
 from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import Json
-from agentruns._values.run import Action, RunRef
+from agentruns._values.run import Action, Run, RunRef
 from agentruns.errors import ConfigurationError, OutcomeUnknownError, ProtocolError
 
 T = TypeVar("T")
@@ -297,6 +297,20 @@ def never_found(origin: object, note: Mapping[str, Json]) -> Flow[NoReturn]:  # 
     raise OutcomeUnknownError(
         Request("POST", str(note.get("path", "/"))),
         "the process that sent this start died before it had the answer, and the vendor cannot be asked for it",
+    )
+
+
+def never_answered(run: Run) -> Flow[NoReturn]:
+    """
+    Be the `answered_by` of a vendor whose answers begin another run, and can be neither repeated nor found.
+
+    An answer whose reply got lost, or that a crash cut off, is not sent again: what became of it, nobody knows.
+    """
+    yield from ()
+    raise OutcomeUnknownError(
+        Request("POST", f"/ (the answers to run {quote(run.id, errors='replace')})"),
+        "they were sent before, and the vendor cannot be asked what became of them",
+        remedy="if you know that they did not arrive, `client.resume(run, outputs, again=True)` sends them",
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .faults import Fault, Faults
     from .middesk import Middesk, MiddeskOptions
     from .narrative import Conversation, Message, Narrative, NarrativeOptions, Run
+    from .openai_responses import OpenAIResponses, OpenAIResponsesOptions
     from .origami import Origami, OrigamiOptions
     from .script import Call, Output, Prompt, Tool, Turn, default_agent
     from .server import Emulator, Exchange
@@ -35,6 +36,8 @@ __all__ = [
     "MiddeskOptions",
     "Narrative",
     "NarrativeOptions",
+    "OpenAIResponses",
+    "OpenAIResponsesOptions",
     "Origami",
     "OrigamiOptions",
     "Output",
@@ -52,6 +55,7 @@ _MODULES = {
     "faults": ("Fault", "Faults"),
     "middesk": ("Middesk", "MiddeskOptions"),
     "narrative": ("Conversation", "Message", "Narrative", "NarrativeOptions", "Run"),
+    "openai_responses": ("OpenAIResponses", "OpenAIResponsesOptions"),
     "origami": ("Origami", "OrigamiOptions"),
     "script": ("Call", "Output", "Prompt", "Tool", "Turn", "default_agent"),
     "server": ("Emulator", "Exchange"),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .conduit import Conduit
     from .middesk import Middesk
     from .narrative import Narrative
+    from .openai_responses import OpenAIResponses
     from .origami import Origami
 
 VENDORS: Final[Mapping[str, str]] = {
@@ -35,6 +36,7 @@ VENDORS: Final[Mapping[str, str]] = {
     "middesk": "Middesk",
     "origami": "Origami",
     "conduit": "Conduit",
+    "openai_responses": "OpenAIResponses",
 }
 """By the name that `Emulator` takes, the class of the vendor in the module of that name."""
 
@@ -126,6 +128,20 @@ class Emulator(Generic[V]):
     def __init__(
         self: Emulator[Conduit],
         vendor: Literal["conduit"],
+        *,
+        script: Script | None = None,
+        token: str = "emulator-token",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        wall_start: datetime | None = None,
+        seed: int | None = None,
+        **options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Emulator[OpenAIResponses],
+        vendor: Literal["openai_responses"],
         *,
         script: Script | None = None,
         token: str = "emulator-token",

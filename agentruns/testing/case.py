@@ -105,6 +105,11 @@ class Case:
         """Whether a start whose answer got lost, and which is not sent again, is found by looking."""
         return self.vendor.recover not in {None, wire.never_found}
 
+    @property
+    def can_settle_answers(self) -> bool:
+        """Whether an answer whose reply got lost is sent again, or found by looking."""
+        return self.vendor.answered_by is not wire.never_answered
+
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         """Return an emulator that plays *script*, not started; by the clock of a test, if one is given."""
         vendor = self.vendor

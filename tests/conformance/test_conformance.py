@@ -42,11 +42,15 @@ class TestConduitOtherwise(vendors.ConduitOtherwiseCase, Conformance):
     pass
 
 
+class TestOpenAIResponses(vendors.OpenAIResponsesCase, Conformance):
+    pass
+
+
 class TestAcme(AcmeCase, Conformance):
     pass
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(load(name), "GUESSES")])
 def test_every_guess_has_a_vendor_here_that_reads_it_otherwise(name: str) -> None:
     cases: list[type[Case]] = [
         each for each in vars(vendors).values() if isinstance(each, type) and issubclass(each, Case)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from agentruns import Client, ToolOutput, conduit, middesk, narrative, origami
+from agentruns import Client, ToolOutput, conduit, middesk, narrative, openai_responses, origami
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.clock import Clock
 from agentruns.testing import Case
@@ -229,3 +229,21 @@ class ConduitOtherwiseCase(ConduitCase):
 
     async def origin(self, client: Client, emulator: Emulator[Any]) -> conduit.Dispatch:
         return conduit.Dispatch(emulator.state.agent_id, payload={"unit": "12B"})
+
+
+class OpenAIResponsesCase(Case):
+    dialect: ClassVar[Any] = "openai_responses"
+    start_path = resume_path = "/v1/responses"
+    poll_path = "/v1/responses/*"
+    error = "server_error"
+    not_applicable: ClassVar[Mapping[str, str]] = {
+        "a second answer from elsewhere changes nothing": "a second answer begins another branch of the conversation",
+    }
+
+    async def origin(self, client: Client, emulator: Emulator[Any]) -> openai_responses.ResponseRequest:
+        def ask(question: str) -> str:
+            """Ask the user."""
+            return question
+
+        tools = openai_responses.function_tools({"ask_0": ask, "ask_1": ask})
+        return openai_responses.ResponseRequest("gpt-5.2", "Do it.", tools=tools)

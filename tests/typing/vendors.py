@@ -17,6 +17,7 @@ from agentruns import (
     connect,
     middesk,
     narrative,
+    openai_responses,
     origami,
 )
 
@@ -89,6 +90,7 @@ def by_name(name: str) -> None:
     assert_type(connect("middesk", token="t"), Client[middesk.RunRequest, middesk.MiddeskRun])
     assert_type(connect("origami", timeout=5.0), Client[origami.Prompt, origami.RunDetail])
     assert_type(connect("conduit", budget=1.0), Client[conduit.Dispatch, conduit.ConduitRun])
+    assert_type(connect("openai_responses"), Client[openai_responses.ResponseRequest, openai_responses.ResponseDetail])
     assert_type(connect(name), Client[Any, Any])
     assert_type(connect("acme.dialect:module"), Client[Any, Any])
 

@@ -338,6 +338,10 @@ class Journal:
         """Keep that the answers to a run are about to be posted, and when that was tried first."""
         await self._do(key, lambda records: records.posting(key, run_id), "Nothing was posted")
 
+    async def not_posted(self, key: str, run_id: str) -> None:
+        """Take back what `posting` kept: the answers were clearly refused."""
+        await self._do(key, lambda records: records.not_posted(key, run_id), "The answers were refused")
+
     async def posted(self, key: str, run_id: str) -> None:
         """Keep that all answers of this pause were posted."""
         await self._do(key, lambda records: records.posted(key, run_id), "The answers were posted, and may be again")

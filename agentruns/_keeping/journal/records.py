@@ -129,6 +129,11 @@ class Records:
         """Keep that the answers to a run are about to be posted, and since when, if that is tried again."""
         self._change(key, *_posting(run_id))
 
+    def not_posted(self, key: str, run_id: str) -> None:
+        """Take back that the answers to a run are about to be posted."""
+        if self._one("posting_run", key) == run_id:
+            self._change(key, "posting_at = NULL, posting_run = NULL")
+
     def saw(self, key: str, run: str, done: bool) -> None:
         """Keep a state; one that comes after the end changes nothing."""
         if done or self._state_of(key) != "done":

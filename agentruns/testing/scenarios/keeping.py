@@ -40,6 +40,36 @@ async def cut_off_under_a_key(case: Case) -> None:
             counted(emulator, 1)
 
 
+@scenario("an answer cut off under a key is given once", "resume", "resume_path", package="filelock")
+async def answer_cut_off_under_a_key(case: Case) -> None:
+    """Leave while the reply to an answer is on its way, and come back with the journal: no handler is run again."""
+    handler = Handler()
+    with tempfile.TemporaryDirectory(prefix="agentruns-") as folder:
+        journal = Path(folder) / "journal"
+        async with case.emulator(*pausing(case)) as emulator:
+            async with case.connect(emulator, journal=journal) as client:
+                origin = await case.origin(client, emulator)
+                after = 1 if case.resume_path == case.start_path else 0
+                slow = Fault.delay(30.0, committed=True, method="POST", path=case.resume_path, after=after)
+                emulator.fail(slow)
+                following = asyncio.create_task(client.result(origin, key="k1", tools=handler, timeout=waits(emulator)))
+                while emulator.faults.waiting:
+                    assert not following.done(), f"the run ended before it was answered: {following}"
+                    await asyncio.sleep(0.01)
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                made = emulator.state.runs_started
+            async with case.connect(emulator, journal=journal) as other:
+                going_on = other.result(origin, key="k1", tools=handler, timeout=waits(emulator))
+                if case.can_settle_answers:
+                    assert (await going_on).status is RunStatus.COMPLETED
+                else:
+                    with raises(OutcomeUnknownError):
+                        await going_on
+            counted(emulator, made)
+    assert len(handler.answered) == 1
+
+
 @scenario("a pause under a key is answered by who comes back", "resume", package="filelock")
 async def answered_by_who_comes_back(case: Case) -> None:
     """Leave at a pause, come back with the journal and a handler: no run is started again, no answer given twice."""
