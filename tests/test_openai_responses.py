@@ -1,7 +1,8 @@
 """OpenAI's Responses: what is sent, what comes of each answer, and whole stories on the emulator."""
 
+import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from agentruns import (
     connect,
 )
 from agentruns import openai_responses as oar
+from agentruns.cli import commands
 from agentruns.dialects import Header
 from agentruns.emulator import Call, Emulator, Fault, OpenAIResponses, Turn
 from agentruns.testing import Answer, exchange
@@ -547,3 +549,34 @@ async def test_a_pause_that_nobody_answers_says_what_it_waits_for() -> None:
     async with Emulator("openai_responses", script=script) as emulator, open_client(emulator) as client:
         with pytest.raises(ActionRequiredError, match="ask"):
             await client.result(ORIGIN)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator[OpenAIResponses]]:
+    monkeypatch.chdir(tmp_path)
+    with Emulator("openai_responses") as emulator:
+        monkeypatch.setenv("OPENAI_API_KEY", emulator.token)
+        monkeypatch.setenv("OPENAI_BASE_URL", emulator.base_url)
+        yield emulator
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("Hello.", "Hello."),
+        ('[{"role": "user", "content": "Hello."}]', [{"role": "user", "content": "Hello."}]),
+        ("[urgent] Hello.", "[urgent] Hello."),
+        ("7", "7"),
+    ],
+)
+def test_an_input_is_a_text_or_a_list_of_json_on_the_command_line_and_in_a_row(
+    served: Emulator[OpenAIResponses], given: str, expected: Any
+) -> None:
+    assert commands.main(["run", "openai_responses", "--model", "gpt-5.2", "--input", given]) == 0
+    with Path("in.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["input"], [given]])
+    words = ["batch", "openai_responses", "in.csv", "-o", "out.jsonl", "--model", "gpt-5.2", "--no-journal", "-q"]
+    assert commands.main(words) == 0
+    assert commands.main([*words, "-o", "other.jsonl", "--input", "About {input}"]) == 0
+    sent = [each.body for each in served.requests("POST")]
+    assert [each["input"] for each in sent if isinstance(each, dict)] == [expected, expected, f"About {given}"]

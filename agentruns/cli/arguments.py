@@ -21,6 +21,7 @@ from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 
 from . import parents
+from .fields import Kind, either, kind_of
 
 EXIT_CODES = """\
 exit codes:
@@ -372,7 +373,7 @@ def _origin(parser: argparse.ArgumentParser, vendor: Vendor, *, templates: bool 
             option(field.name),
             dest=f"origin_{field.name}",
             required=needed and not templates and field.name != parent,
-            metavar="TEMPLATE" if templates else "TEXT" if _is_text(field) else "JSON",
+            metavar="TEMPLATE" if templates else "JSON" if kind_of(field) is Kind.JSON else "TEXT",
             help=_help(field, needed=needed) if templates else _words(field, needed=needed),
         )
     if parent is not None:
@@ -398,7 +399,7 @@ def _reserved() -> frozenset[str]:
 
 def _words(field: attrs.Attribute[Any], *, needed: bool) -> str:
     told = field.metadata.get("help")
-    words = [*([str(told)] if told else []), "text" if _is_text(field) else "JSON"]
+    words = [*([str(told)] if told else []), str(kind_of(field))]
     if needed:
         words.append("required")
     elif field.default is not None and not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
@@ -428,8 +429,8 @@ def _is_asked(argv: Sequence[str] | None, command: str, vendor: str) -> bool:
 
 
 def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:
-    kind = "text" if _is_text(field) else "JSON"
-    return f"{kind}; by default the column {field.name}" if needed else kind
+    kind = kind_of(field)
+    return f"{kind}; by default the column {field.name}" if needed else str(kind)
 
 
 def _console(parser: argparse.ArgumentParser) -> None:
@@ -489,13 +490,11 @@ def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object per state")
 
 
-def _is_text(field: attrs.Attribute[Any]) -> bool:
-    return field.type in {str, str | None, "str", "str | None"}  # by name, or evaluated, as the class may have been
-
-
 def _value(field: attrs.Attribute[Any], text: str) -> Any:
-    if _is_text(field):
-        return text_of(text, option(field.name))
+    kind = kind_of(field)
+    if kind is not Kind.JSON:
+        given = text_of(text, option(field.name))
+        return given if kind is Kind.TEXT else either(given)
     try:
         value: Mapping[str, Any] | list[Any] | str | float | None = codec.decode(text)
     except codec.CodecError as error:

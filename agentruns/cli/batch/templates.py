@@ -12,13 +12,13 @@ from attrs import frozen
 
 from agentruns._keeping.digest import request_digest, what_is_asked
 from agentruns._values import codec
+from agentruns.cli.fields import Kind, either, kind_of
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
 from .rows import Problem, Row
 
 _TOKEN: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_TEXT: Final = frozenset({str, str | None, "str", "str | None"})
 LINE: Final = "#"
 """What stands in a template for the line of the row."""
 
@@ -129,6 +129,42 @@ class Value:
 
 
 @frozen
+class Either:
+    """A text, or a list or object of JSON: whichever the template is, or the row has in the column that it names."""
+
+    text: Text
+
+    @classmethod
+    def parse(cls, template: str, where: str) -> Either | Value:
+        """Read a template; raise `ConfigurationError`, naming *where* it stands."""
+        return cls(Text.parse(template, where)) if isinstance(either(template), str) else Value.parse(template, where)
+
+    @property
+    def columns(self) -> Iterator[str]:
+        """Return the columns that it needs."""
+        return self.text.columns
+
+    @property
+    def whole(self) -> str | None:
+        """Return the column, if it is one and nothing else."""
+        return self.text.whole
+
+    def fill(self, row: Row) -> Any:
+        """Return the text or the value for a row."""
+        if self.whole is None:
+            return self.text.fill(row)
+        value = cell(row, self.whole)
+        return either(value) if isinstance(value, str) else value
+
+
+_KINDS: Final[Mapping[Kind, type[Text | Value | Either]]] = {
+    Kind.TEXT: Text,
+    Kind.JSON: Value,
+    Kind.EITHER: Either,
+}
+
+
+@frozen
 class _Whole:
     """A column's own value; what a file without types holds as text is read as JSON if *decoded*."""
 
@@ -219,7 +255,7 @@ class Mapper:
         self._optional = {name for name, field in fields.items() if field.default is not attrs.NOTHING}
         needed = {name: f"{{{name}}}" for name in fields if name not in self._optional and name not in self._fixed}
         self._templates = {
-            name: (Text if fields[name].type in _TEXT else Value).parse(template, f"--{name.replace('_', '-')}")
+            name: _KINDS[kind_of(fields[name])].parse(template, f"--{name.replace('_', '-')}")
             for name, template in {**needed, **given}.items()
         }
         self._key = None if key is None else Text.parse(key, "--key")
