@@ -29,7 +29,7 @@ from ._polling.stats import Stats
 from ._telemetry import DEFAULT_ROLES, Telemetry
 from ._values import check, codec
 from ._values.commands import Flow
-from ._values.exchange import RateLimit
+from ._values.exchange import NO_PARAMS, RateLimit
 from ._values.generic import DetailT, OriginT
 from ._values.run import Origins, Run, RunRef, RunStatus, ToolOutput
 from .dialects import register
@@ -225,7 +225,7 @@ class Client(Generic[OriginT, DetailT]):
             on_cancel=on_cancel,
             events=events,
             include=include,
-            params={} if params is None else params,
+            params=NO_PARAMS if params is None else params,
         )
         if key is not None and self._keys is None:
             raise ConfigurationError(

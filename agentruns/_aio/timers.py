@@ -7,7 +7,7 @@ import heapq
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -18,14 +18,31 @@ _FAR: Final = 1e15
 """Seconds from which on a number of ticks is no whole number any more: what falls due then is not rounded."""
 
 
-class Timer(Generic[T]):
-    """What is due when: `what` is None once the timer was cancelled, or has come up."""
+class Timer(list[Any], Generic[T]):
+    """
+    What is due when: an entry of the heap, which orders lists faster than objects, and takes a third less memory.
 
-    __slots__ = ("what", "when")
+    It is a time, a number that orders what is due at the same time, and what is due.
+    """
 
-    def __init__(self, when: float, what: T) -> None:
-        self.when = when
-        self.what: T | None = what
+    __slots__ = ()
+
+    @property
+    def when(self) -> float:
+        """When it is due: a time of the loop."""
+        when: float = self[0]
+        return when
+
+    @property
+    def what(self) -> T | None:
+        """What is due, None once the timer was cancelled, or has come up."""
+        what: T | None = self[2]
+        return what
+
+    def take(self) -> T | None:
+        """Return what is due, and leave None in its place."""
+        what, self[2] = self.what, None
+        return what
 
 
 class TimerQueue(Generic[T]):
@@ -37,7 +54,7 @@ class TimerQueue(Generic[T]):
 
     def __init__(self, on_due: Callable[[float, float], None]) -> None:
         self._on_due = on_due
-        self._heap: list[tuple[float, int, Timer[T]]] = []  # a number orders what is due at the same time
+        self._heap: list[Timer[T]] = []
         self._cancelled = 0
         self._count = 0
         self._handle: asyncio.TimerHandle | None = None
@@ -62,27 +79,25 @@ class TimerQueue(Generic[T]):
     def schedule(self, when: float, what: T) -> Timer[T]:
         """Have *what* come up at the time *when* of the loop; `rearm` sees to the handle."""
         self._count += 1
-        timer = Timer(when, what)
-        heapq.heappush(self._heap, (when, self._count, timer))
+        timer: Timer[T] = Timer((when, self._count, what))
+        heapq.heappush(self._heap, timer)
         return timer
 
     def cancel(self, timer: Timer[T]) -> None:
         """Cancel a timer; it may have come up already."""
-        if timer.what is None:
+        if timer.take() is None:
             return
-        timer.what = None
         self._cancelled += 1
         if self._cancelled > 64 and self._cancelled > len(self._heap) // 2:
-            self._heap = [each for each in self._heap if each[2].what is not None]
+            self._heap = [each for each in self._heap if each.what is not None]
             heapq.heapify(self._heap)
             self._cancelled = 0
 
     def pop_due(self, now: float) -> Iterator[T]:
         """Take out, one after the other, what is due."""
         heap = self._heap
-        while heap and heap[0][0] <= now:
-            timer = heapq.heappop(heap)[2]
-            what, timer.what = timer.what, None
+        while heap and heap[0].when <= now:
+            what = heapq.heappop(heap).take()
             if what is None:
                 self._cancelled -= 1
             else:
@@ -91,16 +106,13 @@ class TimerQueue(Generic[T]):
 
     def overdue(self, now: float) -> list[T]:
         """Return what is due, in order, and leave it where it is."""
-        return [
-            timer.what
-            for _, _, timer in sorted(each for each in self._heap if each[0] <= now)
-            if timer.what is not None
-        ]
+        due = sorted(each for each in self._heap if each.when <= now)
+        return [timer.what for timer in due if timer.what is not None]
 
     def rearm(self, now: float, when: float = math.inf) -> None:
         """Have the handle go off for the first timer, and no later than *when*."""
         if self._heap:
-            first = self._heap[0][0]
+            first = self._heap[0].when
             when = min(when, now if first <= now else first if first > _FAR else math.ceil(first / TICK) * TICK)
         if when == math.inf or self._closed:
             return

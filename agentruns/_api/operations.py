@@ -16,7 +16,7 @@ from attrs import evolve
 
 from agentruns._telemetry import Telemetry
 from agentruns._values import codec
-from agentruns._values.exchange import Request, ServerEvent
+from agentruns._values.exchange import NO_PARAMS, Request, ServerEvent
 from agentruns._values.generic import Json
 from agentruns._values.large import written
 from agentruns._values.run import Action, Run, RunRef, ToolOutput
@@ -50,7 +50,6 @@ _MOST_WAITED: Final = 600.0
 _PACE: Final = (2.0, 8.0)
 """The first and the longest gap between two reads of it, where the vendor advises none."""
 
-_NO_PARAMS: Final[Mapping[str, str]] = {}
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -97,7 +96,7 @@ class Operations:
         self._keep_origin(run, origin)
         return run
 
-    async def fetch(self, ref: RunRef, params: Mapping[str, str] = _NO_PARAMS, attempts: Attempts | None = None) -> Run:
+    async def fetch(self, ref: RunRef, params: Mapping[str, str] = NO_PARAMS, attempts: Attempts | None = None) -> Run:
         """Read a run once; *params* go to the vendor as query parameters."""
         return await self._perform("fetch", (ref, params), attempts=attempts)
 

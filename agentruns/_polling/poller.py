@@ -22,7 +22,7 @@ from agentruns._aio.timers import Timer
 from agentruns._api.api import Api
 from agentruns._api.retry import Schedule
 from agentruns._telemetry import Telemetry
-from agentruns._values.exchange import Request, Response
+from agentruns._values.exchange import NO_PARAMS, Request, Response
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
@@ -35,7 +35,7 @@ from .lists import Listing, Lists
 from .pace import Pace
 from .reader import Reader
 from .stats import Counters, Stats
-from .watch import NO_PARAMS, READING, Watch
+from .watch import READING, Watch
 
 logger = logging.getLogger("agentruns")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from agentruns._values.exchange import NO_PARAMS
 from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, compare
 from agentruns._values.run import Run, RunRef
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from agentruns._aio.timers import Timer
     from agentruns._values.exchange import Request
-
-
-NO_PARAMS: Final[Mapping[str, str]] = {}
 
 
 class Stage(enum.IntEnum):

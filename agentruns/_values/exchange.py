@@ -13,6 +13,9 @@ from .base import ConfigurationError
 from .generic import Json
 from .printable import printable
 
+NO_PARAMS: Final[Mapping[str, str]] = {}
+"""No query parameters: one value for the many that have none."""
+
 _UNREAD: Final = ...  # which no JSON is, and which pickles as itself
 
 
