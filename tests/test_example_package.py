@@ -130,7 +130,7 @@ def test_a_vendor_in_a_package_is_tested_by_the_kit_and_used_by_its_name(tmp_pat
         is_kept_in_a_journal_which_the_console_shows(used)
         told, wrong = kit.communicate(timeout=150)
     assert kit.returncode == 0, told + wrong
-    assert "acme: 37 shown, 0 failed, 2 not played" in told
+    assert "acme: 38 shown, 0 failed, 3 not played" in told
     assert "the dialect has no `events`" in told
 
 
