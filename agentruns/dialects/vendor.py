@@ -6,6 +6,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
@@ -201,13 +202,18 @@ class Vendor:
         """Return the names of the capabilities that this vendor has."""
         return tuple(name for name in CAPABILITIES if getattr(self, name) is not None)
 
+    @cached_property
+    def _asking(self) -> frozenset[str]:
+        """Which of the functions that answer a run ask what started it: looked up once, since each start needs it."""
+        return frozenset(each for each in _ANSWERING if "origin" in _parameters(getattr(self, each)))
+
     def asks_origin(self, *names: str) -> bool:
         """
         Tell whether any of the functions, or of all that answer a run, asks what started it: by a parameter `origin`.
 
         The vendor wants to be told again, with each answer, what the start said.
         """
-        return any("origin" in _parameters(getattr(self, each)) for each in names or _ANSWERING if each in _ANSWERING)
+        return bool(self._asking.intersection(names) if names else self._asking)
 
     def call(self, name: str, *args: Any, **given: Any) -> Any:
         """
