@@ -240,10 +240,10 @@ class Inbox:
     async def _decide(self, action_id: str, run_id: str | None, seen: Action | None, act: WaitAct, output: Any) -> None:
         parked = await self._find(action_id, run_id, seen)
         given = ToolOutput(parked.action, output, is_error=act is WaitAct.REFUSE)
-        place = place_of(parked)
-        origin = self._origins.get((place, digest(parked.action)))
+        place, asked = place_of(parked), digest(parked.action)
+        origin = self._origins.get((place, asked))
         check_answers(parked.run, [*await self._answered_beside(parked), given], origin=origin)
-        if not await run_shielded(self._settle(place, act, output, digest(parked.action))):
+        if not await run_shielded(self._settle(place, act, output, asked)):
             raise _not_pending(parked.action, parked.run.id, await self._called(place))
 
     async def _answered_beside(self, parked: Parked) -> Sequence[ToolOutput]:

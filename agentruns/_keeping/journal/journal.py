@@ -14,7 +14,7 @@ from agentruns._aio.shield import run_shielded
 from agentruns._values import check
 from agentruns.errors import ConfigurationError, JournalError
 
-from .locations import location
+from .locations import is_unicode, location
 from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .problems import reason
@@ -450,13 +450,5 @@ def _check_key(key: object) -> None:
     text = check.non_empty_str("key", key)
     if len(text) > _LONGEST_KEY:
         raise ConfigurationError(f"key is {text[:40]!r}... ({len(text)} characters); at most {_LONGEST_KEY} will do")
-    if "\0" in text or not _is_unicode(text):
+    if "\0" in text or not is_unicode(text):
         raise ConfigurationError(f"key is {text!r}; it must be a text of Unicode characters, without NUL")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -29,14 +29,15 @@ def location(address: object) -> Location:
     """Return where the journal is; raise `ConfigurationError` for what cannot name one."""
     if isinstance(address, str | bytes | os.PathLike):
         name = os.fsdecode(address)
-        if name not in {"", ":memory:"} and "\0" not in name and _is_unicode(name):
+        if name not in {"", ":memory:"} and "\0" not in name and is_unicode(name, "surrogateescape"):
             return File(os.path.realpath(name))  # one file, one name: the owners' files stand beside it
     raise ConfigurationError(f"journal is {address!r}; it must be the path of a file")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str, errors: str = "strict") -> bool:
+    """Tell whether UTF-8 can carry a text, with what *errors* allows."""
     try:
-        text.encode(errors="surrogateescape")
+        text.encode(errors=errors)
     except UnicodeEncodeError:
         return False
     return True

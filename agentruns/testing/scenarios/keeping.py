@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from agentruns._values.run import RunStatus
 from agentruns.emulator import Fault
@@ -12,6 +14,15 @@ from agentruns.errors import OutcomeUnknownError
 from agentruns.testing.acts import PLAIN, Handler, counted, pausing, raises, waits
 from agentruns.testing.case import Case
 from agentruns.testing.scenario import scenario
+
+
+async def _cut_off(waiting: asyncio.Task[Any], has_arrived: Callable[[], bool]) -> None:
+    """Leave, as a crash does, once the vendor has got what is waited for."""
+    while not has_arrived():
+        assert not waiting.done(), f"it ended before the vendor got anything: {waiting}"
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
 
 
 @scenario("a start cut off under a key is gone on with", "start_path", package="filelock")
@@ -24,11 +35,7 @@ async def cut_off_under_a_key(case: Case) -> None:
                 origin = await case.origin(client, emulator)
                 emulator.fail(Fault.delay(30.0, committed=True, method="POST", path=case.start_path))
                 starting = asyncio.create_task(client.result(origin, key="k1", timeout=waits(emulator)))
-                while emulator.state.runs_started == 0:
-                    assert not starting.done(), f"the start ended before it was done: {starting}"
-                    await asyncio.sleep(0.01)
-                starting.cancel()
-                await asyncio.gather(starting, return_exceptions=True)
+                await _cut_off(starting, lambda: emulator.state.runs_started > 0)
             async with case.connect(emulator, journal=journal) as other:
                 if case.can_repeat_starts or case.can_find_starts:
                     run = await other.result(origin, key="k1", timeout=waits(emulator))
@@ -53,11 +60,7 @@ async def answer_cut_off_under_a_key(case: Case) -> None:
                 slow = Fault.delay(30.0, committed=True, method="POST", path=case.resume_path, after=after)
                 emulator.fail(slow)
                 following = asyncio.create_task(client.result(origin, key="k1", tools=handler, timeout=waits(emulator)))
-                while emulator.faults.waiting:
-                    assert not following.done(), f"the run ended before it was answered: {following}"
-                    await asyncio.sleep(0.01)
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                await _cut_off(following, lambda: not emulator.faults.waiting)
                 made = emulator.state.runs_started
             async with case.connect(emulator, journal=journal) as other:
                 going_on = other.result(origin, key="k1", tools=handler, timeout=waits(emulator))
