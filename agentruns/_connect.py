@@ -117,7 +117,8 @@ def connect(
     - *insecure* allows sending the token over plain http to another host than this one.
     - *journal* is the path of a file (SQLite) that keeps what is begun under a `key`, so that it outlives this process;
       made if it is not there. It needs `pip install 'agentruns[journal]'`, else entering the client raises
-      `ConfigurationError`.
+      `ConfigurationError`. Or it is the URL of a PostgreSQL database, `postgresql://...`, for processes on many
+      machines; that needs `agentruns[postgres]`.
     - *connections* is the most connections, and the most requests in flight, at a time.
     - *max_body* is the most bytes that an answer may have, 8 MiB; a longer one is a `TransportError`.
     - *headers* and *params* are sent with every request, beside its own: `x-origami-project`, or `workspace_id` of

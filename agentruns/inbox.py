@@ -57,11 +57,11 @@ class Inbox:
     """
     Park actions until a person answers; a handler for `tools=`, for `tools.default`, or for one name.
 
-    `Inbox()` keeps them in memory, and is used in one event loop. `Inbox(journal=path)` keeps them in that journal,
-    which may be the client's: open it by `async with inbox:`, in each process that parks or answers. While its actions
-    are parked, a run is looked at after half a minute and then ever more seldom, every ten minutes at last: one that
-    goes on without them, answered elsewhere or cancelled, takes them back. The stream's `timeout` goes on: give it
-    `timeout=None`.
+    `Inbox()` keeps them in memory, and is used in one event loop. `Inbox(journal=path)` keeps them in that journal, a
+    file or a `postgresql://...`, which may be the client's: open it by `async with inbox:`, in each process that parks
+    or answers. While its actions are parked, a run is looked at after half a minute and then ever more seldom, every
+    ten minutes at last: one that goes on without them, answered elsewhere or cancelled, takes them back. The stream's
+    `timeout` goes on: give it `timeout=None`.
     """
 
     repeatable = True
@@ -83,7 +83,9 @@ class Inbox:
             self._journal = Journal(journal, "inbox")
             self._parking = parking = JournalParking(self._journal)
             look = partial(self._look, parking)
-            self._others = JournalChanges(self._journal.version, look, self._fail, at_most=_SURE_SECONDS)
+            self._others = JournalChanges(
+                self._journal.version, look, self._fail, at_most=_SURE_SECONDS, pause=self._journal.pause
+            )
 
     def __repr__(self) -> str:
         return "Inbox()" if self._journal is None else f"Inbox(journal={self._journal.path!r})"

@@ -2,12 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
 
 from agentruns.testing import plugin
+from tests import postgres_server
 from tests.scripted_wire import VirtualLoop
 
 
@@ -33,3 +36,19 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("virtual"):
         return {"virtual": VirtualLoop}
     return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_server.Server]:
+    """Return a PostgreSQL server that runs; each test takes a schema of its own in it."""
+    with postgres_server.server() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return where a new journal is, of each store."""
+    if request.param == "sqlite":
+        return str(tmp_path / "journal.db")
+    running: postgres_server.Server = request.getfixturevalue("postgres")
+    return running.url(schema=f"s{uuid4().hex[:12]}")

@@ -73,12 +73,12 @@ async def test_a_state_that_names_no_run_names_no_work(journal: Journal) -> None
 
 async def test_work_is_taken_over_by_one_once_its_owner_is_gone(journal: Journal, other: Journal) -> None:
     await journal.begin("k", "{}")
-    assert await journal.take("k")
-    assert not await other.take("k")
-    assert not await other.take("unknown")
+    assert await journal.tending.take("k")
+    assert not await other.tending.take("k")
+    assert not await other.tending.take("unknown")
     await journal.close()
 
-    assert await other.take("k")
+    assert await other.tending.take("k")
     found = await other.get("k")
     assert found is not None
     assert found.mine
@@ -88,27 +88,27 @@ async def test_what_is_tended_is_abandoned_when_nobody_is_at_it_until_it_was_tol
     journal: Journal, other: Journal
 ) -> None:
     for key in ("begun", "done", "never begun"):
-        await journal.tend(key)
+        await journal.tending.enter(key)
     for key in ("begun", "done", "not tended"):
         await journal.begin(key, "{}")
     await journal.saw("done", state("run-1", "completed"), done=True)
-    assert await other.abandoned() == []
+    assert await other.tending.abandoned() == []
     await journal.close()
 
-    assert await other.abandoned() == ["begun", "done"]
-    assert await other.take("done")
-    assert await other.abandoned() == ["begun"]
+    assert await other.tending.abandoned() == ["begun", "done"]
+    assert await other.tending.take("done")
+    assert await other.tending.abandoned() == ["begun"]
     await other.release("done")
-    await other.told("done")
-    assert await other.abandoned() == ["begun"]
+    await other.tending.told("done")
+    assert await other.tending.abandoned() == ["begun"]
 
 
 async def test_what_is_still_to_be_told_is_not_pruned(journal: Journal) -> None:
     for key in ("told", "untold"):
-        await journal.tend(key)
+        await journal.tending.enter(key)
         await journal.begin(key, "{}")
         await journal.saw(key, state(f"run of {key}", "completed"), done=True)
-    await journal.told("told")
+    await journal.tending.told("told")
 
     assert await journal.prune(IN_FUTURE) == 1
     assert await journal.get("untold") is not None
@@ -116,7 +116,7 @@ async def test_what_is_still_to_be_told_is_not_pruned(journal: Journal) -> None:
 
 
 async def test_work_that_is_forgotten_leaves_nothing(journal: Journal) -> None:
-    await journal.tend("k")
+    await journal.tending.enter("k")
     await journal.begin("k", "{}")
     await journal.saw("k", state("run-1", "requires_action"))
     await journal.handle("k", "run-1", "action-1", "approve")
@@ -129,5 +129,5 @@ async def test_work_that_is_forgotten_leaves_nothing(journal: Journal) -> None:
     assert await journal.get("k") is None
     assert await journal.of_run("run-1") is None
     assert await journal.waiting() == []
-    assert await journal.abandoned() == []
+    assert await journal.tending.abandoned() == []
     assert (await journal.begin("k", "{}")).fresh

@@ -20,11 +20,11 @@ answers, and never wait. All that they need is importable from here:
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `ResumesWithOrigin`, `Recovers`,
-  `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`, `FetchesMany`, `ParsesRun`, `ReportsErrorsInBody`,
-  `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`,
-  `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`,
-  `MakesParents`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`, `GroupsAnswers`, by
-  which the console shows a run; what they return is made of the values of `show`.
+  `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`,
+  `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`, `ShowsRuns`,
+  `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`, `MakesParents`, and
+  `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`, `GroupsAnswers`, by which the console
+  shows a run; what they return is made of the values of `show`.
 
 `load(name)` imports the vendor of that name when it is first asked for.
 """
@@ -82,7 +82,6 @@ from .protocol import (
     Cancels,
     ChecksToken,
     Dialect,
-    FetchesMany,
     FindsAnsweringRun,
     GivesExample,
     GroupsAnswers,
@@ -131,7 +130,6 @@ __all__ = [
     "ClaimRun",
     "Dialect",
     "Failure",
-    "FetchesMany",
     "FindsAnsweringRun",
     "Flow",
     "GivesExample",

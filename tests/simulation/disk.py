@@ -149,6 +149,8 @@ class _Desk:
     A commit is done some time after it was begun, and told some time after it was done.
     """
 
+    lease = news = None
+
     def __init__(self, disk: MemoryDisk, vendor: str) -> None:
         self._disk = disk
         self.locks = Locks(disk)
@@ -270,12 +272,12 @@ class _FileJournal(SimulatedJournal):
     def owner(self) -> str:
         return "nobody" if self._writer is None else self._writer.owner
 
-    def _write(self, act: Callable[[Records], Any], standing: str) -> Write[Any]:
+    def write(self, act: Callable[[Records], Any], standing: str) -> Write[Any]:
         if self._dead:
             write = Write(act, standing)
             _refuse(write)
             return write
-        write = super()._write(act, standing)
+        write = super().write(act, standing)
         loop = _loop()
         loop.threads += 1
         write.future.add_done_callback(lambda _: _count_down(loop))

@@ -20,7 +20,8 @@ class JournalChanges:
     *version* gives a number that changes with every write of others (`Journal.version`, `JournalReader.version`).
     *on_change* is called when it is not what it was at the last look, even if nobody watched in between, and after
     *at_most* seconds in any case: a process that dies writes nothing, and a file that is deleted has no new version.
-    The error of either is given to *on_error*, and the looks go on.
+    The error of either is given to *on_error*, and the looks go on. *pause*, of the version seen and of seconds, waits
+    between two looks: shorter where the journal tells of changes (`Journal.pause`).
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class JournalChanges:
         on_error: Callable[[AgentRunsError], None],
         *,
         at_most: float,
+        pause: Callable[[int, float], Awaitable[None]] | None = None,
     ) -> None:
         self._version = version
         self._on_change = on_change
         self._on_error = on_error
         self._at_most = at_most
+        self._pause = pause or _sleep
         self._seen: int | None = None
         self._seen_at = 0.0
         self._watchers = 0
@@ -68,6 +71,7 @@ class JournalChanges:
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
+        version = 0
         while True:
             try:
                 version = await self._version()  # before the look: what is written in between is seen by the next
@@ -76,4 +80,8 @@ class JournalChanges:
                     self._seen, self._seen_at = version, loop.time()
             except AgentRunsError as error:
                 self._on_error(error)
-            await asyncio.sleep(LOOK_SECONDS)
+            await self._pause(version, LOOK_SECONDS)
+
+
+async def _sleep(_seen: int, seconds: float) -> None:
+    await asyncio.sleep(seconds)

@@ -2,89 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
-from agentruns._aio.shield import run_shielded
-from agentruns._values import check
-from agentruns.errors import ConfigurationError, JournalError
-
-from .locations import is_unicode, location
 from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
-from .problems import reason
+from .session import Session
+from .tending import Tended, Tending
 from .values import Decision, GivenAnswer, Handling, Work
-from .write import Write
-from .writer import Writer, connect
 
 if TYPE_CHECKING:
     from .records import Records
 
-T = TypeVar("T")
-
-_READ: Final = "It was only to be read: nothing was sent, and what runs at the vendor goes on"
-_LONGEST_KEY: Final = 1000
 _FIRST_LOOK: Final = 0.05
 _LAST_LOOK: Final = 1.0
 _PRUNED: Final = 1000
 """Pieces of work that one commit deletes: others wait for it."""
 
 
-class Journal:
+class Journal(Session):
     """
-    Keep what is begun, seen and answered in the SQLite file at *path*; each open journal is an owner of its own.
+    Keep what is begun, seen and answered, in the SQLite file or the PostgreSQL database at *path*.
 
-    Texts are JSON, made and read by the caller. Every method returns when what it wrote is on the disk. One that is
-    cancelled has written all or nothing, and a cancelled `begin`, `attach` or `handle` is undone. All raise
-    `JournalError` for a file that cannot be used, and `ConfigurationError` for a key that is none.
+    Texts are JSON, made and read by the caller. All is as `Session` says; a cancelled `begin`, `attach` or `handle` is
+    undone. All raise `ConfigurationError` for a key that is none. `tending` has what services tend.
     """
 
     def __init__(self, path: str | os.PathLike[str], vendor: str) -> None:
-        self._location = location(path)
-        self._path = self._location.name
-        self._vendor = check.non_empty_str("vendor", vendor)
-        self._gate = asyncio.Lock()
-        self._writer: Writer | None = None
-
-    @property
-    def path(self) -> str:
-        """Return the absolute path of the file, or what else the store is called; no secret is in it."""
-        return self._path
-
-    # Open and closed --------------------------------------------------------------------------------------------------
-
-    async def open(self) -> None:
-        """
-        Open the file, made if there is none; do nothing if it is open.
-
-        Raise `ConfigurationError` for a path that cannot be a journal, and where the extra `journal` is not installed.
-        """
-        async with self._gate:
-            if self._writer is not None:
-                return
-            try:
-                await run_shielded(self._open())
-            except asyncio.CancelledError:
-                await run_shielded(self._close())
-                raise
-
-    async def close(self) -> None:
-        """Wait for what is being written, and close the file; what is not done is anybody's from now on."""
-        await run_shielded(self._close_in_turn())
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
+        super().__init__(path, vendor)
+        self.tending: Final = Tending(self)
 
     # Work -------------------------------------------------------------------------------------------------------------
 
@@ -102,7 +51,9 @@ class Journal:
 
     async def checkpoint(self, key: str, note: str) -> None:
         """Keep what the start found out, before its next request."""
-        await self._do(key, lambda records: records.checkpoint(key, note), "The next request of the start was not sent")
+        await self.do_for(
+            key, lambda records: records.checkpoint(key, note), "The next request of the start was not sent"
+        )
 
     async def reserve(self, key: str, note: str, group_name: str, visible_after: float = 0.0) -> bool:
         """
@@ -110,7 +61,7 @@ class Journal:
 
         The vendor shows the run that this start makes within *visible_after* seconds.
         """
-        return await self._do(
+        return await self.do_for(
             key,
             lambda records: records.reserve(key, note, group_name, visible_after),
             "The next request of the start was not sent",
@@ -118,7 +69,9 @@ class Journal:
 
     async def recovering(self, key: str) -> None:
         """Keep that a start is not gone through with any more, but looked for."""
-        await self._do(key, lambda records: records.recovering(key), "The run goes on at the vendor, if there is one")
+        await self.do_for(
+            key, lambda records: records.recovering(key), "The run goes on at the vendor, if there is one"
+        )
 
     async def claim(self, key: str, run_id: str) -> str:
         """
@@ -126,7 +79,7 @@ class Journal:
 
         It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
         """
-        return await self._do(key, lambda records: records.claim(key, run_id), "The run goes on at the vendor")
+        return await self.do_for(key, lambda records: records.claim(key, run_id), "The run goes on at the vendor")
 
     async def saw(self, key: str, run: str, *, done: bool = False) -> None:
         """Keep a state of the run; the first makes the work "open", *done* ends it for good."""
@@ -135,7 +88,7 @@ class Journal:
             records.saw(key, run, done)
             ParkedActions(records).seen(run)
 
-        await self._do(
+        await self.do_for(
             key,
             saw,
             "The run goes on at the vendor; its last state is not in the journal",
@@ -143,7 +96,7 @@ class Journal:
 
     async def forget_start(self, key: str) -> None:
         """Delete work whose start was refused, so that a later `begin` starts anew; other work stays."""
-        await self._do(key, lambda records: records.forget_start(key), "The start was refused, and nothing runs")
+        await self.do_for(key, lambda records: records.forget_start(key), "The start was refused, and nothing runs")
 
     async def release(self, key: str) -> None:
         """
@@ -151,11 +104,11 @@ class Journal:
 
         Handlers that are still running count as cut off: what they did is not known.
         """
-        await self._do(key, lambda records: records.release(key), "The work is free when this process ends")
+        await self.do_for(key, lambda records: records.release(key), "The work is free when this process ends")
 
     async def get(self, key: str) -> Work | None:
         """Return the work named *key*, None if there is none."""
-        return await self._do(key, lambda records: records.get(key))
+        return await self.do_for(key, lambda records: records.get(key))
 
     async def wait(self, key: str, seen: float) -> Work | None:
         """
@@ -166,10 +119,11 @@ class Journal:
         """
         pause = _FIRST_LOOK
         while True:
+            heard = self.heard()
             work = await self.get(key)
             if work is None or work.updated > seen or work.state == "done" or not work.alive:
                 return work
-            await asyncio.sleep(pause)
+            await self.pause(heard, pause)
             pause = min(pause * 1.6, _LAST_LOOK)
 
     async def unfinished(self) -> AsyncGenerator[Work, None]:
@@ -179,31 +133,23 @@ class Journal:
             for after, work in page:  # noqa: B007 - the next page follows the last of this one
                 yield work
 
+    async def _page(self, after: int) -> list[tuple[int, Work]]:
+        return await self.do(lambda records: records.unfinished(after))
+
     async def of_run(self, run_id: str) -> Work | None:
         """Return the work that is at a run of that id, or was; None if there is none."""
-        found: Work | None = await self._write(lambda records: records.of_run(run_id), _READ).future
-        return found
-
-    async def take(self, key: str) -> bool:
-        """Be at work from now on whose owner is gone, done or not; return False if somebody else is at it."""
-        return await self._do(key, lambda records: records.take(key), "The work is as it was")
-
-    async def tend(self, key: str) -> None:
-        """Keep that the work of that name is to be brought to its end and told of, though it may not have begun."""
-        await self._do(key, lambda records: records.tend(key), "Nothing was sent")
-
-    async def told(self, key: str) -> None:
-        """Keep that the end of the work was told: nobody tends it any more."""
-        await self._do(key, lambda records: records.told(key), "The end of the work was told, and may be again")
-
-    async def abandoned(self) -> list[str]:
-        """Return the names of this vendor's work that is tended, and at which nobody is; the oldest first."""
-        found: list[str] = await self._write(lambda records: records.abandoned(), _READ).future
-        return found
+        return await self.do(lambda records: records.of_run(run_id))
 
     async def forget(self, key: str) -> bool:
         """Delete work, whatever became of it; return False, and change nothing, if somebody is at it."""
-        return await self._do(key, lambda records: records.forget(key), "The work is as it was")
+
+        def forget(records: Records) -> bool:
+            if not records.forget(key):
+                return False
+            Tended(records).told(key)
+            return True
+
+        return await self.do_for(key, forget, "The work is as it was")
 
     async def prune(self, before: float) -> int:
         """
@@ -214,10 +160,10 @@ class Journal:
         The file gets smaller where nobody else reads it meanwhile; else what it holds is used again.
         """
         found = 0
-        while deleted := await self._write(lambda records: records.prune(before, _PRUNED), _READ).future:
+        while deleted := await self.do(lambda records: records.prune(before, _PRUNED)):
             found += deleted
-        if found and self._writer is not None:
-            await self._writer.compact()
+        if found:
+            await self.compact()
         return found
 
     # Handlings --------------------------------------------------------------------------------------------------------
@@ -239,16 +185,16 @@ class Journal:
 
         With *repeatable*, one that was running when its owner went is to be run again (`fresh` and `taken`).
         """
-        write = self._add(
+        return await self.do_or_undo(
             key,
             lambda records: records.handle(key, run_id, action_id, name, repeatable, digest),
             "The handler was not run",
+            lambda records, handled: records.unhandle(key, handled),
         )
-        return await self._or_undo(write, lambda records: records.unhandle(key, write.outcome))
 
     async def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> Handling:
         """Keep the answer to an action, before it is posted; return what is kept: one given by hand stands."""
-        return await self._do(
+        return await self.do_for(
             key,
             lambda records: records.answered(key, run_id, action_id, output, is_error),
             f"The handler of action {action_id!r} has run, and its answer is not in the journal",
@@ -256,7 +202,7 @@ class Journal:
 
     async def abandon_handler(self, key: str, run_id: str, action_id: str) -> None:
         """Forget an action whose handler ended without an answer or was cut off, so that it may be run again."""
-        await self._do(
+        await self.do_for(
             key,
             lambda records: records.abandon_handler(key, run_id, action_id),
             f"The handler of action {action_id!r} counts as running until this process ends",
@@ -264,7 +210,7 @@ class Journal:
 
     async def cut_off(self, key: str, run_id: str, action_id: str) -> None:
         """Note that a handler of ours was cut off: what it did is not known, and nobody is at it any more."""
-        await self._do(
+        await self.do_for(
             key,
             lambda records: records.cut_off(key, run_id, action_id),
             f"The handler of action {action_id!r} counts as running until this process ends",
@@ -282,7 +228,7 @@ class Journal:
             if ask_again:
                 ParkedActions(records).take_back(run_id, action_id)
 
-        await self._do(key, unfit, f"The answer to action {action_id!r} cannot be sent, and the journal keeps it")
+        await self.do_for(key, unfit, f"The answer to action {action_id!r} cannot be sent, and the journal keeps it")
 
     async def decided(
         self, run_id: str, answers: Sequence[GivenAnswer], *, posting: bool = False, again: bool = False
@@ -305,8 +251,7 @@ class Journal:
                 return decision
             return evolve(decision, withdrawn=parked.decided(run_id, [each.action_id for each in answers]))
 
-        decision: Decision = await self._write(decided, "Nothing was posted").future
-        return decision
+        return await self.do(decided, "Nothing was posted")
 
     async def take_back(self, run_id: str, decision: Decision) -> None:
         """Undo what `decided` has entered, since the vendor has refused it: who answers next is the first."""
@@ -315,48 +260,41 @@ class Journal:
             records.take_back(run_id, decision)
             ParkedActions(records).wait_again(run_id, decision.withdrawn)
 
-        await self._write(take_back, "The vendor has refused the answers, and the journal keeps them").future
+        await self.do(take_back, "The vendor has refused the answers, and the journal keeps them")
 
     async def runs_since(self, created: float) -> list[str]:
         """Return the ids of the runs of all work that changed at or after *created*, seconds since the epoch."""
-        found: list[str] = await self._write(lambda records: records.runs_since(created), _READ).future
-        return found
+        return await self.do(lambda records: records.runs_since(created))
 
     async def origins_at(self, run_id: str) -> list[str]:
         """Return what started the work whose last state is of that run, each as it was given."""
-        found: list[str] = await self._write(lambda records: records.origins_at(run_id), _READ).future
-        return found
+        return await self.do(lambda records: records.origins_at(run_id))
 
     async def moved(self, run_id: str, action_ids: Sequence[str], run: str, *, done: bool) -> None:
         """Note that actions of a run were answered by hand: *run* follows it, in all work whose last state it was."""
-        write = self._write(
-            lambda records: records.moved(run_id, action_ids, run, done), "The run goes on at the vendor"
-        )
-        await write.future
+        await self.do(lambda records: records.moved(run_id, action_ids, run, done), "The run goes on at the vendor")
 
     async def posting(self, key: str, run_id: str) -> None:
         """Keep that the answers to a run are about to be posted, and when that was tried first."""
-        await self._do(key, lambda records: records.posting(key, run_id), "Nothing was posted")
+        await self.do_for(key, lambda records: records.posting(key, run_id), "Nothing was posted")
 
     async def not_posted(self, key: str, run_id: str) -> None:
         """Take back what `posting` kept: the answers were clearly refused."""
-        await self._do(key, lambda records: records.not_posted(key, run_id), "The answers were refused")
+        await self.do_for(key, lambda records: records.not_posted(key, run_id), "The answers were refused")
 
     async def posted(self, key: str, run_id: str) -> None:
         """Keep that all answers of this pause were posted."""
-        await self._do(key, lambda records: records.posted(key, run_id), "The answers were posted, and may be again")
+        await self.do_for(key, lambda records: records.posted(key, run_id), "The answers were posted, and may be again")
 
     async def answers(self, key: str, run_id: str) -> tuple[Handling, ...]:
         """Return every action of a run that `handle` was called for, oldest first, whatever became of it."""
-        return await self._do(key, lambda records: records.answers(key, run_id))
+        return await self.do_for(key, lambda records: records.answers(key, run_id))
 
     # Parked actions ---------------------------------------------------------------------------------------------------
 
     async def park(self, row: ParkedRow) -> ParkedRow:
         """Enter an action that waits for a person, and return what is there: it may have its answer already."""
-        write = self._write(lambda records: ParkedActions(records).park(row), "Nobody can answer the action")
-        done: ParkedRow = await write.future
-        return done
+        return await self.do(lambda records: ParkedActions(records).park(row), "Nobody can answer the action")
 
     async def settle(self, place: Place, act: WaitAct, output: str | None = None, digest: str | None = None) -> bool:
         """
@@ -364,91 +302,28 @@ class Journal:
 
         Nor is an action ended that asks something else than what *digest* names.
         """
-        write = self._write(
+        return await self.do(
             lambda records: ParkedActions(records).settle(place, act, output, digest), "The action waits on"
         )
-        done: bool = await write.future
-        return done
 
     async def waiting(self, run_id: str | None = None) -> list[ParkedRow]:
         """Return the actions of every vendor, or of one run, that wait for a person, oldest first."""
-        rows: list[ParkedRow] = await self._write(lambda records: ParkedActions(records).waiting(run_id), _READ).future
-        return rows
+        return await self.do(lambda records: ParkedActions(records).waiting(run_id))
 
     async def called(self, action_id: str, run_id: str | None = None) -> list[ParkedRow]:
         """Return the actions of that id that wait; if there are none, the last one that did."""
-        write = self._write(lambda records: ParkedActions(records).called(action_id, run_id), _READ)
-        rows: list[ParkedRow] = await write.future
-        return rows
+        return await self.do(lambda records: ParkedActions(records).called(action_id, run_id))
 
     async def look(self, places: Sequence[Place]) -> Look:
         """Return which actions wait, briefly, and those of *places* that do not."""
-        found: Look = await self._write(lambda records: ParkedActions(records).look(places), _READ).future
-        return found
-
-    async def version(self) -> int:
-        """Return a number that changes with whatever others write to the file; it waits for no lock."""
-        if self._writer is None:
-            raise JournalError(self._path, "it is not open", "")
-        try:
-            return await self._writer.version()
-        except Exception as error:
-            raise JournalError(self._path, reason(error), "") from error
+        return await self.do(lambda records: ParkedActions(records).look(places))
 
     # ------------------------------------------------------------------------------------------------------------------
 
     async def _begin(self, key: str, origin: str, run: str | None, digest: str | None) -> Work:
-        write = self._add(key, lambda records: records.begin(key, origin, run, digest), "Nothing was sent")
-        return await self._or_undo(write, lambda records: records.unbegin(key, write.outcome))
-
-    async def _do(self, key: str, act: Callable[[Records], T], standing: str = _READ) -> T:
-        done: T = await self._add(key, act, standing).future
-        return done
-
-    async def _or_undo(self, write: Write[T], undo: Callable[[Records], None]) -> T:
-        """Wait for a write that claims something; for a caller that is gone, give the claim back."""
-        try:
-            done: T = await write.future
-        except asyncio.CancelledError:
-            if self._writer is not None:
-                undoing = Write(undo, "")
-                undoing.future.add_done_callback(lambda over: over.cancelled() or over.exception())  # nobody waits
-                self._writer.add(undoing)
-            raise
-        return done
-
-    async def _page(self, after: int) -> list[tuple[int, Work]]:
-        write = self._write(lambda records: records.unfinished(after), _READ)
-        page: list[tuple[int, Work]] = await write.future
-        return page
-
-    def _add(self, key: str, act: Callable[[Records], T], standing: str) -> Write[T]:
-        _check_key(key)
-        return self._write(act, standing)
-
-    def _write(self, act: Callable[[Records], T], standing: str) -> Write[T]:
-        if self._writer is None:
-            raise JournalError(self._path, "it is not open", standing)
-        write = Write(act, standing)
-        self._writer.add(write)
-        return write
-
-    async def _open(self) -> None:
-        self._writer = await connect(self._location, self._vendor)
-
-    async def _close_in_turn(self) -> None:
-        async with self._gate:
-            await self._close()
-
-    async def _close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await writer.close()
-
-
-def _check_key(key: object) -> None:
-    text = check.non_empty_str("key", key)
-    if len(text) > _LONGEST_KEY:
-        raise ConfigurationError(f"key is {text[:40]!r}... ({len(text)} characters); at most {_LONGEST_KEY} will do")
-    if "\0" in text or not is_unicode(text):
-        raise ConfigurationError(f"key is {text!r}; it must be a text of Unicode characters, without NUL")
+        return await self.do_or_undo(
+            key,
+            lambda records: records.begin(key, origin, run, digest),
+            "Nothing was sent",
+            lambda records, begun: records.unbegin(key, begun),
+        )

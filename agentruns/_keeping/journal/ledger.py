@@ -26,6 +26,10 @@ _NAP: Final = 0.01
 class Ledger(sqlite3.Connection):
     """A connection that carries out batches of writes, each as one transaction. For use in the thread that made it."""
 
+    lease: None = None
+    news: None = None
+    idle_seconds: None = None
+
     def __init__(self, path: str, vendor: str, owners: Owners) -> None:
         super().__init__(path, isolation_level=None, timeout=_NAP)
         self._path = path
@@ -58,6 +62,9 @@ class Ledger(sqlite3.Connection):
     def carry_out(self, batch: Sequence[Write[Any]]) -> None:
         """Commit a batch. Each write is told what became of it; nothing is raised."""
         self._carry_out(batch)
+
+    def idle(self) -> None:
+        """Do nothing: the lock of the owner's file says that it is there."""
 
     def compact(self) -> None:
         """Give room that is not used back to the disk, unless others are at the file or the disk is full."""

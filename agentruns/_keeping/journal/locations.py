@@ -9,6 +9,7 @@ from attrs import frozen
 from agentruns import _extras as extras
 from agentruns.errors import ConfigurationError
 
+from .postgres.address import SCHEMES, Database, database
 from .store import Ledger, Location
 
 
@@ -25,13 +26,33 @@ class File:
         return opened(self.name, vendor)
 
 
+@frozen
+class InDatabase:
+    """Tables in a PostgreSQL database."""
+
+    database: Database
+
+    @property
+    def name(self) -> str:
+        """Return the URL of the database, without user, password and options."""
+        return self.database.name
+
+    def open(self, vendor: str) -> Ledger:
+        """Open the tables, made if there are none; raise as `Location.open` does, and where the extra is missing."""
+        with extras.require("postgres", "a journal in PostgreSQL needs"):
+            from .postgres.opening import opened
+        return opened(self.database, vendor)
+
+
 def location(address: object) -> Location:
     """Return where the journal is; raise `ConfigurationError` for what cannot name one."""
+    if isinstance(address, str) and address.startswith(SCHEMES):
+        return InDatabase(database(address))
     if isinstance(address, str | bytes | os.PathLike):
         name = os.fsdecode(address)
         if name not in {"", ":memory:"} and "\0" not in name and is_unicode(name, "surrogateescape"):
             return File(os.path.realpath(name))  # one file, one name: the owners' files stand beside it
-    raise ConfigurationError(f"journal is {address!r}; it must be the path of a file")
+    raise ConfigurationError(f"journal is {address!r}; it must be the path of a file, or a URL postgresql://...")
 
 
 def is_unicode(text: str, errors: str = "strict") -> bool:

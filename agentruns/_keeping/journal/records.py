@@ -27,9 +27,11 @@ class Records:
     """The work of one vendor, as one owner sees it. For use within a transaction that holds the write lock."""
 
     def __init__(self, tables: Tables, owners: Owners, vendor: str, spelling: Spelling = SQLITE) -> None:
+        self.tables: Final = tables
         self.execute = self._do = tables.execute
         self._sql = spelling
         self.vendor = self._vendor = vendor
+        self.owners: Final = owners
         self._owners = owners
 
     # Work -------------------------------------------------------------------------------------------------------------
@@ -187,27 +189,11 @@ class Records:
             self._change(key, "owner = ?", self._owners.me)
         return True
 
-    def tend(self, key: str) -> None:
-        """Enter that a service brings the work of that name to its end, and tells of it."""
-        self._do("INSERT INTO tended (vendor, key) VALUES (?,?) ON CONFLICT DO NOTHING", (self._vendor, key))
-
-    def told(self, key: str) -> None:
-        """Enter that nobody has to tend the work of that name any more."""
-        self._do("DELETE FROM tended WHERE vendor = ? AND key = ?", (self._vendor, key))
-
-    def abandoned(self) -> list[str]:
-        """Return the names of the work that is tended, and at which nobody is."""
-        rows = self._do(
-            "SELECT key, owner FROM tended JOIN work USING (vendor, key) WHERE vendor = ? ORDER BY id", (self._vendor,)
-        )
-        return [key for key, owner in rows.fetchall() if not self._owners.alive(owner)]
-
     def forget(self, key: str) -> bool:
         """Delete work, and all that stands with it, unless somebody is at it; return whether it is gone."""
         found = self.get(key)
         if found is not None and found.alive and found.state != "done":
             return False
-        self.told(key)
         self._do("DELETE FROM parked WHERE vendor = ? AND key = ?", (self._vendor, key))
         self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
         return True

@@ -9,11 +9,25 @@ and that knows which owners are alive. `Writer` hands it what many tasks write.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+from .lease import Lease
 
 if TYPE_CHECKING:
     from .write import Write
+
+
+class News(Protocol):
+    """What tells of the writes of others, for use in any thread; nothing blocks."""
+
+    def version(self) -> int:
+        """Return how often others have written, as far as that was told."""
+        ...
+
+    def call(self, seen: int, news: Callable[[], None]) -> Callable[[], None]:
+        """Call *news* once, in whichever thread, when the version is not *seen*; return what takes that back."""
+        ...
 
 
 class Ledger(Protocol):
@@ -37,8 +51,27 @@ class Ledger(Protocol):
         """
         ...
 
+    @property
+    def lease(self) -> Lease | None:
+        """Return for how long the owner may act; None where others see for themselves whether it is there."""
+        ...
+
+    @property
+    def news(self) -> News | None:
+        """Return what tells of the writes of others; None where one must look, by `version`."""
+        ...
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """Return after how long a silence `idle` is due; None if it never is."""
+        ...
+
     def version(self) -> int:
         """Return a number that changes whenever another connection has written."""
+        ...
+
+    def idle(self) -> None:
+        """Say that the owner is still there; nothing is raised."""
         ...
 
     def compact(self) -> None:

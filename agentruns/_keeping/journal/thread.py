@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Final, TypeVar
 
@@ -24,7 +24,12 @@ class ConnectionThread:
 
     def __init__(self) -> None:
         self._acts: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = _Idle()
         self._thread: Thread | None = None
+
+    def when_idle(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do *act* whenever there has been nothing to do for so many seconds, from the next thing on."""
+        self._idle.seconds, self._idle.act = seconds, act
 
     def do(self, act: Callable[[], T]) -> asyncio.Future[T]:
         """Do *act* in its turn; it is done even if the future is cancelled, or its loop closed."""
@@ -46,7 +51,7 @@ class ConnectionThread:
 
         self._acts.put(work)
         if self._thread is None:
-            self._thread = Thread(target=_work, args=(self._acts,), name=NAME, daemon=True)
+            self._thread = Thread(target=_work, args=(self._acts, self._idle), name=NAME, daemon=True)
             self._thread.start()
         return future
 
@@ -55,8 +60,23 @@ class ConnectionThread:
         self._acts.put(None)
 
 
-def _work(acts: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (act := acts.get()) is not None:
+class _Idle:
+    """What is done when there is nothing to do, and after how long."""
+
+    seconds: float | None = None
+    act: Callable[[], None] | None = None
+
+
+def _work(acts: SimpleQueue[Callable[[], None] | None], idle: _Idle) -> None:
+    while True:
+        try:
+            act = acts.get(timeout=idle.seconds)
+        except Empty:
+            if idle.act is not None:
+                idle.act()
+            continue
+        if act is None:
+            return
         act()
         del act  # what it holds is not needed while the next is waited for
 

@@ -10,14 +10,22 @@ from .thread import ConnectionThread
 from .write import Write
 
 if TYPE_CHECKING:
-    from .store import Ledger, Location
+    from .lease import Lease
+    from .store import Ledger, Location, News
 
 
 async def connect(location: Location, vendor: str) -> Writer:
     """Open the store; must not be cancelled. Raise as `Location.open` does."""
     thread = ConnectionThread()
+
+    def opened() -> Ledger:
+        ledger = location.open(vendor)
+        if ledger.idle_seconds is not None:
+            thread.when_idle(ledger.idle_seconds, ledger.idle)
+        return ledger
+
     try:
-        return Writer(await thread.do(partial(location.open, vendor)), thread)
+        return Writer(await thread.do(opened), thread)
     except BaseException:
         thread.close()
         raise
@@ -47,8 +55,20 @@ class Writer:
         if self._task is None:
             self._start()
 
+    @property
+    def lease(self) -> Lease | None:
+        """Return for how long the owner may act; None where nobody counts that."""
+        return self._ledger.lease
+
+    @property
+    def news(self) -> News | None:
+        """Return what tells of the writes of others; None where one must look, by `version`."""
+        return self._ledger.news
+
     async def version(self) -> int:
         """Return a number that changes whenever another connection has written; wait for no lock."""
+        if self._ledger.news is not None:
+            return self._ledger.news.version()
         return await self._thread.do(self._ledger.version)
 
     async def compact(self) -> None:

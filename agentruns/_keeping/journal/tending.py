@@ -1,0 +1,58 @@
+"""The work that a service brings to its end and tells of, whichever process is at it; entered before it begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .session import Session
+
+if TYPE_CHECKING:
+    from .records import Records
+
+
+class Tending:
+    """Enter in a journal which work is tended, find what nobody is at, and take it. All as `Session` says."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def enter(self, key: str) -> None:
+        """Keep that the work of that name is to be brought to its end and told of, though it may not have begun."""
+        await self._session.do_for(key, lambda records: Tended(records).enter(key), "Nothing was sent")
+
+    async def told(self, key: str) -> None:
+        """Keep that the end of the work was told: nobody tends it any more."""
+        standing = "The end of the work was told, and may be again"
+        await self._session.do_for(key, lambda records: Tended(records).told(key), standing)
+
+    async def abandoned(self) -> list[str]:
+        """Return the names of this vendor's work that is tended, and at which nobody is; the oldest first."""
+        return await self._session.do(lambda records: Tended(records).abandoned())
+
+    async def take(self, key: str) -> bool:
+        """Be at work from now on whose owner is gone, done or not; return False if somebody else is at it."""
+        return await self._session.do_for(key, lambda records: records.take(key), "The work is as it was")
+
+
+class Tended:
+    """The rows of the work that is tended. For use within a transaction that holds the write lock."""
+
+    def __init__(self, records: Records) -> None:
+        self._owners = records.owners
+        self._vendor = records.vendor
+        self._do = records.execute
+
+    def enter(self, key: str) -> None:
+        """Enter that the work of that name is tended."""
+        self._do("INSERT INTO tended (vendor, key) VALUES (?,?) ON CONFLICT DO NOTHING", (self._vendor, key))
+
+    def told(self, key: str) -> None:
+        """Enter that nobody has to tend the work of that name any more."""
+        self._do("DELETE FROM tended WHERE vendor = ? AND key = ?", (self._vendor, key))
+
+    def abandoned(self) -> list[str]:
+        """Return the names of the work that is tended, and at which nobody is."""
+        rows = self._do(
+            "SELECT key, owner FROM tended JOIN work USING (vendor, key) WHERE vendor = ? ORDER BY id", (self._vendor,)
+        )
+        return [key for key, owner in rows.fetchall() if not self._owners.alive(owner)]
