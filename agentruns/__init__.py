@@ -52,6 +52,7 @@ from .errors import (
 from .tools import Tools, ToolSchema, ToolsLike
 
 if TYPE_CHECKING:
+    from .dialects import a2a as a2a
     from .dialects import conduit as conduit
     from .dialects import middesk as middesk
     from .dialects import narrative as narrative
@@ -68,6 +69,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "origami",
     "conduit",
     "openai_responses",
+    "a2a",
     "Run",
     "RunRef",
     "RunStatus",

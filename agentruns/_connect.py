@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from ._api.address import address_of, base_url_of
@@ -11,6 +12,7 @@ from ._api.channel import Channel
 from ._api.defaults import defaults_of
 from ._api.given import GivenTransport
 from ._api.limiter import RateLimiter, rate_limit
+from ._api.located import LocatedChannel
 from ._api.proxy import proxy_of
 from ._api.retry import Retry, Schedule, is_schedule
 from ._api.transport import MAX_BODY, AiohttpTransport
@@ -29,7 +31,7 @@ if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays
     import aiohttp
 
     from ._keeping.journal import Journal
-    from .dialects import conduit, middesk, narrative, openai_responses, origami
+    from .dialects import a2a, conduit, middesk, narrative, openai_responses, origami
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -74,6 +76,8 @@ def connect(
 def connect(
     dialect: Literal["openai_responses"], **options: Unpack[ConnectOptions]
 ) -> Client[openai_responses.ResponseRequest, openai_responses.ResponseDetail]: ...
+@overload
+def connect(dialect: Literal["a2a"], **options: Unpack[ConnectOptions]) -> Client[a2a.Send, a2a.Task]: ...
 @overload
 def connect(dialect: str, **options: Unpack[ConnectOptions]) -> Client: ...
 @overload
@@ -153,8 +157,8 @@ def connect(
         check.number("budget", budget)
     if transport is None:
         address = address_of(known, base_url, token, auth, insecure=insecure)
-        channel: Channel = AiohttpTransport(
-            address,
+        make = partial(
+            AiohttpTransport,
             session=session,
             timeout=timeout,
             connections=connections,
@@ -162,6 +166,7 @@ def connect(
             defaults=defaults_of(known, headers, params, auth),
             proxy=proxy_of(proxy, address.base_url, trust_env=trust_env, insecure=insecure),
         )
+        channel: Channel = make(address) if known.locate is None else LocatedChannel(known, address, make, auth)
     else:
         _check_transport(transport, token=token, session=session, auth=auth, proxy=proxy, trust_env=trust_env or None)
         url = base_url_of(known, base_url)

@@ -196,6 +196,7 @@ TOLD = {
     "origami": ("(needs_input)", "answer: Built a list", "Starts sent: 2. Answers lost: 1. Runs started: 2,"),
     "conduit": ("completed", "answer: A plumber", "Starts sent: 1. Answers lost: 1. Runs started: 1,"),
     "openai_responses": ("requires_action", "answers ask: yes", "answer: Done."),
+    "a2a": ("input_required", "answer: Done."),
 }
 
 

@@ -16,6 +16,8 @@ from .watch import Watch
 _LEAST: Final = 0.01  # seconds between two reads of a run, whatever a schedule says
 _ADVISED_FACTOR: Final = 1.25
 _LOOKS: Final = Backoff(initial=30.0, factor=1.5, maximum=600.0)
+_LESS_OFTEN: Final = 1.25
+_MOST_OFTEN: Final = 30.0
 BROKEN_SECONDS: Final = 10.0
 """When a run is read again whose schedule says nothing that makes sense."""
 
@@ -54,7 +56,16 @@ class Pace:
         return now + _delay(self._backoff, watch.unchanged_count, 0.0)
 
     def next_look(self, watch: Watch, now: float) -> float:
-        """Return when a run is due that waits for an answer, and that nobody waits for: seldom."""
+        """
+        Return when a run is due that waits for an answer, and that nobody waits for: seldom.
+
+        One that says itself when to come back may go on without an answer: it is looked at then, and less and less
+        often, every half minute at last.
+        """
+        asked = None if watch.run is None else watch.run.poll_after
+        if asked is not None:
+            looks = Backoff(initial=asked, factor=_LESS_OFTEN, maximum=max(asked, _MOST_OFTEN))
+            return now + max(looks.delay(watch.unchanged_count, noise=random.random()), _LEAST)  # noqa: S311
         return now + _LOOKS.delay(watch.unchanged_count, noise=random.random())  # noqa: S311
 
     def next_after_error(self, watch: Watch, now: float, floor: float) -> float:

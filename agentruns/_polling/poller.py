@@ -175,8 +175,8 @@ class Poller:
         """
         Look at a run that waits for an answer, on behalf of *onlooker*, until it says that it has seen enough.
 
-        That is half a minute after the last read, and then ever more seldom, every ten minutes at last. Where others
-        wait for the run, their reads do.
+        That is half a minute after the last read, and then ever more seldom, every ten minutes at last; earlier where
+        the run says itself when to come back. Where others wait for the run, their reads do.
         """
         watch.onlookers = (*watch.onlookers, onlooker)
         self._rest(watch)

@@ -241,7 +241,7 @@ def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any],
 
     if issubclass(get_origin(cls) or cls, CamelCase):
         spelled = [
-            each.evolve(name=_camel(each.name), alias=each.alias) for each in attrs.fields(attrs.resolve_types(cls))
+            each.evolve(name=camel(each.name), alias=each.alias) for each in attrs.fields(attrs.resolve_types(cls))
         ]
         fields = make_dict_structure_fn_from_attrs(spelled, cls, made)
     else:
@@ -264,7 +264,7 @@ def _object_hook(cls: type[Any], made: cattrs.Converter) -> Callable[[Any, Any],
 def _never_null(cls: type[Any]) -> Sequence[str]:
     """Return the JSON names of the fields for whose null the default stands, as it does for a missing field."""
     kind = get_origin(cls) or cls
-    spelled = _camel if issubclass(kind, CamelCase) else str
+    spelled = camel if issubclass(kind, CamelCase) else str
     return [
         spelled(each.name)
         for each in attrs.fields(attrs.resolve_types(kind))
@@ -276,7 +276,8 @@ def _takes_null(kind: Any) -> bool:
     return kind is Any or kind is NoneType or any(map(_takes_null, get_args(kind) if _is_union(kind) else ()))
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """Return a name as JSON has it of a class that is `CamelCase`."""
     first, *others = name.rstrip("_").split("_")
     return first + "".join(map(str.capitalize, others))
 

@@ -144,7 +144,8 @@ class Run(Generic[DetailT_co]):
     - `failure` says why a run failed; None in any other state.
     - `usage` is the tokens used so far (Narrative, Conduit), `progress` the steps done (Narrative, Origami). Either is
       None where the vendor does not report it.
-    - `poll_after` is the seconds that the vendor asks to wait before the next read; None where it asks for none.
+    - `poll_after` is the seconds that the vendor asks to wait before the next read; None where it asks for none. A run
+      that waits for an answer has it where it may also go on by itself.
     - `vendor` is the name of the dialect; empty for one that does not set it.
 
     Two states are equal if they are of the same run and have the same status, vendor status, actions, output and

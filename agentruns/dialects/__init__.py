@@ -14,19 +14,20 @@ answers, and never wait. All that they need is importable from here:
 - a run: `Run`, `RunRef`, `RunStatus`, `Action`, `ToolOutput`, `Failure`, `Usage`, `Progress`, `Page`, and `JsonText`,
   the text of an answer as `Run(raw=...)` takes it with the least memory; `Json` is any JSON value;
 - `MINTED`, the metadata of the field of an origin that is a new id with each value;
+- `Place`, what `locate` found out: where and how a deployment is asked;
 - `AUTH`, how the token travels: `Bearer()` (if there is no `AUTH`), `Header("x-api-key")`, `Query("key")`, `Basic()`,
   `NoAuth()`; each may be `optional=True`;
 - `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `ResumesWithOrigin`, `Recovers`,
-  `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`, `ParsesRun`, `ReportsErrorsInBody`, `GroupsRuns`,
-  `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`, `ShowsRuns`,
-  `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`, `MakesParents`, and
-  `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`, `GroupsAnswers`, by which the console
-  shows a run; what they return is made of the values of `show`.
+  `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`, `LocatesItself`, `ParsesRun`, `ReportsErrorsInBody`,
+  `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`,
+  `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`,
+  `MakesParents`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`,
+  `GroupsAnswers`, by which the console shows a run; what they return is made of the values of `show`.
 
-`load(name)` imports the vendor of that name when it is first asked for.
+`load(name)` imports the dialect of that name when it is first asked for: one of `NAMES`, or another.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ from agentruns._values.commands import (
 from agentruns._values.exchange import Problem, RateLimit, Request, Response, ServerEvent
 from agentruns._values.generic import Json
 from agentruns._values.minted import MINTED
+from agentruns._values.place import Place
 from agentruns._values.run import (
     Action,
     Failure,
@@ -90,6 +92,7 @@ from .protocol import (
     LimitsRuns,
     Lists,
     ListsCurrentStates,
+    LocatesItself,
     MakesParents,
     NamesTraceRoles,
     ParsesRun,
@@ -143,6 +146,7 @@ __all__ = [
     "LimitsRuns",
     "Lists",
     "ListsCurrentStates",
+    "LocatesItself",
     "Lock",
     "MakesParents",
     "NamesTraceRoles",
@@ -150,6 +154,7 @@ __all__ = [
     "Ownership",
     "Page",
     "ParsesRun",
+    "Place",
     "Problem",
     "Progress",
     "Query",
@@ -194,7 +199,7 @@ __all__ = [
 logger = logging.getLogger("agentruns")
 
 Limit: TypeAlias = RateLimit
-NAMES: Final = ("narrative", "middesk", "origami", "conduit", "openai_responses")
+NAMES: Final = ("narrative", "middesk", "origami", "conduit", "openai_responses", "a2a")
 
 _MOST_NAMES: Final = 1000
 """How many names are remembered that a journal, say, may hold."""

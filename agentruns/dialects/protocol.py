@@ -15,6 +15,7 @@ from agentruns._values.auth import Auth
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response, ServerEvent
 from agentruns._values.generic import DetailT, DetailT_co, Json, OriginT, OriginT_co, OriginT_contra
+from agentruns._values.place import Place
 from agentruns._values.run import Action, Page, Run, RunRef, ToolOutput
 from agentruns.tools import Tools
 
@@ -68,6 +69,20 @@ class Dialect(Protocol[OriginT, DetailT_co]):
 
     def handler_names(self, action: Action) -> Sequence[str]:
         """Return the names under which a handler for this action is looked for, best first."""
+        ...
+
+
+@runtime_checkable
+class LocatesItself(Protocol):
+    """A vendor each of whose deployments says where and how it is asked: by a card, or a discovery document."""
+
+    def locate(self) -> Flow[Place]:
+        """
+        Return where and how the vendor is asked, before the first request of a client.
+
+        The requests of this flow go below the base URL as it was given. What it raises, the first request raises, and
+        the next one asks again.
+        """
         ...
 
 

@@ -15,6 +15,7 @@ from attrs import field, fields, frozen, has
 from agentruns._values.auth import Auth, Bearer, NoAuth
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
+from agentruns._values.place import Place
 from agentruns._values.run import Action, Page, Run, RunStatus
 from agentruns.errors import ConfigurationError, ProtocolError
 
@@ -33,6 +34,7 @@ _REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "handler_names": ("action",),
 }
 _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
+    "locate": (),
     "resume": ("run", "outputs"),
     "resume_again": ("run", "outputs"),
     "resume_first": ("run", "outputs"),
@@ -95,6 +97,7 @@ class Vendor:
     fetch: Flows
     problem: Callable[[Response], Problem]
     handler_names: Callable[[Action], Sequence[str]]
+    locate: Flows | None = None
     resume: Flows | None = None
     resume_again: Flows | None = None
     resume_first: Flows | None = None
@@ -267,6 +270,12 @@ class Vendor:
                 f"RunStatus{_on(response)}",
                 response,
             )
+        return result
+
+    def place(self, result: Any) -> Place:
+        """Return what `locate` came to; raise `ProtocolError` if that is no place."""
+        if not isinstance(result, Place):
+            raise ProtocolError(f"{self.NAME}.locate returned {_told(result)}, which is no Place")
         return result
 
     def a_page(self, result: Any) -> Page:

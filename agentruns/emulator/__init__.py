@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .a2a import A2A, A2AOptions
     from .clock import ManualClock
     from .conduit import Conduit, ConduitOptions
     from .faults import Fault, Faults
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .vendor import Vendor
 
 __all__ = [
+    "A2A",
+    "A2AOptions",
     "Call",
     "Conduit",
     "ConduitOptions",
@@ -50,6 +53,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "a2a": ("A2A", "A2AOptions"),
     "clock": ("ManualClock",),
     "conduit": ("Conduit", "ConduitOptions"),
     "faults": ("Fault", "Faults"),

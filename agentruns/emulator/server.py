@@ -25,6 +25,7 @@ from .script import Script, Turn, checked
 from .vendor import Ids, Reply, Request, Stage, Vendor
 
 if TYPE_CHECKING:
+    from .a2a import A2A
     from .conduit import Conduit
     from .middesk import Middesk
     from .narrative import Narrative
@@ -37,6 +38,7 @@ VENDORS: Final[Mapping[str, str]] = {
     "origami": "Origami",
     "conduit": "Conduit",
     "openai_responses": "OpenAIResponses",
+    "a2a": "A2A",
 }
 """By the name that `Emulator` takes, the class of the vendor in the module of that name."""
 
@@ -142,6 +144,20 @@ class Emulator(Generic[V]):
     def __init__(
         self: Emulator[OpenAIResponses],
         vendor: Literal["openai_responses"],
+        *,
+        script: Script | None = None,
+        token: str = "emulator-token",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        wall_start: datetime | None = None,
+        seed: int | None = None,
+        **options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Emulator[A2A],
+        vendor: Literal["a2a"],
         *,
         script: Script | None = None,
         token: str = "emulator-token",

@@ -46,6 +46,10 @@ class TestOpenAIResponses(vendors.OpenAIResponsesCase, Conformance):
     pass
 
 
+class TestA2A(vendors.A2ACase, Conformance):
+    pass
+
+
 class TestAcme(AcmeCase, Conformance):
     pass
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from agentruns import Client, ToolOutput, conduit, middesk, narrative, openai_responses, origami
+from agentruns import Client, ToolOutput, a2a, conduit, middesk, narrative, openai_responses, origami
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.clock import Clock
 from agentruns.testing import Case
@@ -247,3 +247,18 @@ class OpenAIResponsesCase(Case):
 
         tools = openai_responses.function_tools({"ask_0": ask, "ask_1": ask})
         return openai_responses.ResponseRequest("gpt-5.2", "Do it.", tools=tools)
+
+
+_ONE_QUESTION = "a task asks one thing at a time"
+
+
+class A2ACase(Case):
+    dialect: ClassVar[Any] = "a2a"
+    start_path = resume_path = "/v1/message:send"
+    poll_path = "/v1/tasks/*"
+    list_path = "/v1/tasks"
+    rows_field = "tasks"
+    not_applicable: ClassVar[Mapping[str, str]] = {"several pending actions are answered together": _ONE_QUESTION}
+
+    async def origin(self, client: Client, emulator: Emulator[Any]) -> a2a.Send:
+        return a2a.Send("Do it.")

@@ -13,6 +13,7 @@ from agentruns import (
     RunStatus,
     RunStream,
     Usage,
+    a2a,
     conduit,
     connect,
     middesk,
@@ -91,6 +92,7 @@ def by_name(name: str) -> None:
     assert_type(connect("origami", timeout=5.0), Client[origami.Prompt, origami.RunDetail])
     assert_type(connect("conduit", budget=1.0), Client[conduit.Dispatch, conduit.ConduitRun])
     assert_type(connect("openai_responses"), Client[openai_responses.ResponseRequest, openai_responses.ResponseDetail])
+    assert_type(connect("a2a"), Client[a2a.Send, a2a.Task])
     assert_type(connect(name), Client[Any, Any])
     assert_type(connect("acme.dialect:module"), Client[Any, Any])
 
