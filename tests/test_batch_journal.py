@@ -11,6 +11,7 @@ import pytest
 from agentruns import Backoff, Client, ConfigurationError, Outcome, Retry, RunFailedError, narrative
 from agentruns._keeping.digest import request_digest
 from agentruns._keeping.journal import Journal
+from agentruns.dialects import MINTED
 from tests.scripted_wire import CONVERSATION
 from tests.test_batch import Crowd, messages
 
@@ -150,7 +151,7 @@ async def test_a_field_that_is_new_and_at_its_default_makes_no_other_request() -
     @attrs.frozen
     class Old:
         text: str
-        id: str = attrs.field(factory=lambda: str(uuid4()))
+        id: str = attrs.field(factory=lambda: str(uuid4()), metadata=MINTED)
 
     @attrs.frozen
     class New(Old):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
+from itertools import count
 from pathlib import Path
 from threading import get_ident
 from types import SimpleNamespace
@@ -31,11 +32,12 @@ from agentruns import (
     middesk,
     origami,
 )
+from agentruns._keeping.digest import request_digest
 from agentruns._keeping.handlers import HandlersOnce
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.origins import check_class, check_value
-from agentruns._keeping.work import deserialize_origin, is_same_work, run_text, serialize_origin
-from agentruns.dialects import Problem, narrative
+from agentruns._keeping.work import deserialize_origin, is_same_work, run_text, serialize_origin, undeclared_ids
+from agentruns.dialects import MINTED, MINTED_LABEL, Problem, narrative
 from agentruns.emulator import Call, Emulator, Turn
 from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, begun, conversation, run
 from tests.test_keys import KEY, QUICK, client_of, message
@@ -457,7 +459,7 @@ class NewPlace(Place):
 @frozen
 class NewJob(Job):
     tags: list[str] = field(factory=list)
-    id: str = field(factory=lambda: str(uuid4()))
+    id: str = field(factory=lambda: str(uuid4()), metadata=MINTED)
 
 
 ROME = NewJob(WHEN, (NewPlace("Rome", WHEN),), ["a"], NewPlace("Bonn", WHEN))
@@ -514,3 +516,52 @@ async def test_what_is_a_list_or_an_object_by_default_tells_work_apart() -> None
 
     assert not is_same_work(serialize_origin(Asked(["a"])), Asked(["b"]))
     assert is_same_work(serialize_origin(Asked(["a"])), Asked(["a"]))
+
+
+@pytest.mark.parametrize("declared", [MINTED, MINTED_LABEL, None])
+async def test_two_origins_that_differ_by_a_new_id_are_the_same_work_if_its_field_says_so(declared: Any) -> None:
+    @frozen
+    class Asked:
+        text: str
+        tags: list[str] = field(factory=list)
+        id: str = field(factory=lambda: str(uuid4()), metadata=declared)
+
+    kept = serialize_origin(Asked("a"))
+
+    assert is_same_work(kept, Asked("a")) is (declared is not None)
+    assert (request_digest(Asked("a")) == request_digest(Asked("a"))) is (declared is not None)
+    assert undeclared_ids(kept, Asked("a")) == ([] if declared else ["id"])
+    assert undeclared_ids(kept, Asked("b")) == []
+    assert undeclared_ids(kept, "b") == []
+
+
+async def test_no_default_is_made_to_compare_what_is_asked() -> None:
+    numbers = count()
+
+    @frozen
+    class Asked:
+        id: str = field(factory=lambda: str(next(numbers)), metadata=MINTED)
+
+    asked = Asked()
+
+    assert is_same_work(serialize_origin(asked), Asked())
+    assert next(numbers) == 2, "a factory may count, or ask a server"
+
+
+async def test_a_key_whose_origin_has_an_id_that_does_not_say_that_it_is_new_tells_the_author(path: Path) -> None:
+    @frozen
+    class Asked:
+        text: str
+        id: str = field(factory=lambda: str(uuid4()))
+
+    dialect = SimpleNamespace(**{**vars(of(Asked)), "start": lambda asked: vars(tiny())["start"](asked.text)})
+    async with Client(
+        dialect, Server(seconds=0.0), retry=Retry(), schedule=QUICK, journal=Journal(path, "tiny")
+    ) as client:
+        await client.result(Asked("a-1"), key=KEY)
+        with pytest.raises(ConfigurationError, match=r"if id is a new id with each value, .*MINTED"):
+            await client.result(Asked("a-1"), key=KEY)
+        with pytest.raises(ConfigurationError, match="names other work") as told:
+            await client.result(Asked("a-2"), key=KEY)
+
+    assert "MINTED" not in str(told.value)

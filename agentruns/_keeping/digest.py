@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-import attrs
-
 from agentruns._values import codec
 from agentruns._values.generic import Json
+from agentruns._values.minted import minted
 from agentruns._values.run import Action, Run
 from agentruns.errors import ConfigurationError
 
@@ -44,15 +43,3 @@ def what_is_asked(origin: Any) -> Json:
     ignored = minted(type(origin))
     plain = codec.to_jsonable(codec.unstructure(origin, defaults=False), "the origin")
     return {name: plain[name] for name in plain if name not in ignored} if isinstance(plain, Mapping) else plain
-
-
-def minted(kind: type[Any]) -> frozenset[str]:
-    """Return the fields of a class whose default is another for each value: ids."""
-    if not attrs.has(kind):
-        return frozenset()
-    made: dict[str, Any] = {
-        each.name: each.default
-        for each in attrs.fields(kind)
-        if isinstance(each.default, attrs.Factory)  # type: ignore[arg-type]
-    }
-    return frozenset(name for name, new in made.items() if not new.takes_self and new.factory() != new.factory())

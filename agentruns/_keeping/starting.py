@@ -30,7 +30,7 @@ from .digest import request_digest
 from .keeper import StartKeeper
 from .keys import Keys
 from .origins import check_value
-from .work import deserialize_origin, is_same_work, keep_state, run_text, serialize_origin
+from .work import deserialize_origin, is_same_work, keep_state, run_text, serialize_origin, undeclared_ids
 
 if TYPE_CHECKING:
     from .journal import Work
@@ -119,10 +119,11 @@ class Starting:
         if work.digest is not None and work.digest == digest:
             return  # asked for by another origin, as one that `prepare` has made once more
         if not is_same_work(work.origin, origin):
+            remedy = "use another key for this, or pass the origin that `client.work(key)` has, to go on with that"
+            if ids := undeclared_ids(work.origin, origin):
+                remedy += f"; if {', '.join(ids)} is a new id with each value, let its field say `metadata=MINTED`"
             raise ConfigurationError(
-                f"key {self._key!r} names other work in the journal {self._journal.path}",
-                field="key",
-                remedy="use another key for this, or pass the origin that `client.work(key)` has, to go on with that",
+                f"key {self._key!r} names other work in the journal {self._journal.path}", field="key", remedy=remedy
             )
 
     def _digest_of(self, origin: Any) -> str | None:

@@ -13,11 +13,10 @@ from attrs import frozen
 from agentruns._values import codec
 from agentruns._values.generic import DetailT_co, Json, OriginT_co
 from agentruns._values.large import written
+from agentruns._values.minted import minted
 from agentruns._values.run import Run, RunRef, json_of
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
-
-from .digest import minted
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
     from .journal import Journal
@@ -141,6 +140,16 @@ def is_same_work(text: str, origin: Any) -> bool:
     if isinstance(origin, RunRef) or referred:
         return text == serialize_origin(origin)
     return _is_written_as(kept, origin, minted(type(origin)))
+
+
+def undeclared_ids(text: str, origin: Any) -> list[str]:
+    """Return the fields whose default is made for each value, and differs from what is kept: perhaps ids."""
+    kept, kind = codec.decode(text), type(origin)
+    if not attrs.has(kind) or not isinstance(kept, Mapping):
+        return []
+    made = {each.name for each in attrs.fields(kind) if isinstance(each.default, attrs.Factory)}  # type: ignore[arg-type]
+    differ = {name for name in kept if not _is_written_as(kept[name], getattr(origin, name, None))} - minted(kind)
+    return sorted(differ) if differ <= made else []
 
 
 def _is_written_as(kept: Any, value: Any, ignored: frozenset[str] = frozenset()) -> bool:

@@ -13,6 +13,7 @@ import attrs
 
 from agentruns._connect import connect
 from agentruns._values import check, codec
+from agentruns._values.minted import minted
 from agentruns.dialects import conduit, load, middesk, narrative, origami
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
@@ -130,9 +131,8 @@ def _given(origin: Any) -> Mapping[str, Any]:
     """Return the fields of an origin that are not at their defaults, as JSON."""
     if origin is None or not attrs.has(type(origin)):
         return {}
-    minted = {each.name for each in attrs.fields(type(origin)) if isinstance(each.default, attrs.Factory)}  # type: ignore[arg-type]
     plain = codec.to_jsonable(codec.unstructure(origin, defaults=False), "the example")
-    return {name: value for name, value in plain.items() if name not in minted}
+    return {name: value for name, value in plain.items() if name not in minted(type(origin))}
 
 
 def _lines(name: str, emulator: Emulator[Any], origin: Any, *, json: bool) -> list[str]:

@@ -13,7 +13,8 @@ answers, and never wait. All that they need is importable from here:
   of the rows of a list that were left out; `AwaitSlot` (`wire.await_slot`) waits for a slot that the vendor had not;
 - a run: `Run`, `RunRef`, `RunStatus`, `Action`, `ToolOutput`, `Failure`, `Usage`, `Progress`, `Page`, and `JsonText`,
   the text of an answer as `Run(raw=...)` takes it with the least memory; `Json` is any JSON value;
-- `MINTED`, the metadata of the field of an origin that is a new id with each value;
+- `MINTED`, the metadata of the field of an origin that is a new id with each value, and `MINTED_LABEL`, that of one by
+  which the vendor does not know a repeated start;
 - `Place`, what `locate` found out: where and how a deployment is asked;
 - `AUTH`, how the token travels: `Bearer()` (if there is no `AUTH`), `Header("x-api-key")`, `Query("key")`, `Basic()`,
   `NoAuth()`; each may be `optional=True`;
@@ -58,7 +59,7 @@ from agentruns._values.commands import (
 )
 from agentruns._values.exchange import Problem, RateLimit, Request, Response, ServerEvent
 from agentruns._values.generic import Json
-from agentruns._values.minted import MINTED
+from agentruns._values.minted import MINTED, MINTED_LABEL
 from agentruns._values.place import Place
 from agentruns._values.run import (
     Action,
@@ -118,6 +119,7 @@ from .wire import checkpoint, claim_run
 
 __all__ = [
     "MINTED",
+    "MINTED_LABEL",
     "NAMES",
     "Action",
     "AdvisesPolls",

@@ -25,6 +25,7 @@ from agentruns._following.options import StreamOptions
 from agentruns._keeping.work import Changed, resolver
 from agentruns._polling.stats import Stats
 from agentruns._values.commands import first_request
+from agentruns._values.minted import idempotency_field
 from agentruns._values.run import Origins, Run, RunRef
 from agentruns.client import Client
 from agentruns.dialects.protocol import Dialect
@@ -33,7 +34,7 @@ from agentruns.tools import ToolsLike
 
 from .budget_server import Lease
 from .extra import node_affinity, rate_limit_actor, ray
-from .stable_ids import id_field, stable_id
+from .stable_ids import stable_id
 from .worker import ClientOptions, Worker
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class WorkerPool:
 
     def __init__(self, pool: PoolOptions) -> None:
         self._pool = pool
-        self.can_repeat = pool.options.journal is not None or id_field(pool.dialect.Origin) is not None
+        self.can_repeat = pool.options.journal is not None or idempotency_field(pool.dialect.Origin) is not None
         self._workers: Sequence[Any] = ()
         self._name = f"agentruns {uuid4().hex}"  # workers find the actor by it; a handle would not keep it
         self._rate_limit_actor: Any = None

@@ -15,7 +15,7 @@ import attrs
 
 from agentruns._keeping.digest import what_is_asked
 from agentruns._values import codec
-from agentruns._values.minted import MINTED
+from agentruns._values.minted import idempotency_field
 
 _BATCHES: Final = UUID("3f0a1c52-8d5b-5f7e-9c1a-6b2d4e8f7a90")
 
@@ -29,15 +29,8 @@ def stable_id(origin: Any, batch: str, key: str) -> Any:
     id, as Middesk's and Conduit's, is returned as it is.
     """
     kind = type(origin)
-    name = id_field(kind)
+    name = idempotency_field(kind)
     if name is None:
         return origin
     words = codec.encode([kind.__name__, batch, key, sorted(what_is_asked(origin).items())])
     return attrs.evolve(origin, **{name: str(uuid5(_BATCHES, words.decode()))})
-
-
-def id_field(kind: type[Any]) -> str | None:
-    """Return the field of an origin's class that is declared by `MINTED`; None if there is no such field."""
-    if not attrs.has(kind):
-        return None
-    return next((each.name for each in attrs.fields(kind) if MINTED.items() <= each.metadata.items()), None)

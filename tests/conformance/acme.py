@@ -15,6 +15,7 @@ from attrs import evolve, field, frozen
 
 from agentruns import Client, ConfigurationError
 from agentruns.dialects import (
+    MINTED,
     Action,
     Failure,
     Flow,
@@ -59,7 +60,7 @@ class Job:
 
     project: str = field(validator=check.not_empty)
     text: str
-    key: str = field(factory=lambda: str(uuid.uuid4()), kw_only=True)
+    key: str = field(factory=lambda: str(uuid.uuid4()), kw_only=True, metadata=MINTED)
 
 
 Origin: Final = Job

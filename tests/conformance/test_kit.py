@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
-from attrs import evolve
+from attrs import evolve, field, frozen
 
 from agentruns import AgentRunsError, Run, RunRef, RunStatus, ToolOutput
 from agentruns.dialects import Action, Flow, Page, Problem, Request, Response, wire
@@ -120,6 +120,19 @@ def parse_without_usage(response: Response) -> Run[AcmeJob]:
     return evolve(acme._run(response), poll_after=9.0)
 
 
+@frozen
+class TracedJob(Job):
+    trace: str = field(factory=lambda: str(uuid.uuid4()), kw_only=True)
+
+
+def example_with_an_id() -> TracedJob:
+    return TracedJob("p1", "Sort the post.")
+
+
+def example_of_the_moment() -> Job:
+    return Job("p1", str(uuid.uuid4()))
+
+
 BROKEN: Mapping[str, tuple[dict[str, Callable[..., Any]], str]] = {
     "a start under a new key each time": (
         {"start": start_is_never_safe},
@@ -152,6 +165,8 @@ BROKEN: Mapping[str, tuple[dict[str, Callable[..., Any]], str]] = {
     "errors without a message": ({"problem": problem_of_nothing}, "each class of HTTP error has its exception"),
     "errors of one shape": ({"problem": problem_of_one_shape}, "an error body that nobody knows is told as it came"),
     "a detail of another class": ({"detail": detail_of_another_class}, "a run that was written down has its detail"),
+    "an id that does not say that it is new": ({"example": example_with_an_id}, "what is asked for twice is the same"),
+    "an example that is never the same": ({"example": example_of_the_moment}, "what is asked for twice is the same"),
     "a poll that says more": ({"parse_run": parse_without_usage}, "a poll reads what a fetch reads"),
 }
 

@@ -14,6 +14,7 @@ from agentruns._api.limiter import rate_limit
 from agentruns._connect import connect
 from agentruns._values import check
 from agentruns._values.exchange import RateLimit
+from agentruns._values.minted import idempotency_field
 from agentruns.cli import arguments
 from agentruns.cli.connection import connection
 from agentruns.cli.printing import complain
@@ -40,7 +41,6 @@ async def engine(
         yield None
         return
     from agentruns.ray.engine import PoolOptions, WorkerPool, cluster
-    from agentruns.ray.stable_ids import id_field
     from agentruns.ray.worker import ClientOptions
 
     limit = dialect.BUDGET if args.budget is None else rate_limit(args.budget)
@@ -60,7 +60,7 @@ async def engine(
             workers=_workers(args.workers or max(_WORKERS, nodes), limit, own_requests),
             limit=args.limit,
             tools=None if args.tools is None else partial(arguments.tools, _absolute(args.tools)),
-            batch=None if id_field(dialect.Origin) in arguments.templates(args) else _name(args, output),
+            batch=None if idempotency_field(dialect.Origin) in arguments.templates(args) else _name(args, output),
             own_requests=own_requests,
             same_node=options.journal is not None and args.journal is None,
         )

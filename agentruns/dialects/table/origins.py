@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 import attrs
 
 from agentruns._values import check
+from agentruns._values.minted import MINTED, MINTED_LABEL
 from agentruns.errors import ConfigurationError
 
 from .source import Section
@@ -49,12 +50,12 @@ def _origin_of(table: Any) -> Any:
 copyreg.pickle(OriginType, cast("Any", _reduced))
 
 
-def make(section: Section, *, minted_anew: bool) -> type[Any]:
+def make(section: Section, *, repeats: bool) -> type[Any]:
     """
     Return the class that `[origin]` describes.
 
-    A field of the type "id" is a text that is new for each value. Only where starts may be repeated under it
-    (*minted_anew*) its annotation is that of an id, by which other machines derive one and start again.
+    A field of the type "id" is a text that is new for each value. Only where the vendor knows a repeated start by it
+    (*repeats*) other machines derive one and start again.
     """
     name = section.text("name", "Origin")
     if not name.isidentifier():
@@ -68,7 +69,7 @@ def make(section: Section, *, minted_anew: bool) -> type[Any]:
         assert one is not None
         if not each.isidentifier() or each.startswith("_"):
             one.wrong("", f"{each!r} must be a name of letters, digits and `_`")
-        made[each] = _field(one, name, each, minted_anew=minted_anew)
+        made[each] = _field(one, name, each, repeats=repeats)
     if not made:
         fields.wrong("", "there is no field; a run is started from one at least")
     section.done()
@@ -78,7 +79,7 @@ def make(section: Section, *, minted_anew: bool) -> type[Any]:
     return kind
 
 
-def _field(section: Section, owner: str, name: str, *, minted_anew: bool) -> tuple[bool, Any]:
+def _field(section: Section, owner: str, name: str, *, repeats: bool) -> tuple[bool, Any]:
     kind = section.choice("type", _TYPES, "text")
     told = section.text("help", None)
     needed = section.flag("required", default=False)
@@ -93,7 +94,7 @@ def _field(section: Section, owner: str, name: str, *, minted_anew: bool) -> tup
     section.done()
     hint: Any = _HINTS.get(kind, cls)
     optional = not needed and default is None and kind != "id"
-    if optional or (kind == "id" and not minted_anew):
+    if optional:
         hint = hint | None
     options: dict[str, Any] = {}
     if kind == "id":
@@ -111,7 +112,9 @@ def _field(section: Section, owner: str, name: str, *, minted_anew: bool) -> tup
         if isinstance(value, str):
             check.utf8(f"{owner}.{name}", value)
 
-    metadata = {} if told is None else {"help": told}
+    metadata: dict[str, Any] = {} if told is None else {"help": told}
+    if kind == "id":
+        metadata |= MINTED if repeats else MINTED_LABEL
     made = attrs.field(type=hint, validator=valid, hash=cls not in {list, dict}, metadata=metadata, **options)
     return needed, made
 

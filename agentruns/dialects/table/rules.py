@@ -60,7 +60,7 @@ class Rules:
         constants = product.constants(top, name)
         start = _needed(top, "start")
         repeats = start.values.get("idempotent") is True
-        origin = origins.make(_needed(top, "origin"), minted_anew=repeats)
+        origin = origins.make(_needed(top, "origin"), repeats=repeats)
         fields = [each.name for each in origin.__attrs_attrs__]
         example = top.get("example", dict, "a table of the fields of `[origin]`", None)
         if example is not None:

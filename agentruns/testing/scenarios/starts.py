@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from agentruns._keeping.work import is_same_work, serialize_origin, undeclared_ids
 from agentruns._values.run import RunStatus
 from agentruns.emulator import Fault
 from agentruns.errors import ConflictError, OutcomeUnknownError
@@ -64,3 +65,12 @@ async def the_same_intent_twice(case: Case) -> None:
         second = await client.start(origin)
         assert second.id == first.id, "the same origin was started twice, and began two runs"
         counted(server, 1)
+
+
+@scenario("what is asked for twice is the same", "example")
+async def the_same_asked_twice(case: Case) -> None:
+    """Make the example twice: only ids that say so may differ, or a key would refuse the second."""
+    first, second = case.vendor.call("example"), case.vendor.call("example")
+    differ = undeclared_ids(serialize_origin(first), second)
+    assert not differ, f"{', '.join(differ)} of the origin is another with each value: let it say `metadata=MINTED`"
+    assert is_same_work(serialize_origin(first), second), "two examples ask for different things"
