@@ -47,6 +47,7 @@ def resume_(run: Any, outputs: Any) -> Any: ...
         (dialect(times=3), "`times` must be a function of (run), and is 3"),
         (dialect(page=lambda number: None), "a helper that is something else needs another name"),
         (dialect(page=...), "`list_parent` is of no use without `page`"),
+        (dialect(FETCH_MANY_LIMIT=0), "FETCH_MANY_LIMIT is 0; it must be a number above 0"),
         (dialect(NAME=""), "NAME is ''; it must be a text that is not empty"),
         (dialect(BASE_URL=None), "BASE_URL is None; it must be a text"),
         (dialect(BUDGET=90), "BUDGET is 90; it must be `RateLimit(count, seconds)`, or None"),

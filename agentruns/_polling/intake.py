@@ -99,7 +99,7 @@ class Intake:
         self._outages.failed(error, now)
         self._counters.polled("lost" if failure is Failure.LOST else "refused")
         if not isinstance(error, AgentRunsError):
-            logger.debug("reading run %s failed with %r", printable(watch.ref.id), error)
+            logger.warning("reading run %s failed with %r", printable(watch.ref.id), error)
         watch.unchanged_count += 1
         try:
             watch.due = self._pace.next_after_error(watch, now, getattr(error, "retry_after", None) or 0.0)

@@ -169,7 +169,7 @@ class Lists:
         if not listing.watches and not listing.under_way:
             del self._listings[parent]
 
-    def next(self, soon: float, now: float) -> Listing | None:
+    def next(self, soon: float, now: float, _first: Watch | None = None) -> Listing | None:
         """Return the list of which a page is to be read now: the one that saves most; None if there is none."""
         if self._turning:
             return self._turning.pop()

@@ -3,7 +3,8 @@ Which run to read next: one poller for all the runs that one client waits for.
 
 One timer serves every run. A run is read while somebody listens for news of it, never by two requests at once, and
 every answer is for all who listen. `Pace` says when. Where more runs are due than the rate limit lets through, those go
-first of which news is likeliest. Where the vendor lists runs, many of them are read by one request (`lists`).
+first of which news is likeliest. Where the vendor lists runs, or reads many by their ids, many of them are read by one
+request (`lists`, `bulk`).
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from copy import copy
-from typing import Final
+from typing import Final, TypeVar
 
 from agentruns._aio.tasks import Tasks
 from agentruns._aio.timers import Timer
 from agentruns._api.api import Api
 from agentruns._api.retry import Schedule
 from agentruns._telemetry import Telemetry
+from agentruns._values.commands import Flow
 from agentruns._values.exchange import NO_PARAMS, Request, Response
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects.vendor import Vendor
-from agentruns.errors import ConfigurationError
+from agentruns.errors import APIError, ConfigurationError, TransportError
 
 from .agenda import Agenda
+from .bulk import Bulk, Bulks
 from .clock import phase
 from .intake import Intake
 from .listener import Listener, Onlooker
@@ -38,6 +41,8 @@ from .stats import Counters, Stats
 from .watch import READING, Watch
 
 logger = logging.getLogger("agentruns")
+
+T = TypeVar("T")
 
 SOON: Final = 0.5
 """Seconds: polls due within them count when it is weighed whether a list is cheaper, and runs are ranked as often."""
@@ -68,7 +73,12 @@ class Poller:
         self._at_once = at_once
         self._reader = Reader(vendor, api)
         self._pace = Pace(self._reader, schedule, api.retry.backoff, vendor.POLL_SECONDS)
-        self._lists = None if vendor.list_parent is None else Lists(vendor)
+        self._many: Bulks | Lists | None = None
+        if vendor.fetch_many is not None:
+            self._many = Bulks(vendor)
+        elif vendor.list_parent is not None:
+            self._many = Lists(vendor)
+        self._vendor = vendor
         self._counters = Counters(telemetry)
         self._intake = Intake(self._reader, self._pace, self._counters, telemetry, api.admission.outages)
         self._watches: dict[str, Watch] = {}
@@ -78,7 +88,6 @@ class Poller:
         self._beginning = 0  # of the workers, those that have a permit and have not begun
         self._closed = True
         self._now: Callable[[], float] = time.monotonic  # of the loop, once this is open
-        self._date_of_list: str | None = None
         self._context = copy_context()  # of nobody in particular: a worker serves many
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -119,12 +128,12 @@ class Poller:
             self._count += 1
             watch = self._watches[ref.id] = Watch(ref, phase(self._count, _OFFSET), self._now())
             watch.context = copy_context() if self._telemetry.traces else None
-            if self._lists is not None:
-                self._lists.add(watch)
+            if self._many is not None:
+                self._many.add(watch)
         elif ref.parent and not watch.ref.parent:
             watch.ref, watch.request = ref, None
-            if self._lists is not None:
-                self._lists.add(watch)
+            if self._many is not None:
+                self._many.add(watch)
         if params:
             watch.params, watch.request, watch.place = {**watch.params, **params}, None, None
         watch.followers += 1
@@ -137,8 +146,8 @@ class Poller:
             return
         self._watches.pop(watch.ref.id, None)
         watch.listeners = watch.onlookers = ()  # those who still listen have no run to hear of
-        if self._lists is not None:
-            self._lists.remove(watch)
+        if self._many is not None:
+            self._many.remove(watch)
         self._agenda.cancel(watch)
         if watch.segment.is_open:
             self._pace.close(watch)
@@ -271,7 +280,7 @@ class Poller:
             self._beginning += 1
             self._tasks.spawn(self._work(job), self._context)
 
-    async def _work(self, job: Watch | Listing | None) -> None:
+    async def _work(self, job: Watch | Listing | Bulk | None) -> None:
         """Do one job after the other for as long as there are any."""
         if not self._beginning:  # `close` has released the permit
             return
@@ -280,8 +289,10 @@ class Poller:
             while job is not None:
                 if isinstance(job, Watch):
                     await self._read(job)
-                else:
+                elif isinstance(job, Listing):
                     await self._read_list(job)
+                else:
+                    await self._read_bulk(job)
                 job = None if self._closed else self._next_job(self._now())
         finally:
             self._workers -= 1
@@ -290,9 +301,9 @@ class Poller:
 
     def _has_due(self) -> bool:
         """Tell whether a read could be sent now."""
-        return self._agenda.has_due or bool(self._lists and self._lists.under_way)
+        return self._agenda.has_due or (self._many is not None and self._many.under_way)
 
-    def _next_job(self, now: float) -> Watch | Listing | None:
+    def _next_job(self, now: float) -> Watch | Listing | Bulk | None:
         """Return what to read next, its permit acquired; None if nothing is due or may be sent."""
         agenda = self._agenda
         agenda.collect(now)
@@ -324,14 +335,16 @@ class Poller:
                 self._rest(watch)
         return soonest
 
-    def _choose(self, now: float) -> Watch | Listing:
-        """Return the next page of a list, or the run of which news is likeliest; an end that a list told of first."""
+    def _choose(self, now: float) -> Watch | Listing | Bulk:
+        """Return what reads many runs, or the run of which news is likeliest; an end that a list told of first."""
         ended = self._agenda.first_ended()
         if ended is not None:
             return ended
-        listing = None if self._lists is None else self._lists.next(now + SOON, now)
-        if listing is not None:
-            return listing
+        if self._many is not None:
+            first = self._agenda.first_due() if self._agenda.has_due else None
+            many = self._many.next(now + SOON, now, first)
+            if many is not None:
+                return many
         limit = self._permits.limiter.limit
         if limit is None:
             return self._agenda.first_due()
@@ -364,25 +377,31 @@ class Poller:
 
     # Many runs --------------------------------------------------------------------------------------------------------
 
-    async def _send_for_list(self, request: Request) -> Response:
-        response = await self._api.send(request)
-        self._api.note_answer(response)
-        self._date_of_list = response.headers.get("date")
-        return response
+    async def _ask_for_many(self, flow: Flow[T]) -> tuple[T, str | None]:
+        """Return what a flow of one request comes to, and the date of the answer."""
+        date: str | None = None
+
+        async def send(request: Request) -> Response:
+            nonlocal date
+            response = await self._api.send(request)
+            self._api.note_answer(response)
+            date = response.headers.get("date")
+            return response
+
+        return await self._api.perform_once(flow, send), date
 
     async def _read_list(self, listing: Listing) -> None:
         """Read one page of runs; each that is on it counts as read at that moment."""
-        lists, agenda = self._lists, self._agenda
-        assert lists is not None
+        lists = self._many
+        assert isinstance(lists, Lists)
         sent = self._now()
         self._counters.lists += 1
         found = 0
         try:
-            page = await self._api.perform_once(listing.flow(), self._send_for_list)
+            page, date = await self._ask_for_many(listing.flow())
         except Exception as error:  # those on it are read one by one, and tell what is wrong
             logger.debug("a list of runs cannot be read: %s", error)
-            delay = self._api.retry.backoff.delay(listing.failures, noise=random.random())  # noqa: S311
-            listing.fail(self._now() + delay)
+            listing.fail(self._after_failures(listing.failures))
         else:
             for run in page.runs:
                 watch = self._watches.get(run.id)
@@ -390,25 +409,91 @@ class Poller:
                     continue
                 found += 1
                 if watch.stage is READING:
-                    agenda.finish_reading(watch)
-                if run.status.in_flight:
-                    agenda.cancel(watch)
-                    try:
-                        known = watch.run if run == watch.run else run
-                        self._intake.on_state(watch, known, sent, 0.0, self._date_of_list)
-                    except Exception as error:  # such as a mistake of the dialect: told to those who follow this run
-                        self._intake.on_error(watch, error)
-                    agenda.plan(watch, self._now())
-                else:  # a list leaves things out: an end is read once more, by itself
-                    watch.due = self._now()
-                    if watch.listeners:
-                        agenda.end(watch)
+                    self._agenda.finish_reading(watch)
+                self._take_one(watch, run, sent, date, is_whole=False)
             self._counters.listed(found)
             listing.turn(page.cursor)
             lists.turned(listing)
         finally:
             self._permits.release()
-            for watch in listing.released():
-                agenda.finish_reading(watch)
-                agenda.plan(watch, self._now())
-            agenda.rearm(self._now())
+            self._leave(listing.released())
+
+    async def _read_bulk(self, bulk: Bulk) -> None:
+        """Read many runs by one request; each that is told of counts as read at that moment."""
+        bulks = self._many
+        assert isinstance(bulks, Bulks)
+        sent = self._now()
+        self._counters.lists += 1
+        left = dict(bulk.watches)
+        try:
+            answer, date = await self._ask_for_many(bulks.flow(bulk))
+            told = self._vendor.many(answer)
+        except Exception as error:  # they are read one by one, and tell what is wrong with the vendor
+            level = logging.DEBUG if isinstance(error, APIError | TransportError) else logging.WARNING
+            logger.log(level, "many runs cannot be read at once: %s", error)
+            bulks.fail(self._after_failures(bulks.failures))
+        else:
+            bulks.failures = 0
+            for each in told:
+                watch = left.pop(each.id, None)
+                if watch is not None:
+                    self._agenda.finish_reading(watch)
+                    self._take_one(watch, each, sent, date, is_whole=True)
+            self._counters.listed(len(bulk.watches) - len(left))
+            for watch in left.values():
+                self._agenda.finish_reading(watch)
+                watch.place = None
+                self._read_alone(watch)
+            left.clear()
+        finally:
+            self._permits.release()
+            self._leave(left.values())
+
+    def _take_one(self, watch: Watch, told: Run | RunRef, sent: float, date: str | None, *, is_whole: bool) -> None:
+        """
+        Take in what one request told of a run among others; what goes wrong with it is told to those who follow it.
+
+        A ref tells that the run is in flight as it was. A state that is not whole leaves things out: unless it is in
+        flight, the run is read by itself.
+        """
+        agenda, known = self._agenda, watch.run
+        if self._watches.get(watch.ref.id) is not watch:  # released meanwhile
+            return
+        try:
+            if watch.segment.read_at > sent:  # older than what is known
+                return
+            run = known if isinstance(told, RunRef) else self._vendor.run("fetch_many" if is_whole else "page", told)
+            if run is None or not (run.status.in_flight or (is_whole and run is told)):
+                self._read_alone(watch)
+                return
+            agenda.cancel(watch)
+            if run == known:
+                run = known
+            elif is_whole:
+                watch.body = None  # a read that repeats the one before is news then
+            floor = (run.poll_after or 0.0) if is_whole else 0.0
+            self._intake.on_state(watch, run, sent, floor, date)
+        except Exception as error:  # such as a mistake of the dialect
+            self._intake.on_error(watch, error)
+        finally:
+            agenda.plan(watch, self._now())
+
+    def _read_alone(self, watch: Watch) -> None:
+        """Have a run read by itself, now and before all others, of which a request for many has told too little."""
+        watch.due = self._now()
+        if watch.listeners:
+            self._agenda.end(watch)
+        else:
+            self._agenda.plan(watch, watch.due)
+
+    def _after_failures(self, count: int) -> float:
+        """Return when to ask for many runs again, after so many times in vain."""
+        return self._now() + self._api.retry.backoff.delay(count, noise=random.random())  # noqa: S311
+
+    def _leave(self, watches: Iterable[Watch]) -> None:
+        """Have runs read by themselves that a request for many was under way for, and of which it told nothing."""
+        now = self._now()
+        for watch in watches:
+            self._agenda.finish_reading(watch)
+            self._agenda.plan(watch, now)
+        self._agenda.rearm(now)

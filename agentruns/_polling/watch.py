@@ -94,7 +94,9 @@ class Watch:
         self.timer: Timer[Any] | None = None  # of a run that is planned
         self.due = now
         self.wanted = math.inf  # by when it is to be read, because something says that it has moved
-        self.place: int | None = 0  # the page of the vendor's list that it is expected on; None if lists do not have it
+        self.place: int | None = (
+            0  # the page of the vendor's list that it is expected on; None if only a read of its own will do
+        )
         self.unchanged_count = 0  # answers in a row that changed nothing
         self.contact = Contact()
         self.segment = Segment(now, phase, later=False, learns=False, is_whole=True)
@@ -108,6 +110,8 @@ class Watch:
         self.waiting_since = now
         self.unchanged_count = 0
         self.run, self.body = run, None
+        if self.place is None and not self.params:
+            self.place = 0
 
     def take(self, run: Run) -> bool:
         """Take in a state that was read, unless it is old; return whether it differs from the one before."""

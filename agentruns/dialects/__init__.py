@@ -22,9 +22,9 @@ answers, and never wait. All that they need is importable from here:
   starts a run; `search`: finding the run of a start that named none, for vendors without idempotency keys; `reading`:
   counts and lists that are read without an error for what does not fit; `guesses`: what no page says, and its switches;
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `ResumesWithOrigin`, `Recovers`,
-  `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`, `LocatesItself`, `ParsesRun`, `ReportsErrorsInBody`,
-  `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `Authenticates`, `AsksByItself`, `NamesTraceRoles`,
-  `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`,
+  `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`, `FetchesMany`, `LocatesItself`, `ParsesRun`,
+  `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `Authenticates`, `AsksByItself`,
+  `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`,
   `MakesParents`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`,
   `GroupsAnswers`, by which the console shows a run; what they return is made of the values of `show`.
 
@@ -85,6 +85,7 @@ from .protocol import (
     Cancels,
     ChecksToken,
     Dialect,
+    FetchesMany,
     FindsAnsweringRun,
     GivesExample,
     GroupsAnswers,
@@ -135,6 +136,7 @@ __all__ = [
     "ClaimRun",
     "Dialect",
     "Failure",
+    "FetchesMany",
     "FindsAnsweringRun",
     "Flow",
     "GivesExample",

@@ -204,6 +204,25 @@ class ListsCurrentStates(Lists[DetailT_co], Protocol[DetailT_co]):
 
 
 @runtime_checkable
+class FetchesMany(Protocol[DetailT_co]):
+    """A vendor that reads many runs by one request, by their ids."""
+
+    @property
+    def FETCH_MANY_LIMIT(self) -> int:  # noqa: N802
+        """Return how many runs one request may name; 100 where the dialect does not say."""
+        ...
+
+    def fetch_many(self, refs: Sequence[RunRef]) -> Flow[Sequence[Run[DetailT_co] | RunRef]]:
+        """
+        Read many runs at once, for those who wait for them.
+
+        Of a run, return what `fetch` would; or its ref, if all that is told is that it is in flight as it was. What is
+        left out is read by itself.
+        """
+        ...
+
+
+@runtime_checkable
 class ParsesRun(Protocol[DetailT_co]):
     """A vendor whose `fetch` is one request: most answers to it are read without a flow, at a fifth less cost."""
 

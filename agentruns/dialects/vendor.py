@@ -16,7 +16,7 @@ from agentruns._values.auth import Auth, Bearer, NoAuth
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.place import Place
-from agentruns._values.run import Action, Page, Run, RunStatus
+from agentruns._values.run import Action, Page, Run, RunRef, RunStatus
 from agentruns.errors import ConfigurationError, ProtocolError
 
 from . import wire
@@ -44,6 +44,7 @@ _OPTIONAL: Final[Mapping[str, tuple[str, ...]]] = {
     "make_parent": ("given", "tools"),
     "page": ("parent", "cursor"),
     "list_parent": ("ref",),
+    "fetch_many": ("refs",),
     "parse_run": ("response",),
     "error_status": ("response",),
     "timing_group": ("run",),
@@ -107,6 +108,7 @@ class Vendor:
     make_parent: Flows | None = None
     page: Flows | None = None
     list_parent: Callable[..., str] | None = None
+    fetch_many: Flows | None = None
     parse_run: Callable[[Response], Run] | None = None
     error_status: Callable[[Response], int | None] | None = None
     timing_group: Callable[[Run], str] | None = None
@@ -133,6 +135,7 @@ class Vendor:
     RUN_SECONDS: float | None = None
     POLL_SECONDS: tuple[float, float] | None = None
     KEY_SECONDS: float | None = None
+    FETCH_MANY_LIMIT: int = 100
     EMULATOR: str | type[Any] | None = None
 
     @classmethod
@@ -180,6 +183,9 @@ class Vendor:
                 f"PARENT_FIELD is {self.PARENT_FIELD!r}; beside `make_parent` it must be the field of "
                 f"{self.Origin.__name__} that names what is made",
             )
+        limit: object = self.FETCH_MANY_LIMIT
+        if not isinstance(limit, int) or limit < 1:
+            raise _wrong(self.NAME, f"FETCH_MANY_LIMIT is {self.FETCH_MANY_LIMIT!r}; it must be a number above 0")
         if not (self.EMULATOR is None or isinstance(self.EMULATOR, type) or ":" in str(self.EMULATOR)):
             raise _wrong(self.NAME, f"EMULATOR is {self.EMULATOR!r}; it must be a class, or `module:attribute` of one")
         for name, parameters in {**_REQUIRED, **_OPTIONAL}.items():
@@ -283,6 +289,15 @@ class Vendor:
         if not isinstance(result, Page):
             raise ProtocolError(f"{self.NAME}.page returned {_told(result)}, which is no Page")
         return result
+
+    def many(self, result: Any) -> Sequence[Run | RunRef]:
+        """Return what `fetch_many` came to; raise `ProtocolError` if that is no list or tuple of these."""
+        told: tuple[Any, ...] = tuple(result) if isinstance(result, list | tuple) else (None,)
+        if not all(isinstance(each, Run | RunRef) for each in told):
+            raise ProtocolError(
+                f"{self.NAME}.fetch_many returned {_told(result)}; it must be a list or tuple of runs, or of their refs"
+            )
+        return told
 
 
 _CONSTANTS: Final = tuple(each.name for each in fields(Vendor) if each.name not in {**_REQUIRED, **_OPTIONAL})

@@ -2,7 +2,7 @@
 A fifth vendor, in one file: its dialect, an emulator of it, and its case in the kit.
 
 Acme has jobs under a project, which may ask one question at a time and are answered in place. It has a cancel, a list,
-and a key for each start.
+a way to read many by their ids, and a key for each start.
 """
 
 import sys
@@ -112,6 +112,12 @@ def page(parent: str, cursor: str | None) -> Flow[Page[AcmeJob]]:
     return Page(jobs, listed.get("after"))
 
 
+def fetch_many(refs: Sequence[RunRef]) -> Flow[Sequence[Run[AcmeJob] | RunRef]]:
+    response = yield Request("POST", "/jobs:read", json=[ref.id for ref in refs])
+    listed = wire.read_object(response)
+    return (yield from reading.rows(response, listed.get("jobs"), "$.jobs", lambda job, at: _of(job, response, at)))
+
+
 def detail(raw: Mapping[str, Any]) -> AcmeJob:
     return wire.structure(raw, AcmeJob, "a job")
 
@@ -184,6 +190,7 @@ class Acme(Vendor):
         return (
             emulated.Route("POST", "/projects/{project}/jobs", self._start),
             emulated.Route("GET", "/projects/{project}/jobs", self._list),
+            emulated.Route("POST", "/jobs:read", self._read),
             emulated.Route("GET", "/jobs/{id}", lambda request: self._show(request.params["id"])),
             emulated.Route("POST", "/jobs/{id}/answers", self._answer),
             emulated.Route("POST", "/jobs/{id}/cancel", self._cancel),
@@ -207,6 +214,10 @@ class Acme(Vendor):
         at = int(request.query.get("after", 0))
         jobs = [self._json(self.rows[name]) for name in ids[at : at + 1]]
         return emulated.Reply.of(200, {"jobs": jobs, "after": str(at + 1) if at + 1 < len(ids) else None})
+
+    def _read(self, request: emulated.Request) -> emulated.Reply:
+        found = [self.rows[name] for name in msgspec.json.decode(request.content) if name in self.rows]
+        return emulated.Reply.of(200, {"jobs": [self._json(row) for row in found]})
 
     def _answer(self, request: emulated.Request) -> emulated.Reply:
         row = self.rows[request.params["id"]]

@@ -104,6 +104,16 @@ def page_in_other_words(parent: str, cursor: str | None) -> Flow[Page[AcmeJob]]:
     return evolve(page, runs=tuple(evolve(run, vendor_status=run.vendor_status.upper()) for run in page.runs))
 
 
+def fetch_many_in_other_words(refs: Sequence[RunRef]) -> Flow[Sequence[Run[AcmeJob] | RunRef]]:
+    runs = cast("Sequence[Run[AcmeJob]]", (yield from acme.fetch_many(refs)))
+    return [evolve(run, vendor_status=run.vendor_status.upper()) for run in runs]
+
+
+def fetch_many_that_takes_all_for_running(refs: Sequence[RunRef]) -> Flow[Sequence[Run[AcmeJob] | RunRef]]:
+    yield from acme.fetch_many(refs)
+    return refs
+
+
 def problem_of_nothing(response: Response) -> Problem:
     return Problem("")
 
@@ -162,6 +172,14 @@ BROKEN: Mapping[str, tuple[dict[str, Callable[..., Any]], str]] = {
     "the first page alone": ({"page": page_that_stops}, "all pages of a list are read"),
     "all rows or none": ({"page": page_of_all_or_none}, "an odd row of a list hides no other"),
     "a list in other words": ({"page": page_in_other_words}, "a list says what a read says"),
+    "many runs in other words": (
+        {"fetch_many": fetch_many_in_other_words},
+        "many runs read at once are as read one by one",
+    ),
+    "an end that is taken for news of a run": (
+        {"fetch_many": fetch_many_that_takes_all_for_running},
+        "many runs read at once are as read one by one",
+    ),
     "errors without a message": ({"problem": problem_of_nothing}, "each class of HTTP error has its exception"),
     "errors of one shape": ({"problem": problem_of_one_shape}, "an error body that nobody knows is told as it came"),
     "a detail of another class": ({"detail": detail_of_another_class}, "a run that was written down has its detail"),

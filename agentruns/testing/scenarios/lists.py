@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from agentruns._values.run import Run, RunStatus
+import asyncio
+
+from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import Client
 from agentruns.emulator import Fault, Turn
 from agentruns.testing.acts import PLAIN, followed, pausing, waits
@@ -46,6 +48,32 @@ async def a_list_says_what_a_read_says(case: Case) -> None:
                 told, known = getattr(row, name), getattr(read, name)
                 assert told is None or told == known, f"the list says {name} {told!r}, and a read {known!r}"
             assert row.actions in {(), read.actions}, f"the list says actions {row.actions}, and a read {read.actions}"
+
+
+@scenario("many runs read at once are as read one by one", "fetch_many")
+async def many_at_once(case: Case) -> None:
+    """Read runs by one request: in flight, over, failed, and paused where runs pause; then follow many to their end."""
+    scripts = [[Turn("Done.", running=1e6)], [PLAIN], [Turn(error=case.error, running=0.05)]]
+    if case.vendor.resume is not None:
+        scripts.append(pausing(case))
+    for script in scripts:
+        async with case.emulator(*script) as emulator, case.connect(emulator) as client:
+            run = await client.start(await case.origin(client, emulator))
+            if script is not scripts[0]:
+                run = [state async for state in client.stream(run, timeout=waits(emulator))][-1]
+            read = await client.fetch(run)
+            for told in await client.perform(case.vendor.flow("fetch_many", [run.ref])):
+                if isinstance(told, RunRef):
+                    assert read.status.in_flight, (
+                        f"many read at once say that a run is in flight which is {read.status}"
+                    )
+                else:
+                    assert told == read, f"many read at once say {told}, and a read {read}"
+    async with case.emulator(*[Turn("Done.", running=0.5)] * 4) as emulator, case.connect(emulator) as client:
+        runs = [await client.start(await case.origin(client, emulator)) for _ in range(4)]
+        ended = await asyncio.gather(*(client.result(run, timeout=waits(emulator)) for run in runs))
+        assert [run.status for run in ended] == [RunStatus.COMPLETED] * 4
+        assert client.stats().lists, "many runs were waited for, and none were read at once"
 
 
 @scenario("all pages of a list are read", "page")
