@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from agentruns import (
     TransportError,
 )
 from agentruns._following import record
+from agentruns._keeping.journal import Journal
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.run import JsonText
@@ -103,6 +105,32 @@ async def test_a_deadline_comes_so_long_after_the_turn(beat: float | None) -> No
 
     assert turn > 15.0
     assert loop.time() == pytest.approx(turn + 30.0, abs=2.0)
+
+
+class Stuck(Journal):
+    """A journal whose disk does not answer."""
+
+    async def get(self, key: str) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("beat", [None, 1.0])
+async def test_a_journal_that_does_not_answer_is_no_line_to_wait_in(tmp_path: Path, beat: float | None) -> None:
+    """The deadline counts the time in which nobody can tell whether the key names work that was begun before."""
+    server = Server(1000.0)
+    loop = asyncio.get_running_loop()
+    async with client_of(server, limit=RateLimit(1, 200.0), journal=Stuck(tmp_path / "stuck.db", "tiny")) as client:
+        await client.start("a-1")
+        began, stream = loop.time(), client.stream("a-2", key="2", timeout=30.0)
+        told: TimeoutError | None = None
+        while not isinstance(told, DeadlineExceededError):
+            try:
+                await asyncio.wait_for(anext(stream), beat)
+            except TimeoutError as error:
+                told = error
+
+    assert loop.time() == pytest.approx(began + 30.0, abs=2.0)
+    assert server.times("POST /runs/a-2") == []
 
 
 async def test_a_stream_whose_start_has_failed_holds_no_place() -> None:

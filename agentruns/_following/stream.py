@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import suppress
 from typing import Any, Final
 
@@ -249,13 +250,11 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
                 )
             if not handlers:
                 return None
-        waits = run is None and not self._has_place()
-        guard = asyncio.timeout_at(None if waits else alarm(self._turn.look_at))
+        guard = asyncio.timeout_at(alarm(self._turn.look_at))
         try:
             async with guard as self._guard:
-                if waits:
-                    await self._wait_for_place(loop)
-                    guard.reschedule(alarm(self._turn.look_at))
+                if run is None and not self._has_place():
+                    await self._wait_for_place(loop, guard)
                 return await (self._begin(loop) if run is None else self._answer(loop, run, handlers or ()))
         except TimeoutError:
             if not guard.expired():
@@ -275,12 +274,19 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         """Take a place for the run, if there is one at once; return whether it has one, or needs none."""
         return isinstance(self._origin, Run | RunRef) or self._turn.enter_nowait()
 
-    async def _wait_for_place(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until the run may be started, unless it was."""
+    async def _wait_for_place(self, loop: asyncio.AbstractEventLoop, guard: asyncio.Timeout) -> None:
+        """Wait until the run may be started, unless it was: *guard*, the deadline, does not count the wait in line."""
         if await self._driver.is_known():
             return
+        self._put_off(guard, math.inf)
         await self._turn.enter()
         self._seen.changed = loop.time()
+        self._put_off(guard, self._turn.look_at)
+
+    def _put_off(self, guard: asyncio.Timeout, when: float) -> None:
+        """Have the deadline come at that time of the loop, unless somebody has closed the stream just now."""
+        if not isinstance(self._ended, Closed):
+            guard.reschedule(alarm(when))
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> bool:
         origin = self._origin
