@@ -24,8 +24,8 @@ answers, and never wait. All that they need is importable from here:
 - the protocols: `Dialect`, `Resumes`, `ResumesAgain`, `ResumesFirst`, `ResumesWithOrigin`, `Recovers`,
   `FindsAnsweringRun`, `Cancels`, `Lists`, `ListsCurrentStates`, `FetchesMany`, `LocatesItself`, `ParsesRun`,
   `ReportsErrorsInBody`, `GroupsRuns`, `LimitsRuns`, `AdvisesPolls`, `SendsDefaults`, `Authenticates`, `AsksByItself`,
-  `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`, `GivesExample`,
-  `MakesParents`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`,
+  `NamesTraceRoles`, `ShowsRuns`, `ReportsTimes`, `StreamsEvents`, `ReadsEvents`, `ChecksToken`, `IsEmulated`,
+  `GivesExample`, `MakesParents`, and `ShowsQuestions`, `ShowsSteps`, `ShowsArtifacts`, `ReadsTrace`, `ReadsTools`,
   `GroupsAnswers`, by which the console shows a run; what they return is made of the values of `show`.
 
 `load(name)` imports the dialect of that name when it is first asked for: one of `NAMES`, or another.
