@@ -37,8 +37,11 @@ from agentruns.console.source import AnsweredElsewhereError, Source
 from agentruns.dialects.show import Answer
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.narrative import Narrative
+from tests import scripted_wire
+from tests.conformance import acme
 from tests.scripted_wire import (
     HEAD,
+    MESSAGES,
     NEXT_RUN,
     POLL,
     POLL_NEXT,
@@ -235,6 +238,7 @@ async def to_the_end(opened: Client[Any, Any]) -> Run:
 def paused(*answers: Any) -> Wire:
     return Wire({
         HEAD: conversation(),
+        MESSAGES: scripted_wire.Answer({"current_version": 0, "messages": []}),
         START: [begun(), *answers],
         POLL: run("requires_action"),
         POLL_NEXT: run("completed", id=NEXT_RUN),
@@ -423,3 +427,47 @@ async def test_what_this_client_has_had_taken_is_told_where_the_vendor_cannot_be
             await client.resume(paused, [ToolOutput(action, {"decision": "reject"})])
 
     assert caught.value.standing == (ToolOutput(action, {"decision": "approve"}),)
+
+
+# Vendors that do not look themselves ----------------------------------------------------------------------------------
+
+
+async def late(state: str, emulated: type[acme.Acme] = acme.Acme) -> Exception:
+    """Answer a job of Acme that another client has brought into that *state*, and return what refuses it."""
+    ask = Turn(calls=[Call("ask", {"question": "Shall I?"})], running=0)
+    rest = {"answered": [Turn("Done.", running=0)], "asking": [ask, Turn("Done.")], "cancelled": [Turn("Done.")]}
+    async with Emulator(emulated, script=[ask, *rest[state]]) as emulator:
+        options: Any = {"token": emulator.token, "base_url": emulator.base_url, "schedule": QUICK}
+        async with connect(acme, **options) as client, connect(acme, **options) as other:
+            paused = [run async for run in client.stream(acme.Job("p1", "Do it."))][-1]
+            if state == "cancelled":
+                await other.cancel(paused)
+            else:
+                await other.resume(paused, [ToolOutput(paused.actions[0], "yes")])
+            with pytest.raises((InvalidRequestError, AlreadyAnsweredError)) as refused:
+                await client.resume(paused, [ToolOutput(paused.actions[0], "no")])
+    return refused.value
+
+
+class Strict(acme.Acme):
+    """Acme, where an answer to what is not asked is refused, though it was answered so before."""
+
+    def _answer(self, request: Any) -> Any:
+        row = self.rows[request.params["id"]]
+        if row.answered or row.cancelled:
+            return self.refusal(422, "nothing is asked", "")
+        return super()._answer(request)
+
+
+@pytest.mark.parametrize("state", ["answered", "asking"])
+async def test_a_refusal_of_a_vendor_that_tells_no_more_is_looked_into(state: str) -> None:
+    error = await late(state, Strict)
+    assert isinstance(error, AlreadyAnsweredError)
+    assert error.run.status is (RunStatus.COMPLETED if state == "answered" else RunStatus.REQUIRES_ACTION)
+    assert "does not ask for this any more. The first answer stands" in str(error)
+
+
+async def test_a_run_that_was_cancelled_was_not_answered() -> None:
+    error = await late("cancelled", Strict)
+    assert isinstance(error, InvalidRequestError)
+    assert "nothing is asked" in str(error)

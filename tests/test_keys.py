@@ -37,6 +37,7 @@ from agentruns.emulator import Call, Emulator, Fault, Turn
 from tests.scripted_wire import (
     CONVERSATION,
     HEAD,
+    MESSAGES,
     NEXT_RUN,
     POLL,
     POLL_NEXT,
@@ -67,6 +68,7 @@ def plain(**lines: Any) -> Wire:
 def paused(**lines: Any) -> Wire:
     script: dict[str, Any] = {
         HEAD: conversation(),
+        MESSAGES: Answer({"current_version": 0, "messages": []}),
         START: [begun(), begun(id=NEXT_RUN)],
         POLL: run("requires_action"),
         POLL_NEXT: run("completed", id=NEXT_RUN),

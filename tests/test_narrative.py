@@ -553,6 +553,7 @@ def test_a_variant_sends_another_reading_of_a_guess_and_is_the_dialect_in_all_el
     assert not isinstance(variant, Cancels)
     assert {name for name in narrative.__all__ if getattr(variant, name) is not getattr(narrative, name)} == {
         "STATUS",
+        "answered_by",
         "fetch",
         "parse_run",
         "resume",

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agentruns import Action, APIError, Backoff, Client, Inbox, Run, RunRef, RunStatus
+from agentruns._following.pause import Pause
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
 from agentruns._values.run import JsonText
@@ -275,3 +276,74 @@ async def test_a_feed_shows_that_the_run_goes_on() -> None:
     shown = [json.loads(data)["status"] for data in told]
     assert shown == ["requires_action", "running", "completed", "completed"]
     assert await inbox.pending() == ()
+
+
+# Another run ----------------------------------------------------------------------------------------------------------
+
+
+def dialect_of_runs_that_follow(server: "Answered") -> Dialect:
+    """Return a dialect whose answers begin another run; *server* tells which."""
+
+    def answered_by(run: Run) -> Flow[Run | None]:
+        response = yield Request("GET", f"/after/{run.id}")
+        return None if response.value.get("status") is None else server.follower
+
+    return cast(Dialect, SimpleNamespace(**vars(dialect()) | {"answered_by": answered_by}))
+
+
+class Answered(Asking):
+    """A vendor whose run asks for ever; another run, which answers it, is there from some time on."""
+
+    def __init__(self, when: float, follower: Run) -> None:
+        super().__init__()
+        self.when, self.follower = when, follower
+
+    def _answer(self, request: Request, now: float) -> Any:
+        if request.path.startswith("/after/"):
+            return {"status": "there"} if now >= self.when else {}
+        if request.path == "/runs/b-1":
+            return {"id": "b-1", "of": "a", **DONE}
+        return super()._answer(request, now)
+
+
+NEXT = Run(RunRef("b-1", "a"), RunStatus.COMPLETED, "done", output="by another", vendor="tiny")
+
+
+def following(server: Answered) -> Client[Any, Any]:
+    return client_of(server, dialect=dialect_of_runs_that_follow(server), schedule=QUICK)
+
+
+async def test_a_run_that_came_of_another_answer_is_found_at_a_look_and_followed() -> None:
+    server, slow = Answered(100.0, NEXT), Slow()
+    async with following(server) as client, client.stream(REF, tools=slow, timeout=None) as stream:
+        seen = [(run.id, run.status) async for run in stream]
+    assert seen == [("a-1", RunStatus.REQUIRES_ACTION), ("b-1", RunStatus.COMPLETED)]
+    assert (slow.calls, slow.told, server.posted) == (1, [True], 0)
+    assert 100.0 < asyncio.get_running_loop().time() < 250.0
+
+
+async def test_an_inbox_withdraws_a_question_that_another_run_has_answered() -> None:
+    server, inbox = Answered(100.0, NEXT), Inbox()
+    async with following(server) as client:
+        waiting = asyncio.ensure_future(client.result(REF, tools=inbox, timeout=None))
+        await first_parked(inbox)
+        assert (await waiting).output == "by another"
+        assert await inbox.pending() == ()
+
+
+async def test_what_goes_wrong_while_an_answer_is_looked_for_hurts_nobody() -> None:
+    server = Answered(100.0, NEXT)
+    async with following(server) as client:
+        waiting = asyncio.ensure_future(client.result(REF, tools=Slow(), timeout=None))
+        await asyncio.sleep(1.0)
+        server.trouble["GET /after/a-1"] = [(503, {}), (404, {})]
+        assert (await waiting).output == "by another"
+
+
+async def test_an_answer_from_elsewhere_counts_no_more_once_all_handlers_have_answered() -> None:
+    over: list[bool] = []
+    pause = Pause(Run(REF, RunStatus.REQUIRES_ACTION, "asks", vendor="tiny"), 10.0, lambda: over.append(True))
+    assert pause.on_followed(NEXT, 5.0) is False  # it was looked for before this pause began
+    pause.stop()
+    assert pause.on_followed(NEXT, 20.0) is False
+    assert (pause.followed, over) == (None, [])

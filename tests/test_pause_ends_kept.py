@@ -10,7 +10,7 @@ from agentruns._keeping.journal import Journal
 from agentruns._polling import pace
 from agentruns.inbox import NotPendingError
 from tests.test_inbox import first_parked
-from tests.test_pause_ends import DONE, REF, Asking, Slow, dialect
+from tests.test_pause_ends import DONE, NEXT, REF, Answered, Asking, Slow, dialect, dialect_of_runs_that_follow
 from tests.tiny_vendor import client_of
 
 pytestmark = pytest.mark.asyncio
@@ -50,3 +50,15 @@ async def test_work_under_a_key_asks_a_new_question_after_one_that_was_taken_bac
     async with client_of(server, dialect=dialect(), schedule=SOON, journal=journal) as client:
         run = await client.result(REF, tools=decide, key="one", timeout=20.0)
     assert (run.output, slow.calls, slow.told) == ("well", 2, [True, True])
+
+
+async def test_work_under_a_key_is_done_by_the_run_that_another_answer_began(tmp_path: Path) -> None:
+    server, slow = Answered(0.0, NEXT), Slow()
+    journal = Journal(tmp_path / "work.db", "tiny")
+    followed = dialect_of_runs_that_follow(server)
+    async with client_of(server, dialect=followed, schedule=SOON, journal=journal) as client:
+        run = await client.result(REF, tools=slow, key="one", timeout=20.0)
+        kept = await client.work("one")
+    assert (run.id, run.output, slow.calls, slow.told, server.posted) == ("b-1", "by another", 1, [True], 0)
+    assert kept is not None
+    assert kept.run == run

@@ -44,6 +44,7 @@ from agentruns.dialects.protocol import Dialect
 from tests.scripted_wire import (
     CONVERSATION,
     HEAD,
+    MESSAGES,
     NEXT_RUN,
     POLL,
     POLL_NEXT,
@@ -73,6 +74,7 @@ def story(*states: Any, **lines: Any) -> Wire:
 def paused(*, resumed: Any = None, then: Any = None) -> Wire:
     return Wire({
         HEAD: [conversation(0), conversation(2)],
+        MESSAGES: Answer({"current_version": 0, "messages": []}),
         START: [run("pending"), *(resumed or [run("pending", id=NEXT_RUN)])],
         POLL: [run("requires_action")],
         POLL_NEXT: then or [run("running", id=NEXT_RUN), run("completed", id=NEXT_RUN)],

@@ -19,7 +19,7 @@ from agentruns._values import codec
 from agentruns._values.exchange import NO_PARAMS, Request, ServerEvent
 from agentruns._values.generic import Json
 from agentruns._values.large import written
-from agentruns._values.run import Action, Run, RunRef, ToolOutput
+from agentruns._values.run import Action, Run, RunRef, RunStatus, ToolOutput
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import (
     AgentRunsError,
@@ -27,6 +27,7 @@ from agentruns.errors import (
     APIError,
     ConfigurationError,
     ConflictError,
+    InvalidRequestError,
     ProtocolError,
     TransportError,
     UnsupportedError,
@@ -183,22 +184,37 @@ class Operations:
                     resumed = await self._resumed(resume, run, outputs, Attempts(), origin)
                 else:
                     raise
-            except ConflictError as error:
+            except (ConflictError, InvalidRequestError) as error:
                 if not again and not error.after_doubt:
-                    await self._check_answered(run, error)
+                    await self._check_answered(run, outputs, error)
                 raise
             self._take(run, outputs)
         return self._note(resumed, run)
 
-    async def _check_answered(self, run: Run, conflict: ConflictError) -> None:
-        """Raise `AlreadyAnsweredError` if it can be seen that a run came of another answer."""
+    async def _check_answered(self, run: Run, outputs: Sequence[ToolOutput], refusal: APIError) -> None:
+        """
+        Raise `AlreadyAnsweredError` if it can be seen that a refusal comes of another answer, which was first.
+
+        That is a run that came of it, or one that goes on in place. A dialect with `resume_first` has looked at the run
+        itself: what it says of a refusal is more than could be seen here, but for a run that came meanwhile.
+        """
+        looks_itself = self.vendor.resume_first is not None
+        if looks_itself and not isinstance(refusal, ConflictError):
+            return
         try:
             followed = await self.answered_by(run)
+            if followed is not None:
+                why = f"run {run.id} was answered before, and run {followed.id} has come of it"
+            elif looks_itself or self.vendor.answered_by is not None:
+                return
+            else:
+                followed, why = await self.fetch(run.ref), f"run {run.id} does not ask for this any more"
+                asked = {action.id for action in followed.actions}
+                if followed.status is RunStatus.FAILED or not asked.isdisjoint(each.action.id for each in outputs):
+                    return  # it ended without an answer, or asks still
         except AgentRunsError:
-            return  # the conflict says what there is to say
-        if followed is not None:
-            why = f"run {run.id} was answered before, and run {followed.id} has come of it"
-            raise AlreadyAnsweredError(followed, (), why, response=conflict.response) from conflict
+            return  # the refusal says what there is to say
+        raise AlreadyAnsweredError(followed, (), why, response=refusal.response) from refusal
 
     async def _resumed(
         self, name: str, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts | None, origin: Any

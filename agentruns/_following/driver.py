@@ -76,13 +76,14 @@ class Driver:
         """
         Run the handlers of a pause, post what they answer, and return the state that follows.
 
-        None if the `pause` ended before they had answered: what they would have said counts for nothing.
+        Where the `pause` ended before they had answered, what they would have said counts for nothing: that is the run
+        that an answer from elsewhere has begun, else None.
         *on_handled* is called once the handlers have ended, even where the step that waits for them was cut off.
         """
         lifecycle, pending, pause, origin = self._lifecycle, self._pending, self.pause(run), self._origin
         if pending is None:
             pending = self._pending = PendingAnswers()
-        if not pending.is_collected:
+        if not pending.is_collected and (not pause.is_over or self._work.is_under_way):
             handle = partial(lifecycle.handle, run, handlers, pending.by_action, origin)
 
             async def ask(_: Attempts) -> None:
@@ -96,9 +97,13 @@ class Driver:
             except (Exception, asyncio.CancelledError):
                 if not pause.is_over or self._work.is_under_way:  # the handlers failed, or the wait was cancelled
                     raise
+        if not pending.is_collected:
             if pause.is_over:
-                self._pending = self._pause = self.failed = None
-                return None
+                self.failed = None
+                if pause.followed is not None:
+                    await self._keep_surely(pause.followed)
+                self._pending = self._pause = None
+                return pause.followed
             pause.stop()
             pending.collected()
         outputs, again = pending.outputs(run), pending.is_unclear
@@ -116,9 +121,12 @@ class Driver:
     async def keep(self, run: Run) -> None:
         """Have a state kept before it is shown, if anything keeps it."""
         if self._lifecycle.keeps(run):
-            # What a step that was cut off has begun to write is waited for first.
-            while await self._once(lambda _: self._keep(run)) is not run:
-                pass
+            await self._keep_surely(run)
+
+    async def _keep_surely(self, run: Run) -> None:
+        # What a step that was cut off has begun to write is waited for first.
+        while await self._once(lambda _: self._keep(run)) is not run:
+            pass
 
     async def _keep(self, run: Run) -> Run:
         await self._lifecycle.saw(run)

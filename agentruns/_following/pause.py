@@ -14,14 +14,16 @@ class Pause:
     Look for the end of the pause that *run* shows, from the time *began* of the loop on; call *on_over* once it is.
 
     It is over when two reads in a row show that none of its actions is asked any more, or one that the run is over. One
-    read is not enough: it may be late, and show the run as it was before the pause.
+    read is not enough: it may be late, and show the run as it was before the pause. It is over, too, when an answer has
+    begun another run, which is `followed` then.
     """
 
-    __slots__ = ("_began", "_on_over", "_suspected", "is_over", "run")
+    __slots__ = ("_began", "_on_over", "_suspected", "followed", "is_over", "run")
 
     def __init__(self, run: Run[Any], began: float, on_over: Callable[[], None]) -> None:
         self.run = run
         self.is_over = False
+        self.followed: Run[Any] | None = None
         self._began = began
         self._on_over = on_over
         self._suspected = False
@@ -41,4 +43,11 @@ class Pause:
             self._on_over()
         else:
             self._suspected = True
+        return self.is_over
+
+    def on_followed(self, followed: Run[Any], sent: float) -> bool:
+        """Take note of the run that came of an answer, looked for since *sent*; return whether the pause is over."""
+        if sent >= self._began and not self.is_over:
+            self.followed, self.is_over = followed, True
+            self._on_over()
         return self.is_over

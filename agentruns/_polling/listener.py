@@ -49,3 +49,7 @@ class Onlooker(Protocol):
     def on_state(self, run: Run, sent: float) -> bool:
         """Take note of what a request of the time *sent* has shown; return whether it looks no more."""
         ...
+
+    def on_followed(self, followed: Run, sent: float) -> bool:
+        """Take note of the run that came of an answer from elsewhere; return whether it looks no more."""
+        ...

@@ -25,6 +25,7 @@ from agentruns._api.retry import Schedule
 from agentruns._telemetry import Telemetry
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import NO_PARAMS, Request, Response
+from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import APIError, ConfigurationError, TransportError
@@ -368,12 +369,24 @@ class Poller:
                 self._permits.release()
             run, floor = self._reader.parse(watch, response) or await self._reader.perform(watch, response)
             self._intake.on_state(watch, run, sent, floor, response.headers.get("date"))
+            if watch.onlookers and self._reader.may_be_followed(run):
+                await self._look_for_answer(watch, run, sent)
         except Exception as error:
             self._intake.on_error(watch, error)
         finally:
             watch.worker = None
             self._agenda.finish_reading(watch)
             self._agenda.plan(watch, self._now())
+
+    async def _look_for_answer(self, watch: Watch, run: Run, sent: float) -> None:
+        """Look for the run that an answer from elsewhere has begun; what goes wrong is for the next look."""
+        try:
+            followed = await self._reader.followed_by(run)
+        except Exception as error:
+            logger.debug("no answer to run %s can be looked for: %s", printable(run.id), error)
+            return
+        if followed is not None:
+            watch.onlookers = tuple(each for each in watch.onlookers if not each.on_followed(followed, sent))
 
     # Many runs --------------------------------------------------------------------------------------------------------
 

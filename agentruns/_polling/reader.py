@@ -11,7 +11,7 @@ from agentruns._api.flow import undecodable, with_poll_hint
 from agentruns._api.operations import timing_group
 from agentruns._values.commands import first_request
 from agentruns._values.exchange import Request, Response, Send
-from agentruns._values.run import Run
+from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import wire
 from agentruns.dialects.vendor import MISTAKES, Vendor, mistake
 
@@ -66,6 +66,15 @@ class Reader:
         run = self._vendor.run("fetch", read, response)
         watch.body = response.body if replay.asked == 1 else None  # unless it took further questions
         return run, run.poll_after or 0.0
+
+    def may_be_followed(self, run: Run) -> bool:
+        """Tell whether an answer to a paused run begins another one, by which alone it can be seen."""
+        return self._vendor.answered_by is not None and run.status is RunStatus.REQUIRES_ACTION
+
+    async def followed_by(self, run: Run) -> Run | None:
+        """Return the run that an answer to a paused one has begun, None if there is none; raise what is wrong."""
+        found = await self._api.perform_once(self._vendor.flow("answered_by", run), self._api.call)
+        return None if found is None else self._vendor.run("answered_by", found)
 
     def timing_group(self, run: Run | None) -> str:
         """Return what groups a run with others that take about as long."""

@@ -238,6 +238,7 @@ class OpenAIResponsesCase(Case):
     error = "server_error"
     not_applicable: ClassVar[Mapping[str, str]] = {
         "a second answer from elsewhere changes nothing": "a second answer begins another branch of the conversation",
+        "a question that is answered elsewhere is taken back": "no page names a way to find the response that followed",
     }
 
     async def origin(self, client: Client, emulator: Emulator[Any]) -> openai_responses.ResponseRequest:

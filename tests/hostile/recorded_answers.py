@@ -210,6 +210,7 @@ async def narrative_tour() -> Recorder:
     following = await do("resume", lambda: narrative.resume(paused, outputs))
     await asyncio.sleep(60.0)
     await do("fetch completed", lambda: narrative.fetch(following.ref, {}))
+    await do("answer", lambda: narrative.answered_by(paused))
     await do("resume first", lambda: narrative.resume_first(paused, outputs))
     await do("resume again", lambda: narrative.resume_again(paused, outputs))
     failing = await do("start again", lambda: narrative.start(narrative.UserMessage(made.id, "Once more.")))

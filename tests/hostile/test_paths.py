@@ -137,6 +137,9 @@ OPERATIONS: Mapping[str, Operation] = {
         "agents/conversations/*/runs",
     ),
     "narrative resume": Operation(narrative, lambda c, i: answer(c, paused("r1", i)), "agents/conversations/*"),
+    "narrative answer": Operation(
+        narrative, lambda c, i: c.perform(narrative.answered_by(paused("r1", i))), "agents/conversations/*"
+    ),
     # Middesk
     "middesk run": Operation(middesk, lambda c, i: c.fetch(RunRef(i)), "runs/*"),
     "middesk parameter": Operation(middesk, lambda c, i: c.fetch(RunRef("r1"), include=i), "runs/r1", "include"),

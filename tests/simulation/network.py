@@ -194,7 +194,7 @@ class Session:
         poll = None
         if _is_poll():
             found = world.stand.polls.fullmatch(request.path)
-            poll = found[1] if found else ""
+            poll = found[1] if found and not _is_look(process, found[1]) else ""
         exchange = Exchange(process, request, poll, weather.fault(request), world.now, world.asking())
         world.laws.departs(exchange)
         self.under_way[exchange] = None
@@ -319,3 +319,9 @@ def _is_poll() -> bool:
     task = asyncio.current_task()
     assert task is not None
     return getattr(task.get_coro(), "__qualname__", "") == "Poller._work"
+
+
+def _is_look(process: Process, run_id: str) -> bool:
+    """Tell whether another run is being read, which is looked for as what came of an answer from elsewhere."""
+    task, watches = asyncio.current_task(), process.client._poller._watches
+    return any(watch.worker is task and watch.ref.id != run_id for watch in watches.values())

@@ -20,7 +20,17 @@ from typing import Final
 
 from agentruns._values.exchange import RateLimit
 
-from .answers import GUESSES, RETRYABLE, SAME, resume, resume_again, resume_first, tool_output_item, variant
+from .answers import (
+    GUESSES,
+    RETRYABLE,
+    SAME,
+    answered_by,
+    resume,
+    resume_again,
+    resume_first,
+    tool_output_item,
+    variant,
+)
 from .config import (
     ANY_TOOL,
     AUTO,
@@ -90,6 +100,7 @@ __all__ = [
     "Tool",
     "ToolChoice",
     "UserMessage",
+    "answered_by",
     "client_tools",
     "create_conversation",
     "detail",

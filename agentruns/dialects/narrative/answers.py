@@ -12,7 +12,7 @@ from agentruns._values import codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Response
 from agentruns._values.generic import Json
-from agentruns._values.run import Run, RunStatus, ToolOutput
+from agentruns._values.run import Run, RunRef, RunStatus, ToolOutput
 from agentruns.dialects import guesses, wire
 from agentruns.dialects.guesses import Guess, Variant
 from agentruns.errors import (
@@ -162,6 +162,27 @@ def resume_again(
     return (yield from _answer(run, outputs, tool_choice, config_override, tool_output, None, words, first=True))
 
 
+def answered_by(run: Run[NarrativeRun], *, words: Mapping[str, RunStatus] = STATUS) -> Flow[Run[NarrativeRun] | None]:
+    """
+    Return the run that answered a paused one, None if there is none yet, or if it has failed: others may answer then.
+
+    It shows in the messages of the conversation once it has ended, by the results that it brought
+    (list-conversation-messages-delta-read-by-version-cursor). No page names a way to see it before.
+    """
+    conversation = run.ref.parent
+    version, _ = yield from read_head(conversation)
+    last = wire.objects(wire.read_object((yield messages_request(conversation, max(version - 1, 0)))).get("messages"))
+    if not last or last[-1].get("run_id") == run.id:
+        return None  # nothing has come since
+    waited = {action.id for action in run.actions}
+    for message in wire.objects(wire.read_object((yield messages_request(conversation))).get("messages")):
+        given = {block.get("tool_use_id") for block in wire.objects(message.get("content_blocks")) if _is_result(block)}
+        if waited & given and isinstance(message.get("run_id"), str):
+            found = yield from fetch(RunRef(message["run_id"], conversation), {}, words=words)
+            return None if found.status is RunStatus.FAILED else found
+    return None
+
+
 def variant(
     *,
     tool_output: ToolOutputItem | None = None,
@@ -193,6 +214,7 @@ def variant(
         "resume": partial(resume, **switches, retryable=kinds),
         "resume_first": partial(resume_first, **switches, retryable=kinds),
         "resume_again": partial(resume_again, **switches),
+        "answered_by": partial(answered_by, words=words),
         "fetch": partial(fetch, words=words),
         "parse_run": partial(parse_run, words=words),
         "STATUS": words,
@@ -317,8 +339,12 @@ def _results(response: Response) -> Mapping[str, tuple[str, bool]]:
             block.get("is_error") is True,
         )
         for block in blocks
-        if block.get("type") == "tool_result" and isinstance(block.get("tool_use_id"), str)
+        if _is_result(block)
     }
+
+
+def _is_result(block: Mapping[str, Any]) -> bool:
+    return block.get("type") == "tool_result" and isinstance(block.get("tool_use_id"), str)
 
 
 def _says(item: Mapping[str, Json], text: str) -> bool:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+from unittest import mock
+
+from agentruns._api.retry import Backoff
 from agentruns._values.run import Run, RunStatus, ToolOutput
 from agentruns.emulator import Fault
 from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError
+from agentruns.inbox import Inbox
 from agentruns.testing.acts import Handler, counted, followed, paused, pausing, raises, waits
 from agentruns.testing.case import Case
 from agentruns.testing.scenario import scenario
+
+_SOON: Final = Backoff(initial=0.05, maximum=0.2)
+"""When a parked run is looked at, in place of half a minute and more."""
 
 
 @scenario("a pause ends a stream without tools", "resume")
@@ -134,3 +143,32 @@ async def answered_elsewhere(case: Case) -> None:
             seen = await client.fetch(answered)
         assert seen.status is RunStatus.COMPLETED, f"it is {seen.status} to who did not answer it"
         assert not seen.actions, "a run that is over still asks"
+
+
+@scenario("a question that is answered elsewhere is taken back", "resume")
+async def a_question_is_taken_back(case: Case) -> None:
+    """Have a person asked by one client, and answer by another."""
+    inbox = Inbox()
+    async with (
+        case.emulator(*pausing(case)) as emulator,
+        case.connect(emulator) as client,
+        case.connect(emulator) as other,
+    ):
+        origin = await case.origin(client, emulator)
+        with mock.patch("agentruns._polling.pace._LOOKS", _SOON):
+            waiting = asyncio.create_task(client.result(origin, tools=inbox, timeout=waits(emulator)))
+            try:
+                async for pending in inbox.changes():
+                    if pending:
+                        break
+                paused = pending[0].run
+                answered = await other.resume(paused, [ToolOutput(action, "yes") for action in paused.actions])
+                assert answered.id == paused.id or case.vendor.answered_by is not None, (
+                    f"the answer began run {answered.id}, and without `answered_by` nobody who waits can find it"
+                )
+                done = await waiting
+            finally:
+                waiting.cancel()
+    assert done.status is RunStatus.COMPLETED
+    assert done.id == answered.id, f"run {done.id} was followed, not run {answered.id}, which the answer began"
+    assert await inbox.pending() == (), "the question was not taken back"
