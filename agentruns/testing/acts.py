@@ -40,7 +40,7 @@ async def followed(case: Case, client: Client, server: Emulator[Any] | Live, **o
     return [run async for run in client.stream(origin, timeout=waits(server), **options)]
 
 
-async def paused(case: Case, client: Client, server: Emulator[Any]) -> tuple[Run, Any]:
+async def paused(case: Case, client: Client, server: Emulator[Any] | Live) -> tuple[Run, Any]:
     """Start a run that pauses; return it as it waits, and what started it."""
     origin = await case.origin(client, server)
     states = [run async for run in client.stream(origin, timeout=waits(server))]

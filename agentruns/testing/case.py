@@ -24,10 +24,12 @@ QUICK: Final = Backoff(initial=0.01, maximum=0.05)
 
 @frozen
 class Live:
-    """A real server: nothing can be planned on it, and what starts a run there may cost."""
+    """A real server: no faults can be planned on it, and what starts a run there may cost."""
 
     base_url: str
     token: str = field(repr=False)
+    script: tuple[Turn, ...] = ()
+    """What the next run is to do, for a case that `directs`"""
 
 
 class Case:
@@ -47,7 +49,10 @@ class Case:
     """The emulator's class, or `module:attribute` of it; by default the dialect's `EMULATOR`, or that of its name"""
 
     base_url: ClassVar[str] = ""
-    """A real server, instead of an emulator: scenarios that plan what happens are skipped then"""
+    """A real server, instead of an emulator: scenarios that plan faults are skipped then"""
+
+    directs: ClassVar[bool] = False
+    """Whether `origin` makes runs of the real server do what the first turn of `server.script` says"""
 
     start_path: ClassVar[str] = ""
     """The path, as a shell pattern, of the POST that starts a run"""
@@ -122,7 +127,7 @@ class Case:
     async def serve(self, *script: Turn) -> AsyncIterator[Emulator[Any] | Live]:
         """Give a server: the real one, or an emulator that plays *script*."""
         if self.base_url:
-            yield Live(self.base_url, self.token or os.environ.get(self.vendor.TOKEN_VARIABLE, ""))
+            yield Live(self.base_url, self.token or os.environ.get(self.vendor.TOKEN_VARIABLE, ""), script)
         else:
             async with self.emulator(*script) as emulator:
                 yield emulator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 from unittest import mock
 
 from attrs import frozen
@@ -13,6 +13,9 @@ from attrs import frozen
 from .case import Case
 
 Story: TypeAlias = Callable[[Case], Awaitable[None]]
+
+Playable: TypeAlias = Literal["no", "directed", "yes"]
+"""Whether a story can be played on a real server: not, if it plans faults; where the case says what runs do; or so."""
 
 SECONDS: Final = 60.0
 """The longest that a scenario may take on an emulator; on a real server, ten times as long."""
@@ -26,13 +29,13 @@ class Scenario:
     One story, and what a vendor must have to play it: functions of its dialect, and fields of its case.
 
     *package* is one that has to be installed, and *unless* gives another reason why a case cannot play it. A story that
-    is `live` can be played on a real server, too: it plans no faults, and needs no script.
+    is `live` can be played on a real server, too; one that is "directed", where the case `directs` what runs do there.
     """
 
     name: str
     story: Story
     needs: tuple[str, ...] = ()
-    live: bool = False
+    live: Playable = "no"
     package: str = ""
     unless: Callable[[Case], str] | None = None
 
@@ -40,8 +43,10 @@ class Scenario:
         """Return why *case* cannot show this; empty where it can."""
         if self.name in case.not_applicable:
             return case.not_applicable[self.name]
-        if case.base_url and not self.live:
+        if case.base_url and self.live == "no":
             return "it plans what happens, which takes an emulator"
+        if case.base_url and self.live == "directed" and not case.directs:
+            return "it says what a run does, and the case does not direct runs (`directs`)"
         for need in self.needs:
             if need in _PATHS:
                 if not getattr(case, need):
@@ -73,7 +78,7 @@ REGISTER: Final[dict[str, Scenario]] = {}
 
 
 def scenario(
-    name: str, *needs: str, live: bool = False, package: str = "", unless: Callable[[Case], str] | None = None
+    name: str, *needs: str, live: Playable = "no", package: str = "", unless: Callable[[Case], str] | None = None
 ) -> Callable[[Story], Story]:
     """Define a story as the scenario *name*; *unless* gives a reason why a case cannot play it, empty where it can."""
 

@@ -14,6 +14,7 @@ from agentruns.dialects import Action, Flow, Page, Problem, Request, Response, w
 from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Turn
 from agentruns.testing import SCENARIOS, Case, Conformance
+from agentruns.testing.case import Live
 from tests.conformance import acme
 from tests.conformance.acme import AcmeCase, AcmeJob, Job
 
@@ -245,10 +246,28 @@ def test_on_a_real_server_only_what_plans_nothing_is_played() -> None:
     class RealCase(Nameless):
         base_url = "https://api.acme.test"
 
-    played = [name for name, scenario in SCENARIOS.items() if not scenario.reason(RealCase())]
+    class DirectedCase(RealCase):
+        directs = True
 
-    assert played == [name for name, scenario in SCENARIOS.items() if scenario.live and not scenario.reason(Nameless())]
-    assert len(played) >= 4
+    def played(case: Case, *live: str) -> list[str]:
+        return [name for name, scenario in SCENARIOS.items() if scenario.live in live and not scenario.reason(case)]
+
+    every = ("yes", "directed", "no")
+    assert played(RealCase(), *every) == played(Nameless(), "yes")
+    assert played(DirectedCase(), *every) == played(Nameless(), "yes", "directed")
+    assert 4 <= len(played(RealCase(), *every)) < len(played(DirectedCase(), *every))
+
+
+@pytest.mark.asyncio
+async def test_a_real_server_is_told_what_its_next_run_is_to_do() -> None:
+    class RealCase(Nameless):
+        base_url = "https://api.acme.test"
+        token = "a-token"
+
+    async with RealCase().serve(Turn("Done.")) as server:
+        assert isinstance(server, Live)
+        assert server.script == (Turn("Done."),)
+        assert "a-token" not in repr(server)
 
 
 def test_a_reason_is_given_only_for_a_scenario_that_exists() -> None:

@@ -16,12 +16,12 @@ from pydantic_ai.messages import ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import DeltaToolCall, FunctionModel
 
 async def model(messages, info):
-    """Call each tool that is declared, once; then say what the tools said. "slow" takes two seconds, "fail" fails."""
+    """Call each tool that is declared, once; then say what the tools said. "slow" takes half a minute, "fail" fails."""
     parts = [part for message in messages for part in message.parts]
     prompts = [part.content for part in parts if isinstance(part, UserPromptPart)]
     text = prompts[-1] if isinstance(prompts[-1], str) else " ".join(prompts[-1])
     returned = [part for part in parts if isinstance(part, ToolReturnPart)]
-    await asyncio.sleep(2.0 if "slow" in text else 0.1)
+    await asyncio.sleep(30.0 if "slow" in text else 0.1)
     if "fail" in text:
         raise RuntimeError("the model fails as it was asked to")
     wanted = [tool.name for tool in info.function_tools if tool.name != "look" or "look" in text]

@@ -62,6 +62,8 @@ class RealServer(Conformance):
     reads: ClassVar[tuple[str, str]] = ("GET", "*")
     """Method and path of the requests that read one"""
 
+    directs = True
+
     asks: ClassVar[str] = "ask"
     """The handler that `asking` needs; it takes any arguments, and its answer has to be within the output"""
 
@@ -69,13 +71,26 @@ class RealServer(Conformance):
         """Return what starts a run that ends by itself, within tenths of a second."""
         raise NotImplementedError
 
-    def asking(self, number: int) -> Any:
-        """Return what starts a run that asks once, soon."""
+    def asking(self, number: int, calls: int = 1) -> Any:
+        """Return what starts a run that soon asks so many questions at once, one of them by `asks`."""
+        raise NotImplementedError
+
+    def failing(self) -> Any:
+        """Return what starts a run that fails."""
+        raise NotImplementedError
+
+    def slow(self) -> Any:
+        """Return what starts a run that goes on for half a minute."""
         raise NotImplementedError
 
     async def origin(self, client: Client, server: Any) -> Any:
-        """Return what the conformance scenarios start."""
-        return self.plain(0)
+        """Return what does what a conformance scenario says."""
+        turn = server.script[0]
+        if turn.calls:
+            return self.asking(0, len(turn.calls))
+        if turn.error:
+            return self.failing()
+        return self.slow() if turn.running > 10 else self.plain(0)
 
     def client(self, url: str, **options: Any) -> Client[Any, Any]:
         """Return a client of the server, or the proxy, at *url*."""

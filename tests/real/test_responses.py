@@ -27,6 +27,7 @@ def ask(question: str) -> str:
 
 
 TOOLS = openai_responses.function_tools({"ask": ask})
+BOTH = openai_responses.function_tools({"ask": ask, "other": ask})
 
 
 class TestResponses(RealServer):
@@ -39,8 +40,14 @@ class TestResponses(RealServer):
     def plain(self, number: int) -> ResponseRequest:
         return ResponseRequest("test", f"Number {number}.")
 
-    def asking(self, number: int) -> ResponseRequest:
-        return ResponseRequest("test", f"Number {number}?", tools=TOOLS)
+    def asking(self, number: int, calls: int = 1) -> ResponseRequest:
+        return ResponseRequest("test", f"Number {number}?", tools=TOOLS if calls == 1 else BOTH)
+
+    def failing(self) -> ResponseRequest:
+        return ResponseRequest("test", "Please fail.")
+
+    def slow(self) -> ResponseRequest:
+        return ResponseRequest("test", "Be slow.")
 
     @pytest.mark.asyncio
     async def test_a_plain_response_its_detail_and_the_next_one_of_its_conversation(self, server: Server) -> None:

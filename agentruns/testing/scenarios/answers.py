@@ -19,44 +19,44 @@ _SOON: Final = Backoff(initial=0.05, maximum=0.2)
 """When a parked run is looked at, in place of half a minute and more."""
 
 
-@scenario("a pause ends a stream without tools", "resume")
+@scenario("a pause ends a stream without tools", "resume", live="directed")
 async def a_pause_ends(case: Case) -> None:
     """Follow a run that pauses, with nobody to answer."""
-    async with case.emulator(*pausing(case)) as emulator, case.connect(emulator) as client:
-        states = await followed(case, client, emulator)
+    async with case.serve(*pausing(case)) as server, case.connect(server) as client:
+        states = await followed(case, client, server)
     assert states[-1].status is RunStatus.REQUIRES_ACTION
     assert len(states[-1].actions) == 1
     assert states[-1].actions[0].arguments
 
 
-@scenario("an answer goes on to the end", "resume")
+@scenario("an answer goes on to the end", "resume", live="directed")
 async def an_answer_goes_on(case: Case) -> None:
     """Answer a pause by a handler."""
     handler = Handler()
-    async with case.emulator(*pausing(case)) as emulator, case.connect(emulator) as client:
-        states = await followed(case, client, emulator, tools=handler)
+    async with case.serve(*pausing(case)) as server, case.connect(server) as client:
+        states = await followed(case, client, server, tools=handler)
     assert states[-1].status is RunStatus.COMPLETED
     assert len(handler.answered) == 1
 
 
-@scenario("several pending actions are answered together", "resume")
+@scenario("several pending actions are answered together", "resume", live="directed")
 async def several_together(case: Case) -> None:
     """Answer two actions of one pause."""
     handler = Handler()
-    async with case.emulator(*pausing(case, 2)) as emulator, case.connect(emulator) as client:
-        states = await followed(case, client, emulator, tools=handler)
+    async with case.serve(*pausing(case, 2)) as server, case.connect(server) as client:
+        states = await followed(case, client, server, tools=handler)
     assert states[-1].status is RunStatus.COMPLETED
     assert len(handler.answered) == len(set(handler.answered)) == 2
 
 
-@scenario("a paused run is parked and answered elsewhere", "resume")
+@scenario("a paused run is parked and answered elsewhere", "resume", live="directed")
 async def parked_and_answered(case: Case) -> None:
     """Write a paused run down, and answer it by another client."""
-    async with case.emulator(*pausing(case)) as emulator:
-        async with case.connect(emulator) as client:
-            waiting, origin = await paused(case, client, emulator)
+    async with case.serve(*pausing(case)) as server:
+        async with case.connect(server) as client:
+            waiting, origin = await paused(case, client, server)
             parked = waiting.to_json()
-        async with case.connect(emulator) as other:
+        async with case.connect(server) as other:
             run = Run.from_json(parked)
             resumed = await other.resume(run, [ToolOutput(action, "yes") for action in run.actions], origin=origin)
             assert (await other.result(resumed, timeout=20)).status is RunStatus.COMPLETED
@@ -66,23 +66,25 @@ def _repeats_nothing(case: Case) -> str:
     return "" if case.vendor.asks_origin() else "its answers repeat nothing of what the start said"
 
 
-@scenario("an answer that must repeat its start is not given without it", "resume", unless=_repeats_nothing)
+@scenario(
+    "an answer that must repeat its start is not given without it", "resume", live="directed", unless=_repeats_nothing
+)
 async def not_without_origin(case: Case) -> None:
     """Come with nothing but a paused run: no handler is run and nothing sent, until it is said what started it."""
     handler = Handler()
-    async with case.emulator(*pausing(case)) as emulator:
-        async with case.connect(emulator) as client:
-            asked, origin = await paused(case, client, emulator)
-        async with case.connect(emulator) as other:
+    async with case.serve(*pausing(case)) as server:
+        async with case.connect(server) as client:
+            asked, origin = await paused(case, client, server)
+        async with case.connect(server) as other:
             outputs = [ToolOutput(action, "yes") for action in asked.actions]
             with raises(ConfigurationError, "origin"):
                 await other.resume(asked, outputs)
             with raises(ConfigurationError, "origin"):
-                await other.result(asked, tools=handler, timeout=waits(emulator))
+                await other.result(asked, tools=handler, timeout=waits(server))
             assert not handler.answered, "a handler was run whose answer cannot be sent"
-            counted(emulator, 1)
+            counted(server, 1)
             resumed = await other.resume(asked, outputs, origin=origin)
-            assert (await other.result(resumed, timeout=waits(emulator))).status is RunStatus.COMPLETED
+            assert (await other.result(resumed, timeout=waits(server))).status is RunStatus.COMPLETED
 
 
 @scenario("a lost answer to a resume answers once", "resume", "resume_path")
@@ -126,17 +128,17 @@ async def a_second_answer(case: Case) -> None:
         counted(emulator, started)
 
 
-@scenario("a run that was answered elsewhere is seen to go on", "resume")
+@scenario("a run that was answered elsewhere is seen to go on", "resume", live="directed")
 async def answered_elsewhere(case: Case) -> None:
     """Answer a pause by one client while the run is read by another."""
     async with (
-        case.emulator(*pausing(case)) as emulator,
-        case.connect(emulator) as client,
-        case.connect(emulator) as other,
+        case.serve(*pausing(case)) as server,
+        case.connect(server) as client,
+        case.connect(server) as other,
     ):
-        asked, origin = await paused(case, client, emulator)
+        asked, origin = await paused(case, client, server)
         answered = await other.resume(asked, [ToolOutput(action, "yes") for action in asked.actions], origin=origin)
-        await other.result(answered, timeout=waits(emulator))
+        await other.result(answered, timeout=waits(server))
         if answered.id == asked.id:
             seen = await client.fetch(asked)
         else:

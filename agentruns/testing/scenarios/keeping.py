@@ -73,19 +73,19 @@ async def answer_cut_off_under_a_key(case: Case) -> None:
     assert len(handler.answered) == 1
 
 
-@scenario("a pause under a key is answered by who comes back", "resume", package="filelock")
+@scenario("a pause under a key is answered by who comes back", "resume", live="directed", package="filelock")
 async def answered_by_who_comes_back(case: Case) -> None:
     """Leave at a pause, come back with the journal and a handler: no run is started again, no answer given twice."""
     handler = Handler()
     with tempfile.TemporaryDirectory(prefix="agentruns-") as folder:
         journal = Path(folder) / "journal"
-        async with case.emulator(*pausing(case)) as emulator:
-            async with case.connect(emulator, journal=journal) as client:
-                origin = await case.origin(client, emulator)
-                states = [run async for run in client.stream(origin, key="k1", timeout=waits(emulator))]
+        async with case.serve(*pausing(case)) as server:
+            async with case.connect(server, journal=journal) as client:
+                origin = await case.origin(client, server)
+                states = [run async for run in client.stream(origin, key="k1", timeout=waits(server))]
                 assert states[-1].status is RunStatus.REQUIRES_ACTION
-            async with case.connect(emulator, journal=journal) as other:
-                last = await other.result(origin, key="k1", tools=handler, timeout=waits(emulator))
+            async with case.connect(server, journal=journal) as other:
+                last = await other.result(origin, key="k1", tools=handler, timeout=waits(server))
                 assert last.status is RunStatus.COMPLETED
-            counted(emulator, 2 if states[0].id != last.id else 1)
+            counted(server, 2 if states[0].id != last.id else 1)
     assert len(handler.answered) == 1

@@ -14,7 +14,7 @@ from agentruns.testing.scenario import scenario
 _ORDER = [RunStatus.PENDING, RunStatus.RUNNING, RunStatus.COMPLETED]
 
 
-@scenario("a run is started", live=True)
+@scenario("a run is started", live="yes")
 async def a_run_is_started(case: Case) -> None:
     """Start a run, and read it."""
     async with case.serve(PLAIN) as server, case.connect(server) as client:
@@ -26,7 +26,7 @@ async def a_run_is_started(case: Case) -> None:
         assert (await client.fetch(run)).ref == run.ref, "a run that is read names itself otherwise than its start did"
 
 
-@scenario("a run is followed to its end", live=True)
+@scenario("a run is followed to its end", live="yes")
 async def a_run_is_followed(case: Case) -> None:
     """Follow a run to its output."""
     async with case.serve(PLAIN) as server, case.connect(server) as client:
@@ -55,12 +55,12 @@ async def every_transition_is_seen(case: Case) -> None:
     assert states[-1].raw
 
 
-@scenario("a failed run is a failed run")
+@scenario("a failed run is a failed run", live="directed")
 async def a_failed_run(case: Case) -> None:
     """Let a run fail: the error has the run, and the run says why."""
-    async with case.emulator(Turn(error=case.error, running=0.05)) as emulator, case.connect(emulator) as client:
+    async with case.serve(Turn(error=case.error, running=0.05)) as server, case.connect(server) as client:
         with raises(RunFailedError) as caught:
-            await client.result(await case.origin(client, emulator), timeout=20)
+            await client.result(await case.origin(client, server), timeout=20)
     (error,) = caught
     assert isinstance(error, RunFailedError)
     assert error.run is not None
@@ -68,21 +68,21 @@ async def a_failed_run(case: Case) -> None:
     assert error.run.failure.type
 
 
-@scenario("a run is cancelled", "cancel")
+@scenario("a run is cancelled", "cancel", live="directed")
 async def a_run_is_cancelled(case: Case) -> None:
     """Cancel a run that would never end."""
-    async with case.emulator(Turn("Done.", running=1e6)) as emulator, case.connect(emulator) as client:
-        run = await client.start(await case.origin(client, emulator))
+    async with case.serve(Turn("Done.", running=1e6)) as server, case.connect(server) as client:
+        run = await client.start(await case.origin(client, server))
         await client.cancel(run)
         with raises(RunFailedError):
             await client.result(run.ref, timeout=20)
 
 
-@scenario("cancelling the wait cancels the run", "cancel")
+@scenario("cancelling the wait cancels the run", "cancel", live="directed")
 async def cancelling_the_wait(case: Case) -> None:
     """Cancel the task that waits for a run, with `on_cancel="confirm"`."""
-    async with case.emulator(Turn("Done.", running=1e6)) as emulator, case.connect(emulator) as client:
-        run = await client.start(await case.origin(client, emulator))
+    async with case.serve(Turn("Done.", running=1e6)) as server, case.connect(server) as client:
+        run = await client.start(await case.origin(client, server))
         waiting = asyncio.create_task(client.result(run, on_cancel="confirm"))
         await asyncio.sleep(0.05)
         waiting.cancel()
@@ -99,7 +99,7 @@ def _lacking(case: Case) -> set[str]:
     return {each for each in ("resume", "cancel", "page", "events") if getattr(case.vendor, each) is None}
 
 
-@scenario("what the vendor cannot do is refused before any request", live=True, unless=_can_all)
+@scenario("what the vendor cannot do is refused before any request", live="yes", unless=_can_all)
 async def what_cannot_be_done(case: Case) -> None:
     """Ask for everything that the dialect has no function for."""
     lacking, ref = _lacking(case), RunRef("r1", "p1")
@@ -123,11 +123,11 @@ async def what_cannot_be_done(case: Case) -> None:
             assert server.exchanges == (), f"asked for what it cannot do: {server.exchanges}"
 
 
-@scenario("a wait ends at its deadline and names the run")
+@scenario("a wait ends at its deadline and names the run", live="directed")
 async def a_wait_ends(case: Case) -> None:
     """Wait for a run that never ends."""
-    async with case.emulator(Turn("Done.", running=1e6)) as emulator, case.connect(emulator) as client:
-        run = await client.start(await case.origin(client, emulator))
+    async with case.serve(Turn("Done.", running=1e6)) as server, case.connect(server) as client:
+        run = await client.start(await case.origin(client, server))
         with raises(DeadlineExceededError, run.id) as caught:
             await client.result(run, timeout=0.2)
     (error,) = caught
@@ -136,17 +136,18 @@ async def a_wait_ends(case: Case) -> None:
     assert error.run.status.in_flight
 
 
-@scenario("events are listened to, to the end", "events")
+@scenario("events are listened to, to the end", "events", live="directed")
 async def events_are_listened_to(case: Case) -> None:
     """Follow a run by its events, and read them one by one."""
-    async with case.emulator(PLAIN, PLAIN) as emulator, case.connect(emulator) as client:
-        states = await followed(case, client, emulator, events=True)
+    async with case.serve(PLAIN, PLAIN) as server, case.connect(server) as client:
+        states = await followed(case, client, server, events=True)
         assert states[-1].status is RunStatus.COMPLETED
         assert case.vendor.events is not None
         path = case.vendor.events(states[0].ref).path.partition("?")[0]
-        assert emulator.requests("*", f"*{path}"), f"nobody asked for {path}, where the events come from"
-        run = await client.start(await case.origin(client, emulator))
+        heard_there = isinstance(server, Live) or server.requests("*", f"*{path}")
+        assert heard_there, f"nobody asked for {path}, where the events come from"
+        run = await client.start(await case.origin(client, server))
         async with client.events(run) as stream:
             heard = [event async for event in stream]
         assert heard, "the stream of events gave none"
-        assert (await client.result(run, timeout=waits(emulator))).status is RunStatus.COMPLETED
+        assert (await client.result(run, timeout=waits(server))).status is RunStatus.COMPLETED

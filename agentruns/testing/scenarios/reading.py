@@ -45,12 +45,12 @@ async def a_missing_field(case: Case) -> None:
             await client.fetch(run)
 
 
-@scenario("a run that was written down has its detail", "detail")
+@scenario("a run that was written down has its detail", "detail", live="directed")
 async def a_parked_detail(case: Case) -> None:
     """Write a run down, over or paused, and read it: `detail` and `raw` are the vendor's as before."""
     for script in ([PLAIN], *([pausing(case)] if case.vendor.resume is not None else ())):
-        async with case.emulator(*script) as emulator, case.connect(emulator) as client:
-            last = (await followed(case, client, emulator))[-1]
+        async with case.serve(*script) as server, case.connect(server) as client:
+            last = (await followed(case, client, server))[-1]
         again = Run.from_json(last.to_json())
         assert last.detail is not None, "Run.detail is None"
         assert again.raw == last.raw, "Run.raw is not what it was"
@@ -59,7 +59,7 @@ async def a_parked_detail(case: Case) -> None:
         assert again == last
 
 
-@scenario("a poll reads what a fetch reads", "parse_run")
+@scenario("a poll reads what a fetch reads", "parse_run", live="directed")
 async def parse_run_equals_fetch(case: Case) -> None:
     """Compare what `parse_run` makes of each answer with what `fetch` makes of it."""
     parse = case.vendor.parse_run
@@ -74,10 +74,10 @@ async def parse_run_equals_fetch(case: Case) -> None:
     slow = Turn("Done.", running=0.5)  # so that it is not over when its start is found by looking
     for script in ([slow], *([pausing(case)] if case.vendor.resume is not None else ())):
         async with (
-            case.emulator(*script) as emulator,
-            case.connect(emulator, changes={"parse_run": parsed}) as client,
+            case.serve(*script) as server,
+            case.connect(server, changes={"parse_run": parsed}) as client,
         ):
-            await followed(case, client, emulator)
+            await followed(case, client, server)
     assert seen, "no poll was read by `parse_run`"
     for response, run in seen:
         whole = Answer(response.body, response.status, response.headers)
@@ -91,11 +91,11 @@ async def parse_run_equals_fetch(case: Case) -> None:
             assert getattr(fetched, name) == getattr(run, name), f"`fetch` and `parse_run` differ in {name}"
 
 
-@scenario("an answer is read the same each time")
+@scenario("an answer is read the same each time", live="directed")
 async def the_same_each_time(case: Case) -> None:
     """Read a run that is over twice."""
-    async with case.emulator(PLAIN) as emulator, case.connect(emulator) as client:
-        run = await client.result(await case.origin(client, emulator), timeout=waits(emulator))
+    async with case.serve(PLAIN) as server, case.connect(server) as client:
+        run = await client.result(await case.origin(client, server), timeout=waits(server))
         first, second = await client.fetch(run), await client.fetch(RunRef(run.ref.id, run.ref.parent))
     assert first == second == run
     assert first.raw == second.raw

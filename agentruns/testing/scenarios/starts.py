@@ -56,7 +56,7 @@ def _has_no_key(case: Case) -> str:
     return "" if case.can_repeat_starts else "the vendor has no idempotency key: a second start is a second run"
 
 
-@scenario("the same intent started twice is one run", live=True, unless=_has_no_key)
+@scenario("the same intent started twice is one run", live="yes", unless=_has_no_key)
 async def the_same_intent_twice(case: Case) -> None:
     """Start the same origin twice."""
     async with case.serve(PLAIN) as server, case.connect(server) as client:
