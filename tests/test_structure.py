@@ -73,6 +73,7 @@ def test_the_emulator_knows_nothing_of_the_client() -> None:
 VENDORS_MAY_BE_NAMED_BY = {
     "__init__": "the vendors of this package are names of it",
     "_connect": "the types of a client follow from the name of a vendor",
+    "blocking": "the types of a client follow from the name of a vendor",
     "emulator": "the emulators of this package are names of it",
     "emulator.pytest_plugin": "the types of an emulator follow from the name of a vendor",
     "emulator.server": "the types of an emulator follow from the name of a vendor",
