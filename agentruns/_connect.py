@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from urllib.parse import urlsplit
 
 from ._api.address import address_of, base_url_of
 from ._api.channel import Channel
@@ -16,9 +17,10 @@ from ._api.located import LocatedChannel
 from ._api.proxy import proxy_of
 from ._api.retry import Retry, Schedule, is_schedule
 from ._api.transport import MAX_BODY, AiohttpTransport
+from ._keeping.budget import SharedBudget
 from ._values import check
 from ._values.auth import Auth, NoAuth, TokenSource
-from ._values.exchange import Transport
+from ._values.exchange import RateLimit, Transport
 from ._values.generic import DetailT, OriginT
 from ._values.secret import Secret
 from .client import Client
@@ -117,7 +119,8 @@ def connect(
     - *retry* says how often one request is sent, and how long to wait between.
     - *schedule* says when to poll; by default that is learned from how long runs take.
     - *budget* is how many requests per second may be sent, or a `RateLimiter` that several clients share; by default
-      the vendor's documented limit with headroom, or none where none is documented.
+      the vendor's documented limit with headroom, or none where none is documented. Processes that have one *journal*
+      open and ask for the same divide it among them, unless it is a `RateLimiter`.
     - *insecure* allows sending the token over plain http to another host than this one.
     - *journal* is the path of a file (SQLite) that keeps what is begun under a `key`, so that it outlives this process;
       made if it is not there. It needs `pip install 'agentruns[journal]'`, else entering the client raises
@@ -155,6 +158,7 @@ def connect(
         is_schedule("schedule", schedule)
     if budget is not None and not isinstance(budget, RateLimiter):
         check.number("budget", budget)
+    limit: RateLimit | RateLimiter | SharedBudget | None
     if transport is None:
         address = address_of(known, base_url, token, auth, insecure=insecure)
         make = partial(
@@ -167,12 +171,15 @@ def connect(
             proxy=proxy_of(proxy, address.base_url, trust_env=trust_env, insecure=insecure),
         )
         channel: Channel = make(address) if known.locate is None else LocatedChannel(known, address, make, auth)
+        url = address.base_url
     else:
         _check_transport(transport, token=token, session=session, auth=auth, proxy=proxy, trust_env=trust_env or None)
         url = base_url_of(known, base_url)
         channel = GivenTransport(transport, url, timeout, defaults_of(known, headers, params, NoAuth()))
     limit = known.BUDGET if budget is None else budget if isinstance(budget, RateLimiter) else rate_limit(budget)
     kept = None if journal is None else _journal(journal, known)
+    if kept is not None and isinstance(limit, RateLimit):
+        limit = SharedBudget(kept.budgets, f"{known.NAME} {urlsplit(url).netloc}", limit)
     return Client(known, channel, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
 
 

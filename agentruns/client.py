@@ -21,6 +21,7 @@ from ._following.lifecycle import DirectLifecycle
 from ._following.options import OnCancel, OnEvent, Options, StreamOptions, Timeout, item_options, seconds_of
 from ._following.progress import BatchProgress
 from ._following.stream import RunStream, close
+from ._keeping.budget import SharedBudget
 from ._keeping.keys import Keys
 from ._keeping.lifecycle import JournaledLifecycle
 from ._keeping.work import Changed, Unfinished, resolver
@@ -64,13 +65,15 @@ class Client(Generic[OriginT, DetailT]):
         *,
         retry: Retry,
         schedule: Schedule | None = None,
-        limit: RateLimit | RateLimiter | None = None,
+        limit: RateLimit | RateLimiter | SharedBudget | None = None,
         connections: int = 100,
         journal: Journal | None = None,
     ) -> None:
         self._vendor = vendor = Vendor.of(dialect)
         register(vendor)
         self._transport = transport
+        self._shared = limit if isinstance(limit, SharedBudget) else None
+        limit = limit.limiter if isinstance(limit, SharedBudget) else limit
         limiter = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
         self._streams: WeakSet[RunStream[DetailT]] = WeakSet()
         self._tasks = Tasks()
@@ -110,10 +113,11 @@ class Client(Generic[OriginT, DetailT]):
         if self._keys is not None:
             await self._keys.journal.open()
         try:
+            if self._shared is not None:
+                await self._shared.open()
             await self._api.open()
         except BaseException:
-            if self._keys is not None:
-                await self._keys.journal.close()
+            await run_shielded(self._close_journal())
             raise
 
     async def __aexit__(self, *_: object) -> None:
@@ -136,8 +140,13 @@ class Client(Generic[OriginT, DetailT]):
                 await self._api.wait_closed()
             finally:
                 self._api.leave()
-                if self._keys is not None:
-                    await self._keys.journal.close()
+                await self._close_journal()
+
+    async def _close_journal(self) -> None:
+        if self._shared is not None:
+            await self._shared.leave()
+        if self._keys is not None:
+            await self._keys.journal.close()
 
     # Runs -------------------------------------------------------------------------------------------------------------
 

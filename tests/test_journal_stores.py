@@ -500,6 +500,8 @@ async def test_releasing_work_leaves_its_running_handlers_with_an_unknown_outcom
 class Someone:
     """Stands in for Owners: alive until told otherwise."""
 
+    part_seconds = 10.0
+
     def __init__(self, me: str, living: set[str]) -> None:
         self.me = me
         self._living = living
@@ -507,6 +509,9 @@ class Someone:
 
     def alive(self, owner: str) -> bool:
         return owner in self._living
+
+    def now(self) -> float:
+        return 0.0
 
 
 @define

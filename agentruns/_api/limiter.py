@@ -84,6 +84,13 @@ class RateLimiter:
         self._collect(asyncio.get_running_loop().time())
         return 1 - self._free / self.limit.count if self.limit.count else 0.0
 
+    @property
+    def is_wanted(self) -> bool:
+        """Tell whether any permit is in use, or asked for."""
+        if any(vendor.line or vendor.starts for vendor in self._vendors.values()):
+            return True
+        return self.used > 0.0 or any(has_due() for _, has_due in self._subscribers.values())
+
     def subscribe(self, permits: Permits, on_change: Callable[[], None], has_due: Callable[[], bool]) -> None:
         """Call *on_change* when polls may go for which `delay` told no time, and *has_due* to hear if some are due."""
         self._subscribers[permits] = on_change, has_due

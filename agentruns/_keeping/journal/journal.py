@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
+from .budget import Budgets
 from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .session import Session
@@ -28,12 +29,14 @@ class Journal(Session):
     Keep what is begun, seen and answered, in the SQLite file or the PostgreSQL database at *path*.
 
     Texts are JSON, made and read by the caller. All is as `Session` says; a cancelled `begin`, `attach` or `handle` is
-    undone. All raise `ConfigurationError` for a key that is none. `tending` has what services tend.
+    undone. All raise `ConfigurationError` for a key that is none. `tending` has what services tend,
+    `budgets` what may be sent.
     """
 
     def __init__(self, path: str | os.PathLike[str], vendor: str) -> None:
         super().__init__(path, vendor)
         self.tending: Final = Tending(self)
+        self.budgets: Final = Budgets(self)
 
     # Work -------------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,9 @@ from filelock import FileLock, Timeout
 
 _PATIENCE: Final = 5.0
 _PAUSE: Final = 0.01
+
+PART_SECONDS: Final = 90.0
+"""An owner writes at least as often as that which part of a budget it has; a third of it is how often it does."""
 
 
 class Owners:
@@ -30,6 +34,7 @@ class Owners:
 
     def __init__(self, path: str) -> None:
         self.me = uuid4().hex
+        self.part_seconds = PART_SECONDS
         self._path = path
         self._lock = self._lock_of(self.me)
         self._identity: tuple[int, int] | None = None
@@ -58,6 +63,10 @@ class Owners:
         if owner not in self._seen:
             self._seen[owner] = owner == self.me or (_is_id(owner) and self._probe(owner))
         return self._seen[owner]
+
+    def now(self) -> float:
+        """Return the machine's time of day: all owners are on one machine."""
+        return time.time()
 
     def sweep(self) -> None:
         """Delete what dead owners left."""

@@ -147,7 +147,23 @@ _VERSION_6: Final = (
     "CREATE TABLE tended (vendor TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (vendor, key)) WITHOUT ROWID",
 )
 
-STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
+_VERSION_7: Final = (
+    # The permits of a rate limit that each owner holds, and when it said so last; once it is gone, they are free at
+    # `returns`. Both are seconds since the epoch.
+    """
+    CREATE TABLE budget_part (
+        pool TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        held INTEGER NOT NULL,
+        wants INTEGER NOT NULL CHECK (wants IN (0, 1)),
+        seen REAL NOT NULL,
+        returns REAL,
+        PRIMARY KEY (pool, owner)
+    ) WITHOUT ROWID
+    """,
+)
+
+STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 """What brings a file from each version to the next, the first from nothing; a new version is one more entry."""
 
 

@@ -47,7 +47,7 @@ class Rows(Protocol):
 
 
 class Tables(Protocol):
-    """The tables `work`, `work_run`, `handling`, `parked` and `tended`, within one transaction."""
+    """The tables `work`, `work_run`, `handling`, `parked`, `tended` and `budget_part`, within one transaction."""
 
     def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Rows:
         """Carry out a statement; each `?` stands for a value: a text, a number, a truth or None."""
@@ -60,6 +60,17 @@ class Owners(Protocol):
     me: str
     """32 hexadecimal digits; no other open journal ever has them."""
 
+    part_seconds: float
+    """
+    For so long a part of a budget may be used, if it is not renewed.
+
+    Where an owner that still runs can be taken for dead, it is no longer than that takes.
+    """
+
     def alive(self, owner: str) -> bool:
         """Tell whether *owner* may still act; once it is told that one may not, that one never may again."""
+        ...
+
+    def now(self) -> float:
+        """Return the seconds since the epoch on a clock that all owners share, to within less than a second."""
         ...

@@ -21,12 +21,18 @@ class Leases:
         self.me = uuid4().hex
         self.lease = Lease(seconds)
         self.tables: PostgresTables | None = None
+        self.part_seconds = seconds / 2  # by then the lease is renewed, or not over yet
         self._seen: dict[str, bool] = {}
 
     def look_again(self, tables: PostgresTables) -> None:
         """Forget who was alive: what was true in one transaction need not be so in the next."""
         self.tables = tables
         self._seen.clear()
+
+    def now(self) -> float:
+        """Return the time of the database."""
+        assert self.tables is not None
+        return float(self.tables.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()[0])
 
     def alive(self, owner: str) -> bool:
         """Tell whether *owner* may still act."""

@@ -11,7 +11,7 @@ from agentruns._keeping.journal.problems import UnfitError
 
 from .address import Database
 
-TABLES: Final = ("work", "work_run", "handling", "parked", "tended", "owner")
+TABLES: Final = ("work", "work_run", "handling", "parked", "tended", "budget_part", "owner")
 
 _VERSION_1: Final = (
     # A text that is no JSON, or has a NUL that no text of PostgreSQL can have, is no reason to fail.
@@ -65,6 +65,19 @@ _VERSION_1: Final = (
     "CREATE INDEX ON {work_run} (work)",
     # The work that a service brings to its end and tells of; entered before the work begins, so by its name.
     "CREATE TABLE {tended} (vendor text NOT NULL, key text NOT NULL, PRIMARY KEY (vendor, key))",
+    # The permits of a rate limit that each owner holds, and when it said so last; once it is gone, they are free at
+    # `returns`. Both are seconds since the epoch, by the clock of the database.
+    """
+    CREATE TABLE {budget_part} (
+        pool text NOT NULL,
+        owner text NOT NULL,
+        held integer NOT NULL,
+        wants smallint NOT NULL CHECK (wants IN (0, 1)),
+        seen double precision NOT NULL,
+        returns double precision,
+        PRIMARY KEY (pool, owner)
+    )
+    """,
     """
     CREATE TABLE {handling} (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
