@@ -25,6 +25,7 @@ from tests.scripted_wire import (
     CALL,
     CONVERSATION,
     HEAD,
+    MESSAGES,
     NEXT_RUN,
     POLL_NEXT,
     START,
@@ -214,6 +215,7 @@ async def test_a_run_that_was_followed_is_followed_on(path: Path) -> None:
 async def test_an_answer_that_a_handler_gave_is_posted_and_the_handler_is_not_run(path: Path) -> None:
     wire = Wire({
         HEAD: conversation(),
+        MESSAGES: Answer({"current_version": 0, "messages": []}),
         poll(103): state(103, "requires_action"),
         START: begun(id=NEXT_RUN),
         POLL_NEXT: run("completed", id=NEXT_RUN),
