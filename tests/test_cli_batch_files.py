@@ -14,7 +14,7 @@ import pytest
 from attrs import evolve
 
 from agentruns import ConfigurationError, narrative
-from agentruns.cli import arguments, commands
+from agentruns.cli import commands, origins
 from agentruns.cli.batch import progress
 from agentruns.cli.batch.output import Output, lines
 from agentruns.cli.batch.rows import Row, rows
@@ -115,7 +115,7 @@ def test_a_template_may_stand_in_a_file_and_two_ats_stand_for_one(
     assert results()["1"]["output"] == "Re: Say\none"
     assert commands.main([*words[:at], "@nowhere.txt", *words[at + 1 :]]) == 2
     assert "--text is '@nowhere.txt', and that file cannot be read" in capsys.readouterr().err
-    assert arguments.text_of("@@bob", "--text") == "@bob"
+    assert origins.text_of("@@bob", "--text") == "@bob"
 
 
 def test_a_field_that_is_given_twice_is_refused(

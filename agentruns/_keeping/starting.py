@@ -119,11 +119,12 @@ class Starting:
         if work.digest is not None and work.digest == digest:
             return  # asked for by another origin, as one that `prepare` has made once more
         if not is_same_work(work.origin, origin):
-            remedy = "use another key for this, or pass the origin that `client.work(key)` has, to go on with that"
-            if ids := undeclared_ids(work.origin, origin):
-                remedy += f"; if {', '.join(ids)} is a new id with each value, let its field say `metadata=MINTED`"
+            ids = ", ".join(undeclared_ids(work.origin, origin))
             raise ConfigurationError(
-                f"key {self._key!r} names other work in the journal {self._journal.path}", field="key", remedy=remedy
+                f"key {self._key!r} names other work in the journal {self._journal.path}",
+                field="key",
+                remedy="use another key for this, or pass the origin that `client.work(key)` has, to go on with that"
+                + (f"; if {ids} is a new id with each value, let its field say `metadata=MINTED`" if ids else ""),
             )
 
     def _digest_of(self, origin: Any) -> str | None:

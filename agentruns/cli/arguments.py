@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import attrs
 
 from agentruns import _extras as extras
-from agentruns._values import codec
 from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import import_place, installed, is_place, shipped
@@ -20,8 +17,7 @@ from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 from agentruns.tools import Tools
 
-from . import parents
-from .fields import Kind, either, kind_of
+from . import options, origins
 
 EXIT_CODES = """\
 exit codes:
@@ -65,9 +61,9 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
 
     demo = _command(commands, "demo", "run the whole story on an embedded emulator: no key, no network")
     demo.add_argument(
-        "--vendor", type=_vendor_name, action="append", help=f"whose API to show; {', '.join(NAMES)} by default"
+        "--vendor", type=options.vendor_name, action="append", help=f"whose API to show; {', '.join(NAMES)} by default"
     )
-    _output(demo)
+    options.add_output(demo)
 
     emulate = _command(commands, "emulate", "serve emulated vendors on loopback until Ctrl-C")
     emulate.add_argument("vendor", metavar="VENDOR", nargs="*", help="whose API; by default all that can be emulated")
@@ -88,30 +84,32 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
         for name in names:
             vendor = vendors.add_parser(name, help=f"a run of {name}", epilog=EXIT_CODES, formatter_class=_Raw)
             if _is_asked(argv, word, name):
-                _origin(vendor, _fill(vendor, name))
-            _connection(vendor)
+                origins.add_options(vendor, _fill(vendor, name))
+            options.add_connection(vendor)
             if command is run:
-                _waiting(vendor)
-            _output(vendor)
+                options.add_waiting(vendor)
+            options.add_output(vendor)
 
     guesses = _command(commands, "vendors", "what no page of a vendor says, what is taken for it, and how to change it")
-    guesses.add_argument("vendor", metavar="VENDOR", nargs="?", type=_vendor_name, help="of all vendors by default")
+    guesses.add_argument(
+        "vendor", metavar="VENDOR", nargs="?", type=options.vendor_name, help="of all vendors by default"
+    )
     guesses.add_argument("--json", action="store_true", help="print one JSON object per guess")
 
     watch = _command(commands, "watch", "follow a run that exists to its end")
-    watch.add_argument("vendor", type=_vendor_name, help="whose run it is")
+    watch.add_argument("vendor", type=options.vendor_name, help="whose run it is")
     watch.add_argument("id", help="the run's id")
     watch.add_argument("--parent", default="", help="its conversation, thread or agent, where the vendor needs it")
-    _connection(watch)
-    _waiting(watch)
-    _output(watch)
+    options.add_connection(watch)
+    options.add_waiting(watch)
+    options.add_output(watch)
 
     listing = _command(commands, "list", "list the runs of a vendor, newest first where the vendor says so")
-    listing.add_argument("vendor", type=_vendor_name, help="whose runs")
+    listing.add_argument("vendor", type=options.vendor_name, help="whose runs")
     listing.add_argument("--parent", default="", help="only those of this agent or thread; Origami and Conduit need it")
     listing.add_argument("--limit", type=int, default=100, help="how many at the most (default: 100)")
-    _connection(listing)
-    _output(listing)
+    options.add_connection(listing)
+    options.add_output(listing)
 
     batch = _command(commands, "batch", "run every row of a file, and go on where an earlier call stopped")
     vendors = batch.add_subparsers(dest="vendor", required=True, metavar="VENDOR")
@@ -119,14 +117,18 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
         vendor = vendors.add_parser(
             name, help=f"runs of {name}", description=_BATCH, epilog=EXIT_CODES, formatter_class=_Raw
         )
-        _batch(vendor, _fill(vendor, name) if _is_asked(argv, "batch", name) else None)
+        options.add_batch(vendor)
+        if _is_asked(argv, "batch", name):
+            origins.add_options(vendor, _fill(vendor, name), templates=True)
 
     report = _command(commands, "report", "show how a batch went, on one HTML page")
     report.add_argument("output", metavar="OUTPUT", help="what `agentruns batch` wrote")
     report.add_argument("-o", "--html", metavar="PAGE", help="where the page goes (default: OUTPUT with .html)")
     report.add_argument("--png", metavar="PICTURE", help="write the figures as a PNG, too")
 
-    _console(_command(commands, "console", "show the runs of a journal on a web page, and answer what they ask"))
+    options.add_console(
+        _command(commands, "console", "show the runs of a journal on a web page, and answer what they ask")
+    )
     complete = _command(commands, "completion", "print what completes commands and options in a shell")
     complete.add_argument(
         "shell", choices=("bash", "zsh", "tcsh"), help='for bash: eval "$(agentruns completion bash)"'
@@ -145,62 +147,6 @@ def _fill(parser: argparse.ArgumentParser, name: str) -> Vendor:
     except ConfigurationError as error:
         parser.error(str(error))
     return vendor
-
-
-def origin(arguments: argparse.Namespace) -> Any:
-    """Return the origin that the options describe; raise `ConfigurationError` for a value that does not fit."""
-    vendor = Vendor.of(load(arguments.vendor))
-    kind, parent = vendor.Origin, parents.field_of(vendor)
-    file = getattr(arguments, "parent_file", None)
-    if parent is not None:
-        is_given = getattr(arguments, f"origin_{parent}") is not None
-        is_needed = attrs.fields_dict(kind)[parent].default is attrs.NOTHING
-        if is_given == (file is not None) and (is_given or is_needed):
-            raise ConfigurationError(
-                f"give {option(parent)} of one that exists, or {parents.option_of(vendor)} FILE for a new one"
-            )
-        if file is not None:
-            setattr(arguments, f"origin_{parent}", parents.pending(vendor))
-    given = {
-        field.name: _value(field, getattr(arguments, f"origin_{field.name}"))
-        for field in attrs.fields(kind)
-        if getattr(arguments, f"origin_{field.name}") is not None
-    }
-    return kind(**given)
-
-
-def templates(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return the templates that the options of `batch` give, by field; raise `ConfigurationError` for a strange one."""
-    given = {
-        field.name: getattr(arguments, f"origin_{field.name}")
-        for field in attrs.fields(load(arguments.vendor).Origin)
-        if getattr(arguments, f"origin_{field.name}") is not None
-    }
-    for each in arguments.set:
-        name, found, template = each.partition("=")
-        if not found:
-            raise ConfigurationError(f"--set is {each!r}; it must be FIELD=TEMPLATE, such as agent_id={{agent}}")
-        field = name.strip().replace("-", "_")
-        if field in given:
-            raise ConfigurationError(f"--set {field} is given twice, or beside {option(field)}; leave one of them out")
-        given[field] = template
-    return {field: text_of(template, option(field)) for field, template in given.items()}
-
-
-def text_of(given: str, name: str) -> str:
-    """
-    Return what an option gives: its text, or that of the file FILE for @FILE; @@ at the beginning stands for one @.
-
-    Raise `ConfigurationError`, naming the option, for a file that cannot be read.
-    """
-    if not given.startswith("@") or given.startswith("@@"):
-        return given[1:] if given.startswith("@@") else given
-    try:
-        return Path(given[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{name} is {given!r}, and that file cannot be read: {error}. A text that begins with @ is given with @@"
-        ) from error
 
 
 def tools(spec: str | None) -> Tools | None:
@@ -286,135 +232,6 @@ flight. Ctrl-C works as above. The token is read from the environment of the wor
 """
 
 
-def _batch(parser: argparse.ArgumentParser, vendor: Vendor | None) -> None:
-    """Offer what `batch` takes for one vendor."""
-    parser.add_argument("input", metavar="INPUT", help="a file: .jsonl, .csv, .tsv (UTF-8, with a header), or .parquet")
-    parser.add_argument("-o", "--output", metavar="OUTPUT", help="where JSON lines are appended; a dry run needs none")
-    if vendor is not None:
-        _origin(parser, vendor, templates=True)
-    parser.add_argument(
-        "--set", metavar="FIELD=TEMPLATE", action="append", default=[], help="the same, for any field; may be repeated"
-    )
-    parser.add_argument(
-        "--key",
-        metavar="TEMPLATE",
-        help="what names a row over several calls; by default its line and what is made of it, so that a row that "
-        "changed or moved is another one. Give a column of ids if rows may move",
-    )
-    parser.add_argument("--delimiter", metavar="CHARACTER", help="between the cells of a CSV file (default: a comma)")
-    parser.add_argument("--encoding", metavar="NAME", help="of a CSV or JSONL file, such as latin-1 (default: UTF-8)")
-    parser.add_argument(
-        "--columns", metavar="NAMES", help="columns of INPUT that the output has, too, with commas between; * for all"
-    )
-    parser.add_argument("--first", metavar="N", type=int, help="take the first N rows of INPUT only, as a sample")
-    parser.add_argument("--tools", metavar="MODULE:NAME", help="handlers: module:name or file.py:name")
-    parser.add_argument("--limit", type=int, default=64, help="runs in flight at once, at most (default: 64)")
-    parser.add_argument(
-        "--engine", choices=["local", "ray"], default="local", help="who follows the runs (default: this process)"
-    )
-    parser.add_argument("--workers", type=int, help="of Ray (default: 2, or one for each of its machines)")
-    parser.add_argument("--batch-name", metavar="NAME", help="of Ray: what ids derive from (default: OUTPUT's path)")
-    parser.add_argument("--budget", type=float, help="requests per second, at most (default: the vendor's limit)")
-    parser.add_argument(
-        "--timeout", type=float, help="seconds for each run (default: as long as the vendor says that one may take)"
-    )
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=3600.0,
-        metavar="SECONDS",
-        help="how long to wait for a vendor that does not answer (default: an hour); nothing is given up meanwhile",
-    )
-    journal = parser.add_mutually_exclusive_group()
-    journal.add_argument("--journal", metavar="PATH", help="what keeps work across a crash (default: OUTPUT.journal)")
-    journal.add_argument(
-        "--no-journal", action="store_true", help="keep none: after a crash, runs in flight are started again"
-    )
-    parser.add_argument(
-        "--keep-days", metavar="DAYS", type=float, help="first take out of the journal what has been done for longer"
-    )
-    parser.add_argument(
-        "--retry-failed",
-        action="store_true",
-        help="start rows again whose run failed, or is gone at the vendor",
-    )
-    changed = parser.add_mutually_exclusive_group()
-    changed.add_argument(
-        "--again", action="store_true", help="start rows again that ask for something else than when they were begun"
-    )
-    changed.add_argument("--keep", action="store_true", help="take such rows as they are")
-    parser.add_argument(
-        "--max-failures", metavar="N", type=int, help="take no more rows once N have failed in this call"
-    )
-    parser.add_argument(
-        "--max-total-tokens", metavar="N", type=int, help="take no more rows once all of OUTPUT have used N tokens"
-    )
-    parser.add_argument(
-        "--max-total-cost",
-        metavar="X",
-        type=float,
-        help="the same for the cost, in the vendor's unit",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="look at every row, send nothing, show the first request"
-    )
-    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    _connection(parser)
-    parser.add_argument("--json", action="store_true", help="show progress as one JSON object per line")
-
-
-def _origin(parser: argparse.ArgumentParser, vendor: Vendor, *, templates: bool = False) -> None:
-    """Offer an option for each field of what starts a run, its value or a template, and one that makes its parent."""
-    group = parser.add_argument_group(f"what starts a run of {vendor.NAME} ({vendor.Origin.__name__})")
-    parent = parents.field_of(vendor)
-    for field in attrs.fields(vendor.Origin):
-        needed = field.default is attrs.NOTHING
-        group.add_argument(
-            option(field.name),
-            dest=f"origin_{field.name}",
-            required=needed and not templates and field.name != parent,
-            metavar="TEMPLATE" if templates else "JSON" if kind_of(field) is Kind.JSON else "TEXT",
-            help=_help(field, needed=needed) if templates else _words(field, needed=needed),
-        )
-    if parent is not None:
-        told = f"for each row, {parents.help_of(vendor)}" if templates else parents.help_of(vendor)
-        group.add_argument(parents.option_of(vendor), dest="parent_file", metavar="FILE", help=told)
-
-
-def option(name: str) -> str:
-    """Return the option of a field of what starts a run; one whose name another option has gets a prefix."""
-    plain = f"--{name.replace('_', '-')}"
-    return f"--origin-{plain[2:]}" if plain in _reserved() else plain
-
-
-@cache
-def _reserved() -> frozenset[str]:
-    parser = argparse.ArgumentParser()
-    _batch(parser, None)
-    other = argparse.ArgumentParser()
-    for offer in (_connection, _waiting, _output):
-        offer(other)
-    return frozenset({*parser._option_string_actions, *other._option_string_actions})
-
-
-def _words(field: attrs.Attribute[Any], *, needed: bool) -> str:
-    told = field.metadata.get("help")
-    words = [*([str(told)] if told else []), str(kind_of(field))]
-    if needed:
-        words.append("required")
-    elif field.default is not None and not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
-        words.append(f"by default {field.default!r}")
-    return "; ".join(words).replace("%", "%%")
-
-
-def _vendor_name(name: str) -> str:
-    try:
-        Vendor.of(load(name))
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return name
-
-
 def _names(argv: Sequence[str] | None) -> Sequence[str]:
     """Return the vendors that a command offers, and the one from elsewhere that is asked for."""
     if argv is None:
@@ -426,77 +243,3 @@ def _names(argv: Sequence[str] | None) -> Sequence[str]:
 def _is_asked(argv: Sequence[str] | None, command: str, vendor: str) -> bool:
     """Tell whether *argv* is of that command and names the vendor: only then is the dialect loaded for its options."""
     return argv is None or ([*argv[:1]] == [command] and vendor in argv)
-
-
-def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:
-    kind = kind_of(field)
-    return f"{kind}; by default the column {field.name}" if needed else str(kind)
-
-
-def _console(parser: argparse.ArgumentParser) -> None:
-    """Offer what `console` takes."""
-    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="what `agentruns batch` or a client has kept")
-    parser.add_argument(
-        "--emulator", metavar="VENDOR", type=_vendor_name, help="instead of a journal, try it on an emulated vendor"
-    )
-    parser.add_argument("--vendor", type=_vendor_name, help="follow and answer runs of this vendor only")
-    parser.add_argument(
-        "--token-env", metavar="NAME", help="the environment variable with the token of --vendor, if not the usual one"
-    )
-    parser.add_argument("--base-url", help="another base URL than that of --vendor")
-    parser.add_argument("--insecure", action="store_true", help="allow the token over plain http to another host")
-    _proxy(parser)
-    parser.add_argument(
-        "--answers", metavar="FILE", help="JSON: by the name of a tool, the JSON Schema of what it answers"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; a free one by default")
-    parser.add_argument(
-        "--expose", action="store_true", help="allow a --host that others can reach: they see what you see, unencrypted"
-    )
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
-
-
-def _connection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base-url", help="another base URL than the vendor's (the token comes from the environment)")
-    parser.add_argument("--insecure", action="store_true", help="allow the token over plain http to another host")
-    _proxy(parser)
-
-
-def _proxy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--proxy",
-        metavar="URL",
-        type=_proxy_url,
-        help="go through an HTTP proxy: its URL, without a password, or `env` for that in HTTPS_PROXY, with one",
-    )
-
-
-def _proxy_url(text: str) -> str:
-    if "@" in text:  # others see command lines, and what is typed is shown again
-        raise argparse.ArgumentTypeError("it has a password; put the URL into HTTPS_PROXY, and use `--proxy env`")
-    return text
-
-
-def _waiting(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--timeout", type=float, help="seconds for the whole wait (default: as long as the vendor says a run may take)"
-    )
-    parser.add_argument("--tools", metavar="MODULE:NAME", help="handlers: module:name or file.py:name")
-    parser.add_argument("--progress", action="store_true", help="show states that differ in progress alone too")
-
-
-def _output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object per state")
-
-
-def _value(field: attrs.Attribute[Any], text: str) -> Any:
-    kind = kind_of(field)
-    if kind is not Kind.JSON:
-        given = text_of(text, option(field.name))
-        return given if kind is Kind.TEXT else either(given)
-    try:
-        value: Mapping[str, Any] | list[Any] | str | float | None = codec.decode(text)
-    except codec.CodecError as error:
-        raise ConfigurationError(f"--{field.name.replace('_', '-')} is {text!r}, which is not JSON: {error}") from error
-    return value

@@ -23,7 +23,7 @@ from agentruns.dialects import load
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
 
-from . import arguments, demo, shell_text, vendors
+from . import arguments, demo, origins, shell_text, vendors
 from .batch import batch
 from .connection import connection
 from .display import Display, choose, warnings
@@ -144,7 +144,7 @@ def _client(args: argparse.Namespace) -> Client:
 
 
 async def _start(args: argparse.Namespace, _: _Seen) -> int:
-    origin = arguments.origin(args)
+    origin = origins.origin(args)
     async with _client(args) as client:
         run = await client.start(await _with_parent(args, client, origin))
     display = choose(json=args.json)
@@ -164,7 +164,7 @@ async def _with_parent(args: argparse.Namespace, client: Client, origin: object)
 
 
 async def _run(args: argparse.Namespace, seen: _Seen) -> int:
-    origin = arguments.origin(args)
+    origin = origins.origin(args)
     async with _client(args) as client:
         return await _show(client, await _with_parent(args, client, origin), args, seen)
 

@@ -18,7 +18,7 @@ from agentruns.dialects import conduit, load, middesk, narrative, origami
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
-from . import arguments, emulators
+from . import emulators, origins
 from .printing import say, shell
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _lines(name: str, emulator: Emulator[Any], origin: Any, *, json: bool) -> li
     dialect = load(name)
     words = ["agentruns", "run", name]
     for field, value in given.items():
-        words += [arguments.option(field), value if isinstance(value, str) else codec.encode(value).decode()]
+        words += [origins.option(field), value if isinstance(value, str) else codec.encode(value).decode()]
     return [
         f"{name} is emulated at {emulator.base_url} until Ctrl-C; in another terminal:",
         f"  export {dialect.BASE_URL_VARIABLE}={emulator.base_url} {dialect.TOKEN_VARIABLE}={emulator.token}",

@@ -20,7 +20,7 @@ from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import installed, is_place, shipped
 
-from . import arguments
+from . import origins
 
 _HINTS: Final[dict[type[errors.AgentRunsError], tuple[str, str]]] = {
     errors.RateLimitedError: (
@@ -133,7 +133,7 @@ def _name_options(text: str, args: argparse.Namespace) -> str:
     if not attrs.has(kind):
         return text
     for field in attrs.fields(kind):
-        option = arguments.option(field.name)
+        option = origins.option(field.name)
         text = re.sub(rf"\b{kind.__name__}\.{field.name}\b", option, text)
         if "_" in field.name and args.command in {"start", "run"}:
             text = re.sub(rf"(?<![\w'\"`.$-]){field.name}(?![\w'\"`=-])", option, text)

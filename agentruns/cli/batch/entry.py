@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agentruns._connect import connect
 from agentruns._values import check
-from agentruns.cli import arguments
+from agentruns.cli import arguments, origins
 from agentruns.cli.connection import connection
 from agentruns.cli.parents import NewParents, option_of
 from agentruns.cli.printing import complain
@@ -55,10 +55,10 @@ async def batch(args: argparse.Namespace) -> int:
     _check_columns(args.columns, source)
     fixed = {} if parents is None else parents.fixed
     beside = None if parents is None else parents.given
-    given = arguments.templates(args)
+    given = origins.templates(args)
     for field in {*given}.intersection(fixed):
         raise ConfigurationError(
-            f"{option_of(vendor)} makes new ones; leave {arguments.option(field)} out, or use it alone"
+            f"{option_of(vendor)} makes new ones; leave {origins.option(field)} out, or use it alone"
         )
     columns, hint = source.columns, source.hint
     mapper = Mapper(dialect, given, key=args.key, columns=columns, fixed=fixed, beside=beside, hint=hint)

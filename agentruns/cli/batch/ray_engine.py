@@ -15,7 +15,7 @@ from agentruns._connect import connect
 from agentruns._values import check
 from agentruns._values.exchange import RateLimit
 from agentruns._values.minted import idempotency_field
-from agentruns.cli import arguments
+from agentruns.cli import arguments, origins
 from agentruns.cli.connection import connection
 from agentruns.cli.printing import complain
 from agentruns.dialects.protocol import Dialect
@@ -60,7 +60,7 @@ async def engine(
             workers=_workers(args.workers or max(_WORKERS, nodes), limit, own_requests),
             limit=args.limit,
             tools=None if args.tools is None else partial(arguments.tools, _absolute(args.tools)),
-            batch=None if idempotency_field(dialect.Origin) in arguments.templates(args) else _name(args, output),
+            batch=None if idempotency_field(dialect.Origin) in origins.templates(args) else _name(args, output),
             own_requests=own_requests,
             same_node=options.journal is not None and args.journal is None,
         )
