@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
+from attrs import evolve
+
 from ._aio.shield import prepare_shield, run_shielded
 from ._aio.tasks import Tasks
 from ._api.api import Api
@@ -15,12 +17,24 @@ from ._api.limiter import Permits, RateLimiter
 from ._api.operations import Operations, plain_outputs
 from ._api.retry import Retry, Schedule
 from ._following.batch import Batch
+from ._following.driving import RunDrive
 from ._following.events import EventStream
 from ._following.items import ItemRunner
-from ._following.lifecycle import DirectLifecycle
-from ._following.options import OnCancel, OnEvent, Options, StreamOptions, Timeout, item_options, seconds_of
+from ._following.lifecycle import DirectLifecycle, FoundLifecycle, Lifecycle
+from ._following.options import (
+    OnCancel,
+    OnEvent,
+    Options,
+    StreamOptions,
+    Timeout,
+    WatchOptions,
+    item_options,
+    options_of_watch,
+    seconds_of,
+)
 from ._following.progress import BatchProgress
-from ._following.stream import RunStream, close
+from ._following.stream import RunStream, close, share
+from ._following.watching import RunWatch
 from ._keeping.budget import SharedBudget
 from ._keeping.keys import Keys
 from ._keeping.lifecycle import JournaledLifecycle
@@ -75,7 +89,7 @@ class Client(Generic[OriginT, DetailT]):
         self._shared = limit if isinstance(limit, SharedBudget) else None
         limit = limit.limiter if isinstance(limit, SharedBudget) else limit
         limiter = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
-        self._streams: WeakSet[RunStream[DetailT]] = WeakSet()
+        self._streams: WeakSet[RunStream[DetailT] | RunWatch[DetailT] | RunDrive[DetailT]] = WeakSet()
         self._tasks = Tasks()
         self._telemetry = Telemetry(vendor.NAME, vendor.TRACE_ROLES or DEFAULT_ROLES)
         status_of = vendor.error_status and partial(vendor.call, "error_status")
@@ -146,7 +160,7 @@ class Client(Generic[OriginT, DetailT]):
         if self._shared is not None:
             await self._shared.leave()
         if self._keys is not None:
-            await self._keys.journal.close()
+            await self._keys.close()
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
@@ -249,18 +263,70 @@ class Client(Generic[OriginT, DetailT]):
             self._operations.require("cancel", "cancel")
         if events:
             self._operations.require("events", "announce events of")
+        return self._stream(origin, None if tools is None else Tools.of(tools), options, key, digest)
+
+    def _stream(
+        self, origin: Any, tools: Tools | None, options: Options, key: str | None = None, digest: str | None = None
+    ) -> RunStream[DetailT]:
         stream: RunStream[DetailT] = RunStream(
             origin,
-            lifecycle=self._lifecycle if key is None else JournaledLifecycle(self._journaled(), key, digest),
+            lifecycle=self._lifecycle_of(origin, tools, key, digest),
             operations=self._operations,
             poller=self._poller,
             tasks=self._tasks,
-            tools=None if tools is None else Tools.of(tools),
+            tools=tools,
             options=options,
             admission=self._api.admission,
         )
         self._streams.add(stream)
         return stream
+
+    def _lifecycle_of(self, origin: Any, tools: Tools | None, key: str | None, digest: str | None) -> Lifecycle:
+        keys = self._keys
+        if keys is not None and key is not None:
+            return JournaledLifecycle(keys, key, digest)
+        if keys is not None and tools is not None and isinstance(origin, Run | RunRef):
+            return FoundLifecycle(self._lifecycle, keys)
+        return self._lifecycle
+
+    def _drive(
+        self, origin: OriginT | Run[DetailT] | RunRef, options: StreamOptions
+    ) -> RunStream[DetailT] | RunDrive[DetailT]:
+        stream = self.stream(origin, **options)
+        keys, key = self._keys, options.get("key")
+        if key is not None:
+            find = partial(self._journaled().shared.of_key, key)
+        elif isinstance(origin, Run | RunRef) and keys is not None:
+            find = partial(keys.shared.of_run, origin.id)
+        else:
+            return stream
+        share(stream)
+        looks = options_of_watch({
+            "progress": options.get("progress", False),
+            "patience": options.get("patience", 60.0),
+            "params": options.get("params"),
+        })
+        drive: RunDrive[DetailT] = RunDrive(
+            stream, partial(self._watch, looks, until_free=True), self._journaled().shared, find
+        )
+        self._streams.add(drive)
+        return drive
+
+    def _watch(self, options: Options, ref: RunRef, *, until_free: bool = False) -> RunWatch[DetailT]:
+        if options.events:
+            self._operations.require("events", "announce events of")
+        watch: RunWatch[DetailT] = RunWatch(
+            self._ref(ref),
+            stream=lambda run: self._stream(run, None, evolve(options, timeout=None)),
+            operations=self._operations,
+            poller=self._poller,
+            tasks=self._tasks,
+            shared=None if self._keys is None else self._keys.shared,
+            options=options,
+            until_free=until_free,
+        )
+        self._streams.add(watch)
+        return watch
 
     def events(self, run: Run[DetailT] | RunRef) -> EventStream:
         """
@@ -576,3 +642,35 @@ class Client(Generic[OriginT, DetailT]):
         if self._keys is None:
             raise ConfigurationError("this client has no journal: pass `connect(..., journal=path)`")
         return self._keys
+
+
+def drive(
+    client: Client[OriginT, DetailT], origin: OriginT | Run[DetailT] | RunRef, **options: Unpack[StreamOptions]
+) -> RunStream[DetailT] | RunDrive[DetailT]:
+    """
+    Return what `client.stream` does, for work that several processes would do: one is at it, the others look on.
+
+    Where the journal says that a living process is at the work, of its `key` or of the run, its states come as `watch`
+    has them, and nothing is done; when that process is gone, this one goes on with the work. States in flight are
+    entered into the journal, too, for those who look on. Without a journal, and for a new run without a key, this is
+    the stream. Raise as `client.stream` does.
+    """
+    return client._drive(origin, options)
+
+
+def watch(
+    client: Client[Any, DetailT], run: Run[DetailT] | RunRef, **options: Unpack[WatchOptions]
+) -> RunWatch[DetailT]:
+    """
+    Return the states of a run as an async iterator for one who only looks: nothing is answered, cancelled or kept.
+
+    It goes on through every pause, to the end of the run, and shows what others answer; of an answer that brings
+    another run, where the journal or the vendor tells which that is. What another process that is at the run enters
+    into the journal is shown without a request. Else the run is read as a stream reads it, and while it waits for an
+    answer, after 5 seconds, then ever more seldom, every 30 seconds at last.
+
+    The *options* are those of `client.stream`, and there is no timeout by default. Nothing is sent before the first
+    step. Raise at once `ConfigurationError` for a run of another vendor and for an option that is out of range,
+    `UnsupportedError` for *events* where the vendor has no stream of them.
+    """
+    return client._watch(options_of_watch(options), client._ref(run))

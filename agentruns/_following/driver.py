@@ -118,6 +118,10 @@ class Driver:
         self._answered()
         return resumed
 
+    def share(self) -> None:
+        """Have states in flight kept, too."""
+        self._lifecycle.share()
+
     async def keep(self, run: Run) -> None:
         """Have a state kept before it is shown, if anything keeps it."""
         if self._lifecycle.keeps(run):

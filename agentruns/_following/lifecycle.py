@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from agentruns._api.flow import Attempts
 from agentruns._api.operations import Operations
+from agentruns._keeping.keys import Keys
+from agentruns._keeping.lifecycle import JournaledLifecycle
 from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.tools import answer
 
@@ -31,6 +33,10 @@ class Lifecycle(Protocol):
 
     async def begin(self, origin: Any, attempts: Attempts, /) -> Run:
         """Start the run, or attach to the one that was started."""
+        ...
+
+    def share(self) -> None:
+        """Keep states in flight, too: others look on."""
         ...
 
     def keeps(self, run: Run, /) -> bool:
@@ -63,6 +69,77 @@ class Lifecycle(Protocol):
         ...
 
 
+class FoundLifecycle:
+    """
+    Work on a run that exists: under the key that a journal has it under, if there is one, else directly.
+
+    So whoever answers the run is one, in whatever process it was begun.
+    """
+
+    __slots__ = ("_direct", "_found", "_keys", "_shares")
+
+    def __init__(self, direct: DirectLifecycle, keys: Keys) -> None:
+        self._direct = direct
+        self._found: JournaledLifecycle | None = None
+        self._keys = keys
+        self._shares = False
+
+    @property
+    def key(self) -> str | None:
+        """Return the key of the work, None if it has none."""
+        return None if self._found is None else self._found.key
+
+    @property
+    def _way(self) -> Lifecycle:
+        return self._found or self._direct
+
+    def begins(self, _origin: Any, /) -> bool:
+        """Return True: the key of the run is to be found."""
+        return True
+
+    async def is_known(self) -> bool:
+        """Return True: there is nothing to start."""
+        return True
+
+    async def begin(self, origin: Run | RunRef, attempts: Attempts, /) -> Run:
+        """Find the key of the run, and attach to the work; a run that has none is read."""
+        key = await self._keys.key_of(origin.id)
+        if key is not None:
+            self._found = self._found or JournaledLifecycle(self._keys, key)
+            if self._shares:
+                self._found.share()
+            return await self._found.begin(origin, attempts)
+        return origin if isinstance(origin, Run) else await self._keys.operations.fetch(origin, attempts=attempts)
+
+    def share(self) -> None:
+        """Keep states in flight, too, if there is a key."""
+        self._shares = True
+
+    def keeps(self, run: Run, /) -> bool:
+        """Tell whether `saw` has anything to do for *run*."""
+        return self._way.keeps(run)
+
+    async def saw(self, run: Run, /) -> None:
+        """Keep a state, if there is a key."""
+        await self._way.saw(run)
+
+    async def handle(
+        self, run: Run, handlers: Handlers, answers: MutableMapping[str, ToolOutput], origin: Any, /
+    ) -> None:
+        """Run the handlers: once, if there is a key."""
+        await self._way.handle(run, handlers, answers, origin)
+
+    async def answer(
+        self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, origin: Any, /, *, again: bool = False
+    ) -> Run:
+        """Post the answers: once, if there is a key."""
+        return await self._way.answer(run, outputs, attempts, origin, again=again)
+
+    def leave(self) -> None:
+        """Follow the work no more."""
+        self._way.leave()
+
+
 class DirectLifecycle:
     """Work without a journal; it has no state, and serves all streams of a client."""
 
@@ -82,6 +159,9 @@ class DirectLifecycle:
     async def begin(self, origin: Any, attempts: Attempts, /) -> Run:
         """Start the run."""
         return await self._operations.start(origin, attempts=attempts)
+
+    def share(self) -> None:
+        """Do nothing: nobody else can look on."""
 
     def keeps(self, _run: Run, /) -> bool:
         """Return False: nothing is kept."""

@@ -111,6 +111,26 @@ class StreamOptions(TypedDict, total=False):
     params: Mapping[str, str] | None
 
 
+class WatchOptions(TypedDict, total=False):
+    """What looking at a run takes of the options of `Client.stream`, for those who pass it on."""
+
+    timeout: float | None
+    progress: bool
+    patience: float
+    stall: float | None
+    events: bool | OnEvent
+    include: str | None
+    params: Mapping[str, str] | None
+
+
+def options_of_watch(given: WatchOptions) -> Options:
+    """Return the options of looking at a run, which has no timeout by default; raise as `Options` does."""
+    options: dict[str, Any] = {"timeout": None, **given}
+    if options.get("params") is None:
+        options["params"] = {}
+    return Options(**options)
+
+
 def item_options(
     vendor: Vendor, common: StreamOptions, own: Callable[[Any], StreamOptions] | None
 ) -> Callable[[Any], StreamOptions]:

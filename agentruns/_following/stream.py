@@ -15,7 +15,7 @@ import asyncio
 import logging
 import math
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 
@@ -430,7 +430,18 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
                 logger.warning("the wait was cancelled, but the remote run may go on: %s", error)
 
 
-def close(stream: RunStream, reason: str = "") -> None:
+def share(stream: RunStream) -> None:
+    """Have a stream enter states in flight into the journal, too, for those who look on."""
+    stream._driver.share()
+
+
+class Closes(Protocol):
+    """What `close` ends: a stream, or something around one."""
+
+    def _close(self, reason: str) -> None: ...
+
+
+def close(stream: Closes, reason: str = "") -> None:
     """
     End a stream at once: wake who waits on it, and have its work cancelled, but wait for nothing.
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -25,6 +26,7 @@ from agentruns.errors import (
 
 from .digest import digest
 from .journal.values import GivenAnswer
+from .shared import SharedStates
 from .work import Unfinished, deserialize_origin, json_text, run_text
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
@@ -39,6 +41,7 @@ class Keys:
 
     def __init__(self, journal: Journal, operations: Operations, tasks: Tasks) -> None:
         self.journal = journal
+        self.shared = SharedStates(journal)
         self.vendor = operations.vendor
         self.operations = operations
         self._tasks = tasks
@@ -53,6 +56,13 @@ class Keys:
         """Tell whether the vendor no longer knows under which key it was asked so long ago, in seconds of the epoch."""
         remembered = self.vendor.KEY_SECONDS
         return remembered is not None and time.time() - since > _MARGIN * remembered
+
+    async def close(self) -> None:
+        """Close the journal, and look at what others write no more."""
+        try:
+            await self.shared.close()
+        finally:
+            await self.journal.close()
 
     def follow(self, key: str) -> None:
         """Count a stream that follows *key*."""
@@ -136,6 +146,20 @@ class Keys:
         """Delete the work that was done more than so many seconds ago; return how much it was."""
         return await self.journal.prune(time.time() - older_than)
 
+    async def key_of(self, run_id: str) -> str | None:
+        """Return the name of the work that is at a run of that id, or was; None if there is none."""
+        work = await self.journal.of_run(run_id)
+        return None if work is None else work.key
+
+    async def forget(self, key: str) -> None:
+        """Delete work, whatever became of it; raise `ConfigurationError` if somebody is at it."""
+        if not await self.journal.forget(key):
+            raise ConfigurationError(
+                f"somebody is at the work that key {key!r} names, and it is not done",
+                field="key",
+                remedy="cancel its run, or wait for its end, then forget it",
+            )
+
     async def find(self, key: str) -> Unfinished | None:
         """Return the work named *key*, done or not; None if there is none."""
         work = await self.journal.get(key)
@@ -145,4 +169,6 @@ class Keys:
         run = None if work.run is None else Run.from_json(work.run)
         origin = deserialize_origin(work.origin, self.vendor)
         alive = work.alive and work.state != "done"
-        return Unfinished(work.key, origin, run, alive, work.created, work.updated, work.digest)
+        return Unfinished(
+            work.key, origin, run, alive, work.created, work.updated, work.digest, forget=partial(self.forget, work.key)
+        )

@@ -25,10 +25,11 @@ from .work import keep_state
 class JournaledLifecycle:
     """One piece of work, as one stream follows it: how it begins, is handled, and goes on, entered into the journal."""
 
-    __slots__ = ("_follows", "_handlers", "_keys", "_posting", "_starting", "key")
+    __slots__ = ("_follows", "_handlers", "_keys", "_posting", "_shares", "_starting", "key")
 
     def __init__(self, keys: Keys, key: str, digest: str | None = None) -> None:
         self.key = key
+        self._shares = False
         self._keys = keys
         self._follows = False
         self._starting = Starting(keys, key, digest)
@@ -50,9 +51,13 @@ class JournaledLifecycle:
             self._keys.follow(self.key)
         return await self._starting.begin(origin, attempts)
 
+    def share(self) -> None:
+        """Enter states in flight from now on, too, for those who look on in other processes."""
+        self._shares = True
+
     def keeps(self, run: Run, /) -> bool:
-        """Tell whether the state is one that is entered: one that waits, or is over."""
-        return not run.status.in_flight
+        """Tell whether the state is one that is entered: one that waits, or is over, or any if they are shared."""
+        return self._shares or not run.status.in_flight
 
     async def saw(self, run: Run, /) -> None:
         """Enter a state: of a run that has begun, waits, or is over."""

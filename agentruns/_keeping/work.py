@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, get_args
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from agentruns._values import codec
 from agentruns._values.generic import DetailT_co, Json, OriginT_co
@@ -43,6 +43,18 @@ class Unfinished(Generic[OriginT_co, DetailT_co]):
     created: float
     updated: float
     digest: str | None = None
+    _forget: Callable[[], Awaitable[None]] | None = field(default=None, alias="forget", eq=False, repr=False)
+
+    async def forget(self) -> None:
+        """
+        Delete this work from the journal, with all that stands with it; nothing is done to its run.
+
+        Its key names nothing any more: who uses it again starts anew. Raise `ConfigurationError` if somebody is at it
+        and it is not done.
+        """
+        if self._forget is None:
+            raise ConfigurationError("this is of no journal; take what `client.work(key)` returns")
+        await self._forget()
 
 
 def resolver(

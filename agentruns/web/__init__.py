@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from agentruns.inbox import Inbox, NotPendingError
 
-from .events import HEADERS, Event, Events, Shown, chunks, encode, events, public
-from .feed import Feed, Feeds, Watcher
+from .events import HEADERS, Event, Events, Shown, Told, chunks, encode, events, public, told, told_in_full
+from .feed import Feed, Watcher
+from .feeds import Feeds
 
 __all__ = [
     "HEADERS",
@@ -22,9 +23,12 @@ __all__ = [
     "Inbox",
     "NotPendingError",
     "Shown",
+    "Told",
     "Watcher",
     "chunks",
     "encode",
     "events",
     "public",
+    "told",
+    "told_in_full",
 ]

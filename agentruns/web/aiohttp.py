@@ -11,8 +11,9 @@ import anyio
 from aiohttp import web
 
 from agentruns import _extras as extras
+from agentruns.errors import NotFoundError
 
-from .events import PING, Event
+from .events import PING, Event, told
 from .feed import Watcher
 
 if TYPE_CHECKING:  # an extra, imported when it is first used
@@ -37,14 +38,20 @@ async def sse_response(
 
     A heartbeat goes out every *ping* seconds; a client that takes nothing for *send_timeout* seconds is given up. The
     events are closed when the client has left: seen by the heartbeat that does not reach it, or at once by a server
-    made with `handler_cancellation=True`. A client that has seen the end is answered 204. `end_watching` ends
-    the responses when the application stops. Raise `ConfigurationError` if the extra `web` is not installed.
+    made with `handler_cancellation=True`. A client that has seen the end is answered 204, and one that asks for a run
+    that there is not, 404. `end_watching` ends the responses when the application stops. Raise `ConfigurationError` if
+    the extra `web` is not installed.
     """
     with extras.require("web", "events for aiohttp need"):
         from aiohttp_sse import EventSourceResponse
 
     if isinstance(events, Watcher) and events.is_done:
         return web.Response(status=204)
+    if isinstance(events, Watcher) and request.method != "HEAD":
+        try:
+            await events.ready()
+        except NotFoundError as error:
+            return web.json_response(told(error), status=404)
     response = EventSourceResponse(ping_interval=ping, send_timeout=send_timeout, sep="\n")
     response.headers.update(headers or {})  # after its own, which they may take the place of
     async with aclosing(events):

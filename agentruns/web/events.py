@@ -6,9 +6,10 @@ An event is one of three:
     run     {"id", "parent", "status", "vendor_status", "actions": [{"id", "name", "arguments"}], "output",
              "failure": {"type", "message"} or null, "usage": {"input_tokens", "output_tokens"} or null,
              "progress": {"done", "limit"} or null}
-    error   {"type", "message"}: the name and the text of an error of this library; any other is "Error", and is logged
+    error   {"type", "message"}: the name of an error of this library, and a sentence for whoever watches; any other is
+            "Error". What there is to know of it is logged, and nowhere else
     end     {"id", "status", "reason"}: the last, after which nothing comes; the reason is "over" (completed or failed),
-            "paused" (it waits for an answer that no handler gives) or "error"
+            "paused" (it waits for an answer that no handler gives; not told to who only watches) or "error"
 
 A stream that is given up because the server stops says no `end`: a browser then comes back by itself, and goes on.
 """
@@ -28,14 +29,23 @@ from attrs import asdict, frozen
 
 from agentruns import errors
 from agentruns._aio.generator import AsyncGeneratorBase
+from agentruns._following.driving import RunDrive
 from agentruns._following.stream import RunStream, close
+from agentruns._following.watching import RunWatch
 from agentruns._values import check, codec
+from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunStatus
 
 logger = logging.getLogger("agentruns")
 
 Shown: TypeAlias = Callable[[Run], Mapping[str, Any]]
 """What makes of a run the JSON object that the browser sees."""
+
+Told: TypeAlias = Callable[[Exception], Mapping[str, Any]]
+"""What makes of an error the JSON object that the browser sees: `type` and `message`."""
+
+Source: TypeAlias = RunStream[Any] | RunWatch[Any] | RunDrive[Any]
+"""What gives the states that are told."""
 
 HEADERS: Final[Mapping[str, str]] = MappingProxyType({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 """For a response of events, beside its content type `text/event-stream`: nothing between may keep or hold back."""
@@ -44,6 +54,19 @@ PING: Final = 15.0
 """Seconds between two heartbeats: proxies take a connection for dead after a minute or so of silence."""
 
 _UNTOLD: Final = "something went wrong; the server's log says what"
+
+_SAID: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (errors.NotFoundError, "there is no such run"),
+    (errors.AlreadyAnsweredError, "this was answered before, and the first answer stands"),
+    (errors.RateLimitedError, "too much is asked for at the moment; try again later"),
+    (errors.TransportError, "the run cannot be reached at the moment; it may go on all the same"),
+    (errors.ServerError, "the run cannot be reached at the moment; it may go on all the same"),
+    (errors.DeadlineExceededError, "the run takes longer than it is waited for; it may go on all the same"),
+    (errors.StalledError, "nothing has changed for long; the run may go on all the same"),
+    (errors.ToolOutcomeUnknownError, "a step of this run was cut off, and somebody must look at it"),
+    (errors.RunFailedError, "the run has failed"),
+)
+"""What whoever watches is told of an error, by its class; nothing in it comes from the error itself."""
 
 
 @frozen
@@ -77,45 +100,62 @@ def public(run: Run) -> dict[str, Any]:
 
 def told(error: Exception) -> dict[str, str]:
     """
-    Return what a watcher is told of an error: of the vendor's refusals and of how the run went, the text as well.
+    Return what a watcher is told of an error: its class, and a sentence that says what that means for the run.
 
-    Other texts may tell of the server, or of what other users do: the path of the journal, the work that a key names,
-    an internal host, an answer that somebody else gave. Of these only the class is told, and of classes that are not
-    this library's not even that.
+    No text of the error itself is told: it is for the developer, and may tell of the server, of the vendor, or of what
+    others do. Of a class that is not this library's not even the name is told.
     """
-    if isinstance(error, errors.APIError | errors.RunError) and error.public and not _is_of_others(error):
-        return {"type": type(error).__name__, "message": str(error)}
+    said = next((sentence for kind, sentence in _SAID if isinstance(error, kind)), _UNTOLD)
     if isinstance(error, errors.JournalError):
-        return {"type": errors.JournalError.__name__, "message": _UNTOLD}
-    if isinstance(error, errors.AgentRunsError) and error.public:
-        return {"type": type(error).__name__, "message": _UNTOLD}
-    return {"type": "Error", "message": _UNTOLD}
+        return {"type": errors.JournalError.__name__, "message": said}
+    known = isinstance(error, errors.AgentRunsError) and error.public
+    return {"type": type(error).__name__ if known else "Error", "message": said}
 
 
-def _is_of_others(error: Exception) -> bool:
-    return isinstance(error, errors.AlreadyAnsweredError)
-
-
-def events(stream: RunStream, *, shown: Shown = public) -> Events:
+def told_in_full(error: Exception) -> dict[str, str]:
     """
-    Return the states of one stream as events, for one watcher.
+    Return the class and the text of an error of this library, for watchers who are its developers: `told=told_in_full`.
+
+    The text may quote the vendor, ids of its logs, keys, and the path of the journal.
+    """
+    if isinstance(error, errors.AgentRunsError):
+        return {"type": type(error).__name__, "message": str(error)}
+    return told(error)
+
+
+def missing(error: errors.NotFoundError) -> list[Event]:
+    """Return what is told of a run that there is not, to who did not ask first."""
+    epoch = secrets.token_hex(6)
+    end = {"id": None, "status": None, "reason": "error"}
+    return [
+        Event(f"{epoch}-1", "error", codec.encode(told(error)).decode()),
+        Event(f"{epoch}-2", "end", codec.encode(end).decode()),
+    ]
+
+
+def events(stream: Source, *, shown: Shown = public, told: Told = told) -> Events:
+    """
+    Return the states of one stream as events, for one watcher; *told* makes of an error what that is shown.
 
     Nothing is sent before the first step. Leaving ends the stream; what that does to the remote run is as its
     `on_cancel` says.
     """
-    return Events(stream, shown)
+    return Events(stream, shown, told)
 
 
 class Events(AsyncGeneratorBase[Event]):
     """Iterate over the events of one stream: each state, the error if there is one, and the end; made by `events`."""
 
-    def __init__(self, stream: RunStream, shown: Shown = public) -> None:
-        if not isinstance(stream, RunStream):
+    def __init__(self, stream: Source, shown: Shown = public, told: Told = told) -> None:
+        if not isinstance(stream, RunStream | RunWatch | RunDrive):
             raise errors.ConfigurationError(f"{stream!r} is no stream of a run; pass `client.stream(...)`")
         if not callable(shown):
             raise errors.ConfigurationError(f"shown is {shown!r}; it must be a function of a Run")
+        if not callable(told):
+            raise errors.ConfigurationError(f"told is {told!r}; it must be a function of an Exception")
         self._stream = stream
         self._shown = shown
+        self._told = told
         self._count = 0
         self._is_over = False
         self._is_left = False  # a step was cancelled, and none was taken since
@@ -143,10 +183,8 @@ class Events(AsyncGeneratorBase[Event]):
             raise
         except Exception as error:
             self.error = error
-            said = told(error)
-            if said["message"] is _UNTOLD:
-                logger.error("a run that is watched can no longer be followed", exc_info=error)
-            return self._event("error", said)
+            self._log(error)
+            return self._event("error", self._told(error))
 
     async def aclose(self) -> None:
         """End the stream, and with it the events; the remote run is cancelled if `on_cancel` says so."""
@@ -164,6 +202,19 @@ class Events(AsyncGeneratorBase[Event]):
         """End the stream without waiting for what it has under way; no event says so."""
         self._is_over = True
         close(self._stream)
+
+    def _log(self, error: Exception) -> None:
+        """Tell the developer what a watcher is not told."""
+        run, is_ours = self._stream.run, isinstance(error, errors.AgentRunsError)
+        what = "a run" if run is None else f"run {printable(run.id)}"
+        about = {"agentruns_error_type": type(error).__name__}
+        if run is not None:
+            about |= {"agentruns_run_id": run.id, "agentruns_vendor": run.vendor, "agentruns_status": run.status.value}
+        if is_ours:
+            level = logging.INFO if run is None and isinstance(error, errors.NotFoundError) else logging.WARNING
+            logger.log(level, "%s is followed no more: %s: %s", what, type(error).__name__, error, extra=about)
+        else:
+            logger.error("%s is followed no more", what, exc_info=error, extra=about)
 
     def _end(self) -> Event:
         self._is_over = True

@@ -1,57 +1,68 @@
 """
 One run followed once, for any number of watchers who come and go.
 
-`Feeds` owns what follows: each `Feed` drives one stream in a task of its own, and keeps the events that came of it.
-A watcher is a place in that history and nothing more, so that a slow one costs no memory: it reads on where it is, and
-finds the latest states where it was left too far behind. Every event holds the whole state, so that is no loss.
+Each `Feed` follows one run in a task of its own, and keeps the events that came of it; `Feeds` has them all. A watcher
+is a place in that history and nothing more, so that a slow one costs no memory: it reads on where it is, and finds the
+latest states where it was left too far behind. Every event holds the whole state, so that is no loss.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
-from typing import Any, Final, Self, Unpack
+from contextlib import suppress
+from contextvars import Context
+from typing import Final, Protocol
 
 from agentruns._aio.changed import Changed
 from agentruns._aio.generator import AsyncGeneratorBase
-from agentruns._aio.shield import run_shielded
-from agentruns._aio.tasks import EXIT_SECONDS
-from agentruns._following.options import StreamOptions
-from agentruns._following.stream import RunStream
 from agentruns._values import check
 from agentruns._values.run import Run, RunRef
-from agentruns.client import Client
-from agentruns.errors import ConfigurationError
+from agentruns.errors import AgentRunsError, ConfigurationError, NotFoundError
 
-from .events import Event, Events, Shown, public
+from .events import Event, Events, missing
 
-logger = logging.getLogger("agentruns")
+UNWATCHED_SECONDS: Final = 60.0
+"""How long a run that is only watched is followed when nobody watches it any more, unless `linger` says otherwise."""
 
-HISTORY: Final = 256
-"""How many events of a run are kept for those who come later."""
+READY_SECONDS: Final = 5.0
+"""How long a response may wait for the first event before it begins without."""
 
-KEPT: Final = 1000
-"""How many runs that are followed no more are kept for those who come later."""
+
+class Keeper(Protocol):
+    """Who has all feeds, as one of them knows it."""
+
+    linger: float | None
+
+    def saw(self, feed: Feed) -> None:
+        """Take note that a feed has a new state."""
+        ...
+
+    def retire(self, feed: Feed) -> None:
+        """Take note that a feed is over."""
+        ...
 
 
 class Feed:
     """
-    A run that is followed in the background; made by `Feeds.open`.
+    A run that is followed in the background; made by `Feeds.open`, or by the first who watches it.
 
     `run` is the last state seen, `runs` the ids of all (an answer may bring another run), `name` what it was opened
-    under, `watching` how many watch it. It is iterated over by `feed.watch(...)`.
+    under, `watching` how many watch it, and `acts` whether it was opened, so that handlers answer the run. It is
+    iterated over by `feed.watch(...)`.
     """
 
-    def __init__(self, feeds: Feeds, events: Events, name: str | None) -> None:
+    def __init__(self, keeper: Keeper, events: Events, name: str | None, *, acts: bool, history: int) -> None:
         self.name = name
+        self.acts = acts
         self.runs: set[str] = set()
         self.watching = 0
-        self._feeds = feeds
+        self.successor: Feed | None = None
+        """What follows the run in the place of this, for those who watch."""
+        self._keeper = keeper
         self._events = events
-        self._history: deque[Event] = deque(maxlen=feeds.history)
+        self._history: deque[Event] = deque(maxlen=history)
         self._count = 0
         self._news = Changed()
         self._loop = asyncio.get_running_loop()
@@ -84,6 +95,17 @@ class Feed:
         """Tell whether the run is over, so that nothing can come of following it again."""
         return self.run is not None and self.run.status.is_over
 
+    @property
+    def is_paused(self) -> bool:
+        """Tell whether the run was followed to a pause that no handler answers, and no further."""
+        return self._is_told and self.error is None and not self.is_final
+
+    @property
+    def weight(self) -> int:
+        """Return about how many bytes it holds: its events, and the last state with the text that it came as."""
+        events = [len(event.data) for event in self._history]
+        return 4096 + sum(events) + 2 * max(events, default=0)
+
     def watch(self, last_event_id: str | None = None) -> Watcher:
         """
         Return the events from the one after *last_event_id* on, to be iterated over: first those kept, then live.
@@ -91,7 +113,7 @@ class Feed:
         An id that is unknown, or of another process, means that all which is kept comes. Raise `ConfigurationError` for
         what is no text.
         """
-        return Watcher(lambda: self, self, last_event_id)
+        return Watcher(self, None, last_event_id)
 
     async def started(self) -> Run:
         """Wait for the first state, and count as watching meanwhile; raise what the stream raised if none ever came."""
@@ -102,19 +124,23 @@ class Feed:
         """
         Wait until the run is followed no more, and return the last state; count as watching meanwhile.
 
-        That is its end, or a pause without a handler, if the feed is not closed before. Raise what the stream raised.
+        That is its end, or a pause without a handler. Raise what the stream raised, and `AgentRunsError` if the
+        following was stopped before, as it is when the server stops: the run goes on at the vendor.
         """
         await self._until(lambda: False)
         if self.error is not None:
             raise self.error
-        return self._last()
+        run = self._last()
+        if not self._is_told:
+            raise AgentRunsError(f"run {run.id} was followed no more before it ended; it goes on at the vendor")
+        return run
 
     async def _until(self, enough: Callable[[], bool]) -> None:
         """Count as a watcher until *enough* is true or the feed is over."""
         self._joined()
         try:
             while not enough() and not self._is_over:
-                await self._next()
+                await self.next_news()
         finally:
             self._left()
 
@@ -125,7 +151,7 @@ class Feed:
 
     # The task that follows --------------------------------------------------------------------------------------------
 
-    def _begin(self, context: Context) -> asyncio.Task[None]:
+    def begin(self, context: Context) -> asyncio.Task[None]:
         """Follow the run, in a task that sees the variables of *context*."""
         self._task = self._loop.create_task(self._follow(), context=context)
         self._settle()
@@ -146,7 +172,7 @@ class Feed:
         self._count += 1
         self._is_told = event.name == "end"
         if event.name == "run":
-            self._feeds._saw(self)
+            self._keeper.saw(self)
         self._wake()
 
     def _wake(self) -> None:
@@ -160,7 +186,7 @@ class Feed:
         if not self._is_told:
             self._events.end()
         self._settle()
-        self._feeds._retire(self)
+        self._keeper.retire(self)
         self._wake()
 
     # Who watches ------------------------------------------------------------------------------------------------------
@@ -182,7 +208,9 @@ class Feed:
 
     def _settle(self) -> None:
         """Schedule the end of the following if there is no watcher, else cancel it."""
-        linger = self._feeds.linger
+        linger = self._keeper.linger
+        if linger is None and not self.acts:
+            linger = UNWATCHED_SECONDS
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -192,7 +220,7 @@ class Feed:
     def _stop(self) -> None:
         """Cancel the wait, with what the stream's `on_cancel` makes of it."""
         self._is_over = True
-        self._feeds._retire(self)
+        self._keeper.retire(self)
         self._wake()
         if self._task is not None:
             self._task.cancel()
@@ -216,46 +244,140 @@ class Feed:
             return None
         return place + 1, self._history[place - self._count]
 
-    async def _next(self) -> None:
+    @property
+    def last_state(self) -> int:
+        """Return how many events there were before the last state, and so many that none is kept if there is none."""
+        states = [place for place, event in enumerate(self._history) if event.name == "run"]
+        return self._count - len(self._history) + states[-1] if states else self._count
+
+    @property
+    def has_events(self) -> bool:
+        """Tell whether there is an event to see."""
+        return self._count > 0
+
+    async def next_news(self) -> None:
         """Wait until there may be something new."""
         await self._news.wait()
+
+
+class Rejoins(Protocol):
+    """Where a watcher finds what follows a run, and whether there is such a run."""
+
+    async def enter(self, run: RunRef) -> None:
+        """Wait until the run may be asked for; raise `NotFoundError` for one that there is not."""
+        ...
+
+    def join(self, run: RunRef) -> Feed:
+        """Return what follows the run, begun if nothing does."""
+        ...
 
 
 class Watcher(AsyncGeneratorBase[Event]):
     """Iterate over the events of a run that others may watch, too; made by `Feeds.watch` or `Feed.watch`."""
 
-    def __init__(self, join: Callable[[], Feed], known: Feed | None, last_event_id: str | None) -> None:
-        self._join = join
+    def __init__(
+        self, feed: Feed | None, rejoins: Rejoins | None, last_event_id: str | None, run: RunRef | None = None
+    ) -> None:
         self._feed: Feed | None = None
         check.text_or_none("last_event_id", last_event_id)
+        self._known = feed
+        self._run = run
+        self._rejoins = rejoins
         self._last_event_id = last_event_id
         self._place = 0
+        self._shown = ""
+        self._missing: list[Event] = []
         self._closed = False
-        self.is_done = known is not None and known._has_told(last_event_id)
+        self.is_done = feed is not None and not self._goes_on_after(feed) and feed._has_told(last_event_id)
         """The client has seen the end: answer 204, which tells a browser not to come back."""
+
+    async def ready(self, seconds: float = READY_SECONDS) -> None:
+        """
+        Wait for the first event, so many *seconds* at most, before a response begins.
+
+        Raise `NotFoundError` for a run that there is not: answer 404. Nothing is lost by waiting, or by not waiting.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                feed = await self._joined()
+                while not feed.has_events and not feed.is_over:
+                    await feed.next_news()
+        feed_error = None if self._feed is None else self._feed.error
+        if self._feed is not None and self._feed.run is None and isinstance(feed_error, NotFoundError):
+            self._leave()
+            raise feed_error
 
     async def __anext__(self) -> Event:
         """Return the next event; it may be cancelled and asked for again, with nothing lost."""
+        if self._missing:
+            return self._missing.pop(0)
         if self._closed or self.is_done:
             raise StopAsyncIteration
-        if self._feed is None:
-            self._feed = feed = self._join()
-            feed._joined()
-            self._place = feed._place(self._last_event_id)
-        feed = self._feed
+        try:
+            feed = await self._joined()
+        except NotFoundError as error:
+            self._leave()
+            self._missing = missing(error)
+            return self._missing.pop(0)
         while True:
             found = feed._after(self._place)
             if found is not None:
                 self._place, event = found
+                if event.name == "end" and self._goes_on_after(feed):
+                    continue
+                if event.name == "run":
+                    if event.data == self._shown:
+                        continue  # what followed before has shown it
+                    self._shown = event.data
                 return event
-            if feed.is_over or self._closed:
+            if not feed.is_over and not self._closed:
+                await feed.next_news()
+                continue
+            following = self._following(feed)
+            if following is None:
                 self._leave()
                 raise StopAsyncIteration
-            await feed._next()
+            feed = self._change_to(following)
 
     async def aclose(self) -> None:
         """Watch no more; the run is followed for the others, and as long as its `Feeds` say."""
         self._leave()
+
+    async def _joined(self) -> Feed:
+        """Return what is watched; come to it first."""
+        if self._feed is None:
+            feed = self._known
+            if self._rejoins is not None and self._run is not None:
+                if feed is None:
+                    await self._rejoins.enter(self._run)
+                feed = self._rejoins.join(self._run)
+            assert feed is not None
+            self._feed = feed
+            feed._joined()
+            self._place = feed._place(self._last_event_id)
+        return self._feed
+
+    def _goes_on_after(self, feed: Feed) -> bool:
+        """Tell whether the run is to be watched on where handlers follow it no further."""
+        return self._rejoins is not None and feed.is_paused
+
+    def _following(self, feed: Feed) -> Feed | None:
+        """Return what follows the run after a feed that is over, None if nothing does."""
+        if self._closed:
+            return None
+        if feed.successor is None and self._rejoins is not None and feed.run is not None and feed.is_paused:
+            return self._rejoins.join(feed.run.ref)
+        return feed.successor
+
+    def _change_to(self, feed: Feed) -> Feed:
+        """Watch the run by another feed from now on."""
+        feed._joined()
+        if self._feed is not None:
+            self._feed._left()
+        self._feed, self._place = feed, feed.last_state if self._shown else 0
+        return feed
 
     def _leave(self) -> None:
         if not self._closed:
@@ -266,161 +388,3 @@ class Watcher(AsyncGeneratorBase[Event]):
     def __del__(self) -> None:
         if self._feed is not None and not self._closed:
             self._feed._leave_soon()
-
-
-class Feeds:
-    """
-    Follow runs in the background, each once, for all who watch.
-
-    An async context manager within that of its *client*: leaving it ends every feed and every watcher, and leaves no
-    task behind; remote runs go on. With *linger*, a run that nobody watches is followed for so many seconds more and no
-    longer; what that does to the remote run is as `on_cancel` says. Without, each run is followed to its end. *history*
-    is how many events of a run are kept. *shown* makes of a run the JSON object that watchers get (`public`, if not
-    given). The *options* are those of `client.stream`; mind its `timeout` where a person has to answer.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        *,
-        linger: float | None = None,
-        history: int = HISTORY,
-        shown: Shown = public,
-        **options: Unpack[StreamOptions],
-    ) -> None:
-        if linger is not None:
-            check.number("linger", linger, zero=True)
-        check.integer("history", history, 3)  # the last state, the error, the end
-        if options.get("key") is not None:
-            raise ConfigurationError("`key` names the work of one run; pass it to `feeds.open(origin, key=...)`")
-        self.linger = linger
-        self.history = history
-        self._client = client
-        self._shown = shown
-        self._options = options
-        self._by_run: dict[str, Feed] = {}
-        self._by_name: dict[str, Feed] = {}
-        self._live: set[Feed] = set()
-        self._ended: dict[Feed, None] = {}  # oldest first
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._context: Context | None = None
-
-    def __repr__(self) -> str:
-        return f"<Feeds of {self._client!r}, {len(self._tasks)} followed>"
-
-    async def __aenter__(self) -> Self:
-        self._context = copy_context()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._context = None
-        for feed in tuple(self._live):
-            feed.close()
-        await run_shielded(self._end())
-
-    async def _end(self) -> None:
-        """Wait until all following has ended, and forget the feeds."""
-        if self._tasks:
-            _done, left = await asyncio.wait(self._tasks, timeout=EXIT_SECONDS)
-            for task in left:
-                logger.warning("a run is still followed although its stream was ended: %r", task)
-                task.cancel()
-        self._by_run.clear()
-        self._by_name.clear()
-        self._ended.clear()
-
-    def open(self, origin: Any, *, name: str | None = None, **options: Unpack[StreamOptions]) -> Feed:
-        """
-        Follow a run from now on, whether or not anybody watches; of a new run, if *origin* is what starts one.
-
-        A run that is followed already, or is over and kept, is not followed once more; nor is the work of a *name* (or
-        of a `key`, its name if none is given) begun twice. What was given up before it was over is gone on with. The
-        *options* add to those of these feeds, and count for who comes first. Tools see the caller's context variables.
-
-        Raise `ConfigurationError` or `UnsupportedError` at once for what cannot work.
-        """
-        return self._open(origin, name or options.get("key"), options, copy_context())
-
-    def watch(self, run: Run | RunRef, last_event_id: str | None = None, **options: Unpack[StreamOptions]) -> Watcher:
-        """
-        Return the events of a run, which is followed from the first step on unless it is already.
-
-        *last_event_id* is what a browser that comes back says in the header `Last-Event-ID`. Raise as `open` does.
-        """
-        if not isinstance(run, Run | RunRef):
-            raise ConfigurationError(
-                f"{run!r} is no run: to start one, call `feeds.open(origin)`, then watch what it returns; a browser "
-                "that comes back would start another"
-            )
-        known = self.get(run)
-        context = self._entered()
-        if known is None:
-            self._stream(run, options)  # says now what cannot work
-        return Watcher(lambda: self._open(run, None, options, context), known, last_event_id)
-
-    def get(self, run: Run | RunRef | str) -> Feed | None:
-        """Return the feed of a run, or of the name that it was opened under; None if there is none, or no more."""
-        if isinstance(run, str):
-            return self._by_name.get(run)
-        return self._by_run.get(run.id)
-
-    def _open(self, origin: Any, name: str | None, options: StreamOptions, context: Context) -> Feed:
-        self._entered()
-        named = self._by_name.get(name) if name is not None else None
-        known = named or (self.get(origin) if isinstance(origin, Run | RunRef) else None)
-        if known is not None and (known.is_final or not known.is_over):
-            return known
-        if known is not None and known.run is not None and options.get("key") is None:
-            origin = known.run.ref
-        feed = Feed(self, Events(self._stream(origin, options), self._shown), name)
-        self._live.add(feed)
-        if name is not None:
-            self._by_name[name] = feed
-        if isinstance(origin, Run | RunRef):
-            self._enter(feed, origin.id)
-        task = feed._begin(context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return feed
-
-    def _stream(self, origin: Any, options: StreamOptions) -> RunStream:
-        every: StreamOptions = {**self._options, **options}
-        return self._client.stream(origin, **every)
-
-    def _entered(self) -> Context:
-        if self._context is None:
-            raise ConfigurationError("these feeds are not open; use them within `async with Feeds(client) as feeds:`")
-        return self._context
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a run is followed no more", exc_info=task.exception())
-
-    # What a feed tells ------------------------------------------------------------------------------------------------
-
-    def _saw(self, feed: Feed) -> None:
-        """Know a feed by the run whose state it has seen: that which its origin started, or which an answer brought."""
-        if feed.run is not None and feed.run.id not in feed.runs:
-            self._enter(feed, feed.run.id)
-
-    def _enter(self, feed: Feed, run_id: str) -> None:
-        known = self._by_run.get(run_id)
-        if known is None or known.is_over:
-            self._by_run[run_id] = feed
-        feed.runs.add(run_id)
-
-    def _retire(self, feed: Feed) -> None:
-        """Keep a feed that is over for who comes later, for as long as there are not too many."""
-        self._live.discard(feed)
-        if self._context is None:
-            return
-        self._ended[feed] = None
-        while len(self._ended) > KEPT:
-            oldest = next(iter(self._ended))
-            del self._ended[oldest]
-            for run_id in oldest.runs:
-                if self._by_run.get(run_id) is oldest:
-                    del self._by_run[run_id]
-            if oldest.name is not None and self._by_name.get(oldest.name) is oldest:
-                del self._by_name[oldest.name]

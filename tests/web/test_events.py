@@ -23,15 +23,17 @@ from agentruns.errors import (
     RunError,
     TransportError,
 )
-from agentruns.web import Event, chunks, encode, events, public
-from agentruns.web.events import told
+from agentruns.web import Event, Told, chunks, encode, events, public, told, told_in_full
 from tests.scripted_wire import CONVERSATION, RUN, Answer, Lost, Wire, client_of, run
 from tests.web.scripted_runs import CANCEL, MESSAGE, REF, cancelling, decoded, said, story
 
+UNTOLD = "something went wrong; the server's log says what"
 
-async def told_of(wire: Wire, **options: Any) -> list[tuple[str, Any]]:
+
+async def told_of(wire: Wire, *, told: Told = told, **options: Any) -> list[tuple[str, Any]]:
     async with client_of(wire) as client:
-        return [(event.name, json.loads(event.data)) async for event in events(client.stream(MESSAGE, **options))]
+        seen = events(client.stream(MESSAGE, **options), told=told)
+        return [(event.name, json.loads(event.data)) async for event in seen]
 
 
 @pytest.mark.asyncio
@@ -64,7 +66,7 @@ async def test_an_error_of_this_library_is_told_and_then_the_end() -> None:
 
     assert [name for name, _ in seen] == ["run", "error", "end"]
     assert seen[1][1]["type"] == "AuthenticationError"
-    assert "401" in seen[1][1]["message"]
+    assert seen[1][1]["message"] == UNTOLD
     assert seen[2][1]["reason"] == "error"
 
 
@@ -106,26 +108,48 @@ FAILED = Run(RunRef("1"), RunStatus.FAILED, "failed")
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "sentence"),
     [
-        ConfigurationError("the journal /srv/work.db has secret"),
-        TransportError(Request("GET", "/runs/1"), "no route to secret.internal"),
-        ProtocolError("a redirect to 'https://secret.internal'"),
-        OutcomeUnknownError(Request("POST", "/runs"), "reset by secret.internal"),
-        AlreadyAnsweredError(FAILED, (ToolOutput(Action("a", "pay"), "secret"),)),
+        (ConfigurationError("the journal /srv/work.db has secret"), UNTOLD),
+        (ProtocolError("a redirect to 'https://secret.internal'"), UNTOLD),
+        (OutcomeUnknownError(Request("POST", "/runs"), "reset by secret.internal"), UNTOLD),
+        (RunError(FAILED, "secret"), UNTOLD),
+        (
+            TransportError(Request("GET", "/runs/1"), "no route to secret.internal"),
+            "the run cannot be reached at the moment; it may go on all the same",
+        ),
+        (
+            AlreadyAnsweredError(FAILED, (ToolOutput(Action("a", "pay"), "secret"),)),
+            "this was answered before, and the first answer stands",
+        ),
+        (NotFoundError(Response(404, {}, b"secret", Request("GET", "/runs/1"))), "there is no such run"),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda given: type(given).__name__,
 )
-def test_of_what_may_tell_of_the_server_or_of_others_the_class_is_told_alone(error: Exception) -> None:
-    assert told(error) == {"type": type(error).__name__, "message": "something went wrong; the server's log says what"}
+def test_a_watcher_is_told_the_class_of_an_error_and_a_sentence_that_is_not_its_text(
+    error: Exception, sentence: str
+) -> None:
+    assert told(error) == {"type": type(error).__name__, "message": sentence}
 
 
-@pytest.mark.parametrize(
-    "error",
-    [NotFoundError(Response(404, {}, b"no such run", Request("GET", "/runs/1"))), RunError(FAILED, "it failed")],
-)
-def test_what_the_vendor_refuses_and_how_the_run_went_is_told_in_full(error: Exception) -> None:
-    assert told(error) == {"type": type(error).__name__, "message": str(error)}
+def test_those_who_ask_for_it_are_told_the_text_of_the_errors_of_this_library() -> None:
+    error = RunError(FAILED, "the disk is full")
+
+    assert told_in_full(error) == {"type": "RunError", "message": str(error)}
+    assert told_in_full(OSError(2, "secret")) == {"type": "Error", "message": UNTOLD}
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_what_ends_the_following_is_logged_as_a_warning_with_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    seen = await told_of(story(Answer({}, 401)), told=lambda error: {"type": "Ours", "message": "?"})
+
+    assert seen[1] == ("error", {"type": "Ours", "message": "?"})
+    (record,) = [each for each in caplog.records if "is followed no more" in each.message]
+    assert record.levelname == "WARNING"
+    assert f"run {RUN} is followed no more: AuthenticationError: " in record.message
+    assert record.__dict__["agentruns_error_type"] == "AuthenticationError"
+    assert record.__dict__["agentruns_run_id"] == RUN
 
 
 @pytest.mark.asyncio

@@ -9,6 +9,7 @@ import pytest
 
 from agentruns import (
     Action,
+    AgentRunsError,
     AuthenticationError,
     ConfigurationError,
     RunRef,
@@ -16,7 +17,7 @@ from agentruns import (
     TransportError,
     UnsupportedError,
 )
-from agentruns.web import Event, Feeds, Watcher, feed
+from agentruns.web import Event, Feeds, Watcher, memory
 from tests.scripted_wire import (
     CONVERSATION,
     HALF,
@@ -126,7 +127,7 @@ async def test_a_client_of_the_process_before_gets_all_that_this_one_knows() -> 
 
 
 async def test_who_has_seen_the_end_is_not_kept_waiting() -> None:
-    wire = story(run("requires_action"))
+    wire = story(run("completed"))
     async with client_of(wire) as client, Feeds(client) as feeds:
         *_, last = [event async for event in feeds.watch(REF)]
         again = feeds.watch(REF, last.id)
@@ -248,14 +249,23 @@ async def test_a_start_that_was_refused_is_told_and_may_be_tried_again() -> None
         assert (await feeds.open(MESSAGE, name="invoice-17").started()).status is RunStatus.COMPLETED
 
 
-async def test_a_paused_run_is_followed_anew_when_somebody_looks_again() -> None:
-    wire = story(run("requires_action"), run("running"), run("completed"))
+async def test_a_pause_is_no_end_for_those_who_watch() -> None:
+    wire = story(run("running"), run("requires_action"), run("requires_action"), run("running"), run("completed"))
     async with client_of(wire) as client, Feeds(client) as feeds:
-        first = await all_of(feeds.watch(REF))
-        second = await all_of(feeds.watch(REF))
+        seen = await all_of(feeds.watch(REF))
 
-    assert first[-1][1]["reason"] == "paused"
-    assert second == WHOLE
+    assert seen == [WHOLE[0], ("run", "requires_action"), *WHOLE]
+
+
+async def test_where_handlers_follow_no_further_who_watches_goes_on() -> None:
+    wire = story(run("requires_action"), run("requires_action"), run("running"), run("completed"))
+    async with client_of(wire) as client, Feeds(client) as feeds:
+        opened = feeds.open(REF)
+        of_the_feed = await all_of(opened.watch())
+        seen = await all_of(feeds.watch(REF))
+
+    assert of_the_feed[-1][1]["reason"] == "paused"
+    assert seen == [("run", "requires_action"), *WHOLE]
 
 
 async def test_an_answer_that_brings_another_run_is_seen_by_all_and_known_by_both_ids() -> None:
@@ -272,6 +282,7 @@ async def test_an_answer_that_brings_another_run_is_seen_by_all_and_known_by_bot
         return {"approved": True}
 
     async with client_of(wire) as client, Feeds(client, tools=approve) as feeds:
+        feeds.open(REF)
         watchers = [asyncio.create_task(all_of(feeds.watch(REF))) for _ in range(3)]
         await asyncio.sleep(100)
         approved.set()
@@ -289,7 +300,7 @@ async def test_an_answer_that_brings_another_run_is_seen_by_all_and_known_by_bot
     assert len(wire.times(START)) == 1
 
 
-async def test_tools_see_the_variables_of_who_opened_and_never_of_who_watched_first() -> None:
+async def test_tools_see_the_variables_of_who_opened() -> None:
     who: ContextVar[str] = ContextVar("who", default="nobody")
     seen = []
 
@@ -297,21 +308,19 @@ async def test_tools_see_the_variables_of_who_opened_and_never_of_who_watched_fi
         seen.append(who.get())
         return True
 
-    for opens in (True, False):
-        wire = story(run("requires_action"), **{HEAD: [conversation(0), conversation(2)]})
-        wire.script[START] = [run("completed", id=NEXT_RUN)]
-        async with client_of(wire) as client, Feeds(client, tools=approve) as feeds:
-            token = who.set("Ada")
-            if opens:
-                feeds.open(REF)
-            await all_of(feeds.watch(REF))
-            who.reset(token)
+    wire = story(run("requires_action"), **{HEAD: [conversation(0), conversation(2)]})
+    wire.script[START] = [run("completed", id=NEXT_RUN)]
+    async with client_of(wire) as client, Feeds(client, tools=approve) as feeds:
+        token = who.set("Ada")
+        feeds.open(REF)
+        who.reset(token)
+        await all_of(feeds.watch(REF))
 
-    assert seen == ["Ada", "nobody"]
+    assert seen == ["Ada"]
 
 
 async def test_only_so_many_runs_that_are_over_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "KEPT", 2)
+    monkeypatch.setattr(memory, "KEPT", 2)
     names = ["a", "b", "c"]
     wire = Wire({f"GET /agents/runs/{name}": run("completed", id=name) for name in names})
     async with client_of(wire) as client, Feeds(client) as feeds:
@@ -370,7 +379,8 @@ async def test_with_linger_a_run_that_nobody_watches_is_followed_no_more() -> No
         followed = feeds.get(REF)
         assert followed is not None
         assert followed.is_over
-        assert (await followed.ended()).status is RunStatus.RUNNING  # no end is told: it is not over
+        with pytest.raises(AgentRunsError, match="was followed no more before it ended; it goes on at the vendor"):
+            await followed.ended()
         assert await all_of(followed.watch()) == [("run", "running")]
 
 
@@ -418,9 +428,10 @@ async def test_a_run_that_was_opened_and_is_never_watched_lingers_no_longer() ->
 
 
 @pytest.mark.parametrize(("mode", "polls"), [("leave", 6), ("cancel", 6), ("confirm", 7)])
-async def test_the_remote_run_is_cancelled_with_the_last_watcher_if_that_is_asked_for(mode: Any, polls: int) -> None:
+async def test_an_opened_run_is_cancelled_with_its_last_watcher_if_that_is_asked_for(mode: Any, polls: int) -> None:
     wire = story(*[run("running")] * 6, run("failed"), **{CANCEL: Answer({})})
     async with client_of(wire, cancelling()) as client, Feeds(client, linger=5.5, on_cancel=mode) as feeds:
+        feeds.open(REF)
         for _ in range(2):
             watcher = feeds.watch(REF)
             await anext(watcher)
@@ -441,12 +452,12 @@ async def test_leaving_the_feeds_ends_watchers_without_an_end_and_leaves_no_task
             watchers = [asyncio.create_task(all_of(feeds.watch(REF))) for _ in range(3)]
             opened = feeds.open(MESSAGE)
             await asyncio.sleep(2.5)
-            assert "2 followed" in repr(feeds)
+            assert "1 followed" in repr(feeds)
         seen = await asyncio.gather(*watchers)
         assert len(asyncio.all_tasks()) == 1
         assert client.stats().watched == 0
 
-    assert seen == [[("run", "running")]] * 3
+    assert seen == [[("run", "pending"), ("run", "running")]] * 3
     assert opened.is_over
     assert wire.times(CANCEL) == []
 
@@ -502,7 +513,11 @@ async def test_what_cannot_work_is_said_at_once() -> None:
         with pytest.raises(ConfigurationError, match=r"feeds\.open\(origin\)"):
             feeds.watch(MESSAGE)  # type: ignore[arg-type]
         with pytest.raises(UnsupportedError, match="cancel"):
-            feeds.watch(REF, on_cancel="cancel")
+            feeds.open(REF, on_cancel="cancel")
+        acts: dict[str, Any] = {"tools": len, "on_cancel": "cancel", "key": "invoice-17"}
+        for name, value in acts.items():
+            with pytest.raises(ConfigurationError, match=f"takes no {name}.*open.* drives a run"):
+                feeds.watch(REF, **{name: value})
         with pytest.raises(ConfigurationError, match="key"):
             Feeds(client, key="invoice-17")
         with pytest.raises(ConfigurationError, match="linger"):

@@ -1,6 +1,7 @@
 """Events through each framework on a real server: many tabs, tabs that leave and come back, a server that stops."""
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -14,6 +15,8 @@ from tests.web.servers import EVER, SITES, WITH_WRAPPED, AiohttpSite, Site, Star
 pytestmark = pytest.mark.asyncio
 
 WHOLE = ["running", "completed", "end"]
+
+UNKNOWN = "9a4e1f52-6b7c-4d0f-8f3e-0d2c5b1a7e64"
 
 
 @pytest.fixture(params=SITES)
@@ -124,6 +127,8 @@ async def test_the_remote_run_goes_on_or_is_cancelled_as_asked(site: type[Site],
     turn = Turn("Done.", running=EVER)
     async with site(turn, vendor="origami", ping=0.1, linger=0.0, on_cancel=mode) as served:
         run = await served.began()
+        if path == "runs":
+            served.feeds.open(run)
         await served.glance(f"/{path}/{run.id}?parent={run.ref.parent}")
         await until(lambda: served.client.stats().watched == 0)
         last = await served.client.fetch(run)
@@ -164,10 +169,17 @@ async def test_a_tab_that_outlives_its_server_is_told_all_by_the_next(site: type
     assert second.states == WHOLE
 
 
-@pytest.mark.parametrize("path", ["runs", "alone"])
-async def test_an_unknown_run_is_an_event_not_a_broken_page(site: type[Site], path: str) -> None:
+async def test_a_run_that_there_is_not_is_404_and_a_browser_does_not_come_back(site: type[Site]) -> None:
     async with site() as served:
-        page = await served.visit(f"/{path}/9a4e1f52-6b7c-4d0f-8f3e-0d2c5b1a7e64")
+        page = await served.visit(f"/runs/{UNKNOWN}")
+
+    assert page.status == 404
+    assert json.loads(page.body) == {"type": "NotFoundError", "message": "there is no such run"}
+
+
+async def test_to_who_has_a_stream_of_its_own_an_unknown_run_is_an_event(site: type[Site]) -> None:
+    async with site() as served:
+        page = await served.visit(f"/alone/{UNKNOWN}")
 
     assert page.status == 200
     assert page.states == ["error", "end"]

@@ -1,0 +1,334 @@
+"""
+One run as those see it who only look: from where it is, through every pause, to its end; nothing is done to it.
+
+Who drives the run is not known here. It may be another process: where both have one journal, that tells what it sees,
+and the vendor is not asked. Else the run is read as a stream reads it, and while it waits for an answer, seldom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+from agentruns._aio.generator import AsyncGeneratorBase
+from agentruns._aio.tasks import Tasks
+from agentruns._api.operations import Operations
+from agentruns._api.retry import Backoff
+from agentruns._keeping.shared import SharedState, SharedStates
+from agentruns._polling.poller import Poller
+from agentruns._polling.watch import Watch
+from agentruns._values.generic import DetailT_co
+from agentruns._values.news import Novelty, compare
+from agentruns._values.run import Run, RunRef
+from agentruns.errors import AgentRunsError, DeadlineExceededError
+
+from .ending import Closed, Ended, ended
+from .options import Options
+from .stream import RunStream, close
+
+_LOOKS: Final = Backoff(initial=5.0, factor=1.5, maximum=30.0, jitter=0.0)
+"""How often a run that waits for an answer is looked at."""
+
+
+class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
+    """
+    Iterate over the states of one run without any part in it; made by `watch` of the client.
+
+    Yields the state in which the run is, then each that differs, through every pause: also those of the run that an
+    answer brings, where the journal or the vendor tells which that is. It ends after `completed` or `failed`. `run` is
+    the last state seen. A step may time out and be asked for again with nothing lost.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_deadline",
+        "_ended",
+        "_is_waited_for",
+        "_kept",
+        "_look_at",
+        "_look_count",
+        "_open",
+        "_operations",
+        "_options",
+        "_pause",
+        "_poller",
+        "_ref",
+        "_shared",
+        "_stream",
+        "_tasks",
+        "_until_free",
+        "_wake",
+        "run",
+    )
+
+    def __init__(
+        self,
+        ref: RunRef,
+        *,
+        stream: Callable[[Run | RunRef], RunStream[DetailT_co]],
+        operations: Operations,
+        poller: Poller,
+        tasks: Tasks,
+        shared: SharedStates | None,
+        options: Options,
+        until_free: bool = False,
+    ) -> None:
+        self.run: Run[DetailT_co] | None = None
+        self._ref = ref
+        self._open = stream
+        self._operations = operations
+        self._poller = poller
+        self._tasks = tasks
+        self._shared = shared
+        self._options = options
+        self._until_free = until_free
+        self._kept: SharedState | None = None
+        self._stream: RunStream[DetailT_co] | None = None
+        self._pause: _Look | None = None
+        self._look_at = 0.0
+        self._look_count = 0
+        self._deadline: float | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._is_waited_for = False
+        self._ended: Ended | None = None
+
+    def __repr__(self) -> str:
+        return f"<RunWatch {f'{self.run.id} {self.run.status}' if self.run else self._ref.id}>"
+
+    async def __anext__(self) -> Run[DetailT_co]:
+        """
+        Return the next state.
+
+        Raise `DeadlineExceededError`, the last `TransportError` or `ServerError` when contact stays lost, and
+        `APIError` for a refusal, such as `NotFoundError` for a run that there is not.
+        """
+        if self._is_waited_for:
+            raise AgentRunsError("another task is waiting on this watch already; open one per task")
+        self._is_waited_for = True
+        try:
+            while self._ended is None:
+                if await self._next():
+                    assert self.run is not None
+                    return self.run
+        finally:
+            self._is_waited_for = False
+        await self._let_go()
+        if isinstance(self._ended, Closed) and self._ended.reason:
+            raise AgentRunsError(self._ended.reason)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Look no more; another task that waits sees the end."""
+        self._close("")
+        await self._let_go()
+
+    async def leave(self) -> None:
+        """Look no more; the run goes on."""
+        await self.aclose()
+
+    def _close(self, reason: str) -> None:
+        if not isinstance(self._ended, Closed):
+            self._ended = ended(self._ended, Closed(reason))
+        if self._stream is not None:
+            close(self._stream, reason)
+        self._stir()
+
+    def __del__(self) -> None:
+        if self._pause is not None:
+            self._tasks.call_soon(self._pause.stop)
+
+    async def _let_go(self) -> None:
+        self._look_away()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+    # One step ---------------------------------------------------------------------------------------------------------
+
+    async def _next(self) -> bool:
+        """Go on by one state, or one wait; return whether there is a state to show."""
+        self._operations.check_open()
+        if self._deadline is None:
+            seconds = self._options.timeout
+            self._deadline = math.inf if seconds is None else asyncio.get_running_loop().time() + seconds
+        stream = self._stream
+        if stream is not None and self.run is not None and not _is_at(stream, self.run):
+            await stream.aclose()
+            self._stream = None
+        with self._change() as change:
+            kept = await self._look()
+            if kept is not None and kept is not self._kept:
+                before, self._kept = self._kept, kept
+                if kept.run is not None and _differs(before, kept.run) and self._accept(kept.run):
+                    return True
+            if self._ended is not None or (self.run is not None and self.run.status.is_over):
+                self._end()
+                return False
+            is_driven = kept is not None and kept.is_driven
+            if self._until_free and not is_driven:
+                self._end()
+                return False
+            if is_driven and self.run is not None:
+                self._look_away()
+                await self._rest(change, math.inf)
+                return False
+            if self.run is None or self.run.status.in_flight:
+                return await self._read()
+            return await self._look_at_pause(self.run, change)
+
+    async def _look(self) -> SharedState | None:
+        """Return what the journal has of the run, None if it has nothing."""
+        if self._shared is None:
+            return None
+        if self._kept is not None:
+            return await self._shared.of_key(self._kept.key, self._kept)
+        return await self._shared.of_run(self._ref.id)
+
+    async def _read(self) -> bool:
+        """Wait for the next state that a read shows."""
+        self._look_away()
+        if self._stream is None:
+            self._stream = self._open(self._ref if self.run is None else self.run)
+        assert self._deadline is not None
+        guard = asyncio.timeout_at(None if self._deadline == math.inf else self._deadline)
+        try:
+            async with guard:
+                run = await anext(self._stream)
+        except StopAsyncIteration:
+            self._stream = None
+            return False
+        except TimeoutError:
+            if guard.expired():
+                self._run_out()
+            raise
+        return self._accept(run)
+
+    async def _look_at_pause(self, run: Run[Any], change: asyncio.Future[None] | None) -> bool:
+        """Wait until a run that waits for an answer may have moved."""
+        loop = asyncio.get_running_loop()
+        if self._pause is None:
+            self._pause = _Look(run, self._poller, self._options, self._stir, loop.time())
+            self._look_count = 0
+            self._look_at = loop.time() + _LOOKS.delay(0)
+        if self._pause.moved is None:
+            await self._rest(change, self._look_at)
+        if self._pause.moved is not None:
+            return self._moved_to(self._pause.moved)
+        if loop.time() >= self._look_at:
+            self._look_count += 1
+            self._look_at = loop.time() + _LOOKS.delay(self._look_count)
+            self._pause.look_again(loop.time())
+        return False
+
+    def _moved_to(self, run: Run[Any]) -> bool:
+        self._look_away()
+        return self._accept(run)
+
+    def _accept(self, run: Run[Any]) -> bool:
+        """Take a state in; return whether it is to be shown."""
+        novelty = compare(self.run, run)
+        if novelty is Novelty.STALE or novelty is Novelty.SAME:
+            return False
+        if self.run is not None and run.id != self.run.id:
+            self._look_away()
+        self.run, self._ref = run, run.ref
+        return novelty is Novelty.NEWS or self._options.progress
+
+    # Waiting ----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _change(self) -> Iterator[asyncio.Future[None] | None]:
+        if self._shared is None:
+            yield None
+            return
+        with self._shared.change() as change:
+            yield change
+
+    async def _rest(self, change: asyncio.Future[None] | None, until: float) -> None:
+        """Wait until something stirs, or until a time of the loop; raise `DeadlineExceededError` at the deadline."""
+        loop = asyncio.get_running_loop()
+        assert self._deadline is not None
+        if loop.time() >= self._deadline:
+            self._run_out()
+        self._wake = wake = loop.create_future()
+        if change is not None:
+            change.add_done_callback(self._stirred)
+        until = min(until, self._deadline)
+        timer = None if until == math.inf else loop.call_at(until, self._stir)
+        try:
+            await wake
+        finally:
+            self._wake = None
+            if timer is not None:
+                timer.cancel()
+            if change is not None:
+                change.remove_done_callback(self._stirred)
+
+    def _run_out(self) -> NoReturn:
+        self._end()
+        raise DeadlineExceededError(self.run, f"{self._options.timeout:g} s have passed") from None
+
+    def _stirred(self, _: asyncio.Future[None]) -> None:
+        self._stir()
+
+    def _stir(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _look_away(self) -> None:
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.stop()
+
+    def _end(self) -> None:
+        if self._ended is None:
+            self._ended = ended(None, Closed())
+
+
+class _Look:
+    """Have a run looked at that waits for an answer; `moved` is the first state that differs."""
+
+    def __init__(self, run: Run[Any], poller: Poller, options: Options, stir: Callable[[], None], began: float) -> None:
+        self.moved: Run[Any] | None = None
+        self._run = run
+        self._stir = stir
+        self._began = began
+        self._poller = poller
+        self._watch: Watch | None = poller.acquire(run.ref, options.params)
+        poller.look_on(self._watch, self)
+
+    def on_state(self, run: Run[Any], sent: float) -> bool:
+        """Take note of a state; a read that was sent before this looked may show the run as it was earlier."""
+        if sent >= self._began and compare(self._run, run) is Novelty.NEWS:
+            self.moved = run
+            self._stir()
+        return self.moved is not None
+
+    def on_followed(self, followed: Run[Any], sent: float) -> bool:
+        """Take note of the run that came of an answer, looked for since *sent*."""
+        return self.on_state(followed, sent)
+
+    def look_again(self, now: float) -> None:
+        """Have the run read now."""
+        if self._watch is not None:
+            self._poller.poll_by(self._watch, now)
+
+    def stop(self) -> None:
+        """Have it looked at no more."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            self._poller.look_away(watch, self)
+            self._poller.release(watch)
+
+
+def _is_at(stream: RunStream[Any], run: Run[Any]) -> bool:
+    """Tell whether a stream has more to show of a run: it is of that run, which is in flight."""
+    return run.status.in_flight and (stream.run is None or stream.run.id == run.id)
+
+
+def _differs(before: SharedState | None, run: Run[Any]) -> bool:
+    """Tell whether the journal says something else of the run than before."""
+    return before is None or before.run is None or before.run != run or before.run.progress != run.progress

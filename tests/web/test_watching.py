@@ -1,0 +1,284 @@
+"""Watching never acts: who drives a run is one, wherever it was begun, and the others see what that one sees."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentruns import Action, Backoff, Client, NotFoundError, Retry, RunRef, RunStatus
+from agentruns._following import watching
+from agentruns._keeping.journal import Journal
+from agentruns._values.exchange import Request, Response
+from agentruns.dialects import load
+from agentruns.web import Feed, Feeds, Watcher
+from tests.scripted_wire import (
+    CONVERSATION,
+    HEAD,
+    NEXT_RUN,
+    POLL,
+    POLL_NEXT,
+    RUN,
+    START,
+    Wire,
+    begun,
+    client_of,
+    conversation,
+    problem,
+    run,
+)
+from tests.web.scripted_runs import MESSAGE, REF, said, story
+
+QUICK = Backoff(initial=0.01, factor=1.0, jitter=0.0)
+KEY = "invoice-17"
+BY_ID = RunRef(RUN)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("virtual") is None:
+        monkeypatch.setattr(watching, "_LOOKS", QUICK)
+
+
+class Charge:
+    """A tool that counts, and waits until it may answer."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.is_called = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self, action: Action) -> bool:
+        self.calls += 1
+        self.is_called.set()
+        await self.may_answer.wait()
+        return True
+
+
+def paused() -> Wire:
+    """Return what the vendor says to the process that drives: a pause, whose answer brings another run."""
+    return Wire({
+        HEAD: [conversation(0), conversation(2)],
+        START: [begun(), begun(id=NEXT_RUN)],
+        POLL: run("requires_action"),
+        POLL_NEXT: [run("running", id=NEXT_RUN), run("completed", id=NEXT_RUN)],
+    })
+
+
+def silent() -> Wire:
+    """Return a vendor that must not be asked."""
+    return Wire({})
+
+
+@asynccontextmanager
+async def process(path: Path, wire: Wire, **options: Any) -> AsyncIterator[tuple[Client, Feeds]]:
+    """Give what a process has of its own: an open journal, a client, and feeds."""
+    journal = Journal(path / "work.db", "narrative")
+    client = Client(load("narrative"), wire, retry=Retry(backoff=QUICK), schedule=QUICK, journal=journal)
+    async with client, Feeds(client, **options) as feeds:
+        yield client, feeds
+
+
+async def until(feed: Feed, status: RunStatus) -> None:
+    """Wait until a feed has seen a state."""
+    while feed.run is None or feed.run.status is not status:
+        await feed.next_news()
+
+
+async def states(watcher: Watcher) -> list[Any]:
+    return [status for name, status in [said(event) async for event in watcher] if name == "run"]
+
+
+@pytest.mark.asyncio
+async def test_who_watches_in_another_process_runs_no_tool_and_sees_what_the_driver_sees(tmp_path: Path) -> None:
+    charge, other = Charge(), silent()
+    async with process(tmp_path, paused(), tools=charge) as (_, here), process(tmp_path, other, tools=charge) as there:
+        opened = here.open(MESSAGE, key=KEY)
+        await until(opened, RunStatus.REQUIRES_ACTION)
+        watcher = there[1].watch(BY_ID)
+        assert said(await anext(watcher)) == ("run", "requires_action")
+        charge.may_answer.set()
+        assert (await states(watcher))[-1] == "completed"
+        assert (await opened.ended()).id == NEXT_RUN
+
+    assert charge.calls == 1
+    assert other.asked == []
+
+
+@pytest.mark.asyncio
+async def test_who_watches_does_nothing_even_when_the_driver_is_gone(tmp_path: Path) -> None:
+    charge = Charge()
+    other = Wire({POLL: [run("requires_action"), run("requires_action"), run("running"), run("completed")]})
+    other.script[HEAD] = [conversation(0)]
+    async with process(tmp_path, other, tools=charge, on_cancel="leave") as (_, there):
+        watcher = there.watch(REF)
+        async with process(tmp_path, paused(), tools=charge) as (_, here):
+            here.open(MESSAGE, key=KEY)
+            await charge.is_called.wait()
+            assert said(await anext(watcher)) == ("run", "requires_action")
+        assert await states(watcher) == ["running", "completed"]
+
+    assert charge.calls == 1
+    assert {request.method for _, request in other.asked} == {"GET"}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("by_key", [True, False])
+async def test_a_second_driver_looks_on_and_takes_over_when_the_first_is_gone(tmp_path: Path, by_key: bool) -> None:
+    first, second = story(run("running")), story(run("running"), run("completed"))
+    async with process(tmp_path, second) as (_, there):
+        async with process(tmp_path, first) as (_, here):
+            begun = await here.open(MESSAGE, key=KEY).started()
+            feed = there.open(MESSAGE, key=KEY) if by_key else there.open(begun.ref)
+            assert (await feed.started()).id == begun.id
+            await until(feed, RunStatus.RUNNING)
+            assert second.asked == []
+        assert (await feed.ended()).status is RunStatus.COMPLETED
+
+    assert len(first.times(START)) == 1
+    assert second.times(START) == []
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_opened_by_its_id_is_driven_under_the_key_that_it_was_begun_under(tmp_path: Path) -> None:
+    charge = Charge()
+    charge.may_answer.set()
+    async with process(tmp_path, paused(), tools=charge) as (_, here):
+        await here.open(MESSAGE, key=KEY).ended()
+    async with process(tmp_path, paused(), tools=charge) as (client, there):
+        # The vendor shows the answered run as it was, for ever: only the journal knows better.
+        assert (await there.open(REF).ended()).id == NEXT_RUN
+        found = await client.work(KEY)
+
+    assert found is not None
+    assert found.run is not None
+    assert found.run.status is RunStatus.COMPLETED
+    assert charge.calls == 1
+
+
+@pytest.mark.asyncio
+async def test_a_tab_that_comes_back_beside_the_recovery_finds_the_one_feed(tmp_path: Path) -> None:
+    charge = Charge()
+    async with process(tmp_path, story(run("running")), tools=charge) as (_, here):
+        await until(here.open(MESSAGE, key=KEY), RunStatus.RUNNING)
+    charge.may_answer.set()
+    wire = paused()
+    wire.script[START] = [begun(id=NEXT_RUN)]
+    async with process(tmp_path, wire, tools=charge) as (client, feeds):
+        recovered = [feeds.open(work) async for work in client.unfinished()]
+        watched = feeds.watch(BY_ID)
+        assert (await states(watched))[-1] == "completed"
+        assert feeds.get(BY_ID) is recovered[0]
+
+    assert charge.calls == 1
+    assert len(recovered) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_tab_that_closes_elsewhere_cancels_nothing(tmp_path: Path) -> None:
+    async with process(tmp_path, story(run("running"))) as (_, here), process(tmp_path, silent(), linger=0.0) as there:
+        opened = here.open(MESSAGE, key=KEY)
+        await until(opened, RunStatus.RUNNING)
+        tab = there[1].watch(BY_ID)
+        await anext(tab)
+        await tab.aclose()
+        await asyncio.sleep(0.05)
+
+        assert not opened.is_over
+
+
+@pytest.mark.asyncio
+async def test_work_that_is_done_is_shown_without_a_request(tmp_path: Path) -> None:
+    async with process(tmp_path, story(run("running"), run("completed"))) as (_, here):
+        await here.open(MESSAGE, key=KEY).ended()
+    other = silent()
+    async with process(tmp_path, other) as (_, there):
+        assert await states(there.watch(BY_ID)) == ["completed"]
+
+    assert other.asked == []
+
+
+# Ids that nobody knows ------------------------------------------------------------------------------------------------
+
+
+class Missing(Wire):
+    """A vendor that knows one run; of any other there is none."""
+
+    async def __call__(self, request: Request) -> Response:
+        self.script.setdefault(request.line, [problem(404, "not-found", "no such run")])
+        return await super().__call__(request)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_made_up_ids_cost_a_bounded_number_of_requests_and_evict_nothing() -> None:
+    wire = Missing({POLL: run("completed")})
+    loop = asyncio.get_running_loop()
+
+    async def visit(feeds: Feeds, name: str) -> bool:
+        watcher = feeds.watch(RunRef(name))
+        try:
+            await watcher.ready()
+        except NotFoundError:
+            return True
+        finally:
+            await watcher.aclose()
+        return False
+
+    async with client_of(wire) as client, Feeds(client) as feeds:
+        real = feeds.open(REF, name="job")
+        await real.ended()
+        began, asked = loop.time(), len(wire.asked)
+        known = await asyncio.gather(*[visit(feeds, f"made-up-{number}") for number in range(1100)])
+        took = loop.time() - began
+
+        assert len(wire.asked) - asked <= 32 + took + 1
+        assert known.count(True) >= 32
+        assert feeds.get("job") is feeds.get(REF) is real
+        before = len(wire.asked)
+        assert await visit(feeds, "made-up-0")
+        assert len(wire.asked) == before
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_runs_that_there_are_cost_nothing_of_what_is_left_for_unknown_ids() -> None:
+    names = [f"run-{number}" for number in range(200)]
+    wire = Wire({f"GET /agents/runs/{name}": run("completed", id=name) for name in names})
+    loop = asyncio.get_running_loop()
+    async with client_of(wire) as client, Feeds(client) as feeds:
+        for name in names:
+            assert await states(feeds.watch(RunRef(name, CONVERSATION))) == ["completed"]
+
+    assert loop.time() < 10.0
+
+
+# What is left of runs that are over -----------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_runs_that_are_over_are_kept_up_to_so_many_bytes_and_their_names_begin_nothing_anew() -> None:
+    names = [f"run-{number}" for number in range(6)]
+    text = "x" * 100_000
+    wire = Wire({f"GET /agents/runs/{name}": run("completed", id=name, final_text=text) for name in names})
+    async with client_of(wire) as client, Feeds(client, memory=1_000_000) as feeds:
+        for name in names:
+            await feeds.open(RunRef(name), name=f"work {name}").ended()
+        kept = [feeds.get(RunRef(name)) is not None for name in names]
+        again = feeds.open(MESSAGE, name="work run-0")
+
+        assert kept == [False, False, False, True, True, True]
+        assert (await again.ended()).id == "run-0"
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_feeds_set_no_deadline_unless_they_are_given_one() -> None:
+    wire = story(*[run("running")] * 5000, run("completed"))
+    async with client_of(wire) as client, Feeds(client) as feeds:
+        assert (await feeds.open(MESSAGE).ended()).status is RunStatus.COMPLETED
+
+    assert wire.times(POLL)[-1] > 1200
