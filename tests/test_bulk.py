@@ -8,10 +8,11 @@ from itertools import pairwise
 from typing import Any, cast
 
 import pytest
+from attrs import evolve
 
 from agentruns import Backoff, Client, ProtocolError, Run, RunRef, RunStatus
 from agentruns._values.exchange import RateLimit
-from agentruns.dialects import Flow
+from agentruns.dialects import Flow, ReadOn
 from tests.scripted_wire import STEADY
 from tests.tiny_vendor import Server, client_of, tiny
 
@@ -110,6 +111,46 @@ async def test_what_an_answer_leaves_out_is_read_by_itself_at_once_and_from_then
     assert set(singles(server)) == {"GET /runs/a-3"}
     first = server.times(BULK)[0] + server.latency
     assert server.times("GET /runs/a-3")[0] == pytest.approx(first, abs=0.01)
+
+
+def reading_on(made: Any, *, fails: int = 0) -> Any:
+    """Return a dialect whose request for many tells of news by `ReadOn`; so many of what it then asks fail."""
+    failures = [True] * fails
+
+    def fetch_many(refs: Sequence[RunRef]) -> Flow[Any]:
+        runs = yield from made.fetch_many(refs)
+        return [run.ref if run.status.in_flight else ReadOn(run.ref, lambda ref=run.ref: read(ref)) for run in runs]
+
+    def read(ref: RunRef) -> Flow[Run]:
+        run: Run = yield from made.fetch(ref, {"on": "1"})
+        if failures:
+            failures.pop()
+            raise KeyError("an answer that this dialect was not written for")
+        return evolve(run, output="read on")
+
+    dialect = cast(Any, tiny(many=100))
+    dialect.fetch_many = fetch_many
+    return dialect
+
+
+async def test_what_a_run_is_said_to_be_read_by_reads_it_at_once() -> None:
+    server = Server(10.0)
+    async with client_of(server, schedule=STEADY, dialect=reading_on(tiny(many=100))) as client:
+        refs = [await client.start(f"a-{number}") for number in range(20)]
+        ended = await asyncio.gather(*map(client.result, refs))
+
+    assert {(run.status, run.output) for run in ended} == {(RunStatus.COMPLETED, "read on")}
+    assert sorted(singles(server)) == sorted(f"GET /runs/a-{number}" for number in range(20))
+
+
+async def test_a_mistake_while_a_run_is_read_on_is_told_to_those_who_follow_it_alone() -> None:
+    server = Server(10.0)
+    async with client_of(server, schedule=STEADY, dialect=reading_on(tiny(many=100), fails=1)) as client:
+        refs = [await client.start(f"a-{number}") for number in range(2)]
+        ended = await asyncio.gather(*(client.result(ref, timeout=60) for ref in refs), return_exceptions=True)
+
+    assert len([run for run in ended if isinstance(run, ProtocolError)]) == 1
+    assert [run.output for run in ended if isinstance(run, Run)] == ["read on"]
 
 
 async def test_a_run_with_parameters_of_its_own_is_read_by_itself() -> None:

@@ -27,6 +27,7 @@ from agentruns._values.commands import Flow
 from agentruns._values.exchange import NO_PARAMS, Request, Response
 from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunRef
+from agentruns.dialects.protocol import ReadOn
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import APIError, ConfigurationError, TransportError
 
@@ -374,7 +375,7 @@ class Poller:
         except Exception as error:
             self._intake.on_error(watch, error)
         finally:
-            watch.worker = None
+            watch.worker = watch.reads = None
             self._agenda.finish_reading(watch)
             self._agenda.plan(watch, self._now())
 
@@ -448,7 +449,7 @@ class Poller:
         else:
             bulks.failures = 0
             for each in told:
-                watch = left.pop(each.id, None)
+                watch = left.pop(each.ref.id if isinstance(each, ReadOn) else each.id, None)
                 if watch is not None:
                     self._agenda.finish_reading(watch)
                     self._take_one(watch, each, sent, date, is_whole=True)
@@ -462,7 +463,9 @@ class Poller:
             self._permits.release()
             self._leave(left.values())
 
-    def _take_one(self, watch: Watch, told: Run | RunRef, sent: float, date: str | None, *, is_whole: bool) -> None:
+    def _take_one(
+        self, watch: Watch, told: Run | RunRef | ReadOn, sent: float, date: str | None, *, is_whole: bool
+    ) -> None:
         """
         Take in what one request told of a run among others; what goes wrong with it is told to those who follow it.
 
@@ -474,6 +477,10 @@ class Poller:
             return
         try:
             if watch.segment.read_at > sent:  # older than what is known
+                return
+            if isinstance(told, ReadOn):
+                watch.reads = told.read
+                self._read_alone(watch)
                 return
             run = known if isinstance(told, RunRef) else self._vendor.run("fetch_many" if is_whole else "page", told)
             if run is None or not (run.status.in_flight or (is_whole and run is told)):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import evolve
 
 from agentruns._api.api import Api
 from agentruns._api.flow import undecodable, with_poll_hint
 from agentruns._api.operations import timing_group
-from agentruns._values.commands import first_request
+from agentruns._values.commands import Flow, first_request
 from agentruns._values.exchange import Request, Response, Send
 from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import wire
@@ -33,17 +33,22 @@ class Reader:
 
     def request(self, watch: Watch) -> Request:
         """Return the request that reads a run: the same one each time."""
-        request = watch.request
+        request = watch.request if watch.reads is None else None
         if request is None:
             try:
-                request = watch.request = first_request(self._vendor.flow("fetch", watch.ref, watch.params))
+                request = first_request(self._flow(watch))
             except MISTAKES as error:
                 raise mistake(f"{self._vendor.NAME}.fetch", error, None) from error
+            if watch.reads is None:
+                watch.request = request
         return request
+
+    def _flow(self, watch: Watch) -> Flow[Any]:
+        return self._vendor.flow("fetch", watch.ref, watch.params) if watch.reads is None else watch.reads()
 
     def parse(self, watch: Watch, response: Response) -> Reading | None:
         """Return what an answer says by itself, None if it takes a flow to tell; `perform` runs it."""
-        if response.status != 200:
+        if response.status != 200 or watch.reads is not None:
             return None
         known = watch.run
         if known is not None and response.body == watch.body:  # the same answer gives the same run
@@ -62,9 +67,11 @@ class Reader:
         """Return what the dialect makes of an answer, by further requests if need be; raise what is wrong with it."""
         self._api.honor_retry_after(response)
         replay = _Replay(response, self._api.call)
-        read = await self._api.perform_once(self._vendor.flow("fetch", watch.ref, watch.params), replay)
+        read = await self._api.perform_once(self._flow(watch), replay)
         run = self._vendor.run("fetch", read, response)
-        watch.body = response.body if replay.asked == 1 else None  # unless it took further questions
+        watch.body = (
+            response.body if replay.asked == 1 and watch.reads is None else None
+        )  # unless it took further questions
         return run, run.poll_after or 0.0
 
     def may_be_followed(self, run: Run) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentruns._values.exchange import NO_PARAMS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from agentruns._aio.timers import Timer
+    from agentruns._values.commands import Flow
     from agentruns._values.exchange import Request
 
 
@@ -64,6 +65,7 @@ class Watch:
         "params",
         "phase",
         "place",
+        "reads",
         "ref",
         "request",
         "run",
@@ -82,6 +84,7 @@ class Watch:
         self.run: Run | None = None
         self.body: bytes | None = None  # of the last answer that was a run by itself
         self.request: Request | None = None
+        self.reads: Callable[[], Flow[Run]] | None = None  # the next read, if a request for many has told of news
         self.params: Mapping[str, str] = NO_PARAMS  # of each read of this run alone
         self.answered: AnsweredActions = NONE_ANSWERED  # those of this run that were answered here
         self.context: Context | None = None  # of who followed first, for the span of the run

@@ -16,6 +16,7 @@ answers, and never wait. All that they need is importable from here:
 - `MINTED`, the metadata of the field of an origin that is a new id with each value, and `MINTED_LABEL`, that of one by
   which the vendor does not know a repeated start;
 - `Place`, what `locate` found out: where and how a deployment is asked;
+- `ReadOn`, what `fetch_many` says of a run that has moved;
 - `AUTH`, how the token travels: `Bearer()` (if there is no `AUTH`), `Header("x-api-key")`, `Query("key")`, `Basic()`,
   `NoAuth()`; each may be `optional=True`;
 - `wire`: paths, answers as objects or classes, `Retry-After`, error bodies; `check`: validators of the fields of what
@@ -98,6 +99,7 @@ from .protocol import (
     MakesParents,
     NamesTraceRoles,
     ParsesRun,
+    ReadOn,
     ReadsEvents,
     ReadsTools,
     ReadsTrace,
@@ -163,6 +165,7 @@ __all__ = [
     "Progress",
     "Query",
     "RateLimit",
+    "ReadOn",
     "ReadsEvents",
     "ReadsTools",
     "ReadsTrace",

@@ -7,9 +7,11 @@ protocols below are looked for at run time, and `UnsupportedError` is raised bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, runtime_checkable
+
+from attrs import frozen
 
 from agentruns._values.auth import Auth
 from agentruns._values.commands import Flow
@@ -203,6 +205,14 @@ class ListsCurrentStates(Lists[DetailT_co], Protocol[DetailT_co]):
         ...
 
 
+@frozen(eq=False)
+class ReadOn(Generic[DetailT_co]):
+    """Say that a request for many runs has news of one; the flow that *read* returns tells what they are."""
+
+    ref: RunRef
+    read: Callable[[], Flow[Run[DetailT_co]]]
+
+
 @runtime_checkable
 class FetchesMany(Protocol[DetailT_co]):
     """A vendor that reads many runs by one request, by their ids."""
@@ -212,12 +222,12 @@ class FetchesMany(Protocol[DetailT_co]):
         """Return how many runs one request may name; 100 where the dialect does not say."""
         ...
 
-    def fetch_many(self, refs: Sequence[RunRef]) -> Flow[Sequence[Run[DetailT_co] | RunRef]]:
+    def fetch_many(self, refs: Sequence[RunRef]) -> Flow[Sequence[Run[DetailT_co] | RunRef | ReadOn[DetailT_co]]]:
         """
         Read many runs at once, for those who wait for them.
 
-        Of a run, return what `fetch` would; or its ref, if all that is told is that it is in flight as it was. What is
-        left out is read by itself.
+        Of a run, return what `fetch` would; or its ref, if all that is told is that it is in flight as it was; or
+        `ReadOn`, if it has moved, and a shorter way than `fetch` tells the rest. What is left out is read by itself.
         """
         ...
 

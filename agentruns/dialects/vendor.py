@@ -20,6 +20,7 @@ from agentruns._values.run import Action, Page, Run, RunRef, RunStatus
 from agentruns.errors import ConfigurationError, ProtocolError
 
 from . import wire
+from .protocol import ReadOn
 from .show import Artifact, Question, Step
 
 Flows: TypeAlias = Callable[..., Flow[Any]]
@@ -290,10 +291,10 @@ class Vendor:
             raise ProtocolError(f"{self.NAME}.page returned {_told(result)}, which is no Page")
         return result
 
-    def many(self, result: Any) -> Sequence[Run | RunRef]:
+    def many(self, result: Any) -> Sequence[Run | RunRef | ReadOn]:
         """Return what `fetch_many` came to; raise `ProtocolError` if that is no list or tuple of these."""
         told: tuple[Any, ...] = tuple(result) if isinstance(result, list | tuple) else (None,)
-        if not all(isinstance(each, Run | RunRef) for each in told):
+        if not all(isinstance(each, Run | RunRef | ReadOn) for each in told):
             raise ProtocolError(
                 f"{self.NAME}.fetch_many returned {_told(result)}; it must be a list or tuple of runs, or of their refs"
             )

@@ -6,6 +6,7 @@ import asyncio
 
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import Client
+from agentruns.dialects.protocol import ReadOn
 from agentruns.emulator import Fault, Turn
 from agentruns.testing.acts import PLAIN, followed, pausing, waits
 from agentruns.testing.case import Case
@@ -63,6 +64,8 @@ async def many_at_once(case: Case) -> None:
                 run = [state async for state in client.stream(run, timeout=waits(server))][-1]
             read = await client.fetch(run)
             for told in await client.perform(case.vendor.flow("fetch_many", [run.ref])):
+                if isinstance(told, ReadOn):
+                    told = await client.perform(told.read())
                 if isinstance(told, RunRef):
                     assert read.status.in_flight, (
                         f"many read at once say that a run is in flight which is {read.status}"
