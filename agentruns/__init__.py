@@ -54,6 +54,7 @@ from .tools import Tools, ToolSchema, ToolsLike
 if TYPE_CHECKING:
     from .dialects import a2a as a2a
     from .dialects import conduit as conduit
+    from .dialects import langgraph as langgraph
     from .dialects import middesk as middesk
     from .dialects import narrative as narrative
     from .dialects import openai_responses as openai_responses
@@ -70,6 +71,7 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "conduit",
     "openai_responses",
     "a2a",
+    "langgraph",
     "Run",
     "RunRef",
     "RunStatus",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # imported when they are first used: `import agentruns` stays
     import aiohttp
 
     from ._keeping.journal import Journal
-    from .dialects import a2a, conduit, middesk, narrative, openai_responses, origami
+    from .dialects import a2a, conduit, langgraph, middesk, narrative, openai_responses, origami
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -74,6 +74,10 @@ def connect(
 def connect(
     dialect: Literal["conduit"], **options: Unpack[ConnectOptions]
 ) -> Client[conduit.Dispatch, conduit.ConduitRun]: ...
+@overload
+def connect(
+    dialect: Literal["langgraph"], **options: Unpack[ConnectOptions]
+) -> Client[langgraph.Invocation, langgraph.GraphRun]: ...
 @overload
 def connect(
     dialect: Literal["openai_responses"], **options: Unpack[ConnectOptions]

@@ -197,6 +197,7 @@ TOLD = {
     "conduit": ("completed", "answer: A plumber", "Starts sent: 1. Answers lost: 1. Runs started: 1,"),
     "openai_responses": ("requires_action", "answers ask: yes", "answer: Done."),
     "a2a": ("input_required", "answer: Done."),
+    "langgraph": ("requires_action", "answers ask: yes", "Done."),
 }
 
 

@@ -43,6 +43,7 @@ def _emulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         Emulator("origami", script=QUESTIONS, retry_after=0) as origami,
         Emulator("conduit") as conduit,
         Emulator("openai_responses") as responses,
+        Emulator("langgraph") as langgraph,
     ):
         by_variable: dict[str, Emulator[Any]] = {
             "NARRATIVE_TOKEN": narrative,
@@ -50,6 +51,7 @@ def _emulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             "ORIGAMI_API_KEY": origami,
             "CONDUIT_API_TOKEN": conduit,
             "OPENAI_API_KEY": responses,
+            "LANGGRAPH_API_KEY": langgraph,
         }
         for variable, emulator in by_variable.items():
             monkeypatch.setenv(variable, emulator.token)

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 import agentruns
-from agentruns import a2a, conduit, dialects, middesk, narrative, openai_responses, origami, tools
+from agentruns import a2a, conduit, dialects, langgraph, middesk, narrative, openai_responses, origami, tools
 from agentruns._api.limiter import Permits
 from agentruns.dialects.protocol import Dialect
 
@@ -173,7 +173,7 @@ def test_every_class_that_a_public_signature_names_can_be_imported() -> None:
 
 
 def test_every_dialect_satisfies_the_protocol_and_is_public() -> None:
-    modules_are_dialects: list[Dialect] = [narrative, middesk, origami, conduit, openai_responses, a2a]
+    modules_are_dialects: list[Dialect] = [narrative, middesk, origami, conduit, openai_responses, a2a, langgraph]
     assert [dialect.NAME for dialect in modules_are_dialects] == list(dialects.NAMES)
     for name in dialects.NAMES:
         dialect = dialects.load(name)

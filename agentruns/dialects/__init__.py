@@ -206,7 +206,7 @@ __all__ = [
 logger = logging.getLogger("agentruns")
 
 Limit: TypeAlias = RateLimit
-NAMES: Final = ("narrative", "middesk", "origami", "conduit", "openai_responses", "a2a")
+NAMES: Final = ("narrative", "middesk", "origami", "conduit", "openai_responses", "a2a", "langgraph")
 
 _MOST_NAMES: Final = 1000
 """How many names are remembered that a journal, say, may hold."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .clock import ManualClock
     from .conduit import Conduit, ConduitOptions
     from .faults import Fault, Faults
+    from .langgraph import LangGraph, LangGraphOptions
     from .middesk import Middesk, MiddeskOptions
     from .narrative import Conversation, Message, Narrative, NarrativeOptions, Run
     from .openai_responses import OpenAIResponses, OpenAIResponsesOptions
@@ -33,6 +34,8 @@ __all__ = [
     "Exchange",
     "Fault",
     "Faults",
+    "LangGraph",
+    "LangGraphOptions",
     "ManualClock",
     "Message",
     "Middesk",
@@ -57,6 +60,7 @@ _MODULES = {
     "clock": ("ManualClock",),
     "conduit": ("Conduit", "ConduitOptions"),
     "faults": ("Fault", "Faults"),
+    "langgraph": ("LangGraph", "LangGraphOptions"),
     "middesk": ("Middesk", "MiddeskOptions"),
     "narrative": ("Conversation", "Message", "Narrative", "NarrativeOptions", "Run"),
     "openai_responses": ("OpenAIResponses", "OpenAIResponsesOptions"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import pytest
 
 if TYPE_CHECKING:  # the emulator needs aiohttp: loaded only by tests that use a fixture
-    from . import A2A, Conduit, Emulator, Middesk, Narrative, OpenAIResponses, Origami, Vendor
+    from . import A2A, Conduit, Emulator, LangGraph, Middesk, Narrative, OpenAIResponses, Origami, Vendor
 
 
 class EmulatorFactory:
@@ -30,6 +30,8 @@ class EmulatorFactory:
     def __call__(self, vendor: Literal["openai_responses"], **options: object) -> Emulator[OpenAIResponses]: ...
     @overload
     def __call__(self, vendor: Literal["a2a"], **options: object) -> Emulator[A2A]: ...
+    @overload
+    def __call__(self, vendor: Literal["langgraph"], **options: object) -> Emulator[LangGraph]: ...
     @overload
     def __call__(self, vendor: str, **options: object) -> Emulator[Vendor]: ...
     def __call__(self, vendor: str = "narrative", **options: object) -> object:

@@ -27,6 +27,7 @@ from .vendor import Ids, Reply, Request, Stage, Vendor
 if TYPE_CHECKING:
     from .a2a import A2A
     from .conduit import Conduit
+    from .langgraph import LangGraph
     from .middesk import Middesk
     from .narrative import Narrative
     from .openai_responses import OpenAIResponses
@@ -39,6 +40,7 @@ VENDORS: Final[Mapping[str, str]] = {
     "conduit": "Conduit",
     "openai_responses": "OpenAIResponses",
     "a2a": "A2A",
+    "langgraph": "LangGraph",
 }
 """By the name that `Emulator` takes, the class of the vendor in the module of that name."""
 
@@ -158,6 +160,20 @@ class Emulator(Generic[V]):
     def __init__(
         self: Emulator[A2A],
         vendor: Literal["a2a"],
+        *,
+        script: Script | None = None,
+        token: str = "emulator-token",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        wall_start: datetime | None = None,
+        seed: int | None = None,
+        **options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Emulator[LangGraph],
+        vendor: Literal["langgraph"],
         *,
         script: Script | None = None,
         token: str = "emulator-token",

@@ -50,6 +50,10 @@ class TestA2A(vendors.A2ACase, Conformance):
     pass
 
 
+class TestLangGraph(vendors.LangGraphCase, Conformance):
+    pass
+
+
 class TestAcme(AcmeCase, Conformance):
     pass
 

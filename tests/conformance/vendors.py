@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from agentruns import Client, ToolOutput, a2a, conduit, middesk, narrative, openai_responses, origami
+from agentruns import Client, ToolOutput, a2a, conduit, langgraph, middesk, narrative, openai_responses, origami
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.clock import Clock
 from agentruns.testing import Case
@@ -263,3 +263,14 @@ class A2ACase(Case):
 
     async def origin(self, client: Client, emulator: Emulator[Any]) -> a2a.Send:
         return a2a.Send("Do it.")
+
+
+class LangGraphCase(Case):
+    dialect: ClassVar[Any] = "langgraph"
+    start_path = resume_path = "/threads/*/runs"
+    poll_path = "/threads/*/runs/*"
+    list_path = "/threads/*/runs"
+    id_field = "run_id"
+
+    async def origin(self, client: Client, emulator: Emulator[Any]) -> langgraph.Invocation:
+        return langgraph.Invocation("agent", {"text": "Do it."})

@@ -16,6 +16,7 @@ from agentruns import (
     a2a,
     conduit,
     connect,
+    langgraph,
     middesk,
     narrative,
     openai_responses,
@@ -91,6 +92,7 @@ def by_name(name: str) -> None:
     assert_type(connect("middesk", token="t"), Client[middesk.RunRequest, middesk.MiddeskRun])
     assert_type(connect("origami", timeout=5.0), Client[origami.Prompt, origami.RunDetail])
     assert_type(connect("conduit", budget=1.0), Client[conduit.Dispatch, conduit.ConduitRun])
+    assert_type(connect("langgraph"), Client[langgraph.Invocation, langgraph.GraphRun])
     assert_type(connect("openai_responses"), Client[openai_responses.ResponseRequest, openai_responses.ResponseDetail])
     assert_type(connect("a2a"), Client[a2a.Send, a2a.Task])
     assert_type(connect(name), Client[Any, Any])

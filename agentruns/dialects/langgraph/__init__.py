@@ -1,0 +1,89 @@
+"""
+LangGraph servers: LangGraph Platform, `langgraph dev`, and others of the same API.
+
+A run is one invocation of an assistant on a thread. Where the graph interrupts itself, the run waits: it is answered by
+a new run, which goes on from the checkpoint. Nothing on this wire is idempotent; a start or an answer whose reply got
+lost is found on the thread by an id in its metadata.
+
+Pages: https://docs.langchain.com/langsmith (agent-server-api), and `/openapi.json` of langgraph-api 0.16.7.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentruns._values.auth import Auth, Header
+from agentruns._values.exchange import RateLimit
+
+from .answers import answered_by, resume
+from .lists import fetch_many, page
+from .objects import Assistant, AssistantSchemas, GraphRun, Interrupt, Task, Thread, ThreadState
+from .reading import (
+    NAME,
+    STATUS,
+    cancel,
+    detail,
+    fetch,
+    handler_names,
+    problem,
+    times,
+    timing_group,
+)
+from .starts import Invocation, recover, start
+
+__all__ = [
+    "ANSWERS_TOGETHER",
+    "AUTH",
+    "BASE_URL",
+    "BASE_URL_VARIABLE",
+    "BUDGET",
+    "EMULATOR",
+    "FETCH_MANY_LIMIT",
+    "MODEL_CALLS",
+    "NAME",
+    "PARENT",
+    "RUN_SECONDS",
+    "STATUS",
+    "TOKEN_VARIABLE",
+    "Assistant",
+    "AssistantSchemas",
+    "GraphRun",
+    "Interrupt",
+    "Invocation",
+    "Origin",
+    "Task",
+    "Thread",
+    "ThreadState",
+    "answered_by",
+    "cancel",
+    "detail",
+    "example",
+    "fetch",
+    "fetch_many",
+    "handler_names",
+    "page",
+    "problem",
+    "recover",
+    "resume",
+    "start",
+    "times",
+    "timing_group",
+]
+
+BASE_URL: Final = ""  # each deployment has its own
+TOKEN_VARIABLE: Final = "LANGGRAPH_API_KEY"  # noqa: S105
+BASE_URL_VARIABLE: Final = "LANGGRAPH_BASE_URL"
+AUTH: Final[Auth] = Header("x-api-key", optional=True)
+BUDGET: Final = RateLimit(100, 1.0)  # what a server on one core bears; no page names a limit
+FETCH_MANY_LIMIT: Final = 1000  # threads/search, limit
+RUN_SECONDS: Final = 3660.0  # a server gives up a run after an hour: BG_JOB_TIMEOUT_SECS
+ANSWERS_TOGETHER: Final = True
+MODEL_CALLS: Final = False
+PARENT: Final = "thread"
+EMULATOR: Final = "agentruns.emulator.langgraph:LangGraph"
+Origin: Final = Invocation
+
+
+def example() -> Invocation:
+    """Return an invocation of the emulated graph."""
+    return Invocation("agent", {"messages": [{"role": "user", "content": "Sort the post."}]})
