@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -119,7 +120,7 @@ def reading_on(made: Any, *, fails: int = 0) -> Any:
 
     def fetch_many(refs: Sequence[RunRef]) -> Flow[Any]:
         runs = yield from made.fetch_many(refs)
-        return [run.ref if run.status.in_flight else ReadOn(run.ref, lambda ref=run.ref: read(ref)) for run in runs]
+        return [run.ref if run.status.in_flight else ReadOn(run.ref, partial(read, run.ref)) for run in runs]
 
     def read(ref: RunRef) -> Flow[Run]:
         run: Run = yield from made.fetch(ref, {"on": "1"})

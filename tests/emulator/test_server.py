@@ -112,7 +112,7 @@ async def test_an_ipv6_host_is_bracketed() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: Emulator("acme"), ValueError, "unknown vendor 'acme'; known are a2a, conduit, middesk, narrative"),
+        (lambda: Emulator("acme"), ValueError, "unknown vendor 'acme'; known are a2a, conduit, langgraph"),
         (lambda: Emulator(colour="red"), TypeError, "unknown option colour; allowed are absent, .*revision"),
         (lambda: Emulator(revision="C"), ValueError, "'revision' must be in"),
         (lambda: Emulator(strict="yes"), TypeError, "'strict' must be"),

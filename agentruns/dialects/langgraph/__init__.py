@@ -16,6 +16,18 @@ from agentruns._values.auth import Auth, Header
 from agentruns._values.exchange import RateLimit
 
 from .answers import answered_by, resume
+from .catalog import (
+    create_thread,
+    delete_thread,
+    get_assistant,
+    get_schemas,
+    get_state,
+    get_thread,
+    list_assistants,
+    list_history,
+    list_threads,
+    update_state,
+)
 from .lists import fetch_many, page
 from .objects import Assistant, AssistantSchemas, GraphRun, Interrupt, Task, Thread, ThreadState
 from .reading import (
@@ -23,6 +35,8 @@ from .reading import (
     STATUS,
     cancel,
     detail,
+    event_of,
+    events,
     fetch,
     handler_names,
     problem,
@@ -56,11 +70,22 @@ __all__ = [
     "ThreadState",
     "answered_by",
     "cancel",
+    "create_thread",
+    "delete_thread",
     "detail",
+    "event_of",
+    "events",
     "example",
     "fetch",
     "fetch_many",
+    "get_assistant",
+    "get_schemas",
+    "get_state",
+    "get_thread",
     "handler_names",
+    "list_assistants",
+    "list_history",
+    "list_threads",
     "page",
     "problem",
     "recover",
@@ -68,6 +93,7 @@ __all__ = [
     "start",
     "times",
     "timing_group",
+    "update_state",
 ]
 
 BASE_URL: Final = ""  # each deployment has its own

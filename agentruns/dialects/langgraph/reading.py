@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 
 from agentruns._values import codec
 from agentruns._values.commands import Flow
-from agentruns._values.exchange import Problem, Request, Response
+from agentruns._values.exchange import Problem, Request, Response, ServerEvent
 from agentruns._values.generic import Json
 from agentruns._values.run import Action, Failure, JsonText, Run, RunRef, RunStatus
 from agentruns.dialects import wire
@@ -35,7 +35,7 @@ STATUS: Final[Mapping[str, RunStatus]] = {
     "error": RunStatus.FAILED,
     "timeout": RunStatus.FAILED,
 }
-"""The words of runs. Of the first two of `TOLD_BY_STATE`, a checkpoint says more."""
+"""The words of runs; of those in `TOLD_BY_STATE`, a checkpoint says more."""
 
 TOLD_BY_STATE: Final = frozenset({"success", "interrupted"})
 """Words of runs that are over or wait: `interrupted` is one that was cancelled and, on Aegra, also one that waits."""
@@ -184,6 +184,16 @@ def _failure(run: Run[GraphRun]) -> Flow[Failure]:
     _, state = yield from read_state(run.ref)
     raised = [task.error for task in state.tasks if isinstance(task.error, str) and state.run_id == run.id]
     return Failure(run.vendor_status, raised[0] if raised else "")
+
+
+def events(ref: RunRef) -> Request:
+    """Return the request that follows a run: the server ends the stream with it."""
+    return Request("GET", wire.path("threads", ref.parent, "runs", ref.id, "stream"))
+
+
+def event_of(ref: RunRef, event: ServerEvent) -> bool:  # noqa: ARG001
+    """Tell that a run has moved only by an error: what it does meanwhile is no state, and its end ends the stream."""
+    return event.name == "error"
 
 
 # ----------------------------------------------------------------------------------------------------------------------

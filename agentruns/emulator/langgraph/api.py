@@ -71,6 +71,7 @@ class LangGraph(Vendor):
             Route("GET", "/threads/{thread}", lambda request: _json(self._thread(request).json(self.stage))),
             Route("DELETE", "/threads/{thread}", self._delete_thread),
             Route("GET", "/threads/{thread}/state", self._state),
+            Route("POST", "/threads/{thread}/state", self._update),
             Route("POST", "/threads/{thread}/history", self._history),
             Route("POST", "/threads/{thread}/runs", self._start),
             Route("GET", "/threads/{thread}/runs", self._list),
@@ -137,7 +138,7 @@ class LangGraph(Vendor):
         return self._graph(wanted)
 
     def _schemas(self, request: Request) -> Reply:
-        schema = {"type": "object", "properties": {"messages": {"type": "array"}}}
+        schema: JSON = {"type": "object", "properties": {"messages": {"type": "array"}}}
         names = ("input_schema", "output_schema", "state_schema", "config_schema", "context_schema")
         return _json({"graph_id": self._by_id(request), **dict.fromkeys(names, schema)})
 
@@ -177,6 +178,15 @@ class LangGraph(Vendor):
         thread = self._thread(request)
         states = thread.checkpoints(self.stage.now())
         return _json(thread.state_json(states[-1] if states else None, self.stage))
+
+    def _update(self, request: Request) -> Reply:
+        thread, said = self._thread(request), _mapping(request.json)
+        states = thread.checkpoints(self.stage.now())
+        if not states or thread.busy(self.stage.now()):
+            raise _RefusedError(409, "The thread has no state that could be changed now.")
+        values = states[-1].run.changed
+        values.update(_mapping(said.get("values")))
+        return _json({"checkpoint": thread.state_json(states[-1], self.stage)["checkpoint"]})
 
     def _history(self, request: Request) -> Reply:
         thread, body = self._thread(request), _mapping(request.json)

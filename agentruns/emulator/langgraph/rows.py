@@ -37,7 +37,8 @@ class Row:
     """
     A run. One that answers only some of the interrupts of a pause, or none, makes no checkpoint: it is not *whole*.
 
-    `values` is the state of the graph when it ends; `given` the answers that it brings.
+    `values` is the state of the graph when it ends, `changed` what was set of that later; `given` are the answers that
+    it brings.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Row:
     values: Object
     given: Mapping[str, JSON]
     whole: bool
+    changed: Object = field(factory=dict)
     began: float
     cancelled: float | None = None
 
@@ -215,13 +217,13 @@ class Thread:
 
 def _checkpoint(row: Row, now: float, before: Object) -> Checkpoint:
     said = row.body.get("input")
-    begun = {**before, **(said if isinstance(said, Mapping) else {})}
+    begun = {**before, **(said if isinstance(said, Mapping) else {}), **row.changed}
     if row.status(now) != "success":
         return Checkpoint(run=row, values=begun, next=(NODE,), at=min(now, row.ends))
     if row.interrupts:
         nodes = tuple(each.node for each in row.interrupts)
         return Checkpoint(run=row, values=begun, next=nodes, interrupts=row.interrupts, at=row.ends)
-    return Checkpoint(run=row, values={**begun, **row.values}, at=row.ends)
+    return Checkpoint(run=row, values={**begun, **row.values, **row.changed}, at=row.ends)
 
 
 _NAMES: Final = uuid.UUID("5a7a3c3e-9a57-5d0c-8d52-6f0f6b1f0a11")
