@@ -55,21 +55,28 @@ def show(name: str | None, *, json: bool) -> None:
             told = _wrapped(about, "  ", "  ")
             say(first, *told, *rest, "")
     if name is None and not json:
-        say(*_table(seen))
+        say(*_tables(seen))
         if not readable:
             say("", f"{', '.join(shipped())}: tables, which `pip install 'agentruns[tables]'` lets be read")
 
 
-def _table(vendors: Mapping[str, Vendor]) -> list[str]:
-    """Return what each vendor can do, a line for each capability."""
+def _tables(vendors: Mapping[str, Vendor]) -> list[str]:
+    """Return what each vendor can do, a line for each capability: in as many tables as it takes."""
     first = max(map(len, CAPABILITIES)) + 2
-    widths = [max(len(name), 3) + 2 for name in vendors]
-    heads = "".join(name.ljust(width) for name, width in zip(vendors, widths, strict=True))
-    lines = ["".ljust(first) + heads.rstrip()]
-    for capability in CAPABILITIES:
-        cells = ["yes" if capability in each.capabilities else "-" for each in vendors.values()]
-        row = "".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        lines.append(f"{capability.ljust(first)}{row.rstrip()}")
+    widths = {name: max(len(name), 3) + 2 for name in vendors}
+    groups: list[list[str]] = [[]]
+    for name, width in widths.items():
+        if first + sum(map(widths.__getitem__, groups[-1])) + width > _WIDTH:
+            groups.append([])
+        groups[-1].append(name)
+    lines: list[str] = []
+    for group in groups:
+        lines += [] if not lines else [""]
+        lines.append(("".ljust(first) + "".join(name.ljust(widths[name]) for name in group)).rstrip())
+        for capability in CAPABILITIES:
+            cells = ["yes" if capability in vendors[name].capabilities else "-" for name in group]
+            row = "".join(cell.ljust(widths[name]) for cell, name in zip(cells, group, strict=True))
+            lines.append(f"{capability.ljust(first)}{row.rstrip()}")
     return lines
 
 
