@@ -81,7 +81,7 @@ def test_a_deadline_names_the_command_that_watches_again(
     with Emulator("middesk", script=[Turn("Done.", running=100)]) as running:
         monkeypatch.setenv("MIDDESK_API_KEY", running.token)
         origin = ["--type", "cip_orchestrator", "--business-id", "b86f3c52-11d9-4f07-8e6a-90c2d5a7714f"]
-        assert commands.main(["run", "middesk", *origin, "--base-url", running.base_url, "--timeout", "0.3"]) == 4
+        assert commands.main(["run", "middesk", *origin, "--base-url", running.base_url, "--timeout", "1.5"]) == 4
     said = capsys.readouterr().err
     assert "or allow more --timeout" in said
     assert "agentruns watch middesk" in said

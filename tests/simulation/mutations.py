@@ -177,10 +177,10 @@ def _cut() -> Sequence[Patch]:
 
 
 def _kept_claims() -> Sequence[Patch]:
-    async def waiting(_self: Any, write: Any, _undo: Any) -> Any:
-        return await write.future
+    async def doing(self: Any, key: str, act: Any, standing: str, _undo: Any) -> Any:
+        return await self.do_for(key, act, standing)
 
-    return [(Journal, "_or_undo", waiting)]
+    return [(Journal, "do_or_undo", doing)]
 
 
 def _last_answers() -> Sequence[Patch]:

@@ -111,5 +111,11 @@ def test_a_mechanism_that_is_broken_breaks_a_law(name: str) -> None:
     assert by is not None, f"{tried} seeds did not notice that {name}"
 
 
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_a_mutation_takes_the_place_of_is_there(name: str) -> None:
+    for owner, patched, _ in BY_NAME[name].patches():
+        assert hasattr(owner, patched)
+
+
 def test_a_mutation_that_no_law_can_notice_says_why() -> None:
     assert [name for name, each in BY_NAME.items() if each.why] == ["writes are not waited for to the end"]
