@@ -18,7 +18,8 @@ from typing import Any
 
 from agentruns._aio.shield import run_shielded
 from agentruns._keeping.journal import Journal
-from agentruns.errors import AgentRunsError
+from agentruns._keeping.journal.lease import clock
+from agentruns.errors import AgentRunsError, JournalError
 
 NOBODY = 65534
 
@@ -39,6 +40,20 @@ async def hold(path: str, key: str) -> None:
         await journal.saw(key, '{"state":1}')
         handling = await journal.handle(key, "run-1", "action-1", "approve")
         say(fresh=work.fresh, taken=work.taken, owner=work.owner, running=handling.fresh)
+        await told()
+
+
+async def act(path: str, key: str) -> None:
+    """Do something under a key as often as can be, and say when, until that is cut off."""
+    async with Journal(path, "narrative") as journal:
+        await journal.begin(key, "{}")
+        try:
+            async with journal.acting():
+                while True:
+                    say(at=clock())
+                    await asyncio.sleep(0.01)
+        except JournalError:
+            say(cut_off=True)
         await told()
 
 
@@ -156,7 +171,9 @@ async def locked_out(path: str) -> None:
 
 
 kept: list[Journal] = []
-COMMANDS = {each.__name__: each for each in (hold, race, steps, fork, full, unprivileged, busy, forgotten, locked_out)}
+COMMANDS = {
+    each.__name__: each for each in (hold, act, race, steps, fork, full, unprivileged, busy, forgotten, locked_out)
+}
 
 if __name__ == "__main__":
     asyncio.run(COMMANDS[sys.argv[1]](*sys.argv[2:]))

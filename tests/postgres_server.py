@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -168,55 +169,75 @@ class Proxy:
     Stands between a client and the server, and can fall silent, as a network that is cut off does.
 
     `cut` lets nothing through any more, and closes nothing; `drop` closes what is open; `mend` lets new ones through.
+    `lose_next` drops a connection when the client sends a text, before or after the server gets it: no answer comes.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
-        self._flows = threading.Event()
-        self._flows.set()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._is_cut = self._is_closed = False
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._losing: tuple[bytes, bool] | None = None
+        self.lost = self.connections = 0
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
 
     def cut(self) -> None:
-        self._flows.clear()
+        self._is_cut = True
 
     def drop(self) -> None:
-        for pair in self._pairs:
+        for pair in tuple(self._pairs):
             for end in pair:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-        self._pairs.clear()
+
+    def lose_next(self, text: bytes, *, arrives: bool) -> None:
+        self._losing = (text, arrives)
 
     def mend(self) -> None:
         self.drop()
-        self._flows.set()
+        self._is_cut = False
 
     def close(self) -> None:
+        self._is_closed = True
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self.mend()
+        for thread in self._threads:
+            thread.join()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listening.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                if self._listening.fileno() < 0:
-                    return
-                continue
-            self._pairs.append((near, far))
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._flows.wait()
-                sink.sendall(data)
-        for end in (source, sink):
+        while not self._is_closed:
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                near, _ = self._listening.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    near.close()
+                    continue
+                self._pairs.add((near, far))
+                self.connections += 1
+                self._threads.append(threading.Thread(target=self._carry, args=(near, far), daemon=True))
+                self._threads[-1].start()
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        with near, far, contextlib.suppress(OSError):
+            while not self._is_closed:
+                for source in select.select([near, far], [], [], 0.05)[0]:
+                    data = source.recv(65536)
+                    while self._is_cut and not self._is_closed:
+                        time.sleep(0.01)
+                    if source is near and self._losing is not None and self._losing[0] in data:
+                        arrives, self._losing = self._losing[1], None
+                        if arrives:
+                            far.sendall(data)
+                            far.recv(65536)  # of which the client hears nothing
+                        self.lost += 1
+                        data = b""
+                    if not data:
+                        self._pairs.discard((near, far))
+                        return
+                    (far if source is near else near).sendall(data)
+        self._pairs.discard((near, far))

@@ -10,9 +10,12 @@ import pytest
 import pytest_asyncio
 
 from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal.postgres import schema
 from agentruns._keeping.journal.postgres.address import Database, database
 from agentruns._keeping.journal.postgres.tables import translated
 from agentruns.errors import ConfigurationError
+from agentruns.inbox import Inbox
+from tests.test_inbox import first_parked, parked, paused
 
 from .postgres_server import Server
 
@@ -111,22 +114,22 @@ def test_statements_find_the_tables_under_their_names_and_their_values() -> None
 
 @pytest.mark.asyncio
 async def test_two_prefixes_in_one_schema_are_two_journals(postgres: Server) -> None:
-    schema = f"s{uuid4().hex[:12]}"
-    one, two = (Journal(postgres.url(schema=schema, prefix=prefix), "narrative") for prefix in ("a_", "b_"))
+    place = f"s{uuid4().hex[:12]}"
+    one, two = (Journal(postgres.url(schema=place, prefix=prefix), "narrative") for prefix in ("a_", "b_"))
     async with one, two:
         assert (await one.begin("k", ORIGIN)).fresh
         assert (await two.begin("k", ORIGIN)).fresh
-    names = admin(postgres, f"SELECT tablename FROM pg_tables WHERE schemaname = '{schema}' ORDER BY 1")
+    names = admin(postgres, f"SELECT tablename FROM pg_tables WHERE schemaname = '{place}' ORDER BY 1")
     assert [name for (name,) in names if name.startswith("a_")] == [
-        "a_handling", "a_owner", "a_parked", "a_tended", "a_version", "a_work", "a_work_run",
+        "a_budget_part", "a_handling", "a_owner", "a_parked", "a_tended", "a_version", "a_work", "a_work_run",
     ]  # fmt: skip
 
 
 @pytest.mark.asyncio
 async def test_tables_of_a_newer_version_are_left_alone(postgres: Server, journal: Journal, url: str) -> None:
-    schema = url.rpartition("=")[2]
+    place = url.rpartition("=")[2]
     await journal.close()
-    admin(postgres, f"UPDATE {schema}.version SET number = 99")
+    admin(postgres, f"UPDATE {place}.version SET number = 99")
 
     with pytest.raises(ConfigurationError, match="schema version 99, and this agentruns knows versions up to"):
         await Journal(url, "narrative").open()
@@ -134,12 +137,12 @@ async def test_tables_of_a_newer_version_are_left_alone(postgres: Server, journa
 
 @pytest.mark.asyncio
 async def test_tables_of_another_program_are_left_alone(postgres: Server, url: str) -> None:
-    schema = url.rpartition("=")[2]
-    admin(postgres, f"CREATE SCHEMA {schema}", f"CREATE TABLE {schema}.handling (x int)")
+    place = url.rpartition("=")[2]
+    admin(postgres, f"CREATE SCHEMA {place}", f"CREATE TABLE {place}.handling (x int)")
 
     with pytest.raises(ConfigurationError, match="has a table handling of another program; choose another schema, or"):
         await Journal(url, "narrative").open()
-    assert admin(postgres, f"SELECT tablename FROM pg_tables WHERE schemaname = '{schema}'") == [("handling",)]
+    assert admin(postgres, f"SELECT tablename FROM pg_tables WHERE schemaname = '{place}'") == [("handling",)]
 
 
 @pytest.mark.asyncio
@@ -156,16 +159,16 @@ async def test_many_who_open_a_new_journal_at_once_make_its_tables_once(url: str
 async def test_the_rights_that_the_guide_names_are_enough_and_without_them_it_says_so(
     postgres: Server, journal: Journal, url: str
 ) -> None:
-    schema = url.rpartition("=")[2]
-    role = f"app_{schema}"
+    place = url.rpartition("=")[2]
+    role = f"app_{place}"
     admin(postgres, f"CREATE ROLE {role} LOGIN")
     as_app = url.replace("agentruns:not-to-be-shown", role)
     with pytest.raises(ConfigurationError, match="this user lacks a right; grant what the guide names"):
         await Journal(as_app, "narrative").open()
     admin(
         postgres,
-        f"GRANT USAGE ON SCHEMA {schema} TO {role}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
+        f"GRANT USAGE ON SCHEMA {place} TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {place} TO {role}",
     )
 
     async with Journal(as_app, "narrative") as app:
@@ -255,3 +258,51 @@ async def test_reading_tells_nobody_anything(journal: Journal, url: str) -> None
         await journal.waiting()
         await other.pause(seen, 0.3)
         assert await other.version() == seen
+
+
+@pytest.mark.asyncio
+async def test_an_answer_reaches_the_handler_that_waits_for_it_without_a_look(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentruns._keeping.journal.changes.LOOK_SECONDS", 1000.0)
+    async with Inbox(journal=url) as inbox, Inbox(journal=url) as desk:
+        (waiting,) = await parked(inbox, paused(), 1)
+        await first_parked(desk)
+        await desk.answer("0", "yes")
+        assert (await asyncio.wait_for(waiting, 30)).output == "yes"
+
+
+# Versions -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_tables_of_an_older_version_are_brought_up_with_what_they_hold(
+    postgres: Server, journal: Journal, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.begin("k", ORIGIN)
+    await journal.close()
+    monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, ("ALTER TABLE {work} ADD COLUMN colour text DEFAULT 'red'",)))
+    journals = [Journal(url, "narrative") for _ in range(4)]
+    await asyncio.gather(*(each.open() for each in journals))  # one of them does it
+
+    work = await journals[0].get("k")
+    await asyncio.gather(*(each.close() for each in journals))
+    assert work is not None
+    assert work.origin == ORIGIN
+    place = url.rpartition("=")[2]
+    assert admin(postgres, f"SELECT number, colour FROM {place}.version, {place}.work") == [(len(schema.STEPS), "red")]
+
+
+@pytest.mark.asyncio
+async def test_a_step_that_fails_leaves_the_tables_as_they_were(
+    journal: Journal, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.begin("k", ORIGIN)
+    steps = ("DELETE FROM {work}", "ALTER TABLE {work} ADD COLUMN key text")
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "STEPS", (*schema.STEPS, steps))
+        with pytest.raises(ConfigurationError, match=r'column "key" .*already exists'):
+            await Journal(url, "narrative").open()
+
+    async with Journal(url, "narrative") as other:
+        assert await other.get("k") is not None

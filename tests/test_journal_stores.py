@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from agentruns._keeping.journal import Handling, Journal, Work, schema
 from agentruns._keeping.journal.moves import AnswerState
+from agentruns._keeping.journal.problems import UnfitError
 from agentruns._keeping.journal.records import Records
 from agentruns._keeping.journal.tables import SQLITE, Spelling, Tables
 from agentruns._keeping.journal.values import GivenAnswer
@@ -571,10 +572,21 @@ class Laws(RuleBasedStateMachine):
 
     @rule(who=people, key=keys)
     def forget(self, who: int, key: str) -> None:
+        me, records = self.people[who]
+        records.forget_start(key)
         known = self.model.get(key)
-        self.people[who][1].forget_start(key)
-        if known is not None and known.state == "starting":
+        if known is not None and known.state == "starting" and (known.owner == me or known.owner not in self.living):
             del self.model[key]
+
+    @rule(who=people, key=keys)
+    def go_on_with_the_start(self, who: int, key: str) -> None:
+        me, records = self.people[who]
+        known = self.model.get(key)
+        if known is not None and known.owner == me:
+            records.checkpoint(key, "{}")
+        elif known is not None:
+            with pytest.raises(UnfitError, match="not this process's any more"):
+                records.checkpoint(key, "{}")
 
     @rule(who=people, key=keys)
     def release(self, who: int, key: str) -> None:

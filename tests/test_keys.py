@@ -76,7 +76,7 @@ def paused(**lines: Any) -> Wire:
     return Wire({**script, **lines})
 
 
-def client_of(wire: Wire, path: Path, dialect: Any = narrative) -> Client:
+def client_of(wire: Wire, path: Path | str, dialect: Any = narrative) -> Client:
     """Return a client as another process would have it: a journal of its own on the same file."""
     from agentruns._keeping.journal import Journal
 

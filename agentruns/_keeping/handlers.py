@@ -75,6 +75,7 @@ class HandlersOnce:
         """Answer, as the only stream of this client that does."""
         place = (self._key, run.id, action.id)
         while True:
+            heard = self._journal.heard()
             known = await self._journal.handle(*place, action.name, repeatable=tool.repeatable, digest=digest(action))
             if known.fresh:
                 break
@@ -84,18 +85,8 @@ class HandlersOnce:
                 break
             if known.mine or not known.alive:
                 raise _outcome_unknown(run, action)
-            await asyncio.sleep(_LOOK_SECONDS)  # another process runs it
-        try:
-            returned = await tool.run(action)
-        except asyncio.CancelledError:
-            if current_pause_is_over():  # no answer is due any more: what asks again asks anew
-                await run_shielded(self._journal.abandon_handler(*place))
-            else:
-                await run_shielded(self._journal.cut_off(*place))
-            raise
-        except BaseException:
-            await run_shielded(self._journal.abandon_handler(*place))
-            raise
+            await self._journal.pause(heard, _LOOK_SECONDS)  # another process runs it
+        returned = await self._run(self._key, run.id, tool, action)
         async with self._still_due(*place, tool):
             output = await tool.written(action, returned)
             given = json_text(output.output)
@@ -104,6 +95,28 @@ class HandlersOnce:
         if known.output is None or known.output == given:
             return output
         return ToolOutput(action, codec.decode(known.output), known.is_error)  # somebody has answered by hand
+
+    async def _run(self, key: str, run_id: str, tool: Tool, action: Action) -> Any:
+        """Run a handler that was entered, and return what it returns; where it ends otherwise, enter that."""
+        place, is_begun = (key, run_id, action.id), False
+        try:
+            async with self._journal.acting():
+                is_begun = True
+                try:
+                    return await tool.run(action)
+                except asyncio.CancelledError:
+                    if current_pause_is_over():  # no answer is due any more: what asks again asks anew
+                        await run_shielded(self._journal.abandon_handler(*place))
+                    else:
+                        await run_shielded(self._journal.cut_off(*place))
+                    raise
+                except BaseException:
+                    await run_shielded(self._journal.abandon_handler(*place))
+                    raise
+        except JournalError:
+            if not is_begun:
+                await run_shielded(self._journal.abandon_handler(*place))
+            raise
 
     async def _keep(self, run: Run, tool: Tool, output: ToolOutput, given: str) -> Handling:
         """Keep an answer that can be sent beside those that are kept; return what is kept."""

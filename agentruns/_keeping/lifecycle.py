@@ -49,7 +49,8 @@ class JournaledLifecycle:
         if not self._follows:
             self._follows = True
             self._keys.follow(self.key)
-        return await self._starting.begin(origin, attempts)
+        async with self._keys.journal.acting():
+            return await self._starting.begin(origin, attempts)
 
     def share(self) -> None:
         """Enter states in flight from now on, too, for those who look on in other processes."""
@@ -78,7 +79,8 @@ class JournaledLifecycle:
         self, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts, _origin: Any, /, *, again: bool = False
     ) -> Run:
         """Post the answers, once; raise as `PostingOnce.post` does. What started the run, the journal knows."""
-        return await self._posting.post(run, outputs, attempts, again=again)
+        async with self._keys.journal.acting():
+            return await self._posting.post(run, outputs, attempts, again=again)
 
     def leave(self) -> None:
         """Follow the work no more; it may be left twice."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", None)
@@ -34,6 +34,7 @@ class Lease:
         self.seconds = seconds
         self._ends = clock()
         self.lapses = 0
+        self._watches: set[_Watch] = set()
 
     def renew(self, asked: float) -> None:
         """Let it end so many seconds after *asked*, a time of `clock`."""
@@ -41,46 +42,78 @@ class Lease:
             self.lapses += 1
         self._ends = asked + self.seconds * (1 - _MARGIN)
 
+    def lapse(self) -> None:
+        """Let what is done within it be cut off now: the store says that it was over."""
+        self.lapses += 1
+        for each in tuple(self._watches):
+            each.look_soon()
+
     def left(self) -> float:
         """Return for how many seconds the owner may act, 0 if it may not."""
         return max(self._ends - clock(), 0.0)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Cut off what is done within this when the lease ends; raise `LeaseLostError` then, and where it is over."""
+        """Cut off what this task does within it when the lease ends; raise `LeaseLostError` then, and if it is over."""
         if not self.left():
             raise LeaseLostError
-        scope = asyncio.timeout(None)
+        watch = _Watch(self)
+        self._watches.add(watch)
         try:
-            async with scope:
-                watch = _Watch(self, scope)
-                try:
-                    yield
-                finally:
-                    watch.end()
-        except TimeoutError:
-            if scope.expired():
-                raise LeaseLostError from None
+            yield
+        except asyncio.CancelledError as error:
+            if watch.is_cut and not watch.is_cancelled:
+                raise LeaseLostError from error
             raise
+        finally:
+            self._watches.discard(watch)
+            watch.end()
 
 
 class _Watch:
-    """Ends a scope when a lease does: looks when that is due, and again if it was renewed meanwhile."""
+    """
+    Cancels a task when a lease ends: looks when that is due, and again if it was renewed meanwhile.
 
-    def __init__(self, lease: Lease, scope: asyncio.Timeout) -> None:
+    It does so at once, and not by `asyncio.timeout`, whose cancellation comes one turn of the loop later: a process
+    that goes on after it was stopped finds all its timers due at once, and the task would go on before.
+    """
+
+    def __init__(self, lease: Lease) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
         self._lease = lease
-        self._scope = scope
         self._lapses = lease.lapses
         self._loop = asyncio.get_running_loop()
+        self._is_over = False
+        self.is_cut = False
         self._timer = self._loop.call_later(lease.left(), self._look)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Tell whether somebody else has cancelled the task as well."""
+        return self._task.cancelling() > self._cancelling + self.is_cut
+
+    def look_soon(self) -> None:
+        """Look now; for use in any thread."""
+        with suppress(RuntimeError):  # its event loop is closed
+            self._loop.call_soon_threadsafe(self._look)
 
     def end(self) -> None:
         """Look no more."""
+        self._is_over = True
         self._timer.cancel()
+        if self.is_cut:
+            self._task.uncancel()
 
     def _look(self) -> None:
+        if self._is_over or self.is_cut:
+            return
+        self._timer.cancel()
         left = self._lease.left()
         if left and self._lease.lapses == self._lapses:
             self._timer = self._loop.call_later(left, self._look)
         else:
-            self._scope.reschedule(self._loop.time())
+            self.is_cut = True
+            self._task.cancel()

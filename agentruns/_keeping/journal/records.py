@@ -64,6 +64,7 @@ class Records:
         self, key: str, note: str, group_name: str | None = None, visible_until: float | None = None
     ) -> None:
         """Keep what the start found out, in the place of all that is known of it from before."""
+        self._hold(key)
         self._change(
             key,
             "start_note = ?, group_name = ?, visible_until = ?, recovers = 0, found_run = NULL",
@@ -78,6 +79,7 @@ class Records:
 
         One that has died counts as under way for as long as its run may yet be shown: *visible_after* seconds.
         """
+        self._hold(key)
         now = time.time()
         for owner, recovers, visible_until in self._others(key, group_name):
             if now < visible_until or (not recovers and self._owners.alive(owner)):
@@ -87,6 +89,7 @@ class Records:
 
     def recovering(self, key: str) -> None:
         """Keep that a start is not gone through with any more, but looked for."""
+        self._hold(key)
         self._change(key, "recovers = 1")
 
     def claim(self, key: str, run_id: str) -> str:
@@ -95,6 +98,7 @@ class Records:
 
         It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
         """
+        self._hold(key)
         group_name, recovers, created = self._do(
             "SELECT group_name, recovers, created FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
         ).fetchone()
@@ -143,8 +147,10 @@ class Records:
             self._was_at(key)
 
     def forget_start(self, key: str) -> None:
-        """Delete work that was never started."""
-        self._do("DELETE FROM work WHERE vendor = ? AND key = ? AND state = 'starting'", (self._vendor, key))
+        """Delete work that was never started, unless somebody else is at its start."""
+        found = self.get(key)
+        if found is not None and found.state == "starting" and (found.mine or not found.alive):
+            self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
 
     def release(self, key: str) -> None:
         """Leave the work and the handlers that were running to whoever comes."""
@@ -427,6 +433,11 @@ class Records:
             f" WHERE vendor = ? AND key = ? AND {self._sql.run_id} IS NOT NULL ON CONFLICT DO NOTHING",
             (self._vendor, key),
         )
+
+    def _hold(self, key: str) -> None:
+        """Raise `UnfitError` for a start that is not ours any more: others took us for dead, and may be at it."""
+        if self._one("owner", key) != self._owners.me:
+            raise UnfitError(f"the start of {key!r} is not this process's any more; make the same call again")
 
     def _id_of(self, key: str) -> int:
         return int(self._one("id", key))

@@ -28,6 +28,7 @@ T = TypeVar("T")
 READ: Final = "It was only to be read: nothing was sent, and what runs at the vendor goes on"
 """How things stand when a read has failed."""
 
+_GATHER_SECONDS: Final = 0.01
 _LONGEST_KEY: Final = 1000
 
 
@@ -139,7 +140,11 @@ class Session:
         return 0 if news is None else news.version()
 
     async def pause(self, seen: int, seconds: float) -> None:
-        """Wait so many seconds; no longer than until more has been heard than *seen*, if the store tells."""
+        """
+        Wait so many seconds; no longer than until more has been heard than *seen*, if the store tells.
+
+        Where much is written, it waits a little still: one look is for all that was written meanwhile.
+        """
         news = self._news
         if news is None:
             await asyncio.sleep(seconds)
@@ -153,6 +158,7 @@ class Session:
         try:
             with suppress(TimeoutError):
                 await asyncio.wait_for(told.wait(), seconds)
+                await asyncio.sleep(_GATHER_SECONDS)
         finally:
             forget()
 
@@ -163,15 +169,17 @@ class Session:
     @asynccontextmanager
     async def acting(self) -> AsyncIterator[None]:
         """
-        Do within this what only one may do at a time, after it was entered.
+        Do within this, in one task, what only one may do at a time, after it was entered.
 
         Where owners are known by leases, it is cut off before others may take this one for dead; then raise
-        `JournalError`, as for a lease that is over already.
+        `JournalError`, as where the store cannot be heard of to begin with.
         """
         lease = None if self._writer is None else self._writer.lease
         if lease is None:
             yield
             return
+        if not lease.left():
+            await self.do(lambda _: None, "Nothing was done")  # this renews it
         try:
             async with lease.held():
                 yield

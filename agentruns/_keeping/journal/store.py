@@ -47,7 +47,8 @@ class Ledger(Protocol):
         """
         Commit a batch, so that it outlives a crash; where it fails, each write alone.
 
-        Each write is told what became of it: nothing is raised. A write whose owner is taken for dead fails.
+        Each write is told what became of it: nothing is raised. Where others take the owner for dead, it is another one
+        from then on: what was dead stays so.
         """
         ...
 

@@ -2,10 +2,10 @@
 The open database: what waits is written by one transaction, and a connection that is lost is made anew.
 
 Transactions come one after the other, under one lock of the database. A connection may be lost at any moment. What was
-not committed is done again; whether a commit has happened of which no answer came is asked of the database itself, so
-that nothing is done twice and nothing is lost.
+not committed is done again. Whether a commit has happened of which no answer came, the owner's row tells, which counts
+them: the number of a transaction would not, since a database that has crashed may give it to another one. So nothing is
+done twice, and nothing is lost.
 """
-# ruff: noqa: S608 - what is put into the SQL here is written here
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
+from uuid import uuid4
 
 import psycopg
 from attrs import frozen
@@ -39,6 +40,8 @@ _LAST_PAUSE: Final = 1.0
 _FORGET_SECONDS: Final = 3600.0
 """When the row of an owner that is gone is deleted."""
 
+_FORGET: Final = "DELETE FROM owner WHERE expires < clock_timestamp() - make_interval(secs => ?)"
+_COUNT: Final = "UPDATE owner SET commits = ? WHERE id = ?"
 
 _LONGEST_SECONDS: Final = 1.0
 """How long one transaction keeps the others waiting, but for one write that takes longer."""
@@ -46,9 +49,10 @@ _LONGEST_SECONDS: Final = 1.0
 
 @frozen
 class _Doubt:
-    """A transaction whose commit was not answered, and how many writes it has done if it was carried out."""
+    """A commit that was not answered: whose, which one of its commits, and how many writes it has done if it was."""
 
-    transaction: str
+    owner: str
+    commits: int
     writes: int
 
 
@@ -60,9 +64,11 @@ class PostgresLedger:
         self._place = place
         self._vendor = vendor
         self._owners = Leases(place.lease_seconds)
-        self.news = Listener(place.channel, self._owners.me, partial(connection_to, place))
+        self._name = uuid4().hex
+        self.news = Listener(place.channel, self._name, partial(connection_to, place))
         self._connection: psycopg.Connection[Any] | None = None
         self._backend: tuple[int, str] | None = None  # what serves the connection: its process, and since when
+        self._commits = 0
         self._doubt: _Doubt | None = None
 
     @property
@@ -80,10 +86,7 @@ class PostgresLedger:
         connection = self._connected()
         with connection.transaction():
             schema.establish(connection, self._place)
-            connection.execute(
-                self._told("DELETE FROM owner WHERE expires < clock_timestamp() - make_interval(secs => %s)"),
-                (_FORGET_SECONDS,),
-            )
+            PostgresTables(connection, self._place.prefix).execute(_FORGET, (_FORGET_SECONDS,))
         self._commit([])
 
     def version(self) -> int:
@@ -106,7 +109,8 @@ class PostgresLedger:
     def close(self) -> None:
         """Be gone, and close the connections."""
         with suppress(psycopg.Error):
-            self._connected().execute(self._told("DELETE FROM owner WHERE id = %s"), (self._owners.me,))
+            tables = PostgresTables(self._connected(), self._place.prefix)
+            tables.execute("DELETE FROM owner WHERE id = ?", (self._owners.me,))
         self.abandon()
 
     def abandon(self) -> None:
@@ -127,6 +131,8 @@ class PostgresLedger:
             else:
                 for write in batch:  # one by one: only what is to blame fails
                     self._carry_out([write])
+        if self._owners.is_due:  # what has failed has not renewed it
+            self.idle()
 
     def _patiently(self, batch: Sequence[Write[Any]], *, patience: float) -> None:
         """Commit a batch, on as many connections as that takes."""
@@ -149,57 +155,49 @@ class PostgresLedger:
     def _commit(self, batch: Sequence[Write[Any]]) -> int:
         """Commit as much of a batch as can be done without keeping others waiting; return how many writes that was."""
         connection = self._connected()
-        doubt, self._doubt = self._doubt, None
-        if doubt is not None and self._has_committed(connection, doubt):
-            return doubt.writes
         asked, done = clock(), 0
-        transaction = self._begin(connection)
+        renews = not batch or self._owners.is_due
+        tables = PostgresTables(connection, self._place.prefix)
         try:
-            tables = PostgresTables(connection, self._place.prefix)
+            connection.execute(
+                f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({self._place.number})"
+            )
+            doubt = self._doubt
+            has_committed = doubt is not None and self._has_committed(tables, doubt)
+            self._doubt = None
+            if doubt is not None and has_committed:
+                connection.execute("ROLLBACK")
+                return doubt.writes
+            if renews:
+                self._owners.renew(tables)
+                tables.has_changed = False  # of that nobody need hear
             self._owners.look_again(tables)
             records = Records(tables, self._owners, self._vendor, POSTGRES)
             for done, write in enumerate(batch, 1):  # noqa: B007 - how many were done is told
                 write.outcome = write.act(records)
                 if clock() > asked + _LONGEST_SECONDS:
                     break
+            end = "COMMIT"
+            if tables.has_changed:
+                self._commits += 1
+                tables.execute(_COUNT, (self._commits, self._owners.me))
+                end = f"SELECT pg_notify('{self._place.channel}', '{self._name}'); COMMIT"
         except BaseException:
             if not connection.closed:
                 connection.execute("ROLLBACK")
             raise
-        self._doubt = _Doubt(transaction, done) if done else None
-        told = f"SELECT pg_notify('{self._place.channel}', '{self._owners.me}');" if tables.has_changed else ""
-        connection.execute(f"{told}COMMIT")
+        if tables.has_changed:
+            self._doubt = _Doubt(self._owners.me, self._commits, done)
+        connection.execute(end)
         self._doubt = None
-        self._owners.lease.renew(asked)
+        if renews:
+            self._owners.lease.renew(asked)
         return done
 
-    def _begin(self, connection: psycopg.Connection[Any]) -> str:
-        """Begin a transaction when those of others are over, and renew the lease; return its number."""
-        found = connection.execute(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
-            f"SELECT pg_advisory_xact_lock({self._place.number});"
-            + self._told(
-                "INSERT INTO owner VALUES"
-                f" ('{self._owners.me}', clock_timestamp() + make_interval(secs => {self._place.lease_seconds}))"
-                " ON CONFLICT (id) DO UPDATE SET expires = excluded.expires RETURNING pg_current_xact_id()::text"
-            )
-        )
-        while found.nextset():
-            pass
-        row = found.fetchone()
-        assert row is not None
-        return str(row[0])
-
-    def _has_committed(self, connection: psycopg.Connection[Any], doubt: _Doubt) -> bool:
-        """Tell what became of a commit that was not answered: the connection of then is no more."""
-        try:
-            row = connection.execute("SELECT pg_xact_status(%s::xid8)", (doubt.transaction,)).fetchone()
-        except psycopg.errors.InvalidParameterValue:
-            return False  # it is in the future: another server has taken over, and has never heard of it
-        if row == ("in progress",):
-            self._doubt = doubt
-            raise psycopg.OperationalError("what was asked before the connection was lost is still under way")
-        return row == ("committed",)
+    def _has_committed(self, tables: PostgresTables, doubt: _Doubt) -> bool:
+        """Tell what became of a commit that was not answered; it is over, since it had the lock that is held here."""
+        row = tables.execute("SELECT commits FROM owner WHERE id = ?", (doubt.owner,)).fetchone()
+        return row is not None and row[0] == doubt.commits
 
     def _connected(self) -> psycopg.Connection[Any]:
         """Return the connection, made anew if it was lost."""
@@ -238,6 +236,3 @@ class PostgresLedger:
             write.outcome = None
             write.error = JournalError(self._place.name, reason_of(error), write.standing)
             write.error.__cause__ = error
-
-    def _told(self, statement: str) -> str:
-        return statement.replace(" owner ", f' "{self._place.prefix}owner" AS owner ', 1)

@@ -25,7 +25,8 @@ _VERSION_1: Final = (
     END
     $body$
     """,
-    "CREATE TABLE {owner} (id text PRIMARY KEY, expires timestamptz NOT NULL)",
+    # `commits` counts what was written: so it is known what became of a commit that was not answered.
+    "CREATE TABLE {owner} (id text PRIMARY KEY, expires timestamptz NOT NULL, commits bigint NOT NULL DEFAULT 0)",
     """
     CREATE TABLE {work} (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
