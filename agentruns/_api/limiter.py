@@ -149,6 +149,18 @@ class RateLimiter:
             self._free -= 1
             self._next_poll = max(self._next_poll, now) + self._gap
 
+    def _called(self, now: float) -> None:
+        """Note that a call was sent. Polls after it make what is left last, however many calls came at once."""
+        self._take(now)
+        self._shares.called()
+        if self.limit is not None:
+            self._next_poll = min(self._next_poll, now + self._share_of_rest(now, self.limit))
+
+    def _share_of_rest(self, now: float, limit: RateLimit) -> float:
+        """Return the seconds between polls with which the free permits last until one comes back."""
+        back = self._returning[0] if self._returning else now + limit.seconds
+        return (back - now) / (self._free + 1)
+
     def _first_call(self, now: float) -> deque[_Turn] | None:
         """Return the line of calls whose first waits longest, of vendors that ask for no pause; None if none waits."""
         return _first([vendor.line for vendor in self._vendors.values() if vendor.paused_until <= now])
@@ -190,8 +202,7 @@ class RateLimiter:
         now = loop.time()
         line = self._first_call(now)
         while line is not None and self._free_at(now) <= now:
-            self._take(now)
-            self._shares.called()
+            self._called(now)
             line.popleft().future.set_result(None)
             line = self._first_call(now)
         while line is None and self._let_start(now):
@@ -274,8 +285,7 @@ class Permits:
         vendor.check(now, longest)
         others = limiter._first_call(now) is not None or vendor.line
         if not others and vendor.paused_until <= now and limiter._free_at(now) <= now:
-            limiter._take(now)
-            limiter._shares.called()
+            limiter._called(now)
             return
         await self._wait_in(vendor.line, self._give_up)
 
