@@ -14,11 +14,11 @@ async def live(of: RealServer, url: str, folder: Path, *, hold: bool) -> None:
     async def answer() -> str:
         with (folder / "asked").open("a") as asked:
             asked.write("asked\n")
-        await asyncio.sleep(60 if hold else 0)
+        await asyncio.sleep(600 if hold else 0)
         return "yes"
 
     async with of.client(url, journal=folder / "journal") as client:
-        await client.result(of.asking(0), key="k", tools=of.handler(answer), timeout=30)
+        await client.result(of.asking(0), key="k", tools=of.handler(answer), timeout=100)
 
 
 if __name__ == "__main__":

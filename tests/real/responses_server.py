@@ -10,18 +10,19 @@ KEY: Final = "the-key-of-this-server-alone"
 PACKAGE: Final = Package("fastresponses", ["fastresponses[pydantic-ai]==0.1.0", "pydantic-ai-slim==2.68.0"])
 
 AGENT: Final = '''
-import asyncio, json
+import asyncio, json, re
 from pydantic_ai import Agent
 from pydantic_ai.messages import ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import DeltaToolCall, FunctionModel
 
 async def model(messages, info):
-    """Call each tool that is declared, once; then say what the tools said. "slow" takes half a minute, "fail" fails."""
+    """Call each tool that is declared, once; then say what the tools said. The prompt says how long it takes."""
     parts = [part for message in messages for part in message.parts]
     prompts = [part.content for part in parts if isinstance(part, UserPromptPart)]
     text = prompts[-1] if isinstance(prompts[-1], str) else " ".join(prompts[-1])
     returned = [part for part in parts if isinstance(part, ToolReturnPart)]
-    await asyncio.sleep(30.0 if "slow" in text else 0.1)
+    takes = re.search(r"([\\d.]+) seconds", text)
+    await asyncio.sleep(30.0 if "slow" in text else float(takes[1]) if takes else 0.1)
     if "fail" in text:
         raise RuntimeError("the model fails as it was asked to")
     wanted = [tool.name for tool in info.function_tools if tool.name != "look" or "look" in text]

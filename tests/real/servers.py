@@ -15,7 +15,6 @@ from typing import Final, NoReturn
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import pytest
 from attrs import define, field, frozen
 
 HOME: Final = "AGENTRUNS_REAL"
@@ -37,6 +36,10 @@ def tell(line: str) -> None:
         file.write(f"{line}\n")
 
 
+class MissingServerError(Exception):
+    """A server cannot be installed here."""
+
+
 @frozen
 class Package:
     """What a server is made of: its *requirements*, as pip reads them, each with its version."""
@@ -48,14 +51,14 @@ class Package:
         """
         Return the folder of the programs of an environment that has it, which is made once and kept.
 
-        Skip the test, loudly, where it cannot be installed.
+        Raise `MissingServerError` where it cannot be installed.
         """
         wanted = "\n".join([sys.version, *self.requirements])
         mark = hashlib.blake2b(wanted.encode(), digest_size=6).hexdigest()
         place = told().with_name(f"{self.name}-{mark}")
         if not (place / "installed").exists():
             shutil.rmtree(place, ignore_errors=True)
-            uv = shutil.which("uv") or self._skip("uv is not installed, which makes its environment")
+            uv = shutil.which("uv") or self._miss("uv is not installed, which makes its environment")
             self._run(uv, "venv", "--quiet", "--python", sys.executable, str(place))
             self._run(uv, "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), *self.requirements)
             (place / "installed").write_text(wanted)
@@ -66,13 +69,12 @@ class Package:
         try:
             done = subprocess.run(words, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            self._skip(f"it was not installed within {_INSTALL_SECONDS:g} s")
+            self._miss(f"it was not installed within {_INSTALL_SECONDS:g} s")
         if done.returncode:
-            self._skip(f"it cannot be installed: {' '.join(done.stderr.split())[-500:]}")
+            self._miss(f"it cannot be installed: {' '.join(done.stderr.split())[-500:]}")
 
-    def _skip(self, why: str) -> NoReturn:
-        tell(f"NOT TESTED: {self.name.upper()}: {why}")
-        pytest.skip(f"{self.name}: {why}")
+    def _miss(self, why: str) -> NoReturn:
+        raise MissingServerError(f"{self.name.upper()}: {why}")
 
 
 def free_port() -> int:
@@ -124,7 +126,7 @@ class Server:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until:
                 self.kill()
-                pytest.fail(f"{self.name} does not start:\n{self.log.read_text(errors='replace')[-2000:]}")
+                raise RuntimeError(f"{self.name} does not start:\n{self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
 
     def _answers(self) -> bool:

@@ -174,7 +174,7 @@ class RealServer(Conformance):
             assert proxy.count(*self.posts) == MOMENTS[moment]
             answer = Answer()
             async with self.client(proxy.url, journal=tmp_path / "journal") as client:
-                coming = client.result(self.asking(0), key="k", tools=self.handler(answer), timeout=20)
+                coming = client.result(self.asking(0), key="k", tools=self.handler(answer), timeout=100)
                 if (
                     self.can_find_starts or moment not in {"before the start is sent", "before the reply to the start"}
                 ) and (self.can_settle_answers or moment != "before the reply to the answer"):
@@ -241,7 +241,7 @@ class Answer:
 
 
 async def _outputs(client: Client[Any, Any], origins: list[Any], tools: Tools | None = None) -> list[Any]:
-    batch = client.batch(origins, limit=len(origins), tools=tools, timeout=60)
+    batch = client.batch(origins, limit=len(origins), tools=tools, timeout=120)
     return [outcome.run.output if outcome.error is None and outcome.run else outcome.error async for outcome in batch]
 
 
@@ -286,7 +286,7 @@ class Life:
             self._proxy.plan(faults[moment])
         hold = "hold" if moment == "while its handler runs" else "go"
         self._begin(hold)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not killed.is_set():
                 if hold == "hold" and self.answers:
                     kill()

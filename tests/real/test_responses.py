@@ -14,6 +14,7 @@ from agentruns import (
     openai_responses,
 )
 from agentruns.dialects.openai_responses import ResponseRequest
+from tests.conformance.vendors import OpenAIResponsesCase
 
 from .responses_server import KEY
 from .responses_server import make_server as make_server
@@ -36,6 +37,7 @@ class TestResponses(RealServer):
     path = "/v1"
     token = KEY
     posts = ("POST", "/v1/responses")
+    not_applicable = OpenAIResponsesCase.not_applicable
 
     def plain(self, number: int) -> ResponseRequest:
         return ResponseRequest("test", f"Number {number}.")

@@ -12,7 +12,7 @@ from agentruns.emulator import Fault
 from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError
 from agentruns.inbox import Inbox
 from agentruns.testing.acts import Handler, counted, followed, paused, pausing, raises, waits
-from agentruns.testing.case import Case
+from agentruns.testing.case import Case, Live
 from agentruns.testing.scenario import scenario
 
 _SOON: Final = Backoff(initial=0.05, maximum=0.2)
@@ -106,18 +106,18 @@ async def a_lost_answer(case: Case) -> None:
     assert len(handler.answered) == 1
 
 
-@scenario("a second answer from elsewhere changes nothing", "resume")
+@scenario("a second answer from elsewhere changes nothing", "resume", live="directed")
 async def a_second_answer(case: Case) -> None:
     """Answer a pause by one client, then otherwise by another that does not know of it."""
     async with (
-        case.emulator(*pausing(case)) as emulator,
-        case.connect(emulator) as client,
-        case.connect(emulator) as other,
+        case.serve(*pausing(case)) as server,
+        case.connect(server) as client,
+        case.connect(server) as other,
     ):
-        asked, origin = await paused(case, client, emulator)
+        asked, origin = await paused(case, client, server)
         first = await client.resume(asked, [ToolOutput(action, "yes") for action in asked.actions])
-        done = await client.result(first, timeout=waits(emulator))
-        started = emulator.state.runs_started
+        done = await client.result(first, timeout=waits(server))
+        started = 0 if isinstance(server, Live) else server.state.runs_started
         try:
             second = await other.resume(asked, [ToolOutput(action, "no") for action in asked.actions], origin=origin)
         except AgentRunsError:
@@ -125,7 +125,7 @@ async def a_second_answer(case: Case) -> None:
         else:
             assert second.id == done.id, "a second answer began a run of its own"
         assert (await other.fetch(done)) == done, "a second answer changed a run that was over"
-        counted(emulator, started)
+        counted(server, started)
 
 
 @scenario("a run that was answered elsewhere is seen to go on", "resume", live="directed")
@@ -147,18 +147,18 @@ async def answered_elsewhere(case: Case) -> None:
         assert not seen.actions, "a run that is over still asks"
 
 
-@scenario("a question that is answered elsewhere is taken back", "resume")
+@scenario("a question that is answered elsewhere is taken back", "resume", live="directed")
 async def a_question_is_taken_back(case: Case) -> None:
     """Have a person asked by one client, and answer by another."""
     inbox = Inbox()
     async with (
-        case.emulator(*pausing(case)) as emulator,
-        case.connect(emulator) as client,
-        case.connect(emulator) as other,
+        case.serve(*pausing(case)) as server,
+        case.connect(server) as client,
+        case.connect(server) as other,
     ):
-        origin = await case.origin(client, emulator)
+        origin = await case.origin(client, server)
         with mock.patch("agentruns._polling.pace._LOOKS", _SOON):
-            waiting = asyncio.create_task(client.result(origin, tools=inbox, timeout=waits(emulator)))
+            waiting = asyncio.create_task(client.result(origin, tools=inbox, timeout=waits(server)))
             try:
                 async for pending in inbox.changes():
                     if pending:
