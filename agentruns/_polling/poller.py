@@ -4,7 +4,7 @@ Which run to read next: one poller for all the runs that one client waits for.
 One timer serves every run. A run is read while somebody listens for news of it, never by two requests at once, and
 every answer is for all who listen. `Pace` says when. Where more runs are due than the rate limit lets through, those go
 first of which news is likeliest. Where the vendor lists runs, or reads many by their ids, many of them are read by one
-request (`lists`, `bulk`).
+request (`lists`, `bulk`, `many`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from copy import copy
 from typing import Final, TypeVar
@@ -23,13 +23,11 @@ from agentruns._aio.timers import Timer
 from agentruns._api.api import Api
 from agentruns._api.retry import Schedule
 from agentruns._telemetry import Telemetry
-from agentruns._values.commands import Flow
-from agentruns._values.exchange import NO_PARAMS, Request, Response
+from agentruns._values.exchange import NO_PARAMS
 from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunRef
-from agentruns.dialects.protocol import ReadOn
 from agentruns.dialects.vendor import Vendor
-from agentruns.errors import APIError, ConfigurationError, TransportError
+from agentruns.errors import ConfigurationError
 
 from .agenda import Agenda
 from .bulk import Bulk, Bulks
@@ -37,10 +35,11 @@ from .clock import phase
 from .intake import Intake
 from .listener import Listener, Onlooker
 from .lists import Listing, Lists
+from .many import ManyReader
 from .pace import Pace
 from .reader import Reader
 from .stats import Counters, Stats
-from .watch import READING, Watch
+from .watch import Watch
 
 logger = logging.getLogger("agentruns")
 
@@ -80,11 +79,21 @@ class Poller:
             self._many = Bulks(vendor)
         elif vendor.list_parent is not None:
             self._many = Lists(vendor)
-        self._vendor = vendor
         self._counters = Counters(telemetry)
         self._intake = Intake(self._reader, self._pace, self._counters, telemetry, api.admission.outages)
         self._watches: dict[str, Watch] = {}
         self._agenda = Agenda(self._on_due)
+        self._many_reader: ManyReader | None = None
+        if self._many is not None:
+            self._many_reader = ManyReader(
+                self._many,
+                vendor=vendor,
+                api=api,
+                agenda=self._agenda,
+                intake=self._intake,
+                counters=self._counters,
+                watches=self._watches,
+            )
         self._count = 0
         self._workers = 0
         self._beginning = 0  # of the workers, those that have a permit and have not begun
@@ -96,6 +105,8 @@ class Poller:
         """Live in *loop*."""
         self._closed = False
         self._now = self._intake.now = loop.time
+        if self._many_reader is not None:
+            self._many_reader.now = loop.time
         self._agenda.open(loop)
         self._permits.open(self._dispatch, self._has_due)
 
@@ -291,10 +302,9 @@ class Poller:
             while job is not None:
                 if isinstance(job, Watch):
                     await self._read(job)
-                elif isinstance(job, Listing):
-                    await self._read_list(job)
                 else:
-                    await self._read_bulk(job)
+                    assert self._many_reader is not None
+                    await self._many_reader.read(job)
                 job = None if self._closed else self._next_job(self._now())
         finally:
             self._workers -= 1
@@ -388,132 +398,3 @@ class Poller:
             return
         if followed is not None:
             watch.onlookers = tuple(each for each in watch.onlookers if not each.on_followed(followed, sent))
-
-    # Many runs --------------------------------------------------------------------------------------------------------
-
-    async def _ask_for_many(self, flow: Flow[T]) -> tuple[T, str | None]:
-        """Return what a flow of one request comes to, and the date of the answer."""
-        date: str | None = None
-
-        async def send(request: Request) -> Response:
-            nonlocal date
-            response = await self._api.send(request)
-            self._api.note_answer(response)
-            date = response.headers.get("date")
-            return response
-
-        return await self._api.perform_once(flow, send), date
-
-    async def _read_list(self, listing: Listing) -> None:
-        """Read one page of runs; each that is on it counts as read at that moment."""
-        lists = self._many
-        assert isinstance(lists, Lists)
-        sent = self._now()
-        self._counters.lists += 1
-        found = 0
-        try:
-            page, date = await self._ask_for_many(listing.flow())
-        except Exception as error:  # those on it are read one by one, and tell what is wrong
-            logger.debug("a list of runs cannot be read: %s", error)
-            listing.fail(self._after_failures(listing.failures))
-        else:
-            for run in page.runs:
-                watch = self._watches.get(run.id)
-                if watch is None or not listing.finds(watch, sent):
-                    continue
-                found += 1
-                if watch.stage is READING:
-                    self._agenda.finish_reading(watch)
-                self._take_one(watch, run, sent, date, is_whole=False)
-            self._counters.listed(found)
-            listing.turn(page.cursor)
-            lists.turned(listing)
-        finally:
-            self._permits.release()
-            self._leave(listing.released())
-
-    async def _read_bulk(self, bulk: Bulk) -> None:
-        """Read many runs by one request; each that is told of counts as read at that moment."""
-        bulks = self._many
-        assert isinstance(bulks, Bulks)
-        sent = self._now()
-        self._counters.lists += 1
-        left = dict(bulk.watches)
-        try:
-            answer, date = await self._ask_for_many(bulks.flow(bulk))
-            told = self._vendor.many(answer)
-        except Exception as error:  # they are read one by one, and tell what is wrong with the vendor
-            level = logging.DEBUG if isinstance(error, APIError | TransportError) else logging.WARNING
-            logger.log(level, "many runs cannot be read at once: %s", error)
-            bulks.fail(self._after_failures(bulks.failures))
-        else:
-            bulks.failures = 0
-            for each in told:
-                watch = left.pop(each.ref.id if isinstance(each, ReadOn) else each.id, None)
-                if watch is not None:
-                    self._agenda.finish_reading(watch)
-                    self._take_one(watch, each, sent, date, is_whole=True)
-            self._counters.listed(len(bulk.watches) - len(left))
-            for watch in left.values():
-                self._agenda.finish_reading(watch)
-                watch.place = None
-                self._read_alone(watch)
-            left.clear()
-        finally:
-            self._permits.release()
-            self._leave(left.values())
-
-    def _take_one(
-        self, watch: Watch, told: Run | RunRef | ReadOn, sent: float, date: str | None, *, is_whole: bool
-    ) -> None:
-        """
-        Take in what one request told of a run among others; what goes wrong with it is told to those who follow it.
-
-        A ref tells that the run is in flight as it was. A state that is not whole leaves things out: unless it is in
-        flight, the run is read by itself.
-        """
-        agenda, known = self._agenda, watch.run
-        if self._watches.get(watch.ref.id) is not watch:  # released meanwhile
-            return
-        try:
-            if watch.segment.read_at > sent:  # older than what is known
-                return
-            if isinstance(told, ReadOn):
-                watch.reads = told.read
-                self._read_alone(watch)
-                return
-            run = known if isinstance(told, RunRef) else self._vendor.run("fetch_many" if is_whole else "page", told)
-            if run is None or not (run.status.in_flight or (is_whole and run is told)):
-                self._read_alone(watch)
-                return
-            agenda.cancel(watch)
-            if run == known:
-                run = known
-            elif is_whole:
-                watch.body = None  # a read that repeats the one before is news then
-            floor = (run.poll_after or 0.0) if is_whole else 0.0
-            self._intake.on_state(watch, run, sent, floor, date)
-        except Exception as error:  # such as a mistake of the dialect
-            self._intake.on_error(watch, error)
-        finally:
-            agenda.plan(watch, self._now())
-
-    def _read_alone(self, watch: Watch) -> None:
-        """Have a run read by itself, now and before all others, of which a request for many has told too little."""
-        watch.due = self._now()
-        if watch.listeners:
-            self._agenda.end(watch)
-        else:
-            self._agenda.plan(watch, watch.due)
-
-    def _after_failures(self, count: int) -> float:
-        """Return when to ask for many runs again, after so many times in vain."""
-        return self._now() + self._api.retry.backoff.delay(count, noise=random.random())  # noqa: S311
-
-    def _leave(self, watches: Iterable[Watch]) -> None:
-        """Have runs read by themselves that a request for many was under way for, and of which it told nothing."""
-        now = self._now()
-        for watch in watches:
-            self._agenda.finish_reading(watch)
-            self._agenda.plan(watch, now)
-        self._agenda.rearm(now)
