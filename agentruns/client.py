@@ -674,3 +674,8 @@ def watch(
     `UnsupportedError` for *events* where the vendor has no stream of them.
     """
     return client._watch(options_of_watch(options), client._ref(run))
+
+
+def keys_of(client: Client[Any, Any]) -> Keys:
+    """Return the keys of a client, and with them its journal; raise `ConfigurationError` if there is none."""
+    return client._journaled()

@@ -421,3 +421,8 @@ def _told(output: Any) -> str:
     """Return the answer that stands, as far as a line has room for it."""
     text = codec.encode(output).decode()
     return text if len(text) <= _MOST_TOLD else f"{text[:_MOST_TOLD]}..."
+
+
+def is_journaled(inbox: Inbox) -> bool:
+    """Tell whether what an inbox parks is in a journal, so that any process may answer it."""
+    return inbox._journal is not None

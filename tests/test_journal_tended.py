@@ -73,6 +73,8 @@ async def test_a_state_that_names_no_run_names_no_work(journal: Journal) -> None
 
 async def test_work_is_taken_over_by_one_once_its_owner_is_gone(journal: Journal, other: Journal) -> None:
     await journal.begin("k", "{}")
+    assert not await journal.tending.take("k")  # nobody tends it
+    await journal.tending.enter("k")
     assert await journal.tending.take("k")
     assert not await other.tending.take("k")
     assert not await other.tending.take("unknown")

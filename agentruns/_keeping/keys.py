@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -74,6 +74,15 @@ class Keys:
         if self._followed[key] <= 0:
             del self._followed[key]
             self._tasks.spawn(self.journal.release(key))
+
+    @contextmanager
+    def following(self, key: str) -> Iterator[None]:
+        """Count as a stream that follows *key* as long as this is entered: the work is left to nobody meanwhile."""
+        self.follow(key)
+        try:
+            yield
+        finally:
+            self.leave(key)
 
     @asynccontextmanager
     async def deciding(self, run: Run, outputs: Sequence[ToolOutput], *, again: bool) -> AsyncIterator[None]:

@@ -17,6 +17,7 @@ from attrs import field, fields, frozen
 from . import check, codec, html
 from .base import ConfigurationError
 from .generic import DetailT_co, ItemT_co, Json, OriginT, OriginT_co
+from .slug import make_slug, parse_slug
 
 
 class RunStatus(enum.StrEnum):
@@ -69,6 +70,18 @@ class RunRef:
 
     id: str
     parent: str = ""
+
+    @classmethod
+    def from_slug(cls, slug: str, vendor: str = "") -> RunRef:
+        """
+        Return the run that `Run.slug` names, of *vendor* if that is given.
+
+        Raise `ConfigurationError` for a text that is no slug, and for a run of another vendor.
+        """
+        named, parent, run_id = parse_slug(slug)
+        if vendor and named != vendor:
+            raise ConfigurationError(f"{slug!r} names a run of {named or 'no vendor'}, and not of {vendor}")
+        return cls(run_id, parent)
 
 
 @frozen
@@ -172,6 +185,11 @@ class Run(Generic[DetailT_co]):
     def id(self) -> str:
         """Return the vendor's id of this run."""
         return self.ref.id
+
+    @property
+    def slug(self) -> str:
+        """Return one text for the run, its parent and its vendor, safe in a URL; `RunRef.from_slug` reads it."""
+        return make_slug(self.vendor, self.ref.parent, self.ref.id)
 
     def _repr_html_(self) -> str:
         return html.table(self._title(), self._rows())

@@ -1,9 +1,10 @@
 """
 A run for those who look at it over the web: states as server-sent events, one run followed for many watchers.
 
-`Feeds` follows runs in the background and shares each among any number of watchers; `events` is the simple case of one
-stream for one watcher. `agentruns.web.asgi` (Starlette, FastAPI) and `agentruns.web.aiohttp` make responses of either;
-`chunks` and `HEADERS` do for any other framework.
+`Service` is what an app holds: it begins runs under keys, follows them, and hands over each that is over, whatever
+process dies meanwhile. `Feeds` follows runs in the background and shares each among any number of watchers; `events` is
+the simple case of one stream for one watcher. `agentruns.web.asgi` (Starlette, FastAPI) and `agentruns.web.aiohttp`
+make responses of either; `chunks` and `HEADERS` do for any other framework.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from agentruns.inbox import Inbox, NotPendingError
 from .events import HEADERS, Event, Events, Shown, Told, chunks, encode, events, public, told, told_in_full
 from .feed import Feed, Watcher
 from .feeds import Feeds
+from .service import OnEnd, Service
 
 __all__ = [
     "HEADERS",
@@ -22,6 +24,8 @@ __all__ = [
     "Feeds",
     "Inbox",
     "NotPendingError",
+    "OnEnd",
+    "Service",
     "Shown",
     "Told",
     "Watcher",

@@ -263,11 +263,11 @@ class Feed:
 class Rejoins(Protocol):
     """Where a watcher finds what follows a run, and whether there is such a run."""
 
-    async def enter(self, run: RunRef) -> None:
+    async def enter(self, run: RunRef, /) -> None:
         """Wait until the run may be asked for; raise `NotFoundError` for one that there is not."""
         ...
 
-    def join(self, run: RunRef) -> Feed:
+    def join(self, run: RunRef, /) -> Feed:
         """Return what follows the run, begun if nothing does."""
         ...
 

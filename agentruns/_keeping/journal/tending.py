@@ -30,14 +30,19 @@ class Tending:
         return await self._session.do(lambda records: Tended(records).abandoned())
 
     async def take(self, key: str) -> bool:
-        """Be at work from now on whose owner is gone, done or not; return False if somebody else is at it."""
-        return await self._session.do_for(key, lambda records: records.take(key), "The work is as it was")
+        """
+        Be at work from now on that is tended and whose owner is gone, done or not.
+
+        Return False if somebody else is at it, or if nobody tends it: its end was told.
+        """
+        return await self._session.do_for(key, lambda records: Tended(records).take(key), "The work is as it was")
 
 
 class Tended:
     """The rows of the work that is tended. For use within a transaction that holds the write lock."""
 
     def __init__(self, records: Records) -> None:
+        self._records = records
         self._owners = records.owners
         self._vendor = records.vendor
         self._do = records.execute
@@ -56,3 +61,8 @@ class Tended:
             "SELECT key, owner FROM tended JOIN work USING (vendor, key) WHERE vendor = ? ORDER BY id", (self._vendor,)
         )
         return [key for key, owner in rows.fetchall() if not self._owners.alive(owner)]
+
+    def take(self, key: str) -> bool:
+        """Take work over that is tended, and whose owner is gone; return whether it is ours."""
+        row = self._do("SELECT 1 FROM tended WHERE vendor = ? AND key = ?", (self._vendor, key)).fetchone()
+        return row is not None and self._records.take(key)

@@ -1,0 +1,304 @@
+"""
+What an app holds for its runs: each is begun under a key, brought to its end, and told of, whatever dies meanwhile.
+
+The journal has which work is tended. Whoever starts work tends it; what nobody is at any more, another service takes
+over: when it starts, and every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from itertools import count
+from typing import Any, Final, Self, TypeAlias, Unpack
+from uuid import uuid4
+
+from agentruns._aio.shield import run_shielded
+from agentruns._api.retry import Backoff
+from agentruns._following.options import StreamOptions
+from agentruns._values import check
+from agentruns._values.exchange import Request, Response
+from agentruns._values.printable import printable
+from agentruns._values.run import Run, RunRef, RunStatus
+from agentruns.client import Client, keys_of, watch
+from agentruns.errors import AgentRunsError, ConfigurationError, NotFoundError
+from agentruns.inbox import Inbox, NotPendingError, is_journaled
+
+from .events import Shown, Told, public, told
+from .feed import Feed, Watcher
+from .feeds import HISTORY, Feeds
+from .memory import MEMORY
+
+logger = logging.getLogger("agentruns")
+
+OnEnd: TypeAlias = Callable[[str, Run[Any]], Awaitable[None]]
+"""What is called with the key and the last state of each run that is over."""
+
+_LOOKS: Final = Backoff(initial=15.0, factor=1.0, jitter=0.2)
+"""How often it is looked for work that nobody is at."""
+
+_AGAIN: Final = Backoff(initial=1.0, factor=2.0, maximum=300.0, jitter=0.2)
+"""When what has failed is tried again: following a run, and `on_end`."""
+
+_PRUNE_SECONDS: Final = 3600.0
+_STOP_SECONDS: Final = 5.0
+"""How long an `on_end` that is under way may take when the service stops."""
+
+
+class Service:
+    """
+    Begin runs for an app, show them, have them answered, and hand each that is over to *on_end*.
+
+    An async context manager, for the lifespan of each worker process: it opens the *client* (which needs a journal, the
+    same in each process) and the *inbox* (with that journal, too), and takes over the work of services that are gone.
+    Leaving it stops at once: remote runs go on, and another service, or the next one, goes on with them.
+
+    - *on_end* is an async function of the key and the last state of a run that `start` has begun, completed or failed.
+      It is called at least once for each, and again, in whatever process, until it has returned: so it must not mind
+      that it is called twice.
+    - *inbox* answers what runs ask for, if the options have no `tools`.
+    - *retention* is after how many seconds what is done is deleted from the journal; None keeps it.
+    - *shown*, *told*, *history*, *memory* and the *options* are those of `Feeds`.
+
+    `client`, `inbox` and `feeds` are there to be used directly. Raise `ConfigurationError` for a client or an inbox
+    without a journal, and for options that cannot work.
+    """
+
+    def __init__(
+        self,
+        client: Client[Any, Any],
+        *,
+        inbox: Inbox | None = None,
+        on_end: OnEnd | None = None,
+        retention: float | None = None,
+        history: int = HISTORY,
+        memory: int = MEMORY,
+        shown: Shown = public,
+        told: Told = told,
+        **options: Unpack[StreamOptions],
+    ) -> None:
+        if inbox is not None and not is_journaled(inbox):
+            raise ConfigurationError(
+                "this inbox has no journal, so that an answer would reach only the process that asked",
+                field="inbox",
+                remedy="pass `Inbox(journal=...)`, with the journal of the client",
+            )
+        if on_end is not None and not callable(on_end):
+            raise ConfigurationError(f"on_end is {on_end!r}; it must be an async function of a key and a Run")
+        if retention is not None:
+            check.number("retention", retention, zero=True)
+        if inbox is not None:
+            options = {"tools": inbox, **options}
+        self.client = client
+        self.inbox = inbox
+        self.feeds = Feeds(client, history=history, memory=memory, shown=shown, told=told, **options)
+        self._keys = keys_of(client)
+        self._tending = self._keys.journal.tending
+        self._on_end = on_end
+        self._retention = retention
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._telling: set[asyncio.Task[bool]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Service of {self.client!r}, {len(self._tasks)} tended>"
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.client)
+            if self.inbox is not None:
+                await stack.enter_async_context(self.inbox)
+            await stack.enter_async_context(self.feeds)
+            self._stack = stack.pop_all()
+        self._looking = asyncio.create_task(self._look(), name="agentruns: look for work that nobody is at")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await run_shielded(self._stop())
+
+    async def _stop(self) -> None:
+        """Tend no more; what is being told has a moment to end."""
+        looking, self._looking = self._looking, None
+        stopped = [*self._tasks.values(), *([] if looking is None else [looking])]
+        for task in stopped:
+            task.cancel()
+        try:
+            if stopped:
+                await asyncio.wait(stopped)
+            if self._telling:
+                await asyncio.wait(self._telling, timeout=_STOP_SECONDS)
+            for telling in self._telling:
+                telling.cancel()
+        finally:
+            await self._stack.aclose()
+
+    # What a request does ----------------------------------------------------------------------------------------------
+
+    async def start(self, origin: Any, *, key: str | None = None, digest: str | None = None) -> Run[Any]:
+        """
+        Begin a run under a *key*, one that is made up if none is given, and return its first state.
+
+        It is followed to its end whether or not anybody watches, here or, if this process dies, elsewhere. What the key
+        names already is begun no second time: the state is that of its run. *digest* is as in `client.stream`. Raise as
+        `client.start` does, and `ConfigurationError` for a key that names other work.
+        """
+        key = uuid4().hex if key is None else key
+        self._entered()
+        self.client.stream(origin, key=key, digest=digest)  # says now what cannot work
+        work = await self._keys.find(key)
+        is_done = work is not None and work.run is not None and work.run.status.is_over
+        if not is_done:
+            await self._tending.enter(key)
+        self._entered()
+        feed = self.feeds.open(origin, key=key, digest=digest)
+        if not is_done:
+            self._tend(key, feed)
+        return await feed.started()
+
+    def watch(self, run: Run[Any] | RunRef | str, last_event_id: str | None = None) -> Watcher:
+        """
+        Return the events of a run as `feeds.watch` does; *run* may be its slug, as a URL has it.
+
+        Of a text that is no slug of this vendor, there is no run: the answer is 404.
+        """
+        try:
+            ref = self.ref(run)
+        except ConfigurationError:
+            return Watcher(None, _Nowhere(), last_event_id, RunRef(""))
+        return self.feeds.watch(ref, last_event_id)
+
+    async def answer(self, run: Run[Any] | RunRef | str, action_id: str, output: Any) -> None:
+        """
+        Answer an action of a run through the inbox, in whatever process it waits; *run* may be a slug.
+
+        Raise `NotPendingError` for what does not wait, or waits no more, and else as `inbox.answer` does.
+        """
+        inbox, run_id = self._asked(run)
+        await inbox.answer(action_id, output, run_id=run_id)
+
+    async def refuse(self, run: Run[Any] | RunRef | str, action_id: str, why: str) -> None:
+        """Give no answer to an action of a run, and tell the model *why*; for the rest as `answer`."""
+        inbox, run_id = self._asked(run)
+        await inbox.refuse(action_id, why, run_id=run_id)
+
+    def ref(self, run: Run[Any] | RunRef | str) -> RunRef:
+        """Return the reference that a run, or its slug, stands for; raise `ConfigurationError` for any other text."""
+        if isinstance(run, str):
+            return RunRef.from_slug(run, self._keys.vendor.NAME)
+        return run.ref if isinstance(run, Run) else run
+
+    def _asked(self, run: Run[Any] | RunRef | str) -> tuple[Inbox, str]:
+        if self.inbox is None:
+            raise ConfigurationError("this service has no inbox: pass `Service(client, inbox=Inbox(journal=...))`")
+        try:
+            return self.inbox, self.ref(run).id
+        except ConfigurationError:
+            raise NotPendingError(f"{str(run)[:80]!r} names no run, so nothing waits for an answer") from None
+
+    def _entered(self) -> None:
+        if self._looking is None:
+            raise ConfigurationError("this service is not open; use it within `async with Service(...) as service:`")
+
+    # What goes on by itself -------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Take over what nobody is at, again and again, and delete what was done long ago."""
+        loop, prune_at = asyncio.get_running_loop(), 0.0
+        for looks in count():
+            try:
+                for key in await self._tending.abandoned():
+                    if key not in self._tasks and await self._tending.take(key):
+                        self._tend(key, None)
+                if self._retention is not None and loop.time() >= prune_at:
+                    prune_at = loop.time() + _PRUNE_SECONDS
+                    await self.client.prune(older_than=self._retention)
+            except AgentRunsError as error:
+                logger.warning("work that nobody is at cannot be looked for now: %s", error)
+            await asyncio.sleep(_LOOKS.delay(looks))
+
+    def _tend(self, key: str, feed: Feed | None) -> None:
+        if key in self._tasks:
+            return
+        self._tasks[key] = task = asyncio.create_task(self._bring(key, feed), name="agentruns: tend a run")
+        task.add_done_callback(lambda done: self._tended(key, done))
+
+    def _tended(self, key: str, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(key, None)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("work is tended no more, and taken up again by the next look", exc_info=task.exception())
+
+    async def _bring(self, key: str, feed: Feed | None) -> None:
+        """Bring work to its end, and have that told; leave it to whoever else is at it."""
+        with self._keys.following(key):
+            for attempts in count():
+                run = None if feed is None else await _followed(feed)
+                work = await self._keys.find(key)
+                if work is None:  # its start was refused: nothing was begun
+                    await self._tending.told(key)
+                    return
+                if not await self._tending.take(key):  # another service is at it, or has told
+                    return
+                if work.run is not None and work.run.status.is_over:
+                    await self._tell(key, work.run)
+                    return
+                if run is not None and run.status is RunStatus.REQUIRES_ACTION:
+                    await self._until_answered(run)
+                elif feed is not None:
+                    await asyncio.sleep(_AGAIN.delay(attempts))
+                feed = self.feeds.open(work)
+
+    async def _until_answered(self, run: Run[Any]) -> None:
+        """Look on while a run waits for an answer that no handler here gives."""
+        async with aclosing(watch(self.client, run)) as states:
+            try:
+                async for state in states:
+                    if state.id != run.id or state.status is not RunStatus.REQUIRES_ACTION:
+                        return
+            except AgentRunsError as error:
+                logger.warning("run %s cannot be looked at now: %s", printable(run.id), error)
+
+    async def _tell(self, key: str, run: Run[Any]) -> None:
+        """Have the end of a run told, until that has worked."""
+        for attempts in count():
+            telling = asyncio.create_task(self._tell_once(key, run), name="agentruns: tell the end of a run")
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+            if await asyncio.shield(telling):
+                return
+            await asyncio.sleep(_AGAIN.delay(attempts))
+
+    async def _tell_once(self, key: str, run: Run[Any]) -> bool:
+        try:
+            if self._on_end is not None:
+                await self._on_end(key, run)
+            await self._tending.told(key)
+        except Exception as error:
+            about = {"agentruns_run_id": run.id, "agentruns_vendor": run.vendor, "agentruns_status": run.status.value}
+            logger.error(
+                "the end of run %s could not be told, and is told again", printable(run.id), exc_info=error, extra=about
+            )
+            return False
+        return True
+
+
+class _Nowhere:
+    """Where a watcher comes to whose URL names no run."""
+
+    async def enter(self, _run: RunRef, /) -> None:
+        """Say that there is no such run."""
+        raise NotFoundError(Response(404, {}, b"", Request("GET", "/")))
+
+    def join(self, _run: RunRef, /) -> Feed:
+        """Come to nothing."""
+        raise NotImplementedError
+
+
+async def _followed(feed: Feed) -> Run[Any] | None:
+    """Wait until a run is followed no more; return its last state, None if that ended by an error, which was logged."""
+    try:
+        return await feed.ended()
+    except Exception:
+        return None

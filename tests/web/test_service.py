@@ -1,0 +1,303 @@
+"""What a service promises: each run that it began is brought to its end and told of, whatever dies meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from agentruns import (
+    AuthenticationError,
+    Backoff,
+    Client,
+    ConfigurationError,
+    Inbox,
+    NotFoundError,
+    Retry,
+    Run,
+    RunStatus,
+    ToolOutput,
+)
+from agentruns._following import watching
+from agentruns._keeping.journal import Journal
+from agentruns.dialects import load
+from agentruns.web import NotPendingError, Service, service
+from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Answer, Wire, begun, conversation, run
+from tests.web.scripted_runs import MESSAGE, said, story
+
+pytestmark = pytest.mark.asyncio
+
+QUICK = Backoff(initial=0.01, factor=1.0, jitter=0.0)
+KEY = "invoice-17"
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_LOOKS", QUICK)
+    monkeypatch.setattr(service, "_LOOKS", QUICK)
+    monkeypatch.setattr(service, "_AGAIN", QUICK)
+
+
+class Told:
+    """What `on_end` was called with."""
+
+    def __init__(self, *, fails: int = 0) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.fails = fails
+        self.is_called = asyncio.Event()
+
+    async def __call__(self, key: str, ended: Run[Any]) -> None:
+        self.calls.append((key, ended.status))
+        self.is_called.set()
+        if self.fails:
+            self.fails -= 1
+            raise OSError("the database is down")
+
+
+def client_on(path: Path, wire: Wire) -> Client:
+    journal = Journal(path / "work.db", "narrative")
+    return Client(load("narrative"), wire, retry=Retry(backoff=QUICK), schedule=QUICK, journal=journal)
+
+
+@asynccontextmanager
+async def process(path: Path, wire: Wire, told: Any = None, **options: Any) -> AsyncIterator[Service]:
+    """Give the service of one process."""
+    async with Service(client_on(path, wire), on_end=told, **options) as served:
+        yield served
+
+
+async def until(what: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(10):
+        while not await what():  # noqa: ASYNC110 - what others write to a journal has no event to wait for
+            await asyncio.sleep(0.005)
+
+
+async def is_told(served: Service, key: str = KEY) -> bool:
+    """Tell whether the work was begun, and nobody tends it any more."""
+    tended = "SELECT 1 FROM tended WHERE key = ?"
+    found = await served._tending._session.do(lambda records: records.execute(tended, (key,)).fetchone())
+    return found is None and await served.client.work(key) is not None
+
+
+def running() -> Wire:
+    return story(run("running"))
+
+
+def ending() -> Wire:
+    return story(run("running"), run("completed"))
+
+
+async def test_each_run_that_was_begun_is_told_once_it_is_over(tmp_path: Path) -> None:
+    told, wire = Told(), ending()
+    async with process(tmp_path, wire, told) as served:
+        assert (await served.start(MESSAGE, key=KEY)).id == RUN
+        await until(lambda: is_told(served))
+        assert (await served.start(MESSAGE, key=KEY)).status is RunStatus.COMPLETED
+    async with process(tmp_path, Wire({}), told) as served:
+        await asyncio.sleep(0.1)
+
+    assert told.calls == [(KEY, "completed")]
+    assert len(wire.times(START)) == 1
+
+
+async def test_what_has_failed_to_take_the_end_gets_it_again_until_it_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Told(fails=2)
+    async with process(tmp_path, ending(), told) as served:
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")] * 3
+    assert caplog.text.count(f"the end of run {RUN} could not be told, and is told again") == 2
+
+
+async def test_an_end_that_was_never_taken_is_told_by_the_next_process(tmp_path: Path) -> None:
+    lost, told = Told(fails=10**9), Told()
+    async with process(tmp_path, ending(), lost) as served:
+        await served.start(MESSAGE, key=KEY)
+        await lost.is_called.wait()
+    async with process(tmp_path, Wire({}), told) as served:
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_the_work_of_a_process_that_is_gone_is_taken_over_by_one_that_is_there(tmp_path: Path) -> None:
+    told, first, second = Told(), running(), ending()
+    async with process(tmp_path, second, told) as other:
+        async with process(tmp_path, first, told) as served:
+            await served.start(MESSAGE, key=KEY)
+            await asyncio.sleep(0.1)
+            assert second.asked == []  # somebody is at it
+        await until(lambda: is_told(other))
+
+    assert told.calls == [(KEY, "completed")]
+    assert len(first.times(START)) == 1
+    assert second.times(START) == []
+
+
+async def test_of_two_processes_that_were_asked_for_the_same_one_begins_and_one_tells(tmp_path: Path) -> None:
+    told, first, second = Told(), ending(), ending()
+    async with process(tmp_path, first, told) as one, process(tmp_path, second, told) as two:
+        runs = await asyncio.gather(*[each.start(MESSAGE, key=KEY) for each in (one, two, one)])
+        await until(lambda: is_told(one))
+        await asyncio.sleep(0.1)
+
+    assert {each.id for each in runs} == {RUN}
+    assert len(first.times(START)) + len(second.times(START)) == 1
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_a_start_that_is_refused_is_raised_and_leaves_nothing_to_tend(tmp_path: Path) -> None:
+    wire, told = ending(), Told()
+    wire.script[START] = [Answer({}, 401), begun()]
+    async with process(tmp_path, wire, told) as served:
+        with pytest.raises(AuthenticationError):
+            await served.start(MESSAGE, key=KEY)
+        assert await served.client.work(KEY) is None
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_a_key_of_other_work_is_refused_and_the_other_work_goes_on(tmp_path: Path) -> None:
+    told = Told()
+    async with process(tmp_path, story(*[run("running")] * 20, run("completed")), told) as served:
+        await served.start(MESSAGE, key=KEY)
+        await served.start(MESSAGE, key="another")
+    async with process(tmp_path, story(*[run("running")] * 20, run("completed")), told) as served:
+        with pytest.raises(ConfigurationError, match="names other work"):
+            await served.start(evolve(MESSAGE, text="Something else."), key=KEY)
+        await until(lambda: is_told(served))
+
+
+async def test_a_run_whose_following_fails_is_followed_again(tmp_path: Path) -> None:
+    told, wire = Told(), story(run("running"), Answer({}, 403), Answer({}, 403), run("completed"))
+    async with process(tmp_path, wire, told) as served:
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+def asking() -> Wire:
+    """Return a vendor that asks, and goes on in another run when it is answered."""
+    return Wire({
+        HEAD: [conversation(0), conversation(2)],
+        START: [begun(), begun(id=NEXT_RUN)],
+        POLL: run("requires_action"),
+        POLL_NEXT: [run("running", id=NEXT_RUN), run("completed", id=NEXT_RUN)],
+    })
+
+
+async def test_a_run_that_waits_for_an_answer_goes_on_with_it_although_no_handler_gives_it(tmp_path: Path) -> None:
+    told = Told()
+    async with process(tmp_path, asking(), told) as served:
+        begun_run = await served.start(MESSAGE, key=KEY)
+        async for event in served.watch(begun_run.slug):
+            if said(event) == ("run", "requires_action"):
+                break
+        paused = await served.client.fetch(begun_run.ref)
+        await served.client.resume(paused, [ToolOutput(paused.actions[0], {"approved": True})])
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_a_person_answers_in_any_process_and_the_second_click_is_refused(tmp_path: Path) -> None:
+    told, path = Told(), tmp_path / "work.db"
+    async with (
+        process(tmp_path, asking(), told, inbox=Inbox(journal=path)) as served,
+        process(tmp_path, Wire({}), told, inbox=Inbox(journal=path)) as other,
+    ):
+        slug = (await served.start(MESSAGE, key=KEY)).slug
+        async for event in other.watch(slug):
+            if said(event) == ("run", "requires_action"):
+                break
+        inbox = other.inbox
+        assert inbox is not None
+        await until(inbox.pending)
+        (parked,) = await inbox.pending()
+        for wrong in ("no slug", "narrative..unknown"):
+            with pytest.raises(NotPendingError):
+                await other.answer(wrong, parked.action.id, True)
+        await other.answer(slug, parked.action.id, True)
+        with pytest.raises(NotPendingError):
+            await served.refuse(slug, parked.action.id, "too late")
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_a_text_that_names_no_run_is_not_found_and_nothing_is_asked(tmp_path: Path) -> None:
+    wire = Wire({})
+    async with process(tmp_path, wire) as served:
+        for text in ("", "nonsense", "origami.agent.run", "narrative..~zz"):
+            with pytest.raises(NotFoundError):
+                await served.watch(text).ready()
+            assert [event.name async for event in served.watch(text)] == ["error", "end"]
+
+    assert wire.asked == []
+
+
+async def test_when_it_stops_what_is_being_told_may_end(tmp_path: Path) -> None:
+    calls: list[str] = []
+    is_called = asyncio.Event()
+
+    async def slow(key: str, _: Run[Any]) -> None:
+        calls.append(f"{key} begun")
+        is_called.set()
+        await asyncio.sleep(0.1)
+        calls.append(f"{key} ended")
+
+    async with process(tmp_path, ending(), slow) as served:
+        await served.start(MESSAGE, key=KEY)
+        await is_called.wait()
+    async with process(tmp_path, Wire({}), slow):
+        await asyncio.sleep(0.1)
+
+    assert calls == [f"{KEY} begun", f"{KEY} ended"]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_what_was_told_long_ago_is_deleted(tmp_path: Path) -> None:
+    async with process(tmp_path, ending()) as served:
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+    async with process(tmp_path, Wire({}), retention=0.0) as served:
+
+        async def is_gone() -> bool:
+            return await served.client.work(KEY) is None
+
+        await until(is_gone)
+
+
+async def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path: Path) -> None:
+    wire = Wire({})
+    client = client_on(tmp_path, wire)
+    wrong: Any = "a string"
+    with pytest.raises(ConfigurationError, match=r"no journal, so that.*Inbox\(journal="):
+        Service(client, inbox=Inbox())
+    with pytest.raises(ConfigurationError, match="no journal: pass"):
+        Service(Client(load("narrative"), wire, retry=Retry()))
+    with pytest.raises(ConfigurationError, match="on_end is"):
+        Service(client, on_end=wrong)
+    with pytest.raises(ConfigurationError, match="retention"):
+        Service(client, retention=-1.0)
+    closed = Service(client)
+    with pytest.raises(ConfigurationError, match=r"async with Service"):
+        await closed.start(MESSAGE)
+    async with closed as served:
+        with pytest.raises(ConfigurationError, match="starts a run from"):
+            await served.start("hello")
+        with pytest.raises(ConfigurationError, match="no inbox"):
+            await served.answer("narrative..r", "a", True)
+        assert await served._tending.abandoned() == []
+        assert "0 tended" in repr(served)
+
+    assert wire.asked == []
