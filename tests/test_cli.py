@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agentruns import Run, RunStatus, connect, narrative
-from agentruns.cli import arguments, commands, demo, display
+from agentruns.cli import arguments, commands, display, stories
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import shipped
 from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
@@ -211,7 +211,7 @@ def test_the_demo_of_a_vendor_tells_the_whole_story(vendor: str, capsys: pytest.
 
 def test_the_demo_shows_every_vendor() -> None:
     examples = {name for name in NAMES if hasattr(load(name), "example")}
-    assert set(demo.STORIES) | examples == set(NAMES) == set(TOLD)
+    assert set(stories.names()) | examples == set(NAMES) == set(TOLD)
     assert arguments.parse(["demo"]).vendor is None
 
 

@@ -1,6 +1,5 @@
 """From the shell alone: what `agentruns emulate` prints starts a run, and a rehearsal is as one asks for."""
 
-import asyncio
 import json
 import shlex
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentruns.cli import commands, emulate
+from agentruns.cli import commands, emulate, emulators
 from agentruns.emulator import Emulator, Narrative, Turn
 from tests.command_lines import at_hand
 
@@ -48,7 +47,7 @@ def test_the_command_that_emulate_prints_starts_a_run(
 ) -> None:
     options: dict[str, Any] = {"retry_after": 0} if vendor == "origami" else {}
     with Emulator(vendor, **options) as running:
-        example = asyncio.run(emulate._example(vendor, running))
+        example = emulators.example_of(vendor, running)
         text, variables, command = emulate._lines(vendor, running, example, json=False)
         told = json.loads(emulate._lines(vendor, running, example, json=True)[0])
         assert text.startswith(f"{vendor} is emulated at")

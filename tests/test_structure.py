@@ -60,7 +60,11 @@ def test_only_the_command_line_and_the_kit_of_tests_use_the_emulator() -> None:
         if not name.startswith(("emulator", "testing"))
         and any(other.startswith("emulator") for other in imported(name, path))
     }
-    assert users == {"cli.emulate", "cli.console", "cli.demo", "cli.emulators"}
+    assert {name for name in users if not name.startswith("cli.stories.")} == {
+        "cli.emulate",
+        "cli.console",
+        "cli.emulators",
+    }
 
 
 def test_the_emulator_knows_nothing_of_the_client() -> None:
@@ -77,9 +81,6 @@ VENDORS_MAY_BE_NAMED_BY = {
     "emulator": "the emulators of this package are names of it",
     "emulator.pytest_plugin": "the types of an emulator follow from the name of a vendor",
     "emulator.server": "the types of an emulator follow from the name of a vendor",
-    "cli.console": "the trials of the emulated vendors are stories of their own; any other has its example",
-    "cli.emulate": "the first line to type for an emulated vendor, with what must be made before",
-    "cli.demo": "the stories of the emulated vendors; any other has its example",
 }
 """The modules that may know a vendor by its name, besides those of vendors, and why."""
 
@@ -104,7 +105,7 @@ def names_in(path: Path) -> set[str]:
 def test_no_module_but_those_of_vendors_knows_one() -> None:
     """What is told of a vendor to people, its dialect says: else other vendors are shown worse."""
     vendors = set(dialects.NAMES)
-    of_vendors = tuple(f"{house}.{name}" for house in ("dialects", "emulator") for name in vendors)
+    of_vendors = tuple(f"{house}.{name}" for house in ("dialects", "emulator", "cli.stories") for name in vendors)
     naming = {name for name, path in modules() if vendors & names_in(path) and not name.startswith(of_vendors)}
 
     assert {name or "__init__" for name in naming} - {"dialects"} == set(VENDORS_MAY_BE_NAMED_BY)

@@ -2,14 +2,15 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from agentruns import Backoff, Inbox, Run, RunRef, RunStatus, connect, dialects
-from agentruns.cli import arguments, commands
+from agentruns.cli import arguments, commands, emulate, emulators
 from agentruns.cli import console as console_command
 from agentruns.dialects import NAMES, load, names
 from agentruns.emulator import Call, Emulator, Turn
@@ -234,6 +235,39 @@ def test_an_emulator_that_is_not_there_is_told(
         code = int(str(ended.code))
     assert code == 2
     assert told in capsys.readouterr().err
+
+
+class Limited(acme.Acme):
+    """Acme, emulated with slots, and with a project that there is."""
+
+    limits: ClassVar[Mapping[str, tuple[str, int]]] = {"slots": ("slots", 1)}
+    fields: ClassVar[Mapping[str, Any]] = {"project": "p7", "text": "Hello."}
+
+    def example_fields(self) -> Mapping[str, Any]:
+        return self.fields
+
+
+def test_an_emulator_of_ones_own_says_what_starts_a_run_there_and_what_may_be_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = without_emulator(tmp_path, "from tests.test_vendor_names import Limited as EMULATOR\nexample = None")
+    args = arguments.parse(["emulate", name, "--slots", "3"])
+    assert emulate._options(args, name) == {"slots": 3}
+    with pytest.raises(ConfigurationError, match=r"--slots is for origami; .*acme: is emulated without"):
+        emulate._options(args, MODULE)
+
+    with Emulator(Limited) as running:
+        origin = emulators.example_of(name, running)
+        assert (origin.project, origin.text) == ("p7", "Hello.")
+        assert "--project p7 --text Hello." in emulate._lines(name, running, origin, json=False)[-1]
+        monkeypatch.setattr(Limited, "fields", {"place": "p7"})
+        with pytest.raises(
+            ConfigurationError, match=r"`example_fields` of the emulator of .* does not fit Job: .*'place'"
+        ):
+            emulators.example_of(name, running)
+    monkeypatch.undo()
+    assert commands.main(["demo", "--vendor", name, "--json"]) == 0
+    assert Run.from_json(capsys.readouterr().out.splitlines()[-1]).ref.parent == "p7"
 
 
 @pytest.mark.parametrize("argv", [["demo", "--vendor"], ["console", "--emulator"]])

@@ -70,8 +70,8 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
     emulate.add_argument("--port", type=int, default=0, help="port to listen on, for one vendor; a free one by default")
     emulate.add_argument("--run-seconds", type=float, metavar="S", help="how long each run takes")
     emulate.add_argument("--fail", type=float, metavar="SHARE", help="the share of runs that fail, such as 0.05")
-    emulate.add_argument("--slots", type=int, metavar="N", help="runs at once (Origami)")
-    emulate.add_argument("--limit", type=int, metavar="N", help="requests per second (Middesk, Origami)")
+    emulate.add_argument("--slots", type=int, metavar="N", help="runs at once, where the vendor has slots")
+    emulate.add_argument("--limit", type=int, metavar="N", help="requests per second, where the vendor limits them")
     emulate.add_argument(
         "--json", action="store_true", help="print vendor, base_url, token and an example of what starts a run as JSON"
     )

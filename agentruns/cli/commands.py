@@ -23,7 +23,7 @@ from agentruns.dialects import load
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError, UnsupportedError
 
-from . import arguments, demo, origins, shell_text, vendors
+from . import arguments, origins, shell_text, stories, vendors
 from .batch import batch
 from .connection import connection
 from .display import Display, choose, warnings
@@ -221,7 +221,7 @@ async def _demo(args: argparse.Namespace, seen: _Seen) -> int:
             seen.stream = stream
             return await follow(stream, display)
 
-        codes = [code_of(await demo.story_of(name)(display, watched)) for name in args.vendor or demo.STORIES]
+        codes = [code_of(await stories.story_of(name)(display, watched)) for name in args.vendor or stories.names()]
         display.remark("That was the main job; `agentruns --help` shows the rest.")
         return max(codes)
     finally:

@@ -10,19 +10,16 @@ import logging
 import os
 import tempfile
 import webbrowser
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
-
 from agentruns._api.hosts import is_loopback
-from agentruns._api.retry import Backoff
 from agentruns._connect import connect
 from agentruns._values import check, codec
 from agentruns.client import Client
-from agentruns.dialects import NAMES, conduit, load, middesk, narrative, origami
+from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import installed, shipped
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
@@ -33,16 +30,12 @@ from agentruns.web import Feeds
 from .connection import connection
 from .emulators import emulator_of
 from .printing import complain, say
+from .stories import QUICK, trial_of
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from agentruns.console import AccessGuard, Job, Source
-    from agentruns.emulator import Emulator, Prompt, Turn
-    from agentruns.emulator.schema import JSON
-
-QUICK: Final = Backoff(initial=0.15, maximum=0.4)
-"""How often an emulated vendor is polled: a newcomer is not to wait."""
 
 _STOP_SECONDS: Final = 2.0
 
@@ -218,21 +211,6 @@ def _answers(path: str | None) -> dict[str, Mapping[str, Any]]:
 # Over an emulator -----------------------------------------------------------------------------------------------------
 
 
-@frozen
-class Trial:
-    """
-    An emulated vendor with something to start on it: `jobs` by name, each with what it is called and what happens.
-
-    `script` plays the agent, at a *pace* in seconds; `origin` makes what starts a run of a job.
-    """
-
-    jobs: Mapping[str, tuple[str, str]]
-    script: Callable[[Prompt, float], Turn]
-    origin: Callable[[Client, str, Emulator[Any]], Awaitable[Any]]
-    options: Mapping[str, Any]
-    answers: Mapping[str, Mapping[str, Any]]
-
-
 @asynccontextmanager
 async def emulated(vendor: str, *, pace: float = 1.0, folder: Path | None = None) -> AsyncIterator[Source]:
     """
@@ -243,7 +221,7 @@ async def emulated(vendor: str, *, pace: float = 1.0, folder: Path | None = None
     from agentruns.console import Job, Jobs, JournalReader, Source
     from agentruns.emulator import Emulator
 
-    trial = TRIALS.get(vendor) or _plain_trial(vendor)
+    trial = trial_of(vendor)
     count = itertools.count(1)
     async with AsyncExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentruns-")))
@@ -275,257 +253,3 @@ async def emulated(vendor: str, *, pace: float = 1.0, folder: Path | None = None
                 place=f"{vendor}, emulated on this machine",
             )
         )
-
-
-def _plain_trial(name: str) -> Trial:
-    """Return a trial of any vendor whose dialect gives an example: its run asks once, if runs can be answered."""
-    vendor = Vendor.of(load(name))
-    if vendor.example is None:
-        raise ConfigurationError(f"{name} cannot be tried: its dialect gives what starts a run by `example()`")
-
-    def script(prompt: Prompt, pace: float) -> Turn:
-        from agentruns.emulator import Call, Turn
-
-        if vendor.resume is None or prompt.index:
-            return Turn("Done.", pending=0.5 * pace, running=1.5 * pace)
-        return Turn(calls=[Call("ask", {"question": "Shall I go on?"})], pending=0.5 * pace, running=1.5 * pace)
-
-    async def origin(_: Client, __: str, ___: Emulator[Any]) -> Any:
-        return vendor.call("example")
-
-    return Trial({"example": ("Start the example", f"What {name} gives as an example.")}, script, origin, {}, {})
-
-
-# Narrative
-
-_INVOICE_ANSWER: Final = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["approved", "cost_centre"],
-    "properties": {
-        "approved": {"type": "boolean", "title": "Approved", "description": "Whether the invoice may be paid."},
-        "cost_centre": {"title": "Cost centre", "enum": ["operations", "marketing", "research"]},
-        "pay_on": {"type": "string", "format": "date", "title": "Pay on"},
-        "limit_eur": {"type": "number", "minimum": 0, "title": "Limit in euros", "description": "For the next ones."},
-        "remark": {"type": "string", "maxLength": 500, "title": "Remark"},
-    },
-}
-
-_TOOLS: Final = (
-    narrative.Tool(
-        "confirm_booking",
-        "Ask the user to confirm a slot.",
-        {
-            "type": "object",
-            "required": ["proposed_slot", "minutes"],
-            "properties": {
-                "proposed_slot": {"type": "string", "title": "Slot", "description": "Day and time."},
-                "minutes": {"type": "integer", "minimum": 15, "maximum": 240, "title": "Minutes"},
-                "guests": {"type": "array", "items": {"type": "string"}, "title": "Guests"},
-            },
-        },
-    ),
-    narrative.Tool(
-        "approve_invoice",
-        "Ask a person to approve one invoice.",
-        {
-            "type": "object",
-            "required": ["invoice_no", "amount_eur"],
-            "properties": {
-                "invoice_no": {"type": "string", "title": "Invoice"},
-                "amount_eur": {"type": "number", "title": "Amount in euros"},
-            },
-        },
-    ),
-)
-
-_ASKED: Final = {
-    "booking": "Find me a meeting time for tomorrow afternoon.",
-    "invoice": "Have invoice RE-2026-118 paid.",
-    "both": "Find a meeting time, and have invoice RE-2026-118 paid.",
-    "quick": "What is on today?",
-    "failure": "Read every message that there is.",
-}
-
-
-def _narrative_script(prompt: Prompt, pace: float) -> Turn:
-    from agentruns.emulator import Call, Turn
-
-    slot: Mapping[str, JSON] = {"proposed_slot": "tomorrow, 14:30", "minutes": 45, "guests": ["Ana", "Bo"]}
-    book, pay = (
-        Call("confirm_booking", slot),
-        Call("approve_invoice", {"invoice_no": "RE-2026-118", "amount_eur": 940}),
-    )
-    if prompt.outputs:
-        told = "\n".join(f"{each.name}: {'refused, ' if each.is_error else ''}{each.text}" for each in prompt.outputs)
-        return Turn(f"Done. This is what I was told:\n{told}", pending=0.3 * pace, running=1.5 * pace, iterations=2)
-    calls = {"booking": [book], "invoice": [pay], "both": [book, pay]}
-    for name, asked in _ASKED.items():
-        if prompt.text == asked and name in calls:
-            return Turn(calls=calls[name], pending=0.5 * pace, running=2.5 * pace, iterations=3)
-    if prompt.text == _ASKED["failure"]:
-        why = ("AgentLoopMaxIterationsExceeded", "max iterations exceeded after 8 iterations")
-        return Turn(error=why, pending=0.5 * pace, running=2 * pace, iterations=8)
-    return Turn("Two meetings, and lunch with Ana.", pending=0.5 * pace, running=2.5 * pace, iterations=4)
-
-
-async def _narrative_origin(client: Client, name: str, _: Emulator[Any]) -> narrative.UserMessage:
-    config = narrative.Config(
-        model="anthropic.claude-opus-4.6",
-        data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
-        max_iterations=8,
-        max_tokens=2048,
-        output_format_schema=narrative.TEXT_SCHEMA,
-        client_tools=[narrative.ClientTools("user", _TOOLS)],
-    )
-    conversation = await client.perform(narrative.create_conversation(config))
-    return narrative.UserMessage(conversation.id, _ASKED[name])
-
-
-# Middesk
-
-
-def _middesk_script(prompt: Prompt, pace: float) -> Turn:
-    from agentruns.emulator import Call, Turn
-
-    if prompt.outputs:
-        told = prompt.outputs[0].text
-        found = {"title": "Review", "type": "cip_summary", "confidence": "high", "summary": f"Decided: {told}"}
-        return Turn(structured={"artifacts": [found]}, running=1.5 * pace)
-    hit: Mapping[str, JSON] = {
-        "label": "Two possible sanctions hits look unrelated. Dismiss them?",
-        "artifacts": [
-            {
-                "title": f"Dismiss hit: {name}",
-                "type": "dismissal",
-                "confidence": "high",
-                "summary": why,
-                "sources": [
-                    {
-                        "url": f"https://sanctions.example.gov/entries/{number}",
-                        "source_name": "Example sanctions register",
-                        "source_tier": "primary",
-                        "source_type": "watchlist",
-                    }
-                ],
-            }
-            for name, number, why in (
-                ("Marlow Trading FZE", 77120, "Different country, different officers, no shared address."),
-                ("Marlowe & Sons", 80311, "Dissolved in 1998."),
-            )
-        ],
-    }
-    letter = {"label": "The TIN could not be confirmed. Accept the letter of 3 March instead?", "artifacts": []}
-    calls = [Call("watchlist_resolution", hit), Call("tin_resolution", letter)]
-    return Turn(calls=calls if prompt.agent == "cip_orchestrator" else calls[:1], running=3 * pace, iterations=3)
-
-
-async def _middesk_origin(_: Client, name: str, __: Emulator[Any]) -> middesk.RunRequest:
-    agent = {"review": "cip_orchestrator", "watchlist": "watchlist_resolution"}[name]
-    return middesk.RunRequest(agent, business_id="b86f3c52-11d9-4f07-8e6a-90c2d5a7714f")
-
-
-# Origami
-
-_PROMPTS: Final = {
-    "clinics": "Find independent veterinary clinics in Leeds.",
-    "long": "Find every bakery in Europe.",
-    "quick": "How many leads do we have?",
-}
-
-
-def _origami_script(prompt: Prompt, pace: float) -> Turn:
-    from agentruns.emulator import Call, Turn
-
-    which = {
-        "type": "single-choice",
-        "question": "Which clinics count as independent?",
-        "suggestedAnswers": ["Single-site only", "Up to three sites", "Anything not owned by a national group"],
-    }
-    spend = {
-        "type": "confirm",
-        "question": "Looking up work emails spends credits. Go ahead?",
-        "suggestedAnswers": ["Confirm"],
-    }
-    if prompt.index:
-        return Turn(f"Built a list of 23. I was told:\n{prompt.text}", running=2 * pace, iterations=3)
-    if prompt.text == _PROMPTS["clinics"]:
-        calls = [Call("ask-questions", which), Call("ask-questions", spend)]
-        return Turn(calls=calls, running=2.5 * pace, iterations=2)
-    if prompt.text == _PROMPTS["long"]:
-        return Turn("Stopped at the cap.", running=2.5 * pace, iterations=12)
-    return Turn("1,204 leads, in three tables.", running=2.5 * pace, iterations=3)
-
-
-async def _origami_origin(_: Client, name: str, __: Emulator[Any]) -> origami.Prompt:
-    return origami.Prompt(_PROMPTS[name])
-
-
-# Conduit
-
-_ORDERS: Final = {
-    "plumber": {"work_order": "WO-4417", "unit": "12B", "priority": "high"},
-    "failure": {"work_order": "WO-4418", "unit": "?", "priority": "low"},
-}
-
-
-def _conduit_script(prompt: Prompt, pace: float) -> Turn:
-    from agentruns.emulator import Call, Turn
-
-    if "WO-4418" in (prompt.text or ""):
-        return Turn(error=("unit_not_found", "There is no unit “?”."), pending=0.5 * pace, running=2 * pace)
-    looked_up = Call("find_contractor", {"trade": "plumber"}, server_side=True, result="Hartley & Daughters, 14:00")
-    text = "A plumber is booked for unit 12B at 14:00 today."
-    return Turn(text, calls=[looked_up], pending=0.5 * pace, running=3 * pace, usage=(1840, 212))
-
-
-async def _conduit_origin(_: Client, name: str, emulator: Emulator[Any]) -> conduit.Dispatch:
-    return conduit.Dispatch(emulator.state.agent_id, payload=_ORDERS[name])
-
-
-TRIALS: Final[Mapping[str, Trial]] = {
-    "narrative": Trial(
-        {
-            "booking": ("Book a meeting", "The agent asks you to confirm a slot."),
-            "invoice": ("Pay an invoice", "It asks for an answer whose JSON Schema is known: a form of five fields."),
-            "both": ("Do both", "Two tool calls at once, answered one by one."),
-            "quick": ("Just ask", "It answers by itself."),
-            "failure": ("Ask too much", "The run fails."),
-        },
-        _narrative_script,
-        _narrative_origin,
-        {},
-        {"approve_invoice": _INVOICE_ANSWER},
-    ),
-    "middesk": Trial(
-        {
-            "review": ("Review a business", "Two interrupts: proposed artifacts to look at, and a plain question."),
-            "watchlist": ("Check a watchlist", "One interrupt with two proposed dismissals."),
-        },
-        _middesk_script,
-        _middesk_origin,
-        {"agents": ("cip_orchestrator", "watchlist_resolution", "tin_resolution")},
-        {},
-    ),
-    "origami": Trial(
-        {
-            "clinics": ("Find clinics", "The agent asks two questions, with suggested answers."),
-            "long": ("Find too much", "It stops at its cap of steps, and asks whether to go on."),
-            "quick": ("Count leads", "It answers by itself."),
-        },
-        _origami_script,
-        _origami_origin,
-        {"retry_after": 0, "steps_max": 12},
-        {},
-    ),
-    "conduit": Trial(
-        {
-            "plumber": ("Send a plumber", "A dispatch that looks something up and completes; Conduit has no pauses."),
-            "failure": ("Send one nowhere", "A dispatch that fails."),
-        },
-        _conduit_script,
-        _conduit_origin,
-        {},
-        {},
-    ),
-}

@@ -7,15 +7,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from agentruns._connect import connect
 from agentruns._values import check, codec
 from agentruns._values.minted import minted
-from agentruns.dialects import conduit, load, middesk, narrative, origami
-from agentruns.dialects.vendor import Vendor
+from agentruns.dialects import load
 from agentruns.errors import ConfigurationError
 
 from . import emulators, origins
@@ -23,12 +21,6 @@ from .printing import say, shell
 
 if TYPE_CHECKING:
     from agentruns.emulator import Emulator, Turn
-
-_LIMITS: Final = {"middesk": ("rate_limit", 1), "origami": ("requests_per_minute", 60)}
-"""By vendor, the option of its emulator that limits requests, and how many seconds that counts them in."""
-
-_PLACE: Final = "0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11"
-"""Any UUID does for a data plane, or a business, that is emulated."""
 
 
 async def emulate(args: argparse.Namespace) -> int:
@@ -55,7 +47,7 @@ async def emulate(args: argparse.Namespace) -> int:
             raise ConfigurationError(f"port {args.port} cannot be listened on: {error}. Choose another") from error
         for name, emulator in served.items():
             emulator.alter(alter)
-            say(*_lines(name, emulator, await _example(name, emulator), json=args.json))
+            say(*_lines(name, emulator, emulators.example_of(name, emulator), json=args.json))
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
     return 0
@@ -64,22 +56,19 @@ async def emulate(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Return the options of a vendor's emulator; raise `ConfigurationError` for one that it has not."""
     options: dict[str, Any] = {}
-    if args.slots is not None:
-        check.integer("--slots", args.slots, 1)
-        if name != "origami":
+    for word in ("slots", "limit"):
+        value = getattr(args, word)
+        if value is None:
+            continue
+        check.integer(f"--{word}", value, 1)
+        if word not in emulators.emulator_of(name).limits:
+            having = [each for each in emulators.emulated_names() if word in emulators.emulator_of(each).limits]
             raise ConfigurationError(
-                f"--slots is for origami; {name} has no slots. Name origami alone, or leave it out"
+                f"--{word} is for {' and '.join(having) or 'no vendor'}; {name} is emulated without. Name one that has "
+                "it, or leave it out"
             )
-        options["slots"] = args.slots
-    if args.limit is not None:
-        check.integer("--limit", args.limit, 1)
-        if name not in _LIMITS:
-            raise ConfigurationError(
-                f"--limit is for {' and '.join(_LIMITS)}; {name} is emulated without a limit. Name one of them, or "
-                "leave it out"
-            )
-        option, seconds = _LIMITS[name]
-        options[option] = args.limit * seconds
+        option, times = emulators.emulator_of(name).limits[word]
+        options[option] = value * times
     return options
 
 
@@ -102,29 +91,6 @@ def _alteration(args: argparse.Namespace) -> Any:
         return turn
 
     return alter
-
-
-async def _example(name: str, emulator: Emulator[Any]) -> Any:
-    """Return what starts a run there, with ids that exist; None where the dialect has no example."""
-    if name == "narrative":
-        config = narrative.Config(
-            model="emulated",
-            data_plane_id=_PLACE,
-            max_iterations=8,
-            max_tokens=2048,
-            output_format_schema=narrative.TEXT_SCHEMA,
-        )
-        async with connect("narrative", token=emulator.token, base_url=emulator.base_url) as client:
-            conversation = await client.perform(narrative.create_conversation(config))
-        return narrative.UserMessage(conversation.id, "Hello.")
-    if name == "middesk":
-        return middesk.RunRequest("cip_orchestrator", business_id=_PLACE)
-    if name == "origami":
-        return origami.Prompt("Hello.")
-    if name == "conduit":
-        return conduit.Dispatch(emulator.state.agent_id, trigger_id=emulator.state.trigger_id)
-    vendor = Vendor.of(load(name))
-    return None if vendor.example is None else vendor.call("example")
 
 
 def _given(origin: Any) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Which emulator plays a vendor: ours for the vendors of this package, else what its dialect names by `EMULATOR`."""
+"""Which emulator plays a vendor, ours or what its dialect names by `EMULATOR`, and what starts a run there."""
 
 from __future__ import annotations
 
@@ -12,18 +12,45 @@ from agentruns.errors import ConfigurationError
 from .printing import complain
 
 if TYPE_CHECKING:
+    from agentruns.emulator import Emulator
     from agentruns.emulator import Vendor as EmulatedVendor
 
 
-def emulator_of(name: str) -> str | type[EmulatedVendor]:
+def emulator_of(name: str) -> type[EmulatedVendor]:
     """
     Return what `agentruns.emulator.Emulator` takes to play the vendor *name*.
 
     Raise `ConfigurationError` for a vendor that is not known, or that has no emulator.
     """
-    if name in NAMES:
-        return name
-    return _named(Vendor.of(load(name)))
+    from agentruns.emulator.server import vendor_of
+
+    return vendor_of(name) if name in NAMES else _named(Vendor.of(load(name)))
+
+
+def example_of(name: str, emulator: Emulator[Any]) -> Any:
+    """
+    Return what starts a run of an emulated vendor: as its emulator says, else as its dialect does, else None.
+
+    Raise `ConfigurationError` where the fields that the emulator gives are not those of the dialect.
+    """
+    vendor = Vendor.of(load(name))
+    fields = emulator.state.example_fields()
+    if fields:
+        try:
+            return vendor.Origin(**fields)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"`example_fields` of the emulator of {name} does not fit {vendor.Origin.__name__}: {error}"
+            ) from error
+    return None if vendor.example is None else vendor.call("example")
+
+
+def has_example(name: str) -> bool:
+    """Tell whether `example_of` gives something for a vendor."""
+    from agentruns.emulator import Vendor as EmulatedVendor
+
+    said = emulator_of(name).example_fields is not EmulatedVendor.example_fields
+    return said or Vendor.of(load(name)).example is not None
 
 
 def emulated_names() -> list[str]:

@@ -45,7 +45,8 @@ VENDORS: Final[Mapping[str, str]] = {
 """By the name that `Emulator` takes, the class of the vendor in the module of that name."""
 
 
-def _vendor(name: str | type[Vendor]) -> type[Vendor]:
+def vendor_of(name: str | type[Vendor]) -> type[Vendor]:
+    """Return the class of a vendor by its name, or the class as it is."""
     if not isinstance(name, str):
         return name
     if name not in VENDORS:
@@ -225,7 +226,7 @@ class Emulator(Generic[V]):
         seed: int | None = None,
         **options: object,
     ) -> None:
-        kind = _vendor(vendor)
+        kind = vendor_of(vendor)
         if not token or token != token.strip():
             raise ValueError("a token is a word without blanks around it")
         self.token = token

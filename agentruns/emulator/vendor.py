@@ -150,6 +150,9 @@ class Vendor(abc.ABC):
     """What the base URL ends with, such as `/v1`; the templates of the routes include it."""
     plants: ClassVar[Mapping[str, tuple[str, str]]] = {}
     """Names of `Fault.vendor`, each with the method and path pattern it strikes unless the fault says otherwise."""
+    limits: ClassVar[Mapping[str, tuple[str, int]]] = {}
+    """What `agentruns emulate` may limit, `"limit"` requests a second and `"slots"` of runs at once: by which option of
+    this emulator, and times how much."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -169,6 +172,10 @@ class Vendor(abc.ABC):
     @abc.abstractmethod
     def runs_started(self) -> int:
         """Count the runs that really started, however often a caller asked for each."""
+
+    def example_fields(self) -> Mapping[str, JSON]:
+        """Give the fields of what starts a run here, with ids that exist; none where the dialect's example will do."""
+        return {}
 
     @abc.abstractmethod
     def refusal(self, status: int, detail: str, path: str) -> Reply:

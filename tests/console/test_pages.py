@@ -20,7 +20,8 @@ from agentruns.inbox import Inbox
 from tests.console.plain_browser import ORIGIN, SECONDS, Browser, browsing, fill, state
 from tests.scripted_wire import CONVERSATION, RUN
 
-from agentruns.cli.console import TRIALS, emulated, over_journal  # isort: skip
+from agentruns.cli import stories  # isort: skip
+from agentruns.cli.console import emulated, over_journal  # isort: skip
 
 PACE = 0.05
 """Of what the emulated agents do, in seconds."""
@@ -438,7 +439,7 @@ async def test_what_the_vendor_refuses_is_told_and_can_be_sent_again(tmp_path: P
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("vendor", "job"),
-    [(vendor, job) for vendor, trial in TRIALS.items() for job in trial.jobs]
+    [(vendor, job) for vendor in stories.names() for job in stories.trial_of(vendor).jobs]
     + [("tests.conformance.acme:", "example")],
 )
 async def test_every_job_that_is_offered_can_be_started_answered_and_ends(vendor: str, job: str) -> None:

@@ -91,6 +91,10 @@ class Conduit(Vendor):
         """Count the runs that dispatches started, whether or not the list shows them; foreign ones are not counted."""
         return sum(not run.foreign for run in self.runs.values())
 
+    def example_fields(self) -> Mapping[str, JSON]:
+        """Give the agent that there is, and its trigger."""
+        return {"agent_id": self.agent_id, "trigger_id": self.trigger_id}
+
     def runs_of(self, agent_id: str) -> tuple[ConduitRun, ...]:
         """List the runs of one agent, in the order of their starts."""
         return tuple(run for run in self.runs.values() if run.agent_id == agent_id)

@@ -100,6 +100,7 @@ class Middesk(Vendor):
         **{name: plant.place for name, plant in PLANTS.items()},
         **STREAM_PLANTS,
     }
+    limits: ClassVar[Mapping[str, tuple[str, int]]] = {"limit": ("rate_limit", 1)}
 
     def __init__(self, stage: Stage, options: MiddeskOptions) -> None:
         super().__init__(stage)
@@ -165,6 +166,10 @@ class Middesk(Vendor):
     def runs_started(self) -> int:
         """Count the runs; each one starts as it is created, and a resumed run is still the same."""
         return len(self.runs)
+
+    def example_fields(self) -> Mapping[str, JSON]:
+        """Give an agent that there is, and any business."""
+        return {"type": self._state.agents[0].type, "business_id": self.stage.ids.uuid()}
 
     @property
     def actions(self) -> Sequence[Action]:

@@ -8,8 +8,10 @@ from datetime import UTC
 from http import HTTPStatus
 from typing import ClassVar, Literal, Self
 
+import msgspec
 from attrs import field, frozen, validators
 
+from agentruns.emulator.schema import JSON
 from agentruns.emulator.vendor import Reply, Request, Route, Stage, Vendor, make_options
 
 from .bodies import CreateBody, StartBody, decode, outputs_under
@@ -114,6 +116,30 @@ class Narrative(Vendor):
     def runs_started(self) -> int:
         """Count the runs whose workflow started; a replay or a refused request starts none."""
         return sum(run.began is not None for run in self.runs.values())
+
+    def example_fields(self) -> Mapping[str, JSON]:
+        """Create a conversation, and give its id with a message."""
+        defaults: JSON = {
+            "model": "emulated",
+            "data_plane_id": self.stage.ids.uuid(),
+            "max_iterations": 8,
+            "max_tokens": 2048,
+            "output_format_schema": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["text"],
+                "properties": {"text": {"type": "string"}},
+            },
+        }
+        content = msgspec.json.encode({"defaults": defaults})
+        request = Request(
+            method="POST",
+            path=f"{self.prefix}/agents/conversations",
+            headers={"Authorization": f"Bearer {self.stage.token}"},
+            content=content,
+        )
+        made = self.respond(request)
+        return {"conversation_id": msgspec.json.decode(made.content)["id"], "text": "Hello."}
 
     def runs_of(self, conversation_id: str) -> tuple[Run, ...]:
         """List the runs of one conversation, oldest first."""

@@ -56,6 +56,7 @@ class Origami(Vendor):
         CANCEL_LOST: ("POST", "/api/v2/agents/*/cancel"),
         ADMITTED_500: ADMISSION,
     }
+    limits: ClassVar[Mapping[str, tuple[str, int]]] = {"limit": ("requests_per_minute", 60), "slots": ("slots", 1)}
 
     def __init__(self, stage: Stage, options: OrigamiOptions) -> None:
         super().__init__(stage)
@@ -131,6 +132,10 @@ class Origami(Vendor):
     def runs_started(self) -> int:
         """Count the runs that were admitted; a replay or a refused request starts none."""
         return len(self.runs)
+
+    def example_fields(self) -> Mapping[str, JSON]:
+        """Give a prompt, which makes an agent."""
+        return {"prompt": "Hello."}
 
     def runs_of(self, agent_id: str) -> tuple[OrigamiRun, ...]:
         """List the runs of one agent, oldest first."""
