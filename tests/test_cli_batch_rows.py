@@ -19,6 +19,8 @@ from agentruns.cli import arguments, commands
 from agentruns.cli.batch import output, progress, rows
 from agentruns.cli.batch.file_errors import FileError
 from agentruns.cli.batch.output import Output, last_lines
+from agentruns.cli.batch.rows import Row
+from agentruns.cli.batch.templates import Text, UnusableError, cell
 from agentruns.cli.report import read
 from agentruns.emulator import Emulator, Narrative, Turn
 from tests.command_lines import STATS, at_hand
@@ -58,6 +60,44 @@ def test_a_row_that_cannot_be_used_takes_no_key_from_another_over_any_number_of_
         assert commands.main(call("-q", *journal)) == 2
         assert entries() == [("line-3", 2, "completed"), (None, 3, "invalid")]
     assert emulator.state.runs_started == 1
+
+
+def test_a_row_that_cannot_be_used_says_which_key_and_columns_it_has(emulator: Emulator[Narrative]) -> None:
+    Path("in.csv").write_text("id,question\n7,\n")
+    assert commands.main(call("-q", "--columns", "id")) == 2
+    (found,) = [json.loads(text) for text in Path("out.jsonl").read_text().splitlines()]
+    assert (found["key"], found["failure"]["key"], found["columns"]) == (None, "7", {"id": "7"})
+
+
+def test_lines_of_rows_that_were_taken_out_are_told_with_the_way_to_an_output_without_them(
+    emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in.csv").write_text("id,question\n1,hello\n2,there\n")
+    assert commands.main(call()) == 0
+    assert "no row of INPUT" not in capsys.readouterr().err
+    Path("in.csv").write_text("id,question\n2,there\n")
+    assert commands.main(call()) == 0
+    told = capsys.readouterr().err
+    assert "of no row of INPUT as it is now: 1." in told
+    assert told.rstrip().endswith("-o NEW --journal out.jsonl.journal")
+    assert commands.main(call("--journal", "out.jsonl.journal", target="new.jsonl")) == 0
+    assert entries("new.jsonl") == [("2", 2, "completed")]
+    assert emulator.state.runs_started == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [("{who.name}", "Ada"), ("{tags[1]}", "b"), ("{who.pets[0].name}", "Rex"), ("{tags.0}", "a"), ("{a[0]}", "plain")],
+)
+def test_a_template_reaches_into_objects_and_lists(template: str, text: str) -> None:
+    row = Row(1, {"who": {"name": "Ada", "pets": [{"name": "Rex"}]}, "tags": ["a", "b"], "a[0]": "plain"})
+    assert Text.parse(template, "--text").fill(row) == text
+
+
+@pytest.mark.parametrize("column", ["tags[2]", "tags[-1]", "who[0]", "who.name[0]", "other[0]"])
+def test_a_template_that_leads_nowhere_is_a_problem_of_its_row(column: str) -> None:
+    with pytest.raises(UnusableError, match="has no column"):
+        cell(Row(1, {"who": {"name": "Ada"}, "tags": ["a", "b"]}), column)
 
 
 def test_an_output_of_an_earlier_version_keeps_what_is_done_under_such_a_key(tmp_path: Path) -> None:

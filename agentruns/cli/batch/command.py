@@ -8,7 +8,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -89,6 +89,8 @@ class Job:
         for known in output.known.values():
             self._spending.add(known.spent)
         self._changed = self._gone = 0
+        self._left_over = len(output.known)  # items of OUTPUT of which no row was read
+        self._is_whole = False  # every row was read
         self._begun: set[str] = set()
         self._codes: set[int] = {0}
         self._count = self._refused = 0
@@ -154,6 +156,7 @@ class Job:
             if isinstance(item, Problem):
                 self._refuse(item)
                 continue
+            self._left_over -= item.key in self._output.known
             turn = self._choice.turn(item, self._output.known.get(item.key), self._open)
             if isinstance(turn, Turn):
                 self._turns[self._count] = turn
@@ -161,6 +164,7 @@ class Job:
                 yield turn
             else:
                 self._leave(item, turn)
+        self._is_whole = self._args.first is None
 
     def _leave(self, item: Item, known: Known) -> None:
         """Leave a row as an earlier call has brought it to its end."""
@@ -194,7 +198,7 @@ class Job:
         elif self._refused == _TOLD + 1:
             self._tell(lambda: self._view.say("agentruns: further rows that cannot be used stand in the output only"))
         now = time.time()
-        failure = {"type": "InvalidRow", "message": str(problem), "field": problem.field}
+        failure = {"type": "InvalidRow", "message": str(problem), "field": problem.field, "key": problem.key}
         self._write(problem, INVALID, 1, now, None, failure, waited=False)
 
     # Outcomes ---------------------------------------------------------------------------------------------------------
@@ -257,7 +261,7 @@ class Job:
         if turn is not None and entry["run"] is None and turn.run is not None:
             entry["run"] = codec.unstructure(turn.run)  # no state of it was seen, and it is not to be started again
         if self._args.columns is not None:
-            entry["columns"] = {} if turn is None else _columns(turn, self._args.columns)
+            entry["columns"] = _columns(read.values, self._args.columns)
         if turn is not None:
             known = self._output.known.get(turn.item.key)
             self._spending.add(None if known is None else known.spent, sign=-1)
@@ -314,7 +318,16 @@ class Job:
                 "or taken as they are by:",
                 f"  {self._again('--keep')}",
             )
+        if self._is_whole and self._left_over and not self._args.quiet:
+            complain(
+                f"lines of OUTPUT that are of no row of INPUT as it is now: {self._left_over}. They stay there"
+                + ("" if self._args.no_journal else self._renewed())
+            )
         return max(self._codes)
+
+    def _renewed(self) -> str:
+        journal = self._args.journal or f"{self._output.path}.journal"
+        return f"; a new OUTPUT without them is made, and nothing started, by -o NEW --journal {shell([journal])}"
 
     def _again(self, *more: str) -> str:
         words = (word for word in self._args.typed if word not in {"--retry-failed", "--again", "--keep"})
@@ -352,10 +365,10 @@ def _options(turn: Turn) -> StreamOptions:
     return {"digest": turn.item.digest}
 
 
-def _columns(turn: Turn, asked: str) -> dict[str, Any]:
+def _columns(row: Mapping[str, Any], asked: str) -> dict[str, Any]:
     """Return the columns of a row that the output is to have; null for one that the row has not."""
-    names = list(turn) if asked == "*" else [name.strip() for name in asked.split(",")]
-    values = {name: turn.get(name) for name in names}
+    names = list(row) if asked == "*" else [name.strip() for name in asked.split(",")]
+    values = {name: row.get(name) for name in names}
     try:
         plain: dict[str, Any] = codec.to_jsonable(values, "the columns")
     except ConfigurationError:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias, cast
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from agentruns import _extras as extras
 from agentruns._values import codec
@@ -36,11 +36,17 @@ class Row:
 
 @frozen
 class Problem:
-    """Why a row cannot be used: *field* is what it concerns, empty where that is the row as a whole."""
+    """
+    Why a row cannot be used: *field* is what it concerns, empty where that is the row as a whole.
+
+    `key` is what its key would be, None where that is not known; `values` are its columns, as far as they can be read.
+    """
 
     line: int
     field: str
     reason: str
+    key: str | None = None
+    values: Mapping[str, Any] = Factory(dict)
 
     def __str__(self) -> str:
         return f"line {self.line}{f', field {self.field}' if self.field else ''}: {self.reason}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentruns._keeping.digest import request_digest, what_is_asked
 from agentruns._values import codec
@@ -19,6 +19,7 @@ from agentruns.errors import ConfigurationError
 from .rows import Problem, Row
 
 _TOKEN: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_INDEX: Final = re.compile(r"\[(\d+)\]")
 LINE: Final = "#"
 """What stands in a template for the line of the row."""
 
@@ -71,17 +72,29 @@ class Text:
 
 
 def cell(row: Row, column: str) -> Any:
-    """Return what a row has in a column; a name with dots also reaches into objects."""
+    """Return what a row has in a column; a name such as a.b or a[0] also reaches into objects and lists."""
     if column in row.values:
         return row.values[column]
     if column == LINE:
         return row.line
     value: Any = row.values
-    for step in column.split("."):
-        if not isinstance(value, Mapping) or step not in value:
+    for step in _steps(column):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, Sequence) and not isinstance(value, str) and _is_place(step, value):
+            value = value[int(step)]
+        else:
             raise UnusableError(f"it has no column {column!r}; it has {', '.join(map(str, row.values)) or 'none'}")
-        value = value[step]
     return value
+
+
+def _steps(column: str) -> list[str]:
+    """Return the names and places that lead to a value: those of a[0].b are a, 0 and b."""
+    return _INDEX.sub(r".\1", column).split(".")
+
+
+def _is_place(step: str, values: Sequence[Any]) -> bool:
+    return step.isdecimal() and int(step) < len(values)
 
 
 def _shown(row: Row, column: str) -> str:
@@ -268,7 +281,7 @@ class Mapper:
         named = [*self._templates.items(), *([("key", self._key)] if self._key is not None else [])]
         for name, template in named:
             for column in template.columns:
-                if column != LINE and column not in columns and column.split(".")[0] not in columns:
+                if column != LINE and column not in columns and _steps(column)[0] not in columns:
                     raise ConfigurationError(
                         f"--{name.replace('_', '-')} needs the column {column!r}, and INPUT has {', '.join(columns)}. "
                         f'Say what it is made of: --{name.replace("_", "-")} "{{column}}"{self._hint}'
@@ -276,6 +289,18 @@ class Mapper:
 
     def item(self, row: Row) -> Item | Problem:
         """Return what a row asks for, or why it cannot be used."""
+        found = self._made(row)
+        if isinstance(found, Problem):
+            return evolve(found, key=self._would_be_key(row), values=row.values)
+        return found
+
+    def _would_be_key(self, row: Row) -> str | None:
+        try:
+            return None if self._key is None else self._key.fill(row) or None
+        except (UnusableError, ConfigurationError):
+            return None
+
+    def _made(self, row: Row) -> Item | Problem:
         filled: dict[str, Any] = {}
         for name, template in self._templates.items():
             try:
