@@ -180,13 +180,20 @@ class AlreadyAnsweredError(ConflictError, public=True):
 
     `run` is the pause that was answered, or what followed it where that is known. `standing` are the answers that
     stand, as far as they are known and differ from those that were given; empty where another answer was taken that
-    cannot be read yet.
+    cannot be read yet. `arrived` is whether the vendor has got this one all the same, and may have gone by it: some
+    refuse no answer that comes second.
     """
 
     hint = ""
 
     def __init__(
-        self, run: Run, standing: tuple[ToolOutput, ...], reason: str = "", *, response: Response | None = None
+        self,
+        run: Run,
+        standing: tuple[ToolOutput, ...],
+        reason: str = "",
+        *,
+        response: Response | None = None,
+        arrived: bool = False,
     ):
         request = Request("POST", f"/ (the answers to run {quote(run.id, errors='replace')})")
         APIError.__init__(self, response or Response(409, {}, b"", request))
@@ -194,6 +201,7 @@ class AlreadyAnsweredError(ConflictError, public=True):
         self.run = run
         self.standing = standing
         self.reason = reason
+        self.arrived = arrived
 
     def _text(self) -> str:
         told = [
@@ -201,7 +209,10 @@ class AlreadyAnsweredError(ConflictError, public=True):
             for each in self.standing
         ]
         reason = [self.reason] if self.reason else []
-        return ". ".join([*told, *reason, "The first answer stands, and this one was not taken"])
+        end = "The first answer stands, and this one was not taken"
+        if self.arrived:
+            end = "Another answer was first, and this one has arrived as well: the vendor refuses none, and may go by both"
+        return ". ".join([*told, *reason, end])
 
 
 class InvalidRequestError(APIError, public=True):

@@ -421,6 +421,8 @@ async def test_the_first_of_two_answers_stands() -> None:
         )
         (late,) = (each for each in given if isinstance(each, Exception))
         assert isinstance(late, AlreadyAnsweredError)
+        assert late.arrived is (len(agent.state.messages) == 3)
+        assert ("has arrived as well" in str(late)) is late.arrived
         assert (await client.result(late.run)).output == "Done."
 
 

@@ -181,11 +181,11 @@ def _answered(run: Run[Task], outputs: Sequence[ToolOutput], *, first: bool) -> 
         now = yield from fetch(run.ref, {})
         if _asks(now, output):
             raise
-        return _too_late(now, output, message_id, refusal)
+        return _too_late(now, output, message_id, refusal=refusal)
     else:
         now = parse_run(response)
     if first and _standing(now, output, message_id):
-        return _too_late(now, output, message_id)
+        return _too_late(now, output, message_id, arrived=True)
     return now
 
 
@@ -225,7 +225,9 @@ def _standing(run: Run[Task], output: ToolOutput, message_id: str) -> tuple[Tool
     return (ToolOutput(output.action, value_of([wire.objects(answer.get("parts"))], between="\n")),)
 
 
-def _too_late(run: Run[Task], output: ToolOutput, message_id: str, refusal: APIError | None = None) -> Run[Task]:
+def _too_late(
+    run: Run[Task], output: ToolOutput, message_id: str, *, refusal: APIError | None = None, arrived: bool = False
+) -> Run[Task]:
     """Return the task if it was our own message that was first; else raise that another one was."""
     if message_id in _user_messages(run) and not _standing(run, output, message_id):
         return run
@@ -233,4 +235,5 @@ def _too_late(run: Run[Task], output: ToolOutput, message_id: str, refusal: APIE
     waits = "is over" if run.status.is_over else "waits for something else" if run.actions else "goes on"
     told = f"task {run.id} {how}, or an earlier try, and {waits}. Go on with `client.stream(error.run)`"
     standing = _standing(run, output, message_id)
-    raise AlreadyAnsweredError(run, standing, told, response=None if refusal is None else refusal.response)
+    response = None if refusal is None else refusal.response
+    raise AlreadyAnsweredError(run, standing, told, response=response, arrived=arrived)
