@@ -211,7 +211,7 @@ class AlreadyAnsweredError(ConflictError, public=True):
         reason = [self.reason] if self.reason else []
         end = "The first answer stands, and this one was not taken"
         if self.arrived:
-            end = "Another answer was first, and this one has arrived as well: the vendor refuses none, and may go by both"
+            end = "Another answer was first; this one has arrived as well, since the vendor refuses none"
         return ". ".join([*told, *reason, end])
 
 

@@ -7,23 +7,22 @@ from .servers import Package, Server
 
 KEY: Final = "the-key-of-this-server-alone"
 
-PACKAGE: Final = Package("a2a-sdk", ["a2a-sdk[http-server,sqlite]==1.3.0", "uvicorn==0.54.0", "starlette==1.10.0"])
+PACKAGE: Final = Package("a2a-sdk", ["a2a-sdk[http-server]==1.3.0", "uvicorn==0.54.0", "starlette==1.10.0"])
 
 AGENT: Final = '''
-import asyncio, os, sys
+import asyncio, os, pickle, sys
 from contextlib import asynccontextmanager
 import httpx, uvicorn
 from a2a.helpers import get_data_parts, new_data_part, new_raw_part, new_task_from_user_message, new_text_message
 from a2a.helpers import new_text_part, new_url_part
 from a2a.server.agent_execution import AgentExecutor
+from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.default_request_handler_v2 import DefaultRequestHandlerV2
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
-from a2a.server.tasks import BasePushNotificationSender, DatabaseTaskStore, InMemoryPushNotificationConfigStore
+from a2a.server.tasks import BasePushNotificationSender, InMemoryPushNotificationConfigStore, InMemoryTaskStore
 from a2a.server.tasks import TaskUpdater
-from a2a.types.a2a_pb2 import AgentCard, Role
+from a2a.types.a2a_pb2 import AgentCard, Role, Task
 from google.protobuf.json_format import ParseDict
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -49,7 +48,7 @@ class Agent(AgentExecutor):
         answered = len(answers) + (context.current_task is not None)
         say = lambda text: updater.new_agent_message([new_text_part(text)])
         await updater.start_work()
-        await asyncio.sleep(2.0 if "slow" in first else 0.05)
+        await asyncio.sleep(30.0 if "slow" in first else 0.05)
         if "fail" in first:
             raise RuntimeError("the agent fails as it was asked to")
         if "give up" in first:
@@ -128,17 +127,26 @@ class Guard:
                 return await JSONResponse({"error": {"code": 401, "message": "no key"}}, 401)(scope, receive, send)
         await self.app(scope, receive, send)
 
-@asynccontextmanager
-async def made(app):
-    """Make the tables, which two requests at once would both make, and do not wait for the disk."""
-    await store.initialize()
-    async with engine.connect() as connection:
-        await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    yield
+class Store(InMemoryTaskStore):
+    """Keep the tasks in a file while the server is down."""
 
-engine = create_async_engine("sqlite+aiosqlite:///tasks.db", connect_args={"timeout": 30})
-event.listen(engine.sync_engine, "connect", lambda made, _: made.execute("PRAGMA synchronous = OFF"))
-store = DatabaseTaskStore(engine)
+    kept = {}
+
+    async def save(self, task, context):
+        self.kept[task.id] = task.SerializeToString()
+        await super().save(task, context)
+
+    @asynccontextmanager
+    async def opened(self, app):
+        if os.path.exists("tasks"):
+            with open("tasks", "rb") as file:
+                for task in pickle.load(file).values():
+                    await self.save(Task.FromString(task), ServerCallContext())
+        yield
+        with open("tasks", "wb") as file:
+            pickle.dump(self.kept, file)
+
+store = Store()
 pushes = InMemoryPushNotificationConfigStore()
 handler = DefaultRequestHandlerV2(
     Agent(),
@@ -152,7 +160,8 @@ routes = [Route("/login/{id}", log_in, methods=["POST"])]
 for path, each in CARDS.items():
     routes += create_agent_card_routes(each, card_url=path + "/.well-known/agent-card.json")
 routes += create_jsonrpc_routes(handler, "/rpc") + create_rest_routes(handler)
-uvicorn.run(Guard(Starlette(routes=routes, lifespan=made)), host="127.0.0.1", port=PORT, log_level="warning")
+uvicorn.run(Guard(Starlette(routes=routes, lifespan=store.opened)), host="127.0.0.1", port=PORT, log_level="warning",
+            timeout_graceful_shutdown=1)
 '''
 
 

@@ -1,7 +1,7 @@
 """A2A on a server that nobody here wrote: the reference server, `a2a-sdk`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -57,14 +57,28 @@ class TestA2A(RealServer):
     path = "/acme"  # below it there is no card, so it is spoken HTTP+JSON there, also to a proxy
     token = KEY
     posts = ("POST", "*/message:send")
-    reads = ("GET", "*/tasks/*")
+    reads = ("GET", "*/tasks*")
     asks = "input_required"
+    not_applicable: ClassVar[Mapping[str, str]] = {
+        "several pending actions are answered together": "a task asks one thing at a time"
+    }
+
+    @pytest.fixture(autouse=True)
+    def _looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Give up soon to look for a start that was never sent."""
+        monkeypatch.setattr("agentruns.dialects.a2a.sending.START_LOOKS", (0.1, 0.4))
 
     def plain(self, number: int) -> a2a.Send:
         return a2a.Send(f"Number {number}.")
 
-    def asking(self, number: int) -> a2a.Send:
+    def asking(self, number: int, calls: int = 1) -> a2a.Send:
         return a2a.Send(f"Number {number}: ask.")
+
+    def failing(self) -> a2a.Send:
+        return a2a.Send("Please give up.")
+
+    def slow(self) -> a2a.Send:
+        return a2a.Send("Be slow.")
 
     def handler(self, answer: Any) -> Tools:
         tools = Tools()
