@@ -389,7 +389,7 @@ async def test_a_start_whose_reply_got_lost_is_found_by_its_message(rpc: bool) -
 
 @pytest.mark.asyncio
 async def test_a_plain_message_that_got_lost_is_told_and_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentruns.dialects.a2a.sending.START_LOOKS", (0.0,))
+    monkeypatch.setattr("agentruns.dialects.a2a.starts.LOOKS", (0.0,))
     async with Emulator("a2a", answers_by_message=True) as agent, open_client(agent) as client:
         assert (await client.result(a2a.Send("Go."))).output == "You said: Go."
         agent.fail(Fault.drop(committed=True, method="POST"))

@@ -66,7 +66,7 @@ class TestA2A(RealServer):
     @pytest.fixture(autouse=True)
     def _looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Give up soon to look for a start that was never sent."""
-        monkeypatch.setattr("agentruns.dialects.a2a.sending.START_LOOKS", (0.1, 0.4))
+        monkeypatch.setattr("agentruns.dialects.a2a.starts.LOOKS", (0.1, 0.4))
 
     def plain(self, number: int) -> a2a.Send:
         return a2a.Send(f"Number {number}.")

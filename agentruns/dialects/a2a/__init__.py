@@ -15,6 +15,7 @@ from typing import Final
 from agentruns._values.auth import Auth, Bearer
 from agentruns._values.exchange import RateLimit
 
+from .answers import resume, resume_first
 from .card import auth_of, get_extended_card, locate
 from .events import TaskEvent, event_of, events
 from .objects import AgentCard, Artifact, Interface, Message, Part, PushConfig, Requirement, Task, TaskStatus
@@ -33,8 +34,8 @@ from .reading import (
     problem,
     times,
 )
-from .sending import Content, Send, example, recover, resume, resume_first, start
 from .showing import show_artifacts, show_question, show_steps
+from .starts import Content, Send, example, recover, start
 
 __all__ = [
     "ANSWERS_TOGETHER",

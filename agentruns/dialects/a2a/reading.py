@@ -200,18 +200,8 @@ def detail(raw: Mapping[str, Any]) -> Task:
 
 def times(run: Run[Task]) -> tuple[datetime | None, datetime | None]:
     """Return when a task that is over came to its end; no field says when it began."""
-    status = wire.structure(run.raw, _Times, f"task {run.id}").status
-    return None, status.timestamp if run.status.is_over and status is not None else None
-
-
-@frozen
-class _Moment(CamelCase):
-    timestamp: datetime | None = None
-
-
-@frozen
-class _Times(CamelCase):
-    status: _Moment | None = None
+    told = wire.mapping(run.raw.get("status")).get("timestamp") if run.status.is_over else None
+    return None, None if told is None else wire.structure(told, datetime, f"task {run.id}", "$.status.timestamp")
 
 
 def post(path: str, body: Mapping[str, Json], *, idempotent: bool = False) -> Request:

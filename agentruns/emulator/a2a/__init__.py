@@ -7,7 +7,8 @@ message to a task that works is kept for later, a list has what is empty.
 
 from __future__ import annotations
 
-from .agent import A2A, A2AOptions
+from .agent import A2A
+from .operations import A2AOptions
 from .tasks import Task
 
 __all__ = ["A2A", "A2AOptions", "Task"]
