@@ -13,6 +13,7 @@ from agentruns import (
     Action,
     AlreadyAnsweredError,
     AuthenticationError,
+    Backoff,
     Client,
     InvalidRequestError,
     NotFoundError,
@@ -183,6 +184,14 @@ class TestA2A(RealServer):
             assert pieces[-2:] == [("two ", True, False), ("three.", True, True)]
             assert (told[-1].kind, told[-1].state) == ("status", "TASK_STATE_COMPLETED")
             assert (await client.result(run)).output == "One two three."
+
+    @BINDINGS
+    @pytest.mark.asyncio
+    async def test_events_tell_when_a_task_asks_and_ends(self, server: Server, card: str) -> None:
+        seldom = Backoff(initial=30.0, factor=1.0, maximum=30.0)
+        async with of_card(server, card, schedule=seldom) as client:
+            run = await client.result(a2a.Send("Please ask twice."), tools=lambda _: "Yes.", events=True, timeout=20)
+        assert run.output == "Yes."
 
     @BINDINGS
     @pytest.mark.asyncio
