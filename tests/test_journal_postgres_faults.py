@@ -14,15 +14,20 @@ import pytest
 import pytest_asyncio
 
 from agentruns import Action, RunStatus, Tools
+from agentruns._api.limiter import Permits
+from agentruns._keeping import budget
+from agentruns._keeping.budget import SharedBudget
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.lease import clock
 from agentruns._keeping.journal.moves import AnswerState
+from agentruns._values.exchange import RateLimit
 from agentruns.errors import JournalError
 from tests.scripted_wire import START
 from tests.test_keys import KEY, client_of, message, paused
 
 from .postgres_server import Proxy, Server
 from .test_journal import process
+from .test_shared_budget import most_in_a_window
 
 pytestmark = pytest.mark.asyncio
 
@@ -263,3 +268,44 @@ async def test_a_database_that_stays_away_is_told_and_used_again_when_it_is_back
     assert time.monotonic() - started < 10
     assert "not-to-be-shown" not in str(caught.value)
     assert await journal.get("k") is None
+
+
+# The budget -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_budget_is_divided_and_the_part_of_who_is_cut_off_comes_back(
+    journal: Journal, far: Journal, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(budget, "_RENEW_SECONDS", 0.1)
+    limit, seen = RateLimit(8, 0.4), list[float]()
+    here, there = (SharedBudget(each.budgets, "pool", limit) for each in (journal, far))
+    await here.open()
+    await there.open()
+    sending = [asyncio.create_task(sends(each, seen)) for each in (here, there)]
+    while [held(here), held(there)] != [4, 4]:
+        await asyncio.sleep(0.02)
+    proxy.cut()
+    while held(here) != 8:
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
+    for each in sending:
+        each.cancel()
+    proxy.mend()
+    await here.leave()
+    await there.leave()
+
+    assert most_in_a_window(seen, limit.seconds) == 8
+
+
+def held(shared: SharedBudget) -> int:
+    assert shared.limiter.limit is not None
+    return shared.limiter.limit.count
+
+
+async def sends(shared: SharedBudget, seen: list[float]) -> None:
+    permits = Permits(shared.limiter)
+    while True:
+        await permits.acquire()
+        seen.append(asyncio.get_running_loop().time())
+        permits.release()

@@ -688,4 +688,4 @@ def test_the_laws_hold_in_sqlite(in_sqlite: Store) -> None:
 
 
 def test_the_laws_hold_in_postgres(in_postgres: Store) -> None:
-    play(in_postgres, 30)
+    play(in_postgres, 15)

@@ -163,15 +163,30 @@ async def test_the_part_that_is_used_is_told() -> None:
     [
         (50.0, RateLimit(50, 1.0)),
         (1.0, RateLimit(1, 1.0)),
-        (1.5, RateLimit(3, 2.0)),
+        (1.5, RateLimit(2, 4 / 3)),
+        (4.5, RateLimit(5, 10 / 9)),
         (0.5, RateLimit(1, 2.0)),
         (0.1, RateLimit(1, 10.0)),
         (0.001, RateLimit(1, 1000.0)),
-        (math.pi, RateLimit(188, 60.0)),
+        (math.pi, RateLimit(4, 4 / math.pi)),
     ],
 )
-async def test_a_rate_is_whole_requests_in_whole_seconds(rate: float, limit: RateLimit) -> None:
+async def test_a_rate_is_whole_requests_in_as_long_as_they_take(rate: float, limit: RateLimit) -> None:
     assert rate_limit(rate) == limit
+
+
+@pytest.mark.parametrize("rate", [4.5, 10.01, 0.3])
+async def test_a_rate_never_sends_more_in_a_second_than_it_is_rounded_up(rate: float) -> None:
+    permits, loop, sent = permits_of(rate_limit(rate)), asyncio.get_running_loop(), list[float]()
+
+    async def one() -> None:
+        await permits.acquire()
+        sent.append(loop.time())
+        permits.release()
+
+    await asyncio.gather(*(one() for _ in range(60)))
+    assert max(sum(begin <= each < begin + 1 for each in sent) for begin in sent) <= math.ceil(rate)
+    assert len(sent) / sent[-1] == pytest.approx(rate, rel=0.12)
 
 
 # Clients that share one limiter ---------------------------------------------------------------------------------------

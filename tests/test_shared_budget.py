@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentruns import JournalError, connect
@@ -20,28 +20,31 @@ from agentruns._api.limiter import Permits
 from agentruns._keeping.budget import SharedBudget
 from agentruns._keeping.journal import schema
 from agentruns._keeping.journal.budget import BudgetParts, Budgets, Part
+from agentruns._keeping.journal.tables import Tables
 from agentruns._values.exchange import RateLimit
 from agentruns.testing import ScriptedTransport
+from tests.postgres_server import Server
 from tests.scripted_wire import VirtualLoop
 
 virtual = pytest.mark.virtual
 
 
 class Store:
-    """The table of a journal in memory, and who is alive."""
+    """The table of a journal, by default in memory, and who is alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Tables | None = None) -> None:
         self.file = sqlite3.connect(":memory:")
         for step in schema.STEPS:
             for statement in step:
                 self.file.execute(statement)
+        self.tables: Tables = self.file if tables is None else tables
         self.alive: set[str] = set()
         self.writes = 0
 
     def renew(self, me: str, limit: RateLimit, held: int, *, wants: bool) -> Part:
-        before = self.file.total_changes
+        before = self._rows()
         part = self._parts(me, limit).renew(held, wants=wants)
-        self.writes += self.file.total_changes > before
+        self.writes += self._rows() != before
         return part
 
     def leave(self, me: str, limit: RateLimit, used: int) -> None:
@@ -49,7 +52,10 @@ class Store:
         self.writes += 1
 
     def _parts(self, me: str, limit: RateLimit) -> BudgetParts:
-        return BudgetParts(self.file, _Owners(self.alive, me), "pool", limit)
+        return BudgetParts(self.tables, _Owners(self.alive, me), "pool", limit)
+
+    def _rows(self) -> list[Any]:
+        return self.tables.execute("SELECT * FROM budget_part ORDER BY owner").fetchall()
 
 
 class _Owners:
@@ -277,16 +283,15 @@ MOVES = ["come", "come idle", "wake", "leave", "die", "fail", "lose", "mend", "w
 moves = st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 3), st.floats(0, 20)), max_size=25)
 
 
-@settings(max_examples=60)
-@given(moves=moves, limit=st.sampled_from([RateLimit(5, 3.0), RateLimit(2, 1.0), RateLimit(20, 10.0)]))
-def test_no_window_holds_more_than_the_limit_whatever_becomes_of_processes(
-    moves: list[tuple[str, int, float]], limit: RateLimit
-) -> None:
-    """And whoever is left and busy in the end is served."""
+limits = st.sampled_from([RateLimit(5, 3.0), RateLimit(2, 1.0), RateLimit(20, 10.0)])
+
+
+def play(moves: list[tuple[str, int, float]], limit: RateLimit, store: Store) -> None:
+    """See that no window holds more than the limit, and that whoever is left and busy in the end is served."""
     seen: list[float] = []
 
     async def story() -> None:
-        store, number = Store(), 0
+        number = 0
         alive: dict[int, Process] = {}
         for what, place, seconds in moves:
             process = alive.get(place)
@@ -310,12 +315,45 @@ def test_no_window_holds_more_than_the_limit_whatever_becomes_of_processes(
         for process in alive.values():
             assert process.sent > before[process] or not process.busy.is_set()
             await process.leave()
-        with closing(store.file):
-            pass
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(story())
     assert most_in_a_window(seen, limit.seconds) <= limit.count
+
+
+@settings(max_examples=60)
+@given(moves=moves, limit=limits)
+def test_no_window_holds_more_than_the_limit_whatever_becomes_of_processes(
+    moves: list[tuple[str, int, float]], limit: RateLimit
+) -> None:
+    store = Store()
+    with closing(store.file):
+        play(moves, limit, store)
+
+
+@pytest.fixture
+def in_postgres(postgres: Server) -> Iterator[Tables]:
+    from agentruns._keeping.journal.postgres import schema
+    from agentruns._keeping.journal.postgres.address import database
+    from agentruns._keeping.journal.postgres.connection import connection_to
+    from agentruns._keeping.journal.postgres.tables import PostgresTables
+
+    place = database(postgres.url(schema="budgets"))
+    with closing(connection_to(place)) as connection:
+        with connection.transaction():
+            schema.establish(connection, place)
+        yield PostgresTables(connection, place.prefix)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves=moves, limit=limits)
+def test_no_window_holds_more_than_the_limit_over_postgres(
+    in_postgres: Tables, moves: list[tuple[str, int, float]], limit: RateLimit
+) -> None:
+    in_postgres.execute("DELETE FROM budget_part")
+    store = Store(in_postgres)
+    with closing(store.file):
+        play(moves, limit, store)
 
 
 @pytest.mark.asyncio

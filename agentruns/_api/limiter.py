@@ -22,7 +22,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from copy import copy
-from fractions import Fraction
 from itertools import count as numbers
 from typing import Final, NamedTuple
 
@@ -41,12 +40,9 @@ HEAD_START: Final = 1 / 64
 
 
 def rate_limit(rate: float) -> RateLimit:
-    """Return the limit that *rate* requests per second are: whole requests in whole seconds where there are such."""
-    exact = Fraction(rate).limit_denominator(60)
-    if exact and math.isclose(rate, exact, rel_tol=1e-9):
-        return RateLimit(exact.numerator, float(exact.denominator))
-    seconds = max(60.0, 1 / rate)
-    return RateLimit(max(int(rate * seconds), 1), seconds)
+    """Return the limit that *rate* requests per second are: in no second more than that, rounded up."""
+    count = math.ceil(rate)
+    return RateLimit(count, count / rate)
 
 
 class RateLimiter:
