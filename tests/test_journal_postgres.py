@@ -2,8 +2,11 @@
 
 import asyncio
 import time
+from argparse import Namespace
 from collections.abc import AsyncIterator
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -13,6 +16,7 @@ from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.postgres import schema
 from agentruns._keeping.journal.postgres.address import Database, database
 from agentruns._keeping.journal.postgres.tables import translated
+from agentruns.cli.batch.ray_engine import _journal
 from agentruns.errors import ConfigurationError
 from agentruns.inbox import Inbox
 from tests.test_inbox import first_parked, parked, paused
@@ -107,6 +111,12 @@ def test_statements_find_the_tables_under_their_names_and_their_values() -> None
     assert translated("SELECT work FROM work_run JOIN handling ON work = ?", "") == (
         'SELECT work FROM "work_run" AS work_run JOIN "handling" AS handling ON work = %s'
     )
+
+
+def test_workers_of_ray_are_given_the_url_as_it_is_and_a_file_by_its_whole_path(tmp_path: Path) -> None:
+    given = [SimpleNamespace(no_journal=False, journal=each) for each in ("postgresql://db/work", "work.db")]
+    url, path = (_journal(cast(Namespace, each), tmp_path / "out.jsonl", 3) for each in given)
+    assert (url, path) == ("postgresql://db/work", str(Path("work.db").resolve()))
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------

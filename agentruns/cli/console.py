@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._api.hosts import is_loopback
 from agentruns._connect import connect
+from agentruns._keeping.journal.locations import is_database
 from agentruns._values import check, codec
 from agentruns.client import Client
 from agentruns.dialects import NAMES, load
@@ -75,6 +76,8 @@ def _check(args: argparse.Namespace) -> None:
         if getattr(args, option) and not args.vendor:
             raise ConfigurationError(f"--{option.replace('_', '-')} is of one vendor; say which by --vendor")
     check.integer("--port", args.port, 0)
+    if args.journal and is_database(args.journal):
+        raise ConfigurationError("the console shows the journal in a file; one in a database it cannot read")
     if args.journal and not _is_file(args.journal):
         raise ConfigurationError(
             f"there is no journal {args.journal!r}; `agentruns batch` makes one, as does a client that is given one"

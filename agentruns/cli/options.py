@@ -47,7 +47,11 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         help="how long to wait for a vendor that does not answer (default: an hour); nothing is given up meanwhile",
     )
     journal = parser.add_mutually_exclusive_group()
-    journal.add_argument("--journal", metavar="PATH", help="what keeps work across a crash (default: OUTPUT.journal)")
+    journal.add_argument(
+        "--journal",
+        metavar="PATH",
+        help="what keeps work across a crash: a file, or a postgresql://... (default: OUTPUT.journal)",
+    )
     journal.add_argument(
         "--no-journal", action="store_true", help="keep none: after a crash, runs in flight are started again"
     )

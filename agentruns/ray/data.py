@@ -50,7 +50,8 @@ def map_batches(
     column whose value names the row in *batch*; both together name its run. *workers* are processes of Ray that divide
     *budget*, in requests per second, among them; by default the vendor's limit. Each runs the *batch_size* rows of a
     batch at once, and as many batches beside each other as Ray Data gives it (4). *timeout* is in seconds, for each
-    run. *journal* is a path on a disk that all of them share. *options* go to `Dataset.map_batches`.
+    run. *journal* is a path on a disk that all of them share, or a `postgresql://...`. *options* go to
+    `Dataset.map_batches`.
 
     The columns are those of `agentruns batch`: key, status, output, failure, usage, cost, started, ended, durations,
     attempts, actions, run, vendor. An output that is no text, and the actions, are JSON. No row is missing: one whose

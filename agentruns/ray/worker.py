@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from agentruns._api.limiter import RateLimiter
 from agentruns._connect import connect
 from agentruns._following.ending import last_state
 from agentruns._following.options import Timeout
 from agentruns._following.stream import RunStream
+from agentruns._keeping.journal.locations import is_database
 from agentruns._polling.stats import Stats
 from agentruns._values.exchange import RateLimit
 from agentruns._values.run import Run
@@ -38,15 +39,15 @@ class ClientOptions:
 
     The token is not among them, since Ray may log, keep or show what it carries. A worker reads the token from its own
     environment, which on one machine is that of the process that called `ray.init()`. *timeout* is in seconds, for each
-    run, by default what the vendor says. *journal* is a path on a disk that all workers share. *limit* is for the
-    requests of all workers together.
+    run, by default what the vendor says. *journal* is a path on a disk that all workers share, or the URL of a
+    database, better without the password. *limit* is for the requests of all workers together.
     """
 
     vendor: str | Dialect
     base_url: str | None = None
     insecure: bool = False
     timeout: Timeout = "vendor"
-    journal: str | None = None
+    journal: str | None = field(default=None, repr=False)
     limit: RateLimit | None = None
 
 
@@ -101,9 +102,9 @@ class Worker:
             return self._client
 
     async def ready(self) -> tuple[int, int] | None:
-        """Open the client; return what identifies the file of its journal on this machine."""
+        """Open the client; return what identifies the file of its journal on this machine, None if it has none."""
         await self.open()
-        if self._options.journal is None:
+        if self._options.journal is None or is_database(self._options.journal):
             return None
         found = await asyncio.to_thread(Path(self._options.journal).stat)
         return found.st_dev, found.st_ino

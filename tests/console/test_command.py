@@ -31,6 +31,7 @@ def journal(tmp_path: Path) -> Path:
         ([], "a JOURNAL to show, or --emulator"),
         (["x.db", "--emulator", "origami"], "one of them"),
         (["nowhere.db"], "there is no journal"),
+        (["postgresql://me:secret@db/work"], "one in a database it cannot read"),
         ([__file__], "not an SQLite file"),
         (["--emulator", "conduit", "--base-url", "http://127.0.0.1:1"], "say which by --vendor"),
         (["--emulator", "conduit", "--host", "192.0.2.1"], "add --expose"),

@@ -44,9 +44,14 @@ class InDatabase:
         return opened(self.database, vendor)
 
 
+def is_database(address: str) -> bool:
+    """Tell whether a journal is in a database, which processes on several machines may share; else it is a file."""
+    return address.startswith(SCHEMES)
+
+
 def location(address: object) -> Location:
     """Return where the journal is; raise `ConfigurationError` for what cannot name one."""
-    if isinstance(address, str) and address.startswith(SCHEMES):
+    if isinstance(address, str) and is_database(address):
         return InDatabase(database(address))
     if isinstance(address, str | bytes | os.PathLike):
         name = os.fsdecode(address)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._api.limiter import rate_limit
 from agentruns._connect import connect
+from agentruns._keeping.journal.locations import is_database
 from agentruns._values import check
 from agentruns._values.exchange import RateLimit
 from agentruns._values.minted import idempotency_field
@@ -91,7 +92,7 @@ def _journal(args: argparse.Namespace, output: Path, nodes: int) -> str | None:
     if args.no_journal:
         return None
     if args.journal is not None:
-        return str(Path(args.journal).resolve())
+        return args.journal if is_database(args.journal) else str(Path(args.journal).resolve())
     return f"{output.resolve()}.journal" if nodes == 1 else None
 
 
