@@ -15,7 +15,7 @@ Connections that break are in `tests/hostile` and `tests/test_transport.py`.
 
 Every day, each kind of work meets each kind of end, at some of its steps. `AGENTRUNS_EXHAUSTIVE=1 pytest tests/crash`
 looks at all steps of all combinations, on a real disk, and tells at the end how many there were; it may take an hour
-on two busy cores.
+on two busy cores. `AGENTRUNS_CRASH_STORE=postgres pytest tests/crash/test_kills.py` has the journals in PostgreSQL.
 
 `killed_processes.py` tells stories of processes that live and die, `worker.py` is one such life, `fork_server.py` is
 what lives are forked from; `loop_steps.py` counts the steps of a loop, `ways_to_cancel.py` are the ways to be cut off.

@@ -1,5 +1,6 @@
 """Lives, deaths, and what is left: an emulator, a journal, and processes that are killed at it."""
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -10,12 +11,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from itertools import count
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anyio
 from attrs import define, evolve, field, frozen
@@ -24,9 +27,13 @@ from agentruns import Tools, connect, narrative
 from agentruns.emulator import Call, Emulator, Turn
 from tests.crash import worker
 from tests.crash.worker import DIALECTS, Life
+from tests.postgres_server import Server, server
 
 EXHAUSTIVE = os.environ.get("AGENTRUNS_EXHAUSTIVE") == "1"
 """Whether everything is looked at, not what is for every day; `tests/crash/__init__.py` tells what that means."""
+
+STORE = os.environ.get("AGENTRUNS_CRASH_STORE", "sqlite")
+"""Which store the journals are in; `postgres` is for runs by hand, since every death is seen a second later."""
 
 SEEDS = 40 if EXHAUSTIVE else 2
 """How many stories of deaths at random are told of each kind."""
@@ -186,9 +193,15 @@ class Story:
         return Counter(self.life.effects.read_text().splitlines() if self.life.effects.exists() else ())
 
     @property
+    def file(self) -> Path:
+        """Return the file that the journal is."""
+        assert isinstance(self.life.journal, Path)
+        return self.life.journal
+
+    @property
     def beside(self) -> list[str]:
         """Return what lies beside the journal."""
-        return sorted(each.name for each in self.folder.glob("journal*") if each != self.life.journal)
+        return sorted(each.name for each in self.folder.glob("journal*") if each.name != "journal.db")
 
     @property
     def locks(self) -> list[str]:
@@ -208,12 +221,14 @@ class Story:
         return self.begin(**changes).end()
 
     def kept(self) -> Kept:
-        """Return what the journal holds, from a copy: looking at it must not change it."""
+        """Return what the journal holds; of a file from a copy, since looking at it must not change it."""
+        if isinstance(self.life.journal, str):
+            return _kept_in_postgres(self.life.journal)
         with scratch() as folder:
             for suffix in ("", "-wal"):
-                if Path(f"{self.life.journal}{suffix}").exists():
-                    shutil.copy(f"{self.life.journal}{suffix}", folder)
-            copy = folder / self.life.journal.name
+                if Path(f"{self.file}{suffix}").exists():
+                    shutil.copy(f"{self.file}{suffix}", folder)
+            copy = folder / self.file.name
             if not copy.exists():
                 return Kept()
             with closing(sqlite3.connect(copy)) as connection:
@@ -224,6 +239,41 @@ class Story:
                 work = connection.execute("SELECT * FROM work").fetchone()
                 handlings = connection.execute("SELECT * FROM handling ORDER BY id").fetchall()
             return Kept(None if work is None else dict(work), [dict(each) for each in handlings])
+
+
+def _kept_in_postgres(url: str) -> Kept:
+    import psycopg
+    from psycopg.rows import dict_row
+
+    from agentruns._keeping.journal.postgres.address import database
+
+    place = database(url)
+    with psycopg.connect(place.conninfo, row_factory=dict_row) as connection:
+        found = connection.execute("SELECT to_regclass(%s) AS work", (f"{place.schema}.work",)).fetchone()
+        if found is None or found["work"] is None:
+            return Kept()
+        connection.execute(f"SET search_path = {place.schema}")
+        work = connection.execute("SELECT * FROM work").fetchone()
+        return Kept(work, connection.execute("SELECT * FROM handling ORDER BY id").fetchall())
+
+
+@cache
+def _postgres() -> Server:
+    """Return a server that runs until the tests end."""
+    running = ExitStack()
+    atexit.register(running.close)
+    return running.enter_context(server())
+
+
+_postgres_lock = threading.Lock()
+
+
+def _journal(folder: Path) -> Path | str:
+    """Return where the journal of a story is."""
+    if STORE != "postgres":
+        return folder / "journal.db"
+    with _postgres_lock:
+        return _postgres().url(schema=f"s{uuid4().hex[:12]}", lease=1)
 
 
 @contextmanager
@@ -247,7 +297,7 @@ def story(plot: Plot) -> Iterator[Story]:
             vendor=plot.vendor,
             base_url=emulator.base_url,
             token=emulator.token,
-            journal=path / "journal.db",
+            journal=_journal(path),
             key=KEY,
             origin=origin_of(plot.vendor, emulator),
             effects=path / "effects",

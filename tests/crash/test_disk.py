@@ -212,7 +212,7 @@ def told(vendor: str, trouble: str, n: int, act: Act) -> bool:
         story(PLOTS[vendor] if EXHAUSTIVE else PLOTS[vendor].shorter()) as story_of_it,
         pytest.MonkeyPatch.context() as patch,
     ):
-        failing = Failing(TROUBLES[trouble], n, story_of_it.life.journal)
+        failing = Failing(TROUBLES[trouble], n, story_of_it.file)
         tale = Tale(story_of_it, lambda: failing.commits)
         patch.setattr(Ledger, "carry_out", lambda ledger, batch: failing.carry_out(ledger, batch))
         asyncio.run(_tell(tale, failing, act))
@@ -365,7 +365,7 @@ def test_a_file_that_is_damaged_in_the_middle_of_a_stream_is_refused_from_then_o
 
 
 async def damage(about: Story, spoilt: str, n: int) -> None:
-    path = about.life.journal
+    path = about.file
     tale = Tale(about, lambda: commits)
     commits = 0
 
@@ -415,10 +415,10 @@ def test_a_journal_that_was_deleted_after_a_death_leaves_nothing_that_spoils_the
     with story(PLOTS["conduit"]) as about:
         assert about.lives(kill=Kill("commit", 2, "after")) is None
         assert about.beside != []
-        about.life.journal.unlink()
+        about.file.unlink()
         said = about.lives()
         assert said is not None
         assert said.get("status") == "completed"
         assert about.beside == []
-        with closing(sqlite3.connect(about.life.journal)) as connection:
+        with closing(sqlite3.connect(about.file)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

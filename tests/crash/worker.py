@@ -74,7 +74,7 @@ class Life:
     vendor: str
     base_url: str
     token: str
-    journal: Path
+    journal: Path | str
     key: str
     origin: Any
     others: Sequence[Any] = ()
@@ -94,6 +94,8 @@ def live(life: Life) -> None:
     sys.unraisablehook = lambda what: complaints.append(f"{what.err_msg}: {what.exc_value!r}")
     counts = {"commit": 0, "request": 0}
     _count(counts, life.kill)
+    if isinstance(life.journal, str):
+        _count_in_postgres(counts, life.kill)
     setattr(flow, "sleep", _hurried)  # noqa: B010 - a name that flow does not export
     said = asyncio.run(work(life, complaints))
     part = life.said.with_suffix(".part")
@@ -232,6 +234,34 @@ def _count(counts: dict[str, int], kill: Kill | None) -> None:
     Ledger.carry_out = counted_carry_out  # type: ignore[method-assign]
     Ledger.execute = counted_execute  # type: ignore[method-assign, assignment]
     AiohttpTransport.__call__ = counted_ask  # type: ignore[method-assign]
+
+
+def _count_in_postgres(counts: dict[str, int], kill: Kill | None) -> None:
+    """Do the same for commits to PostgreSQL."""
+    import psycopg
+
+    from agentruns._keeping.journal.postgres.ledger import PostgresLedger
+
+    def at(side: str) -> bool:
+        return kill is not None and ("commit", counts["commit"], side) == (kill.what, kill.n, kill.side)
+
+    carry_out, execute = PostgresLedger.carry_out, psycopg.Connection.execute
+
+    def counted_carry_out(self: PostgresLedger, batch: Sequence[Any]) -> None:
+        counts["commit"] += 1
+        if at("before"):
+            _die()
+        carry_out(self, batch)
+        if at("after"):
+            _die()
+
+    def counted_execute(self: Any, query: Any, *values: Any, **options: Any) -> Any:
+        if isinstance(query, str) and query.endswith("COMMIT") and at("within"):
+            _die()
+        return execute(self, query, *values, **options)
+
+    setattr(PostgresLedger, "carry_out", counted_carry_out)  # noqa: B010 - as a checker of types would not have it
+    setattr(psycopg.Connection, "execute", counted_execute)  # noqa: B010
 
 
 if __name__ == "__main__":
