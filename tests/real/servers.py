@@ -21,7 +21,7 @@ HOME: Final = "AGENTRUNS_REAL"
 """The variable that names the folder of the environments; `tox -e real` sets it."""
 
 _INSTALL_SECONDS: Final = 240.0
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 10.0
 
 

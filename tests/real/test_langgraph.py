@@ -160,7 +160,7 @@ class TestLangGraph(RealServer):
     @pytest.mark.asyncio
     async def test_a_run_costs_two_requests_and_a_read_of_many(self, server: Server) -> None:
         async with proxied(server.url) as proxy, self.client(proxy.url) as client:
-            origins = [Invocation("agent", {"text": "x", "seconds": 2 + number / 50}) for number in range(100)]
+            origins = [Invocation("agent", {"text": "x", "seconds": 1 + number / 50}) for number in range(50)]
             runs = await asyncio.gather(*map(client.result, origins))
             assert {run.status for run in runs} == {RunStatus.COMPLETED}
             assert len(proxy.seen) <= 2.2 * len(runs)

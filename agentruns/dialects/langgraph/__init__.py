@@ -56,6 +56,7 @@ __all__ = [
     "MODEL_CALLS",
     "NAME",
     "PARENT",
+    "POLL_SECONDS",
     "RUN_SECONDS",
     "STATUS",
     "TOKEN_VARIABLE",
@@ -103,6 +104,7 @@ AUTH: Final[Auth] = Header("x-api-key", optional=True)
 BUDGET: Final = RateLimit(100, 1.0)  # what a server on one core bears; no page names a limit
 FETCH_MANY_LIMIT: Final = 1000  # threads/search, limit
 RUN_SECONDS: Final = 3660.0  # a server gives up a run after an hour: BG_JOB_TIMEOUT_SECS
+POLL_SECONDS: Final = (0.5, 5.0)  # one request reads all runs that are waited for
 ANSWERS_TOGETHER: Final = True
 MODEL_CALLS: Final = False
 PARENT: Final = "thread"
