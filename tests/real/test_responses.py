@@ -1,11 +1,13 @@
 """OpenAI's Responses on a server that nobody here wrote: `fastresponses` over Pydantic AI."""
 
+import asyncio
 from typing import Any, ClassVar
 
 import pytest
 
 from agentruns import (
     AuthenticationError,
+    DeadlineExceededError,
     InvalidRequestError,
     RunFailedError,
     RunStatus,
@@ -107,6 +109,19 @@ class TestResponses(RealServer):
             assert cancelled.vendor_status == "cancelled"
             with pytest.raises(RunFailedError, match="cancelled"):
                 await client.result(slow)
+
+    @pytest.mark.asyncio
+    async def test_a_response_that_a_killed_server_has_forgotten_is_waited_for_until_its_deadline(
+        self, server: Server
+    ) -> None:
+        async with self.client(server.url) as client:
+            run = await client.start(self.slow())
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            with pytest.raises(DeadlineExceededError, match=run.id) as caught:
+                await client.result(run, timeout=1.0)
+            assert caught.value.run is not None
+            assert caught.value.run.vendor_status in {"queued", "in_progress"}  # it says so for ever
 
     @pytest.mark.asyncio
     async def test_another_key_is_refused(self, server: Server) -> None:
