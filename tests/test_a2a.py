@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -194,6 +195,82 @@ def test_times_and_detail_are_the_documented_fields() -> None:
     done = {**task(), "status": {"state": "TASK_STATE_COMPLETED", "timestamp": "2026-11-01T10:00:00.5Z"}}
     ended = a2a.times(exchange(a2a.fetch(REF, {}), Answer(done)).result)
     assert ended == (None, datetime(2026, 11, 1, 10, 0, 0, 500_000, tzinfo=UTC))
+
+
+# What is odd ----------------------------------------------------------------------------------------------------------
+
+
+def full(state: str) -> dict[str, Any]:
+    """Return a task that has every field."""
+    parts = [{"text": "t", "mediaType": "text/plain"}, {"url": "https://a.example", "filename": "f"}]
+    said = {"messageId": "q1", "contextId": "c1", "taskId": "t1", "role": "ROLE_AGENT", "parts": parts}
+    result = {"artifactId": "a", "name": "n", "description": "d", "parts": parts, "extensions": ["x"]}
+    whole = task(state, said=said, artifacts=[result], history=[said], metadata={"a": 1})
+    whole["status"]["timestamp"] = "2026-11-01T10:00:00Z"
+    return whole
+
+
+def odd(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield where a value is odd, and the value with something odd there, or nothing."""
+    for wrong in (None, 5, [None], {"a": 1}):
+        yield (), wrong
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, inner in list(steps):
+        for path, changed in odd(inner):
+            yield (step, *path), ({**value, step: changed} if isinstance(value, dict) else _with(value, step, changed))
+        if isinstance(value, dict):
+            yield (step,), {name: each for name, each in value.items() if name != step}
+
+
+def _with(values: list[Any], place: int, value: Any) -> list[Any]:
+    return [*values[:place], value, *values[place + 1 :]]
+
+
+NEEDED: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "WORKING": (),
+    "COMPLETED": (("artifacts",), ("status", "message")),
+    "FAILED": (("status", "message"),),
+    "INPUT_REQUIRED": (("status", "message"), ("status", "timestamp")),
+}
+
+
+@pytest.mark.parametrize("state", NEEDED)
+def test_a_state_takes_what_it_needs_and_no_more_and_what_does_not_fit_is_an_error_of_ours(state: str) -> None:
+    good = exchange(a2a.fetch(REF, {}), Answer(full(state))).result
+    needed = (("id",), ("contextId",), ("status",), ("status", "state"), *NEEDED[state])
+    for path, changed in odd(full(state)):
+        a2a.event_of(REF, event(task=changed))
+        told = a2a.TaskEvent.of({"task": changed})
+        assert (told.appends, told.is_last, told.artifact) == (False, False, None)
+        matters = path == () or any(path[: len(each)] == each for each in needed)
+        try:
+            run = exchange(a2a.fetch(REF, {}), Answer(changed)).result
+        except ProtocolError:
+            assert matters, path
+            continue
+        assert run == good or matters, path
+        assert len(a2a.show_steps(run)) <= 1
+        assert len(a2a.show_artifacts(run)) <= 1
+        assert all(a2a.show_question(action).title for action in run.actions)
+        with suppress(ProtocolError):
+            assert run.detail.id == run.id
+        with suppress(ProtocolError):
+            a2a.times(run)
+
+
+def test_an_odd_event_or_card_raises_no_other_error_than_ours() -> None:
+    status = {"taskId": "t1", "contextId": "c1", "status": {"state": "TASK_STATE_WORKING"}}
+    for told in ({"statusUpdate": status}, {"artifactUpdate": {**status, "artifact": artifact({"text": "a"})}}):
+        for _, changed in odd(told):
+            a2a.event_of(REF, event(**changed) if isinstance(changed, dict) else ServerEvent("message", changed, ""))
+            with suppress(ProtocolError):
+                a2a.verify_push(json.dumps(changed).encode(), "secret", "secret")
+    whole = card(
+        offered("JSONRPC", tenant="t"), securitySchemes=SCHEMES, securityRequirements=[{"schemes": {"basic": {}}}]
+    )
+    for _, changed in odd(whole):
+        with suppress(ProtocolError, ConfigurationError):
+            exchange(a2a.locate(), Answer(changed))
 
 
 # The card -------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from agentruns._values.exchange import Request, ServerEvent
 from agentruns._values.generic import Json
 from agentruns._values.run import Run, RunRef
 from agentruns.dialects import wire
+from agentruns.errors import ProtocolError
 
 from .objects import Artifact, Task
 from .reading import run_of
@@ -94,6 +95,11 @@ def event_of(ref: RunRef, event: ServerEvent) -> Run[Task] | bool:
         return False
     if told.kind not in {"task", "status"} or told.ref is None or told.ref.id != ref.id:
         return True
-    raw = told.data if told.kind == "task" else {"id": ref.id, "contextId": ref.parent, "status": told.data["status"]}
-    run = run_of(raw, "an event")
+    raw = told.data
+    if told.kind == "status":
+        raw = {"id": ref.id, "contextId": ref.parent, "status": raw.get("status")}
+    try:
+        run = run_of(raw, "an event")
+    except ProtocolError:
+        return True
     return run if run.status.in_flight else True

@@ -56,8 +56,13 @@ class _Said(CamelCase):
 @frozen
 class _Status(CamelCase):
     state: str
-    message: _Said | None = None
-    timestamp: str | None = None
+
+
+@frozen
+class _Saying(CamelCase):
+    """What the status of a task has that asks, has failed, or has completed without an artifact."""
+
+    message: _Said = _Said()
 
 
 @frozen
@@ -143,34 +148,36 @@ def unwrapped(response: Response) -> tuple[Mapping[str, Json], tuple[str, ...]]:
 
 def _task(raw: Any, response: Response | str, at: str, text: JsonText | None = None) -> Run[Task]:
     seen = wire.structure(raw, _Seen, response, at)
-    word, said = seen.status.state, seen.status.message
+    word = seen.status.state
     status = STATUS.get(word, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
-    parts = () if said is None else said.parts
+
+    def said() -> _Said:
+        return wire.structure(raw["status"], _Saying, response, f"{at}.status").message
+
     output: Json = None
     if status is RunStatus.COMPLETED:
         groups = [each.parts for each in wire.structure(raw, _Results, response, at).artifacts]
-        output = value_of(groups) if any(groups) else value_of([parts], between="\n")
+        output = value_of(groups) if any(groups) else value_of([said().parts], between="\n")
     return Run(
         wire.ref(seen.id, seen.context_id, response=response if isinstance(response, Response) else None),
         status,
         word,
-        actions=(_asked(seen, parts),) if status is RunStatus.REQUIRES_ACTION else (),
+        actions=(_asked(raw, word, said()),) if status is RunStatus.REQUIRES_ACTION else (),
         output=output,
-        failure=Failure(word, text_of(parts)) if status is RunStatus.FAILED else None,
+        failure=Failure(word, text_of(said().parts)) if status is RunStatus.FAILED else None,
         poll_after=LOGIN_SECONDS if word == NEEDS_LOGIN else None,
         vendor=NAME,
         raw=text or raw,
     )
 
 
-def _asked(seen: _Seen, parts: Sequence[Mapping[str, Json]]) -> Action:
+def _asked(raw: Mapping[str, Any], word: str, said: _Said) -> Action:
     """Return the question; its id is that of its message, else what tells it from an earlier one of the same task."""
-    status = seen.status
-    name = AUTH if status.state == NEEDS_LOGIN else INPUT
-    said = "" if status.message is None else status.message.message_id
-    more = [part for part in parts if "text" not in part]
-    arguments: dict[str, Json] = {"text": text_of(parts), **({"parts": more} if more else {})}
-    return Action(said or f"{name} {status.timestamp or seen.id}", name, arguments)
+    name = AUTH if word == NEEDS_LOGIN else INPUT
+    more = [part for part in said.parts if "text" not in part]
+    arguments: dict[str, Json] = {"text": text_of(said.parts), **({"parts": more} if more else {})}
+    since = wire.first_text(raw["status"], "timestamp") or raw["id"]
+    return Action(said.message_id or f"{name} {since}", name, arguments)
 
 
 def _message(raw: Any, response: Response, at: str, text: JsonText | None = None) -> Run[Task]:
