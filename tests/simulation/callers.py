@@ -25,7 +25,7 @@ from agentruns import (
 from agentruns._following.stream import RunStream
 
 from .invariants import Flaw
-from .loop import PROCESS
+from .loop import PROCESS, SIGHT
 
 if TYPE_CHECKING:
     from .process import Process
@@ -50,7 +50,12 @@ class Sight:
     patience: float = 60.0
     began: float = float("inf")
     in_line: float = 0.0
-    """The seconds of it that the client waited in its own line, before and within a start: no part of a timeout."""
+    """The seconds of it that the client says it waited in its own line, before and within a start."""
+    asked_first: float = float("inf")
+    """When the first request for it left; polls tell nothing of whom they are for."""
+    no_slot_since: float | None = None
+    without_slot: float = 0.0
+    """The seconds between refusals for want of a slot and what was sent next."""
     closed: bool = False
     """Somebody has closed it, so that it may end anywhere."""
     states: list[Run] = field(factory=list)
@@ -153,9 +158,11 @@ class Caller:
         waits = self.process.waits
         waits[step] = of.id if isinstance(of, Run | RunRef) else None
         sight.began = min(sight.began, self.world.now)
+        token = SIGHT.set(sight)
         try:
             run = await stream.__anext__()
         finally:
+            SIGHT.reset(token)
             self.process.waited[waits.pop(step)] = self.world.now
             sight.in_line = in_line(stream, sight, self.world.now)
         self.sees(sight, run)

@@ -31,7 +31,7 @@ from agentruns import (
 )
 from agentruns._values.exchange import RateLimit
 
-from .loop import PROCESS
+from .loop import PROCESS, SIGHT
 
 if TYPE_CHECKING:
     from .callers import Sight
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _RANK: Final = {RunStatus.PENDING: 0, RunStatus.RUNNING: 1}
 _OVER: Final = {RunStatus.COMPLETED, RunStatus.FAILED}
 _EPSILON: Final = 1e-6
+_NO_SLOT: Final = b"CONCURRENT_LIMIT_EXCEEDED"
+"""What a vendor says whose slots are all taken."""
 
 
 class Flaw(Exception):  # noqa: N818 - it stands for a bug of the application
@@ -104,6 +106,10 @@ class Laws:
             listening = waits & {exchange.poll, None} or not self.knows_steps
             self.check(listening, f"nobody listens: {line} was sent all the same")
             process.polling.add(exchange.poll)
+        elif (sight := SIGHT.get()) is not None:
+            sight.asked_first = min(sight.asked_first, now)
+            if sight.no_slot_since is not None:
+                sight.without_slot, sight.no_slot_since = sight.without_slot + now - sight.no_slot_since, None
 
     def over(self, exchange: Exchange) -> None:
         """Note that a request is no longer under way."""
@@ -120,6 +126,8 @@ class Laws:
         if exchange.born is not None and exchange.fault in {None, "slow"}:
             process.own[exchange.born] = self.world.now
         asked = headers.get("Retry-After")
+        if (sight := SIGHT.get()) is not None and exchange.reply is not None and _NO_SLOT in exchange.reply.content:
+            sight.no_slot_since = self.world.now
         attempt = self.world.stand.name == "origami" and exchange.request.method == "POST"
         attempt = attempt and not exchange.request.path.endswith("/cancel")
         if status in {429, 503} and asked and not attempt:
@@ -210,6 +218,9 @@ class Laws:
         """Look whether a stream has outlived its deadline, which begins with its turn; handlers clean up for 5 s."""
         late = self.world.now - sight.began - sight.in_line - sight.timeout
         self.check(late < 8.0, f"deadlines: {sight} goes on {late:.1f} s after its deadline")
+        if sight.no_slot_since is None and sight.asked_first != float("inf"):
+            late = self.world.now - sight.asked_first - sight.without_slot - sight.timeout
+            self.check(late < 8.0, f"deadlines: {sight} goes on {late:.1f} s too long after its first request")
 
     def _without_claim(self, sight: Sight, error: AgentRunsError) -> None:
         """Look whether a start that failed has left its key to others."""

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.scripted_wire import VirtualLoop
 
 if TYPE_CHECKING:
+    from .callers import Sight
     from .process import Process
 
 PROCESS: Final[ContextVar[Process | None]] = ContextVar("PROCESS", default=None)
 """The simulated process in which something runs; None is the simulation itself."""
+
+SIGHT: Final[ContextVar[Sight | None]] = ContextVar("SIGHT", default=None)
+"""The stream whose step a task takes, or within which it was begun."""
 
 MOST_ROUNDS: Final = 300_000
 
