@@ -553,3 +553,20 @@ def test_a_clock_takes_less_than_two_kilobytes() -> None:
 
     assert not hasattr(clock, "__dict__")
     assert sum(map(sys.getsizeof, (clock, clock._done, clock._lost, clock._table))) < 2000
+
+
+@pytest.mark.parametrize("sent", [0.0, 4.0])
+def test_a_poll_just_before_the_end_waits_for_it_where_the_next_one_may_not_follow_soon(sent: float) -> None:
+    clock = PollClock()
+    for _ in range(20):
+        clock.learn(20.0, 20.0)
+
+    def polled() -> float:
+        return clock.next(sent, sent, phase=1.7 if not sent else None, price=0.1, floor=clock.floor)
+
+    early = polled()
+    assert early < 20.0
+    clock.floor = 15.0
+    assert 20.0 < polled() < 24.0
+    clock.floor = 0.5
+    assert polled() == pytest.approx(early)

@@ -15,6 +15,9 @@ an interval, so an end is a mass of 1 spread evenly in log time over that interv
 nobody watched to its end counts among those that got that far. Old runs fade. Where nothing was seen there is a prior
 of rate / (t + scale) ends a second, worth `weight` runs. It makes the gaps of an empty clock grow like sqrt(t), and it
 keeps h above zero, so that a run of any length is looked at.
+
+A vendor may want to be left alone for some time after a poll (`floor`). Then a poll shortly before the end is
+worse than none: one that would come within that time of the usual end waits until just after that.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ _BINS: Final = 2 + math.floor(math.log(_DAY / _SHORTEST, _RATIO))
 _EDGES: Final = array("d", [0.0, *(_SHORTEST * _RATIO**power for power in range(_BINS))])
 _WIDTHS: Final = array("d", [right - left for left, right in pairwise(_EDGES)])
 _NEVER_POLLED: Final = 1.25  # the mean phase
+_SURE: Final = 1.1
+"""By so much later than half of the runs end, most have: the end of each is known to a bin, and spread beyond it."""
 _GOLDEN: Final = 0.618034
 _FOREVER: Final = 1e300  # what comes after is taken for this, so that no difference is NaN
 
@@ -86,12 +91,13 @@ class PollClock:
     0; one beyond the last bin, a day, is taken to be like the last bin. NaN raises ConfigurationError.
     """
 
-    __slots__ = ("_done", "_lost", "_table", "active", "observations", "parameters")
+    __slots__ = ("_done", "_lost", "_table", "active", "floor", "observations", "parameters")
 
     def __init__(self, parameters: Parameters = _DEFAULT) -> None:
         self.parameters = parameters
         self.observations = 0
         self.active = 0  # segments that go by it now
+        self.floor = 0.0  # how long the vendor wanted to be left alone after a poll, when it was asked last
         self._done = array("d", bytes(8 * _BINS))
         self._lost = array("d", bytes(8 * _BINS))
         self._table: array[float] | None = None
@@ -148,10 +154,19 @@ class PollClock:
             raise ConfigurationError(f"phase is {phase!r}; it must be a number of zero or above, or None")
         _elapsed("seen", seen)
         due = self.due(_elapsed("sent", sent), math.sqrt(price) * (1.0 if phase is None else phase))
-        due = max(
-            min(due, sent + self.parameters.max_gap), sent + self.parameters.min_gap, seen + _elapsed("floor", floor)
-        )
+        if phase is None:
+            self.floor = floor
+        longest = sent + self.parameters.max_gap
+        due = max(min(due, longest), sent + self.parameters.min_gap, seen + _elapsed("floor", floor))
+        if self.floor:
+            due = max(due, min(self._late_enough(due, sent), longest))
         return due if due > sent else math.nextafter(sent, math.inf)  # a gap too small to be added to a huge time
+
+    def _late_enough(self, due: float, sent: float) -> float:
+        """Return when to poll where the next poll may not follow soon: not just before the end is expected."""
+        left = self.seconds_left(sent)
+        usual = due if left is None else sent + _SURE * left
+        return usual if due < usual < due + self.floor else due
 
     def pressure(self, now: float, sent: float, *, polled: bool) -> float:
         """
