@@ -174,8 +174,8 @@ def connect(
             defaults=defaults_of(known, headers, params, auth),
             proxy=proxy_of(proxy, address.base_url, trust_env=trust_env, insecure=insecure),
         )
-        channel: Channel = make(address) if known.locate is None else LocatedChannel(known, address, make, auth)
         url = address.base_url
+        channel: Channel = make(address) if known.locate is None else LocatedChannel(known, address, make, auth)
     else:
         _check_transport(transport, token=token, session=session, auth=auth, proxy=proxy, trust_env=trust_env or None)
         url = base_url_of(known, base_url)
@@ -184,7 +184,16 @@ def connect(
     kept = None if journal is None else _journal(journal, known)
     if kept is not None and isinstance(limit, RateLimit):
         limit = SharedBudget(kept.budgets, f"{known.NAME} {urlsplit(url).netloc}", limit)
-    return Client(known, channel, retry=retry, schedule=schedule, limit=limit, connections=connections, journal=kept)
+    return Client(
+        known,
+        channel,
+        retry=retry,
+        schedule=schedule,
+        limit=limit,
+        connections=connections,
+        journal=kept,
+        base_url=url,
+    )
 
 
 class _Unfit:

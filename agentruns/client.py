@@ -82,6 +82,7 @@ class Client(Generic[OriginT, DetailT]):
         limit: RateLimit | RateLimiter | SharedBudget | None = None,
         connections: int = 100,
         journal: Journal | None = None,
+        base_url: str = "",
     ) -> None:
         self._vendor = vendor = Vendor.of(dialect)
         register(vendor)
@@ -91,9 +92,12 @@ class Client(Generic[OriginT, DetailT]):
         limiter = limit if isinstance(limit, RateLimiter) else RateLimiter(limit)
         self._streams: WeakSet[RunStream[DetailT] | RunWatch[DetailT] | RunDrive[DetailT]] = WeakSet()
         self._tasks = Tasks()
-        self._telemetry = Telemetry(vendor.NAME, vendor.TRACE_ROLES or DEFAULT_ROLES)
+        self._telemetry = Telemetry(vendor.NAME, vendor.TRACE_ROLES or DEFAULT_ROLES, base_url)
         status_of = vendor.error_status and partial(vendor.call, "error_status")
-        self._api = Api(transport, Permits(limiter, vendor.NAME), vendor.read_problem, retry, status_of)
+        self._telemetry.use_budget(limiter.used_at)
+        self._api = Api(
+            transport, Permits(limiter, vendor.NAME), vendor.read_problem, retry, status_of, self._telemetry
+        )
         self._operations = Operations(self._api, vendor, self._telemetry)
         self._lifecycle = DirectLifecycle(self._operations)
         self._keys = None if journal is None else Keys(journal, self._operations, self._tasks)
@@ -120,6 +124,7 @@ class Client(Generic[OriginT, DetailT]):
             self._api.leave()
             raise
         self._tasks.open(loop)
+        self._telemetry.open(loop.time)
         self._poller.open(loop)
         return self
 

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
@@ -45,6 +46,10 @@ class Ends(Protocol):
         ...
 
 
+Around: TypeAlias = Callable[[str, Action], AbstractContextManager[None]]
+"""What gives the context in which a handler is called, by the handler's name and its action."""
+
+_around: ContextVar[Around | None] = ContextVar("agentruns_around", default=None)
 _asking: ContextVar[tuple[Run, str | None, Ends | None, Any]] = ContextVar("agentruns_asking")
 _guard: ContextVar[ReferenceType[asyncio.Timeout]] = ContextVar("agentruns_guard")
 """By a weak reference, since a timer of a handler keeps its context, and the guard the task and all that it raised."""
@@ -96,13 +101,23 @@ def _asked() -> tuple[Run, str | None, Ends | None, Any]:
 
 
 async def asking(
-    run: Run, key: str | None, handle: Callable[[], Awaitable[T]], pause: Ends | None = None, origin: Any = None
+    run: Run,
+    key: str | None,
+    handle: Callable[[], Awaitable[T]],
+    pause: Ends | None = None,
+    origin: Any = None,
+    around: Around | None = None,
 ) -> T:
-    """Return what *handle* returns; the handlers that it runs can tell for which run they are asked."""
-    before = _asking.set((run, key, pause, origin))
+    """
+    Return what *handle* returns; the handlers that it runs can tell for which run they are asked.
+
+    Each is called within the context that *around* gives.
+    """
+    before, outer = _asking.set((run, key, pause, origin)), _around.set(around)
     try:
         return await handle()
     finally:
+        _around.reset(outer)
         _asking.reset(before)
 
 
@@ -148,10 +163,11 @@ class Tool:
 
         When this has returned, the function has done its work, whatever becomes of its answer.
         """
-        guard = asyncio.timeout(None)
+        guard, around = asyncio.timeout(None), _around.get()
         before = _guard.set(ref(guard))
         try:
-            return await _call(self._bound(action), guard, self.timeout)
+            with nullcontext() if around is None else around(self.name, action):
+                return await _call(self._bound(action), guard, self.timeout)
         except ToolError as error:
             return outputs.refusal_of(action, error)
         except TimeoutError:

@@ -3,12 +3,14 @@
 import importlib.metadata
 import json
 import logging
+import re
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from importlib import import_module
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -17,16 +19,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
+from opentelemetry.sdk.metrics.export import NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
+from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
-from agentruns import _telemetry
-from agentruns._telemetry import PollOutcome, Telemetry
+from agentruns import Backoff, connect, narrative
+from agentruns._telemetry import PollOutcome, Telemetry, names
 from agentruns._values.run import Action, Failure, Run, RunRef, RunStatus, Usage
+from agentruns.emulator import Call, Emulator, Turn
+from agentruns.errors import DeadlineExceededError
+from tests.guides import ROOT
+from tests.recorded_telemetry import DOCUMENTED, Watched, attributes, histograms, recorded
 
 PENDING, RUNNING, ASKING, COMPLETED, FAILED = RunStatus
 SECRET = "patient-4711"
@@ -42,45 +48,10 @@ def state(
     return Run(RunRef(run_id, parent), status, f"vendors {status}", usage=usage, failure=failure)
 
 
-@define
-class Watched:
-    """What came out: finished spans, metrics, log records."""
-
-    exporter: InMemorySpanExporter
-    reader: InMemoryMetricReader
-    provider: TracerProvider
-
-    @property
-    def spans(self) -> tuple[ReadableSpan, ...]:
-        return self.exporter.get_finished_spans()
-
-    @property
-    def span(self) -> ReadableSpan:
-        (span,) = self.spans
-        return span
-
-    @property
-    def points(self) -> dict[str, list[NumberDataPoint | HistogramDataPoint]]:
-        data = self.reader.get_metrics_data()
-        found: dict[str, list[Any]] = {}
-        for resource in data.resource_metrics if data else ():
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    found.setdefault(metric.name, []).extend(metric.data.data_points)
-        return found
-
-
 @pytest.fixture
 def otel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    """Stand in for the SDK that an application has set up for its process."""
-    watched = Watched(InMemorySpanExporter(), InMemoryMetricReader(), TracerProvider(shutdown_on_exit=False))
-    watched.provider.add_span_processor(SimpleSpanProcessor(watched.exporter))
-    meters = MeterProvider([watched.reader], shutdown_on_exit=False)
-    monkeypatch.setattr(trace, "get_tracer", watched.provider.get_tracer)
-    monkeypatch.setattr(metrics, "get_meter", meters.get_meter)
-    yield watched
-    watched.provider.shutdown()
-    meters.shutdown()
+    with recorded(monkeypatch) as watched:
+        yield watched
 
 
 @pytest.fixture
@@ -93,10 +64,6 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO, "agentruns")
     return caplog
-
-
-def attributes(span: ReadableSpan) -> Mapping[str, Any]:
-    return span.attributes or {}
 
 
 def live(_telemetry: Telemetry, *statuses: RunStatus, run_id: str = "9a4e", kind: str = "") -> None:
@@ -115,6 +82,12 @@ def telemetry_of(vendor: str) -> Telemetry:
         if vendor == "someone"
         else Telemetry(vendor, import_module(f"agentruns.dialects.{vendor}").TRACE_ROLES)
     )
+
+
+def finish(telemetry: Telemetry, lag: float, took: float | None, failed: str | None = None, kind: str = "") -> None:
+    """Let a run be seen to end."""
+    run = state(COMPLETED if failed is None else FAILED, failure=None if failed is None else Failure(failed))
+    telemetry.on_stopped(run, lag, took, kind)
 
 
 class Ledger(SpanProcessor):
@@ -169,6 +142,7 @@ def test_a_line_carries_flat_fields_for_machines(told: pytest.LogCaptureFixture)
         "agentruns_run_id": "9a4e",
         "agentruns_parent": "5e0c",
         "agentruns_kind": "opus",
+        "agentruns_key": "",
         "agentruns_status": "running",
         "agentruns_vendor_status": "vendors running",
         "agentruns_previous": "",
@@ -453,6 +427,67 @@ def test_whatever_happens_no_span_outlives_its_run(steps: list[tuple[str, RunSta
     assert sum(span() is not None for span in ledger.begun) == 0
 
 
+# The key of the work, and the names ---------------------------------------------------------------------------------
+
+CONFIG = narrative.Config(
+    model="anthropic.claude-opus-4.6",
+    data_plane_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11",
+    max_iterations=8,
+    max_tokens=2048,
+    output_format_schema=narrative.TEXT_SCHEMA,
+    client_tools=[narrative.client_tools({"approve": lambda: True}, alias="ops")],
+)
+
+
+@pytest.mark.asyncio
+async def test_the_key_of_the_work_stands_in_each_line_and_in_each_span(
+    otel: Watched, told: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    script = [Turn(calls=[Call("approve", {})]), Turn("Done.")]
+    with Emulator("narrative", script=script) as emulator:
+        client = connect(
+            narrative,
+            token=emulator.token,
+            base_url=emulator.base_url,
+            schedule=Backoff(initial=0.01),
+            journal=tmp_path / "runs.db",
+        )
+        async with client:
+            for key in ("invoice-17", None):
+                conversation = await client.perform(narrative.create_conversation(CONFIG))
+                origin = narrative.UserMessage(conversation.id, "Pay.")
+                await client.result(origin, tools=lambda action: True, key=key)
+
+    runs = {str(attributes(span)["agentruns.run.id"]): span for span in otel.spans if span.name == "invoke_agent"}
+    keys = {run_id: attributes(span).get("agentruns.work.key") for run_id, span in runs.items()}
+    assert sorted(map(str, keys.values())) == ["None", "None", "invoice-17", "invoice-17"]
+    lines = [vars(record) for record in told.records if hasattr(record, "agentruns_key")]
+    assert {line["agentruns_run_id"]: line["agentruns_key"] for line in lines} == {
+        run_id: key or "" for run_id, key in keys.items()
+    }
+    assert all(line["agentruns_key"] == (keys[line["agentruns_run_id"]] or "") for line in lines)
+
+
+def test_a_name_in_the_guide_is_one_that_the_package_has() -> None:
+    modules = (ROOT / "agentruns").rglob("*.py")
+    known = "".join(path.read_text() for path in modules if "_telemetry" in path.parts or "dialects" in path.parts)
+    own = {name for name in DOCUMENTED if re.match(r"agentruns[._]|gen_ai\.|server\.|error\.", name)}
+    missing = {name for name in own if f'"{name}"' not in known}
+    assert missing <= {
+        f"{start}{which}_tokens" for start in ("gen_ai.usage.", "agentruns_") for which in ("input", "output")
+    }
+
+
+def test_a_name_that_is_not_our_own_is_one_of_the_conventions() -> None:
+    modules = (gen_ai_attributes, gen_ai_metrics, error_attributes, server_attributes)
+    conventions = {getattr(module, name) for module in modules for name in dir(module) if name.isupper()}
+    theirs = {name for name in DOCUMENTED if re.match(r"gen_ai\.|server\.|error\.", name)}
+    assert len(theirs) > 15
+    assert theirs <= conventions
+    operations = {each.value for each in gen_ai_attributes.GenAiOperationNameValues}
+    assert {names.INVOKE_AGENT, names.EXECUTE_TOOL} <= operations
+
+
 # What stays inside ----------------------------------------------------------------------------------------------------
 
 
@@ -478,7 +513,7 @@ def test_nothing_that_an_agent_reads_or_writes_gets_out(
             )
             _telemetry.on_state(run, before, kind="opus")
             before = run
-        _telemetry.finished(0.1, 2.0, error_type="ToolFailed")
+        finish(_telemetry, 0.1, 2.0, "ToolFailed")
     _telemetry.close()
 
     lines = [f"{record.getMessage()} {vars(record)!r}" for record in told.records]
@@ -506,10 +541,6 @@ def test_polls_are_counted_by_what_came_of_them(otel: Watched) -> None:
     assert counted == {"unchanged": 1, "changed": 2, "lost": 3, "refused": 4}
 
 
-def histograms(otel: Watched, name: str) -> list[HistogramDataPoint]:
-    return [point for point in otel.points[name] if isinstance(point, HistogramDataPoint)]
-
-
 def test_lists_are_counted_with_the_runs_in_them(otel: Watched) -> None:
     _telemetry = telemetry_of("conduit")
     _telemetry.listed(20)
@@ -521,24 +552,25 @@ def test_lists_are_counted_with_the_runs_in_them(otel: Watched) -> None:
 
 def test_ends_are_recorded_with_how_late_they_were_seen_and_how_long_the_run_took(otel: Watched) -> None:
     _telemetry = telemetry_of("middesk")
-    _telemetry.finished(0.25, 40.0)
-    _telemetry.finished(0.75, None)
-    _telemetry.finished(0.0, 1.0, error_type="aborted")
-    _telemetry.finished(0.0, 2.0, error_type="")
+    finish(_telemetry, 0.25, 40.0)
+    finish(_telemetry, 0.75, None)
+    finish(_telemetry, 0.0, 1.0, "aborted")
+    finish(_telemetry, 0.0, 2.0, "")
     (lag,) = histograms(otel, "agentruns.run.lag")
     durations = histograms(otel, "gen_ai.client.operation.duration")
 
     assert (lag.count, lag.sum, lag.attributes) == (4, 1.0, {"gen_ai.provider.name": "middesk"})
     operation = {"gen_ai.operation.name": "invoke_agent", "gen_ai.provider.name": "middesk"}
+    failed = {**operation, "agentruns.run.status": "failed"}
     assert [(point.sum, point.attributes) for point in durations] == [
-        (40.0, operation),
-        (1.0, {**operation, "error.type": "aborted"}),
-        (2.0, {**operation, "error.type": "_OTHER"}),
+        (40.0, {**operation, "agentruns.run.status": "completed"}),
+        (1.0, {**failed, "error.type": "aborted"}),
+        (2.0, {**failed, "error.type": "_OTHER"}),
     ]
 
 
 def test_the_bounds_of_durations_begin_as_in_the_conventions_and_go_on_to_hours(otel: Watched) -> None:
-    telemetry_of("middesk").finished(0.1, 5000.0)
+    finish(telemetry_of("middesk"), 0.1, 5000.0)
     (point,) = histograms(otel, "gen_ai.client.operation.duration")
     documented = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 
@@ -557,7 +589,11 @@ def exercise(_telemetry: Telemetry) -> None:
     _telemetry.on_unwatched(RunRef("2", "5e0c"))
     _telemetry.polled("changed")
     _telemetry.listed(3)
-    _telemetry.finished(0.1, 1.0)
+    _telemetry.watched(1)
+    _telemetry.limited()
+    _telemetry.rested(1.0)
+    _telemetry.on_failure(RunRef("3", "5e0c"), DeadlineExceededError(None, "5 s have passed"))
+    finish(_telemetry, 0.1, 1.0)
     _telemetry.close()
 
 
@@ -594,7 +630,7 @@ class Half:
     def start_span(self, *_: object, **__: object) -> Any:
         return Broken()
 
-    create_counter = create_histogram = start_span
+    create_counter = create_histogram = create_up_down_counter = create_observable_gauge = start_span
 
 
 @pytest.mark.parametrize("provider", [broken, lambda *_: Broken(), lambda *_: Half()])
@@ -645,16 +681,16 @@ def test_a_log_that_is_broken_breaks_nothing(
 
     assert [line.split(" of ")[0] for line in asked if line.startswith("run")] == ["run 1"] * 3 + ["run 2", "run 3"]
     assert len(otel.spans) == 3
-    assert [span.status.status_code for span in otel.spans].count(StatusCode.ERROR) == 1
+    assert [span.status.status_code for span in otel.spans].count(StatusCode.ERROR) == 2
     assert {event.name for span in otel.spans for event in span.events} == {"agentruns.run.status"}
 
 
 @pytest.fixture
 def _version_unread() -> Iterator[None]:
     """Have the version looked up anew, and forgotten afterwards."""
-    _telemetry._version.cache_clear()
+    names.version.cache_clear()
     yield
-    _telemetry._version.cache_clear()
+    names.version.cache_clear()
 
 
 @pytest.mark.usefixtures("_version_unread")

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from attrs import evolve
 
+from agentruns._telemetry import Telemetry
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns.dialects.wire import retry_after_refusal
@@ -46,6 +47,7 @@ class Api:
         problem: Callable[[Response], Problem],
         retry: Retry,
         error_status: Callable[[Response], int | None] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.send: Final[Send] = transport if error_status is None else _TrueStatus(transport, error_status)
         self.permits: Final = permits
@@ -54,6 +56,7 @@ class Api:
         self.skipped: Final = SkippedLog()
         self._recent = RecentAnswers()
         self._transport = transport
+        self._telemetry = telemetry
         self._problem = problem
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._home = Home()
@@ -173,6 +176,8 @@ class Api:
         """Hold back all requests to the vendor for as long as it asks by `Retry-After`, or until its limit is reset."""
         if response.status not in {429, 503}:
             return
+        if response.status == 429 and self._telemetry is not None:
+            self._telemetry.limited()
         said = self._problem(response)
         if not (response.request.again_after_429 or said.rate_limited):
             return  # it lacks room for a run
@@ -180,6 +185,8 @@ class Api:
             self.permits.slow_down()
         asked = retry_after_refusal(response)
         if asked:
+            if self._telemetry is not None:
+                self._telemetry.rested(asked)
             self.permits.pause(asked, api_error(response, said, asked))
 
     async def _wait_resumed(self) -> None:

@@ -87,6 +87,14 @@ class RateLimiter:
             return True
         return self.used > 0.0 or any(has_due() for _, has_due in self._subscribers.values())
 
+    def used_at(self, now: float) -> float | None:
+        """Return which part of the limit is taken at a time, from 0 to 1, None without a limit; in any thread."""
+        limit, returning = self.limit, tuple(self._returning)
+        if limit is None or not limit.count:
+            return None
+        free = self._free + sum(at <= now for at in returning)
+        return min(max(1 - free / limit.count, 0.0), 1.0)
+
     def subscribe(self, permits: Permits, on_change: Callable[[], None], has_due: Callable[[], bool]) -> None:
         """Call *on_change* when polls may go for which `delay` told no time, and *has_due* to hear if some are due."""
         self._subscribers[permits] = on_change, has_due

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -340,6 +341,10 @@ class Operations:
             )
         return names
 
+    def tool_spans(self, run: Run) -> Callable[[str, Action], AbstractContextManager[None]] | None:
+        """Return what gives the context of a handler of *run*, by its name and its action; None without spans."""
+        return self._telemetry.tool_of(run)
+
     def started_at(self, ref: RunRef) -> float:
         """Return the time of the loop at which this client started the run; minus infinity if it did not lately."""
         return self._started.get(ref, -math.inf)
@@ -352,6 +357,8 @@ class Operations:
         self._started[run.ref] = now
         goes_on = paused is not None and paused.ref == run.ref
         group = timing_group(self.vendor, run)
+        if paused is not None and not goes_on:
+            self._telemetry.on_passed_on(paused, timing_group(self.vendor, paused))
         self._telemetry.on_state(run, paused if goes_on else None, kind=group, started=not goes_on)
         return run
 

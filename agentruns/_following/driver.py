@@ -11,9 +11,10 @@ from agentruns._aio.detached import Detached
 from agentruns._aio.tasks import Tasks
 from agentruns._api.admission import PLACE, Place
 from agentruns._api.flow import Attempts
+from agentruns._telemetry import WORK_KEY
 from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.errors import ConfigurationError, OutcomeUnknownError
-from agentruns.tools import asking
+from agentruns.tools import Around, asking
 
 from .answers import Handlers, PendingAnswers
 from .ending import Failed
@@ -33,10 +34,24 @@ class Driver:
     that were answered. `failed` is set when work has failed for good: it is not tried again.
     """
 
-    __slots__ = ("_attempts", "_lifecycle", "_origin", "_pause", "_pending", "_turn", "_work", "failed", "resumes")
+    __slots__ = (
+        "_attempts",
+        "_lifecycle",
+        "_origin",
+        "_pause",
+        "_pending",
+        "_tool_spans",
+        "_turn",
+        "_work",
+        "failed",
+        "resumes",
+    )
 
-    def __init__(self, lifecycle: Lifecycle, tasks: Tasks, turn: Turn) -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, tasks: Tasks, turn: Turn, tool_spans: Callable[[Run], Around | None]
+    ) -> None:
         self._lifecycle = lifecycle
+        self._tool_spans = tool_spans
         self._turn = turn
         self._origin: Any = None  # what started the run, where this stream has
         self._work = Detached(tasks)
@@ -88,7 +103,7 @@ class Driver:
 
             async def ask(_: Attempts) -> None:
                 try:
-                    await asking(run, lifecycle.key, handle, pause, origin)
+                    await asking(run, lifecycle.key, handle, pause, origin, self._tool_spans(run))
                 finally:
                     on_handled()
 
@@ -193,7 +208,7 @@ class Driver:
         """Take up the work that is under way, or begin it; a failure of the kind *final* is final."""
         if not self._work.is_under_way:
             self._attempts = Attempts()
-            self._work.begin(_within(self._turn.place, make, self._attempts))
+            self._work.begin(_within(self._turn.place, self._lifecycle.key, make, self._attempts))
         try:
             return await self._work.result()
         except asyncio.CancelledError:
@@ -204,8 +219,15 @@ class Driver:
             raise
 
 
-async def _within(place: Place | None, make: Callable[[Attempts], Coroutine[Any, Any, Any]], attempts: Attempts) -> Any:
-    """Do what *make* gives, in a task of its own, on behalf of a row; a task that never begins leaves none behind."""
+async def _within(
+    place: Place | None, key: str | None, make: Callable[[Attempts], Coroutine[Any, Any, Any]], attempts: Attempts
+) -> Any:
+    """
+    Do what *make* gives, in a task of its own, on behalf of a row, and of the work of a *key*.
+
+    A task that never begins leaves no coroutine behind.
+    """
+    WORK_KEY.set(key or "")
     if place is not None:
         PLACE.set(place)
     return await make(attempts)

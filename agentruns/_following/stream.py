@@ -103,8 +103,8 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._tools = tools
         self._options = options
         self._turn = Turn(admission, options.timeout)
-        self._driver = Driver(lifecycle, tasks, self._turn)
-        self._seen = Waiter(poller, operations, options)
+        self._driver = Driver(lifecycle, tasks, self._turn, operations.tool_spans)
+        self._seen = Waiter(poller, operations, options, lifecycle.key)
         self._ended: Ended | None = None
         self._guard: asyncio.Timeout | None = None
         self._is_waited_for = False
@@ -341,7 +341,9 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             await self._give_up()
             return None
         if seen.is_stalled(loop.time()):
-            raise StalledError(self.run, f"nothing has changed for {self._options.stall:g} s")
+            stalled = StalledError(self.run, f"nothing has changed for {self._options.stall:g} s")
+            seen.give_up(stalled)
+            raise stalled
         return False
 
     async def _take(self, run: Run, loop: asyncio.AbstractEventLoop) -> bool:
@@ -395,15 +397,17 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         driver = self._driver
         failure = driver.last_failure if driver.is_sending(self.run) else self._seen.error
         await driver.drop()
-        self._stop_following()
         if isinstance(self._ended, Closed):
+            self._stop_following()
             return
         self._ended = ended(self._ended, Closed())
-        passed = f"{self._options.timeout:g} s have passed"
-        if failure is None:
-            raise DeadlineExceededError(self.run, passed) from None
-        said = str(failure).rstrip(".")
-        raise DeadlineExceededError(self.run, f"{passed}, and the last request failed ({said})") from failure
+        why = f"{self._options.timeout:g} s have passed"
+        if failure is not None:
+            why += f", and the last request failed ({str(failure).rstrip('.')})"
+        error = DeadlineExceededError(self.run, why)
+        self._seen.give_up(error)
+        self._stop_following()
+        raise error from failure
 
     async def _cancel_if_asked(self) -> None:
         """

@@ -31,6 +31,7 @@ class Waiter:
     __slots__ = (
         "_answered",
         "_future",
+        "_key",
         "_operations",
         "_options",
         "_pause",
@@ -43,8 +44,9 @@ class Waiter:
         "taken",
     )
 
-    def __init__(self, poller: Poller, operations: Operations, options: Options) -> None:
+    def __init__(self, poller: Poller, operations: Operations, options: Options, key: str | None = None) -> None:
         self._poller = poller
+        self._key = key
         self._operations = operations
         self._options = options
         self._watch: Watch | None = None
@@ -102,9 +104,14 @@ class Waiter:
         watch = self._watch
         if watch is None or watch.ref.id != ref.id:
             self.unfollow()
-            watch = self._watch = self._poller.acquire(ref, self._options.params)
+            watch = self._watch = self._poller.acquire(ref, self._options.params, self._key)
             watch.contact.fresh_until = max(watch.contact.fresh_until, self._operations.started_at(ref) + FRESH_SECONDS)
             self.taken = None
+
+    def give_up(self, error: Exception) -> None:
+        """Tell the telemetry what ends the watching of the run."""
+        if self._watch is not None:
+            self._poller.give_up(self._watch, error)
 
     def unfollow(self) -> None:
         """Follow nothing any more."""

@@ -49,7 +49,8 @@ class Intake:
         if run is before:
             watch.unchanged_count += 1
         elif watch.take(run):
-            tell = partial(self._telemetry.on_state, run, before, kind=self._reader.timing_group(run))
+            kind = self._reader.timing_group(run)
+            tell = partial(self._telemetry.on_state, run, before, kind=kind, key=watch.key)
             _ = tell() if watch.context is None else watch.context.run(tell)
         run = watch.run or run
         if is_first and segment.is_whole and not segment.learns and date:
@@ -88,9 +89,9 @@ class Intake:
         duration = self._reader.duration(run) if segment.is_whole else None
         if duration is not None:
             segment.learns, segment.running_at, took = True, duration, duration
-        is_known = segment.learns and not segment.later and run.status.is_over
+        is_known = (segment.learns and not segment.later) or duration is not None
         self._pace.close(watch, took)
-        self._counters.finished(lag, took if is_known else None, run.failure.type if run.failure else None)
+        self._counters.finished(run, lag, took if is_known else None, self._reader.timing_group(run))
 
     def on_error(self, watch: Watch, error: Exception) -> None:
         """Bear with lost contact and limits; tell of anything else."""
@@ -106,9 +107,16 @@ class Intake:
         except Exception as broken:  # a schedule of the user's own: it is not to be asked again at once
             error, failure, watch.due = broken, Failure.FINAL, now + BROKEN_SECONDS
         is_final = failure is Failure.FINAL
+        if is_final:
+            self.give_up(watch, error)
         told = [each for each in watch.listeners if is_final or watch.contact.patience_over(each, now)]
         self.fail(watch, told, error)
         self.slow_down(watch, now)
+
+    def give_up(self, watch: Watch, error: Exception) -> None:
+        """Tell the telemetry what ends the watching of a run, unless it goes on after all."""
+        tell = partial(self._telemetry.on_failure, watch.ref if watch.run is None else watch.run.ref, error)
+        _ = tell() if watch.context is None else watch.context.run(tell)
 
     def fail(self, watch: Watch, told: Sequence[Listener], error: Exception | None) -> None:
         self._unsubscribe_told(watch, told)

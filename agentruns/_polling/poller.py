@@ -127,11 +127,11 @@ class Poller:
 
     # Who follows a run ------------------------------------------------------------------------------------------------
 
-    def acquire(self, ref: RunRef, params: Mapping[str, str] = NO_PARAMS) -> Watch:
+    def acquire(self, ref: RunRef, params: Mapping[str, str] = NO_PARAMS, key: str | None = None) -> Watch:
         """
         Return what is known of a run; `release` it when it is followed no more.
 
-        *params* are sent with each read of it from now on, which lists cannot stand for.
+        *params* are sent with each read of it from now on, which lists cannot stand for. *key* names the work, if any.
 
         Raise `ConfigurationError` outside the life of the client.
         """
@@ -141,6 +141,7 @@ class Poller:
             self._count += 1
             watch = self._watches[ref.id] = Watch(ref, phase(self._count, _OFFSET), self._now())
             watch.context = copy_context() if self._telemetry.traces else None
+            self._telemetry.watched(1)
             if self._many is not None:
                 self._many.add(watch)
         elif ref.parent and not watch.ref.parent:
@@ -149,6 +150,8 @@ class Poller:
                 self._many.add(watch)
         if params:
             watch.params, watch.request, watch.place = {**watch.params, **params}, None, None
+        if key and not watch.key:
+            watch.key = key
         watch.followers += 1
         return watch
 
@@ -157,7 +160,8 @@ class Poller:
         watch.followers -= 1
         if watch.followers > 0:
             return
-        self._watches.pop(watch.ref.id, None)
+        if self._watches.pop(watch.ref.id, None) is not None:
+            self._telemetry.watched(-1)
         watch.listeners = watch.onlookers = ()  # those who still listen have no run to hear of
         if self._many is not None:
             self._many.remove(watch)
@@ -168,6 +172,10 @@ class Poller:
         if watch.worker is not None:
             watch.worker.cancel()
         self._telemetry.on_unwatched(watch.ref if watch.run is None else watch.run.ref)
+
+    def give_up(self, watch: Watch, error: Exception) -> None:
+        """Tell the telemetry what ends the watching of a run."""
+        self._intake.give_up(watch, error)
 
     def subscribe(self, watch: Watch, listener: Listener) -> None:
         """

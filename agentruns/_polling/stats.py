@@ -9,6 +9,7 @@ from attrs import frozen
 
 from agentruns._api.admission import Admission
 from agentruns._telemetry import PollOutcome, Telemetry
+from agentruns._values.run import Run
 
 from .watch import Watch
 
@@ -89,8 +90,8 @@ class Counters:
         self.polls_saved_by_lists += max(found - 1, 0)
         self._telemetry.listed(found)
 
-    def finished(self, lag: float, took: float | None, error_type: str | None) -> None:
-        """Count a segment that was seen to end *lag* seconds late; *took* is None if the length of it is not known."""
+    def finished(self, run: Run, lag: float, took: float | None, kind: str) -> None:
+        """Count a segment that was seen to end *lag* seconds late, *took* after the run began, None if not known."""
         self.ended += 1
         self._lag += lag
-        self._telemetry.finished(lag, took, error_type=error_type)
+        self._telemetry.on_stopped(run, lag, took, kind)

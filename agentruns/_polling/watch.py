@@ -60,6 +60,7 @@ class Watch:
         "context",
         "due",
         "followers",
+        "key",
         "listeners",
         "onlookers",
         "params",
@@ -88,6 +89,7 @@ class Watch:
         self.params: Mapping[str, str] = NO_PARAMS  # of each read of this run alone
         self.answered: AnsweredActions = NONE_ANSWERED  # those of this run that were answered here
         self.context: Context | None = None  # of who followed first, for the span of the run
+        self.key = ""  # of the work whose run it is, for the log and the span
         self.followers = 0  # streams that may come to listen again
         self.listeners: Sequence[Listener] = ()
         self.onlookers: Sequence[Onlooker] = ()  # who look at a run that waits for an answer

@@ -201,13 +201,17 @@ class _Numbered(RunStream):
         return self.number
 
 
-_METERS: Final = _telemetry._Meters
+_METERS: Final = _telemetry.Meters
+
+
+def _meters(common: Mapping[str, str | int], roles: tuple[str, str]) -> Any:
+    """Make the instruments once: OpenTelemetry keeps those of every client for ever."""
+    return _meters_of(tuple(common.items()), roles)
 
 
 @cache
-def _meters(vendor: str) -> Any:
-    """Make the instruments once: OpenTelemetry keeps those of every client for ever."""
-    return _METERS(vendor)
+def _meters_of(common: tuple[tuple[str, str | int], ...], roles: tuple[str, str]) -> Any:
+    return _METERS(dict(common), roles)
 
 
 @contextmanager
@@ -222,7 +226,7 @@ def _deterministic(loop: SimLoop, seed: int) -> Iterator[None]:
         (records, "time", clock),
         (timers, "time", clock),
         (poller, "_OFFSET", 0.25),
-        (_telemetry, "_Meters", _meters),
+        (_telemetry, "Meters", _meters),
         (client, "RunStream", _Numbered),
         (Watch, "__hash__", lambda watch: hash(watch.phase)),
         (Listing, "__hash__", lambda listing: len(listing._parent)),

@@ -1,0 +1,176 @@
+"""
+What the runs of one client look like from outside: a log line per change, spans and metrics for OpenTelemetry.
+
+Nothing here may break a run, and nothing that an agent reads or writes gets out: no arguments, no outputs, no failure
+messages. OpenTelemetry (extra `otel`) is used where it is installed, and records only what the application's own SDK
+asks for. `names` has the names.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import ContextVar
+from functools import partial
+from typing import Final
+
+from agentruns._values.run import Action, Run, RunRef
+
+from . import lines, names
+from .guard import Guard
+from .meters import Meters as Meters
+from .meters import PollOutcome as PollOutcome
+from .names import DEFAULT_ROLES as DEFAULT_ROLES
+from .spans import Spans, ToolSpan
+
+logger = logging.getLogger("agentruns")
+
+WORK_KEY: Final[ContextVar[str]] = ContextVar("agentruns_work_key", default="")
+"""The key of the work for which a run is started or answered; empty where it has none."""
+
+
+class Telemetry:
+    """
+    Tell the log and OpenTelemetry what the runs of one client do; one per client.
+
+    Every method returns at once and raises nothing. `opentelemetry` is looked for when this is made: without it there
+    are only log lines. Its SDK may be set up before or after. *base_url* is where the vendor is.
+    """
+
+    def __init__(self, vendor: str, roles: names.Roles = DEFAULT_ROLES, base_url: str = "") -> None:
+        self._vendor = vendor
+        self._spans: Spans | None = None
+        self._meters: Meters | None = None
+        self._guarded = Guard()
+        self._failed: dict[RunRef, str] = {}
+        self._clock: Callable[[], float] = time.monotonic
+        with self._guarded, suppress(ImportError):  # no extra, no spans
+            common = names.of_client(vendor, base_url)
+            self._spans = Spans(common, roles)
+            self._meters = Meters(common, roles)
+
+    def open(self, clock: Callable[[], float]) -> None:
+        """Go by *clock*, which gives the time in seconds, in any thread."""
+        self._clock = clock
+
+    @property
+    def traces(self) -> bool:
+        """Tell whether there are spans, and so whether it matters in which context a run is first seen."""
+        return self._spans is not None
+
+    # Runs -------------------------------------------------------------------------------------------------------------
+
+    def on_state(
+        self, run: Run, before: Run | None, *, kind: str = "", started: bool = False, key: str | None = None
+    ) -> None:
+        """
+        Record a state that was not seen before: log it, and add it to the span of the run.
+
+        *before* is the state of the same run that was seen last, None at first sight: then the span begins, below
+        whatever span is current for the caller. It ends with the run; a run that requires action keeps it, since it may
+        go on in place. *kind* is what groups runs: a model, a type of agent, an agent. *started* says that this client
+        has just started the run, so that its span misses nothing of it. *key* names the work, by default `WORK_KEY`.
+        """
+        within: AbstractContextManager[object] = nullcontext()
+        key = WORK_KEY.get() if key is None else key
+        if self._failed:
+            self._failed.pop(run.ref, None)
+        if self._spans is not None:
+            with self._guarded:
+                within = self._spans.on_state(run, before, kind, started, key)
+        if self._meters is not None:
+            with self._guarded:
+                if run.status.is_over:
+                    if started or (before is not None and not before.status.is_over):
+                        self._meters.ended(run, kind)
+                elif started:
+                    self._meters.began(run.ref, self._clock())
+        if logger.isEnabledFor(logging.INFO):
+            with self._guarded, within:
+                lines.log(self._vendor, run, before, kind, started, key)
+
+    def on_stopped(self, run: Run, lag: float, took: float | None, kind: str = "") -> None:
+        """
+        Record a run that was seen to be over, or to wait for an answer, and how late.
+
+        *lag* is the seconds between that and the poll that saw it, *took* those since the run began, None where only
+        the whole of a run that this client has started tells it.
+        """
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.stopped(run, self._clock(), lag, took, kind)
+
+    def on_passed_on(self, run: Run, kind: str = "") -> None:
+        """Record that an answer to *run* has begun another run: as far as it goes, it is over."""
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.passed_on(run, kind)
+
+    def on_failure(self, ref: RunRef, error: Exception) -> None:
+        """Take note of what ends the watching of a run, such as a deadline, unless it goes on after all."""
+        if self._spans is not None:
+            with self._guarded:
+                self._failed[ref] = type(error).__name__
+                self._spans.on_failure(ref, type(error).__name__)
+
+    def on_unwatched(self, ref: RunRef) -> None:
+        """Take note that a run is no longer watched: its span, if any, ends as it is, which is no error by itself."""
+        failed = self._failed.pop(ref, None)
+        if self._spans is not None:
+            with self._guarded:
+                self._spans.end(ref)
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.given_up(ref, self._clock(), failed)
+
+    def tool_of(self, run: Run) -> Callable[[str, Action], AbstractContextManager[None]] | None:
+        """Return what gives the context of a handler of *run*, by its name and its action; None without spans."""
+        return None if self._spans is None else partial(ToolSpan, self._spans, self._guarded, run)
+
+    def close(self) -> None:
+        """End every span that is open, and begin no more."""
+        if self._spans is not None:
+            for ref in self._spans.close():
+                self.on_unwatched(ref)
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.close()
+
+    # Requests ---------------------------------------------------------------------------------------------------------
+
+    def use_budget(self, used: Callable[[float], float | None]) -> None:
+        """Ask *used*, in any thread, which part of the rate limit is used at a time; None where there is no limit."""
+        if self._meters is not None:
+            self._meters.budget = lambda: used(self._clock())
+
+    def polled(self, outcome: PollOutcome) -> None:
+        """Count a request that read one run: what came of it."""
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.polls.add(1, self._meters.outcomes[outcome])  # at once: there are many
+
+    def listed(self, runs: int) -> None:
+        """Count a request that read a list, and the *runs* that were in it."""
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.listed(runs)
+
+    def watched(self, change: int) -> None:
+        """Count so many runs that are followed from now on, or, below zero, no more."""
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.watched(change)
+
+    def limited(self) -> None:
+        """Count an answer of 429."""
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.limited()
+
+    def rested(self, seconds: float) -> None:
+        """Record a rest of so many seconds that the vendor asked for."""
+        if self._meters is not None:
+            with self._guarded:
+                self._meters.rested(seconds)
