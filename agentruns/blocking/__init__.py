@@ -21,7 +21,7 @@ from .client import Client
 from .iterating import Batch, EventStream, Iteration, RunStream
 
 if TYPE_CHECKING:  # imported when they are first used
-    from agentruns.dialects import a2a, conduit, middesk, narrative, openai_responses, origami
+    from agentruns.dialects import a2a, conduit, langgraph, middesk, narrative, openai_responses, origami
 
 __all__ = ["Batch", "Client", "EventStream", "Iteration", "RunStream", "connect"]
 
@@ -42,6 +42,10 @@ def connect(
 def connect(
     dialect: Literal["conduit"], **options: Unpack[ConnectOptions]
 ) -> Client[conduit.Dispatch, conduit.ConduitRun]: ...
+@overload
+def connect(
+    dialect: Literal["langgraph"], **options: Unpack[ConnectOptions]
+) -> Client[langgraph.Invocation, langgraph.GraphRun]: ...
 @overload
 def connect(
     dialect: Literal["openai_responses"], **options: Unpack[ConnectOptions]
