@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from typing import Any, Self, get_overloads
 
 import attrs
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 import agentruns
 from agentruns import (
@@ -35,7 +36,7 @@ from agentruns import (
     origami,
 )
 from agentruns.blocking.iterating import Iteration
-from agentruns.blocking.loop_thread import LoopThread
+from agentruns.blocking.loop_thread import LoopThread, _Call
 from agentruns.emulator import Call, Emulator, Turn
 from tests.guides import ROOT, blocks_of
 
@@ -489,6 +490,20 @@ def test_work_that_is_under_way_ends_with_the_thread_of_the_loop() -> None:
         assert begun.wait(20)
     waiter.join(20)
     assert len(told) == 1
+
+
+def test_work_whose_caller_is_interrupted_before_it_begins_never_begins() -> None:
+    begun = list[int]()
+
+    async def work() -> None:
+        begun.append(1)
+
+    with start_blocking_portal() as portal:
+        call = _Call(work)
+        call.give_up(portal)
+        with pytest.raises(CancelledError):
+            portal.call(call.run)
+    assert begun == []
 
 
 # Wrong use ------------------------------------------------------------------------------------------------------------

@@ -142,26 +142,31 @@ class _Call(Generic[T]):
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
         self._scope: anyio.CancelScope | None = None
+        self._has_begun = False
         self._is_given_up = False
         self._ended = Event()
 
     async def run(self) -> T:
+        self._has_begun = True  # before it is looked whether it is given up, as `give_up` does it the other way round
         try:
-            with anyio.CancelScope() as self._scope:
-                if self._is_given_up:
-                    self._scope.cancel()
-                return await self._work()
+            if not self._is_given_up:
+                with anyio.CancelScope() as self._scope:
+                    return await self._work()
             raise asyncio.CancelledError  # which nobody hears: the thread that waited was interrupted
         finally:
             self._ended.set()
 
     def give_up(self, portal: BlockingPortal) -> None:
-        """Cancel the work, and wait until it has ended."""
+        """Cancel the work, and wait until it has ended; what has not begun never will."""
         self._is_given_up = True
-        if self._scope is not None and not self._ended.is_set():
+        if self._has_begun and not self._ended.is_set():
             with suppress(RuntimeError):  # the portal cancels it, as it is about to end
-                portal.call(self._scope.cancel)
+                portal.call(self._cancel)
             self._ended.wait()
+
+    def _cancel(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 def _wait(
