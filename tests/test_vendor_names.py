@@ -12,7 +12,7 @@ import pytest
 from agentruns import Backoff, Inbox, Run, RunRef, RunStatus, connect, dialects
 from agentruns.cli import arguments, commands, emulate, emulators
 from agentruns.cli import console as console_command
-from agentruns.dialects import NAMES, load, names
+from agentruns.dialects import NAMES, for_workers, load, names
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.errors import ConfigurationError, ProtocolError
 from tests.conformance import acme
@@ -44,6 +44,23 @@ def test_a_dialect_is_found_in_a_package_a_module_and_a_file(monkeypatch: pytest
     assert load(f"{file}").NAME == load(f"{file}:vendor").NAME == "filed"
     assert load("narrative").NAME == "narrative"  # the names of this package win
     assert "Client of acme" in repr(connect("acme", token="t"))
+
+
+def test_workers_are_given_a_table_itself_and_files_by_their_full_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("jmespath")
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(names.shipped()["kindo"].read_text())
+    assert for_workers("mine.toml") is load("mine.toml")
+    assert for_workers("own.py:vendor") == f"{tmp_path / 'own.py'}:vendor"
+    assert for_workers("own.py") == str(tmp_path / "own.py")
+    assert [for_workers(name) for name in ("acme", "narrative", "kindo", MODULE)] == [
+        "acme",
+        "narrative",
+        "kindo",
+        MODULE,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ from agentruns._values.run import (
 from agentruns.errors import ConfigurationError, ProtocolError
 
 from . import guesses, reading, search, show, wire
-from .names import find, installed, shipped
+from .names import absolute, find, installed, shipped
 from .protocol import (
     AdvisesPolls,
     AsksByItself,
@@ -235,6 +235,11 @@ def load(name: str) -> Dialect:
             remedy="`module:attribute`, `file.py:attribute` and `file.toml` name one, too",
         )
     return cast("Dialect", found)
+
+
+def for_workers(name: str) -> str | Dialect:
+    """Return what names a dialect in another process, wherever that runs: a table itself, a file by its full path."""
+    return load(name) if name.endswith(".toml") else absolute(name)
 
 
 def _table(path: str | Path) -> Dialect:

@@ -55,6 +55,14 @@ def find(name: str, what: str = "dialect") -> Any:
     return None
 
 
+def absolute(place: str) -> str:
+    """Return a place as another process of this machine finds it: a file by its full path."""
+    if place.endswith(".py"):
+        return str(Path(place).resolve())
+    module, _, name = place.rpartition(":")
+    return f"{Path(module).resolve()}:{name}" if module.endswith(".py") else place
+
+
 def _at(place: str) -> Any:
     where, _, attribute = (place, "", "") if place.endswith(".py") else place.rpartition(":")
     found = import_place(where)

@@ -13,7 +13,7 @@ from agentruns._following.ending import refuses_all
 from agentruns._following.options import Timeout
 from agentruns._values import check, codec
 from agentruns._values.exchange import RateLimit
-from agentruns.dialects import load
+from agentruns.dialects import for_workers, load
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import APIError, ConfigurationError
 from agentruns.tools import ToolsLike
@@ -72,7 +72,7 @@ def map_batches(
     if limit is not None and limit.count < workers:
         raise ConfigurationError(f"{limit.count} requests in {limit.seconds:g} s cannot be shared by {workers} workers")
     told: dict[str, Any] = {
-        "vendor": vendor,
+        "vendor": for_workers(vendor) if isinstance(vendor, str) else vendor,
         "origin": origin,
         "batch": batch,
         "key": key,

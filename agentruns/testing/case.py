@@ -75,6 +75,9 @@ class Case:
     row_id_field: ClassVar[str] = "id"
     """Where the run's id stands in such a row"""
 
+    settles_answers: ClassVar[bool | None] = None
+    """Whether an answer whose reply got lost is sent again or found; by default, unless `answered_by` never tells"""
+
     repeats_starts: ClassVar[bool | None] = None
     """Whether a start may be sent again after a lost answer; by default, if the dialect has no `recover`"""
 
@@ -113,7 +116,8 @@ class Case:
     @property
     def can_settle_answers(self) -> bool:
         """Whether an answer whose reply got lost is sent again, or found by looking."""
-        return self.vendor.answered_by is not wire.never_answered
+        finds = self.vendor.answered_by is not wire.never_answered
+        return finds if self.settles_answers is None else self.settles_answers
 
     def emulator(self, *script: Turn, clock: Clock | None = None) -> Emulator[Any]:
         """Return an emulator that plays *script*, not started; by the clock of a test, if one is given."""

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 TOKEN = "emulator-token"
-VARIABLES = ("NARRATIVE_TOKEN", "MIDDESK_API_KEY", "ORIGAMI_API_KEY", "CONDUIT_API_TOKEN")
+VARIABLES = (
+    "NARRATIVE_TOKEN",
+    "MIDDESK_API_KEY",
+    "ORIGAMI_API_KEY",
+    "CONDUIT_API_TOKEN",
+    "KINDO_API_KEY",
+    "ACME_TOKEN",
+)
 
 
 @pytest.fixture(scope="package")

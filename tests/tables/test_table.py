@@ -132,7 +132,7 @@ def test_all_answers_of_a_pause_go_in_one_request_where_the_table_has_a_list(acm
         ("2", "say", {}),
     ]
     outputs = [ToolOutput(paused.actions[0], {"sum": 3}), ToolOutput(paused.actions[1], "no", is_error=True)]
-    (request,) = exchange(acme.resume(paused, outputs), job()).requests
+    _, request = exchange(acme.resume(paused, outputs), job(state="asking", asks=asks), job()).requests
     assert request.json == {
         "results": [
             {"ask": "a1", "value": {"sum": 3}, "failed": False},
@@ -294,6 +294,9 @@ def test_origins_and_tables_pickle_and_come_back_as_the_same_classes(acme: Any) 
     assert type(again) is acme.Origin is pickle.loads(pickle.dumps(acme.Origin))
     assert pickle.loads(pickle.dumps(acme)) is acme
     assert hash(origin) == hash(again)
+    remade, (by, fields) = origin.__reduce__()  # not by its class, which what Ray pickles with would send along
+    assert by is acme
+    assert remade(by, fields) == origin
 
 
 def test_the_same_file_is_the_same_dialect_until_it_changes(tmp_path: Path) -> None:

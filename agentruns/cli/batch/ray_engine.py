@@ -19,6 +19,8 @@ from agentruns._values.minted import idempotency_field
 from agentruns.cli import arguments, origins
 from agentruns.cli.connection import connection
 from agentruns.cli.printing import complain
+from agentruns.dialects import for_workers
+from agentruns.dialects.names import absolute
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
@@ -48,7 +50,7 @@ async def engine(
     connect(dialect, **connection(args))  # what is wrong for us is wrong for workers
     with contextlib.redirect_stdout(sys.stderr), cluster() as nodes:
         options = ClientOptions(
-            vendor=_absolute(args.vendor),
+            vendor=for_workers(args.vendor),
             base_url=args.base_url,
             insecure=args.insecure,
             timeout=args.timeout,
@@ -60,7 +62,7 @@ async def engine(
             options=options,
             workers=_workers(args.workers or max(_WORKERS, nodes), limit, own_requests),
             limit=args.limit,
-            tools=None if args.tools is None else partial(arguments.tools, _absolute(args.tools)),
+            tools=None if args.tools is None else partial(arguments.tools, absolute(args.tools)),
             batch=None if idempotency_field(dialect.Origin) in origins.templates(args) else _name(args, output),
             own_requests=own_requests,
             same_node=options.journal is not None and args.journal is None,
@@ -109,14 +111,6 @@ def _workers(asked: int, limit: RateLimit | None, own_requests: bool) -> int:
     if permits < 1:
         raise ConfigurationError("--budget is too small to be shared with workers; give a larger one")
     return min(asked, permits)
-
-
-def _absolute(place: str) -> str:
-    """Return where handlers or a vendor are, as another process finds them."""
-    if place.endswith(".py"):
-        return str(Path(place).resolve())
-    module, _, name = place.rpartition(":")
-    return f"{Path(module).resolve()}:{name}" if module.endswith(".py") else place
 
 
 def with_stable_id(engine: WorkerPool | None, origin: Any, key: str) -> Any:

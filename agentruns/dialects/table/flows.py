@@ -15,7 +15,14 @@ from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.generic import Json
 from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus, ToolOutput, Usage
 from agentruns.dialects import reading, wire
-from agentruns.errors import AgentRunsError, APIError, OutcomeUnknownError, ProtocolError, TransportError
+from agentruns.errors import (
+    AgentRunsError,
+    AlreadyAnsweredError,
+    APIError,
+    OutcomeUnknownError,
+    ProtocolError,
+    TransportError,
+)
 from agentruns.tools import Tools
 
 from .operations import FindRules
@@ -177,7 +184,9 @@ class Flows:
         """
         Answer a paused run: by one request for all answers, or one for each.
 
-        Where it gets lost what the vendor says to one, a run that waits for it no more has taken it.
+        Unless the request may be sent twice, the run is read first: an answer to what it does not ask any more is not
+        sent. Where it gets lost what the vendor says to one, a run that waits for it no more has taken it, or an answer
+        from elsewhere: the table says which counts.
         """
         rules = self._rules.resume
         assert rules is not None
@@ -188,12 +197,18 @@ class Flows:
         else:
             sent = [{**named, "answers": [fill(rules.answer, answer) for answer in answers]}]
         going = evolve(run, status=RunStatus.RUNNING, vendor_status="", actions=())
+        if not rules.request.idempotent:
+            now = yield from self.fetch(run.ref, {})
+            if not _asks(now, outputs):
+                raise AlreadyAnsweredError(now, (), f"run {run.id} does not ask for this any more")
         for values in sent:
             try:
                 response = yield rules.request.request(values)
             except OutcomeUnknownError:
+                if rules.lost == "unknown":
+                    raise
                 now = yield from self.fetch(run.ref, {})
-                if {each.action.id for each in outputs} & {action.id for action in now.actions}:
+                if _asks(now, outputs):
                     raise  # it still waits, as far as can be seen
                 return now
             if rules.returns == "run":
@@ -291,6 +306,11 @@ def _values(origin: Any) -> dict[str, Any]:
 
 def _named(ref: RunRef) -> dict[str, Any]:
     return {"id": ref.id, "parent": ref.parent or None}
+
+
+def _asks(run: Run[Any], outputs: Sequence[ToolOutput]) -> bool:
+    """Tell whether a run still asks for any of what is answered."""
+    return not {each.action.id for each in outputs}.isdisjoint(action.id for action in run.actions)
 
 
 def _answer(output: ToolOutput) -> dict[str, Any]:

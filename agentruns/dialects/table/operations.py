@@ -36,11 +36,16 @@ class StartRules:
 
 @frozen
 class PostRules:
-    """How a run is answered or cancelled, and whether the answer is a run; `answer` is one of a list of answers."""
+    """
+    How a run is answered or cancelled, and whether the answer is a run; `answer` is one of a list of answers.
+
+    `lost` is what becomes of an answer whose reply got lost, once the run waits for it no more: "ours" or "unknown".
+    """
 
     request: Template
     returns: str
     answer: Any = None
+    lost: str = "unknown"
 
 
 @frozen
@@ -108,7 +113,12 @@ def resume_rules(section: Section | None) -> PostRules | None:
     if answer is not None:
         one = Section(section.source, section.key, {"request": "POST /", "body": {"answer": answer}})
         Template.of(one, _ANSWER)
-    rules = PostRules(Template.of(section, names), section.choice("returns", ("run", "nothing"), "run"), answer)
+    rules = PostRules(
+        request=Template.of(section, names),
+        returns=section.choice("returns", ("run", "nothing"), "run"),
+        answer=answer,
+        lost=section.choice("lost", ("unknown", "ours"), "unknown"),
+    )
     section.done()
     return rules
 

@@ -34,13 +34,21 @@ class OriginType(type):
 
 
 class TableOrigin(metaclass=OriginType):
-    """The base of what starts a run of a table."""
+    """The base of what starts a run of a table; it pickles by its table, also where classes are pickled by value."""
 
     __slots__ = ()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, dict[str, Any]]]:
+        fields = attrs.fields(cast("Any", type(self)))
+        return _remade, (type(self).TABLE, {each.name: getattr(self, each.name) for each in fields})
 
 
 def _reduced(kind: OriginType) -> tuple[Callable[[Any], Any], tuple[Any]] | str:
     return (_origin_of, (kind.TABLE,)) if kind.TABLE is not None else kind.__qualname__
+
+
+def _remade(table: Any, fields: Mapping[str, Any]) -> Any:
+    return table.Origin(**fields)
 
 
 def _origin_of(table: Any) -> Any:
