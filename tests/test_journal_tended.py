@@ -133,3 +133,12 @@ async def test_work_that_is_forgotten_leaves_nothing(journal: Journal) -> None:
     assert await journal.waiting() == []
     assert await journal.tending.abandoned() == []
     assert (await journal.begin("k", "{}")).fresh
+
+
+async def test_what_this_process_seems_to_be_at_and_is_not_is_abandoned(journal: Journal, other: Journal) -> None:
+    for each, key in ((journal, "driven"), (journal, "left"), (other, "elsewhere")):
+        await each.tending.enter(key)
+        await each.begin(key, "{}")
+
+    assert await journal.tending.abandoned() == []
+    assert await journal.tending.abandoned(["driven"]) == ["left"]

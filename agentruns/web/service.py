@@ -209,7 +209,7 @@ class Service:
         loop, prune_at = asyncio.get_running_loop(), 0.0
         for looks in count():
             try:
-                for key in await self._tending.abandoned():
+                for key in await self._tending.abandoned(self._tasks):
                     if key not in self._tasks and await self._tending.take(key):
                         self._tend(key, None)
                 if self._retention is not None and loop.time() >= prune_at:

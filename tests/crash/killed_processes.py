@@ -265,15 +265,20 @@ def _postgres() -> Server:
     return running.enter_context(server())
 
 
-_postgres_lock = threading.Lock()
+_starting = threading.Lock()
 
 
-def _journal(folder: Path) -> Path | str:
+def journal_of(folder: Path) -> Path | str:
     """Return where the journal of a story is."""
     if STORE != "postgres":
         return folder / "journal.db"
-    with _postgres_lock:
-        return _postgres().url(schema=f"s{uuid4().hex[:12]}", lease=1)
+    with _starting:
+        return journal_in(_postgres())
+
+
+def journal_in(running: Server) -> str:
+    """Return the URL of a new journal, whose owners are missed after a second."""
+    return running.url(schema=f"s{uuid4().hex[:12]}", lease=1)
 
 
 @contextmanager
@@ -297,7 +302,7 @@ def story(plot: Plot) -> Iterator[Story]:
             vendor=plot.vendor,
             base_url=emulator.base_url,
             token=emulator.token,
-            journal=_journal(path),
+            journal=journal_of(path),
             key=KEY,
             origin=origin_of(plot.vendor, emulator),
             effects=path / "effects",

@@ -13,6 +13,7 @@ import pytest
 from attrs import evolve
 
 from agentruns.emulator import Fault
+from tests.crash import killed_processes
 from tests.crash.killed_processes import (
     AT_ONCE,
     EXHAUSTIVE,
@@ -22,12 +23,14 @@ from tests.crash.killed_processes import (
     Kept,
     Plot,
     Story,
+    journal_in,
     note,
     origin_of,
     settled,
     story,
 )
 from tests.crash.worker import DURING, Kill
+from tests.postgres_server import Server
 
 pytestmark = pytest.mark.timeout(1200 if EXHAUSTIVE else 120)
 
@@ -312,6 +315,15 @@ def test_several_processes_at_one_key_come_to_one_end(vendor: str) -> None:
         for said in outcomes:
             finished(told, said)
         assert len({said["run"] for said in outcomes if said}) == 1
+
+
+def test_processes_that_are_killed_are_followed_by_others_with_a_journal_in_postgres(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(killed_processes, "journal_of", lambda _: journal_in(postgres))
+    plot = PLOTS["narrative"].shorter()
+    kills = [Kill("commit", 2, "within"), Kill("commit", 4, "after"), Kill("request", 2, "after")]
+    all_of([(f"{kill}", partial(killed_once, plot, kill)) for kill in kills])
 
 
 # Many pieces of work --------------------------------------------------------------------------------------------------

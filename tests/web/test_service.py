@@ -15,6 +15,7 @@ from agentruns import (
     Client,
     ConfigurationError,
     Inbox,
+    JournalError,
     NotFoundError,
     Retry,
     Run,
@@ -193,6 +194,29 @@ def asking() -> Wire:
         POLL: run("requires_action"),
         POLL_NEXT: [run("running", id=NEXT_RUN), run("completed", id=NEXT_RUN)],
     })
+
+
+async def test_work_that_could_not_be_given_up_while_the_journal_was_away_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    async with process(tmp_path, ending(), told) as served:
+
+        async def fails(_: str) -> None:
+            raise JournalError("work.db", "it cannot be reached")
+
+        with monkeypatch.context() as away:
+            away.setattr(served._tending, "take", fails)
+            away.setattr(served._keys.journal, "release", fails)
+            await served.start(MESSAGE, key=KEY)
+            await until(lambda: is_left(served))
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def is_left(served: Service) -> bool:
+    return not served._tasks
 
 
 async def test_a_run_that_waits_for_an_answer_goes_on_with_it_although_no_handler_gives_it(tmp_path: Path) -> None:

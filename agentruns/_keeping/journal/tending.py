@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from .session import Session
@@ -25,9 +26,15 @@ class Tending:
         standing = "The end of the work was told, and may be again"
         await self._session.do_for(key, lambda records: Tended(records).told(key), standing)
 
-    async def abandoned(self) -> list[str]:
-        """Return the names of this vendor's work that is tended, and at which nobody is; the oldest first."""
-        return await self._session.do(lambda records: Tended(records).abandoned())
+    async def abandoned(self, ours: Collection[str] | None = None) -> list[str]:
+        """
+        Return the names of this vendor's work that is tended, and at which nobody is; the oldest first.
+
+        With *ours*, the names of what this process is at, so is all else that it seems to be at: the journal may have
+        been away when it was given up.
+        """
+        ours = None if ours is None else frozenset(ours)
+        return await self._session.do(lambda records: Tended(records).abandoned(ours))
 
     async def take(self, key: str) -> bool:
         """
@@ -55,12 +62,16 @@ class Tended:
         """Enter that nobody has to tend the work of that name any more."""
         self._do("DELETE FROM tended WHERE vendor = ? AND key = ?", (self._vendor, key))
 
-    def abandoned(self) -> list[str]:
-        """Return the names of the work that is tended, and at which nobody is."""
+    def abandoned(self, ours: Collection[str] | None) -> list[str]:
+        """Return the names of the work that is tended, and at which nobody is; we are at *ours* only, if given."""
         rows = self._do(
             "SELECT key, owner FROM tended JOIN work USING (vendor, key) WHERE vendor = ? ORDER BY id", (self._vendor,)
         )
-        return [key for key, owner in rows.fetchall() if not self._owners.alive(owner)]
+        return [
+            key
+            for key, owner in rows.fetchall()
+            if not self._owners.alive(owner) or (ours is not None and owner == self._owners.me and key not in ours)
+        ]
 
     def take(self, key: str) -> bool:
         """Take work over that is tended, and whose owner is gone; return whether it is ours."""
