@@ -136,6 +136,21 @@ async def test_a_pause_that_was_answered_is_not_answered_again() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("given", [{"context": {"who": "me"}}, {"config": {"configurable": {"who": "me"}}}])
+async def test_answers_repeat_configuration_and_context_which_the_server_does_not_keep(given: Any) -> None:
+    tags = {"config": {**given.get("config", {}), "tags": ["t1"], "recursion_limit": 9}}
+    async with served(*THREE) as (emulator, client):
+        asked = [run async for run in client.stream(invocation(**{**given, **tags}))][-1]
+        first = await client.resume(asked, [ToolOutput(asked.actions[0], "yes")])
+        await client.result(first, tools={"interrupt": lambda ask: ask})
+
+    (thread,) = emulator.state.threads.values()
+    for row in thread.rows[1:]:
+        assert row.body["context"] == {"who": "me"}
+        assert row.body["config"] == {"tags": ["t1"], "recursion_limit": 9}
+
+
+@pytest.mark.asyncio
 async def test_a_tool_error_is_told_to_the_node() -> None:
     def refuse(ask: str) -> str:
         raise ToolError("nobody is there")
@@ -280,9 +295,9 @@ def test_a_graph_that_stops_before_a_node_waits_without_arguments_and_goes_on_wi
     task: dict[str, Any] = {"id": "t-1", "name": "deploy", "error": None, "interrupts": []}
     stopped = state_json(next=["deploy"], tasks=[task])
     run = read(run_json(), stopped)
-    assert run.actions == (Action("t-1", "deploy"),)
+    assert run.actions == (Action("next:t-1", "deploy"),)
 
-    done = exchange(langgraph.resume(run, [ToolOutput(run.actions[0], True)]), Answer(stopped), Answer(run_json()))
+    done = exchange(langgraph.resume(run, [ToolOutput(run.actions[0], True)]), Answer([run_json()]), Answer(run_json()))
     assert done.requests[-1].json is not None
     assert "command" not in done.requests[-1].json
 
@@ -314,7 +329,12 @@ def test_an_answer_that_never_arrived_is_unknown_and_not_sent_again() -> None:
     run = read(run_json(), asks)
     lost = OutcomeUnknownError(Request("POST", "/"), "no answer")
     with pytest.raises(OutcomeUnknownError):
-        exchange(langgraph.resume(run, [ToolOutput(run.actions[0], 1)]), Answer(asks), lost, *[Answer([])] * len(LOOKS))
+        exchange(
+            langgraph.resume(run, [ToolOutput(run.actions[0], 1)]),
+            Answer([run_json()]),
+            lost,
+            *[Answer([])] * len(LOOKS),
+        )
 
 
 def bulk(*rows: Any) -> list[Any]:
@@ -347,6 +367,7 @@ def test_an_invocation_says_what_is_wrong_with_it() -> None:
         ({"thread_id": "t1"}, "must be the text of a UUID"),
         ({"metadata": {INTENT: "x"}}, INTENT),
         ({"config": 7}, "must be a mapping"),
+        ({"config": {"configurable": {"a": 1}}, "context": {"b": 2}}, "takes one of them"),
     ]
     for given, told in wrong:
         with pytest.raises(ConfigurationError, match=told):
@@ -358,3 +379,32 @@ def test_each_action_is_answered_once() -> None:
     for outputs in ([], [ToolOutput(run.actions[0], 1)] * 2):
         with pytest.raises(ConfigurationError, match="one answer to each"):
             exchange(langgraph.resume(run, outputs))
+
+
+def test_a_question_is_shown_by_what_it_asks_for() -> None:
+    asked = langgraph.show_question(Action("i1", "pick_one", {"question": "Which?"}))
+    assert (asked.title, [choice.value for choice in asked.choices]) == ("pick one", ["answer", "json", "refuse"])
+
+    calls = [{"name": "send", "args": {"to": "me"}}] * 2
+    approval = langgraph.show_question(Action("i1", "HumanInTheLoop", {"action_requests": calls}))
+    gives = {choice.value: choice.give for choice in approval.choices}
+    assert gives["approve"](None).output == {"decisions": [{"type": "approve"}] * 2}
+    assert gives["reject"]("No.").output == {"decisions": [{"type": "reject", "message": "No."}] * 2}
+
+    (go_on,) = langgraph.show_question(Action("next:t1", "deploy")).choices
+    assert go_on.give(None).output is True
+
+
+def test_the_messages_of_a_state_are_shown() -> None:
+    messages = [
+        {"type": "human", "content": "Hello."},
+        {
+            "type": "ai",
+            "content": [{"type": "text", "text": "Hi."}],
+            "tool_calls": [{"name": "look", "args": {"at": 1}}],
+        },
+    ]
+    run = read(run_json(), state_json(values={"messages": messages}))
+    human, ai = langgraph.show_steps(run)
+    assert (human.kind, human.text) == ("human", "Hello.")
+    assert (ai.text, ai.facts[0].name) == ("Hi.", "look")

@@ -14,6 +14,7 @@ GRAPH: Final = """
 import asyncio, operator
 from typing import Annotated, Any, TypedDict
 from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 class State(TypedDict, total=False):
@@ -32,6 +33,18 @@ def asking(name):
     async def node(state):
         return {"answers": [interrupt({"question": f"{name}: {state.get('text')}"})]}
     return node
+
+class Context(TypedDict, total=False):
+    who: str
+
+async def told(state, runtime: Runtime[Context]):
+    return {"answers": [interrupt({"question": "Who?"}), (runtime.context or {}).get("who")]}
+
+context = StateGraph(State, context_schema=Context)
+context.add_node("ask", told)
+context.add_edge(START, "ask")
+context.add_edge("ask", END)
+contexts = context.compile()
 
 graph = StateGraph(State)
 graph.add_node("work", work)
@@ -60,7 +73,7 @@ def make_server(folder: Path) -> Server:
     """Return a server, not started, that keeps threads and runs in *folder* when it is asked to end."""
     program = str(PACKAGE.install() / "langgraph")
     (folder / "graphs.py").write_text(GRAPH)
-    graphs = {name: f"./graphs.py:{name}" for name in ("agent", "loops", "stops")}
+    graphs = {name: f"./graphs.py:{name}" for name in ("agent", "contexts", "loops", "stops")}
     (folder / "langgraph.json").write_text(json.dumps({"dependencies": ["."], "graphs": graphs}))
     words = [program, "dev", "--no-browser", "--no-reload", "--host", "127.0.0.1", "--n-jobs-per-worker", "200"]
     quiet = {"LANGSMITH_TRACING": "false", "LANGGRAPH_CLI_NO_ANALYTICS": "1"}

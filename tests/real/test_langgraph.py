@@ -105,6 +105,13 @@ class TestLangGraph(RealServer):
             assert done.output["answers"] == ["You said: Go."]
 
     @pytest.mark.asyncio
+    async def test_answers_repeat_the_context_which_the_server_does_not_keep(self, server: Server) -> None:
+        async with self.client(server.url) as client:
+            for given in ({"context": {"who": "me"}}, {"config": {"configurable": {"who": "me"}}}):
+                done = await client.result(Invocation("contexts", {}, **given), tools={"ask": lambda question: "yes"})
+                assert done.output["answers"] == ["yes", "me"]
+
+    @pytest.mark.asyncio
     async def test_what_fails_says_why(self, server: Server) -> None:
         async with self.client(server.url) as client:
             with pytest.raises(RunFailedError, match=r"ValueError.*the node fails as it was asked to"):

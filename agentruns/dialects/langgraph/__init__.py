@@ -43,6 +43,7 @@ from .reading import (
     times,
     timing_group,
 )
+from .showing import show_question, show_steps
 from .starts import Invocation, recover, start
 
 __all__ = [
@@ -91,6 +92,8 @@ __all__ = [
     "problem",
     "recover",
     "resume",
+    "show_question",
+    "show_steps",
     "start",
     "times",
     "timing_group",

@@ -9,13 +9,14 @@ from uuid import UUID, uuid5
 from agentruns._values import codec
 from agentruns._values.commands import Flow, Lock, Sleep
 from agentruns._values.exchange import Problem, Request
+from agentruns._values.generic import Json
 from agentruns._values.run import Run, ToolOutput
 from agentruns.dialects import wire
 from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError, OutcomeUnknownError
 
 from .lists import answers
 from .objects import GraphRun
-from .reading import NAME, State, assistant_of, fetch, run_of
+from .reading import NAME, NEXT, fetch, read_state, run_of
 from .starts import INTENT, LOOKS, find_intent
 
 ANSWERS: Final = "agentruns_answers"
@@ -28,38 +29,54 @@ def resume(run: Run[GraphRun], outputs: Sequence[ToolOutput]) -> Flow[Run[GraphR
     """
     Answer interrupts of a run by a new run, all or some: those that are left out are those of the new run.
 
-    The server takes an answer to what nobody asks without a word, so the state of the thread is looked at before. What
-    got lost is looked for by an id of its own, and never sent twice. Raise `ConflictError` if the graph does not wait
-    for these answers any more.
+    The server takes an answer to what nobody asks without a word, so the thread is looked at before. It does not keep
+    the configuration and the context of a run for its answers: they are repeated. What got lost is looked for by an id
+    of its own, and never sent twice. Raise `ConflictError` if the graph does not wait for these answers any more.
     """
     given = {output.action.id: output for output in outputs}
     if not given or len(given) < len(outputs):
         raise ConfigurationError(f"run {run.id} takes one answer to each of its actions, and got {len(outputs)}")
     yield Lock(f"{NAME} {run.ref.parent}")
-    response = yield Request("GET", wire.path("threads", run.ref.parent, "state"))
-    state = wire.read(response, State)
-    asked = {action.id: action for action in state.actions}
-    gone = [output.action.id for output in outputs if asked.get(output.action.id) != output.action]
-    if gone:
-        message = f"thread {run.ref.parent} does not wait for an answer to {', '.join(gone)} any more"
-        raise ConflictError(response, Problem(message))
-    interrupts = {action.id for action in state.interrupts}
-    values = {name: _value(output) for name, output in given.items() if name in interrupts}
-    assistant = assistant_of(run) or (wire.first_text(wire.mapping(state.metadata), "assistant_id") or "")
+    made = yield from _standing(run, outputs)
+    values = {name: _value(output) for name, output in given.items() if not name.startswith(NEXT)}
     intent_id = str(uuid5(_INTENTS, f"{run.id} {codec.encode(values).decode()}"))
-    body: dict[str, Any] = {
-        "assistant_id": assistant,
+    body = {
+        "assistant_id": made.get("assistant_id"),
+        **_settings(made),
+        **({"command": {"resume": values}} if values else {}),
         "metadata": {INTENT: intent_id, ANSWERS: run.id},
         "multitask_strategy": "reject",
     }
-    if values:
-        body["command"] = {"resume": values}
     request = Request("POST", wire.path("threads", run.ref.parent, "runs"), json=body)
     try:
         posted = yield request
     except OutcomeUnknownError as lost:
         return (yield from _found(run, intent_id, lost))
     return run_of(posted)
+
+
+def _standing(run: Run[GraphRun], outputs: Sequence[ToolOutput]) -> Flow[Mapping[str, Json]]:
+    """Return a run as it was made, once it is seen that what these answers are for still waits."""
+    path = wire.path("threads", run.ref.parent, "runs")
+    response = yield Request("GET", path, params={"limit": "1"})
+    newest = next(iter(wire.objects(wire.read_value(response))), {})
+    if newest.get("run_id") == run.id:
+        return newest
+    _, state = yield from read_state(run.ref)  # others came after it, which may have answered something else
+    asked = {action.id: action for action in state.actions}
+    gone = [output.action.id for output in outputs if asked.get(output.action.id) != output.action]
+    if gone:
+        message = f"thread {run.ref.parent} does not wait for an answer to {', '.join(gone)} any more"
+        raise ConflictError(response, Problem(message))
+    return wire.read_object((yield Request("GET", wire.path("threads", run.ref.parent, "runs", run.id))))
+
+
+def _settings(made: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return what the answers to a run repeat of it; the server shows what was configurable as context, too."""
+    kwargs = wire.mapping(made.get("kwargs"))
+    config, context = wire.mapping(kwargs.get("config")), wire.mapping(kwargs.get("context"))
+    kept = {name: config[name] for name in ("tags", "recursion_limit") if name in config}
+    return {**({"config": kept} if kept else {}), **({"context": context} if context else {})}
 
 
 def _value(output: ToolOutput) -> Any:

@@ -27,6 +27,9 @@ from .objects import GraphRun
 
 NAME: Final = "langgraph"
 
+NEXT: Final = "next:"
+"""How the id of an action begins that lets a graph go on which has stopped before a node."""
+
 STATUS: Final[Mapping[str, RunStatus]] = {
     "pending": RunStatus.PENDING,
     "running": RunStatus.RUNNING,
@@ -88,7 +91,9 @@ class State:
     @property
     def actions(self) -> tuple[Action, ...]:
         """Return what the graph waits for: its interrupts or, without any, to go on with the nodes that are next."""
-        return self.interrupts or tuple(Action(task.id, task.name) for task in self.tasks if task.error is None)
+        return self.interrupts or tuple(
+            Action(f"{NEXT}{task.id}", task.name) for task in self.tasks if task.error is None
+        )
 
 
 def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[GraphRun]]:
@@ -219,15 +224,10 @@ def detail(raw: Mapping[str, Any]) -> GraphRun:
     return wire.structure(raw, GraphRun, f"run {raw.get('run_id')}")
 
 
-def assistant_of(run: Run[GraphRun]) -> str:
-    """Return the id of the assistant of a run, empty where that is not told."""
-    made = wire.mapping(wire.mapping(run.raw.get("state")).get("metadata"))
-    return wire.first_text(run.raw, "assistant_id") or wire.first_text(made, "assistant_id") or ""
-
-
 def timing_group(run: Run[GraphRun]) -> str:
     """Return the assistant."""
-    return assistant_of(run)
+    made = wire.mapping(wire.mapping(run.raw.get("state")).get("metadata"))
+    return wire.first_text(run.raw, "assistant_id") or wire.first_text(made, "assistant_id") or ""
 
 
 def times(run: Run[GraphRun]) -> tuple[datetime | None, datetime | None]:

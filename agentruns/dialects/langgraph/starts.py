@@ -65,6 +65,14 @@ class Invocation:
     metadata: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_is_metadata)
     intent_id: str = field(factory=lambda: str(uuid4()), kw_only=True, metadata=MINTED, validator=check.is_uuid)
 
+    def __attrs_post_init__(self) -> None:
+        if self.context is not None and "configurable" in (self.config or {}):
+            raise ConfigurationError(
+                "Invocation has context, and configurable in config; the server takes one of them: newer graphs have "
+                "context",
+                field="Invocation.context",
+            )
+
     @property
     def thread(self) -> str:
         """Return the thread of the run."""

@@ -200,6 +200,8 @@ class LangGraph(Vendor):
         body, now = _mapping(request.json), self.stage.now()
         thread_id = _uuid(request.params["thread"], "thread")
         graph = self._graph(body.get("assistant_id"))
+        if body.get("context") and "configurable" in _mapping(body.get("config")):
+            raise _RefusedError(400, "Cannot specify both configurable and context. Prefer setting context alone.")
         given = dict(_mapping(body.get("metadata")))
         made = {"graph_id": graph, "assistant_id": assistant_id(graph)}
         thread = self.threads.get(thread_id)

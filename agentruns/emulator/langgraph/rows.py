@@ -164,7 +164,7 @@ class Thread:
                 "input": row.body.get("input"),
                 "command": row.body.get("command"),
                 "config": row.body.get("config") or {},
-                "context": row.body.get("context") or {},
+                "context": row.body.get("context") or _part(row.body.get("config"), "configurable"),
             },
             "multitask_strategy": row.body.get("multitask_strategy", "enqueue"),
             "created_at": moment(stage, row.began),
@@ -227,6 +227,11 @@ def _checkpoint(row: Row, now: float, before: Object) -> Checkpoint:
 
 
 _NAMES: Final = uuid.UUID("5a7a3c3e-9a57-5d0c-8d52-6f0f6b1f0a11")
+
+
+def _part(value: JSON, name: str) -> JSON:
+    found = value.get(name) if isinstance(value, Mapping) else None
+    return found or {}
 
 
 def _task_id(thread_id: str, node: str) -> str:
