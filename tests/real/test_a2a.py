@@ -25,9 +25,11 @@ from agentruns import (
     a2a,
     connect,
 )
+from agentruns.emulator import Call, Emulator, Prompt, Turn
 
 from .a2a_server import KEY
 from .a2a_server import make_server as make_server
+from .a2a_tour import tour
 from .servers import Server
 from .stories import RealServer
 
@@ -167,6 +169,18 @@ class TestA2A(RealServer):
                 await client.cancel(slow)
             with pytest.raises(NotFoundError, match="TASK_NOT_FOUND"):
                 await client.fetch(RunRef("nowhere"))
+
+    @pytest.mark.asyncio
+    async def test_the_emulator_answers_as_the_server_does(self, server: Server) -> None:
+        def script(prompt: Prompt) -> Turn:
+            if prompt.outputs:
+                return Turn(prompt.outputs[0].text)
+            return Turn(calls=[Call("ask")], pending=0.02) if prompt.text == "ask" else Turn(pending=60)
+
+        async with Emulator("a2a", script=script) as emulator:
+            emulated = await tour(f"{emulator.base_url}/v1", emulator.token)
+        real = await tour(server.url, KEY)
+        assert {name: answer for name, answer in emulated.items() if answer != real[name]} == {}
 
     @pytest.mark.asyncio
     async def test_another_key_is_refused(self, server: Server) -> None:

@@ -65,7 +65,7 @@ def value_of(groups: Sequence[Sequence[Mapping[str, Json]]], between: str = "") 
     Parts that are all text are one text, a line for each group and *between* within it. The value of a single part of
     data is that value. Anything else is the list of the parts, without what is empty in them.
     """
-    parts = [_filled(part) for group in groups for part in group]
+    parts = [filled(part) for group in groups for part in group]
     if not parts:
         return None
     if all(isinstance(part.get("text"), str) for part in parts):
@@ -80,6 +80,6 @@ def text_of(parts: Sequence[Mapping[str, Json]]) -> str:
     return "\n".join(part["text"] for part in parts if isinstance(part.get("text"), str) and part["text"])
 
 
-def _filled(part: Mapping[str, Json]) -> dict[str, Json]:
-    """Drop what is empty: a list of tasks has it, and a task that is read by itself has not."""
+def filled(part: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a part without what is empty: a list of tasks has that, and a task that is read by itself has not."""
     return {key: each for key, each in part.items() if each not in ("", None) or key == "data"} or {"text": ""}

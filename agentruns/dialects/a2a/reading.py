@@ -16,7 +16,7 @@ from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, 
 from agentruns.dialects import reading, wire
 
 from .objects import Task
-from .parts import text_of, value_of
+from .parts import filled, text_of, value_of
 
 NAME: Final = "a2a"
 
@@ -174,7 +174,7 @@ def _task(raw: Any, response: Response | str, at: str, text: JsonText | None = N
 def _asked(raw: Mapping[str, Any], word: str, said: _Said) -> Action:
     """Return the question; its id is that of its message, else what tells it from an earlier one of the same task."""
     name = AUTH if word == NEEDS_LOGIN else INPUT
-    more = [part for part in said.parts if "text" not in part]
+    more = [filled(part) for part in said.parts if "text" not in part]
     arguments: dict[str, Json] = {"text": text_of(said.parts), **({"parts": more} if more else {})}
     since = wire.first_text(raw["status"], "timestamp") or raw["id"]
     return Action(said.message_id or f"{name} {since}", name, arguments)

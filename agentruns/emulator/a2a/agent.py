@@ -81,7 +81,10 @@ class A2A(Agent):
     def _error(self, error: RefusedError) -> Reply:
         status, word, code = _ERRORS[error.reason]
         info: Object = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": error.reason}
-        details = [{**info, "domain": "a2a-protocol.org", "metadata": {}}]
+        details: list[Object] = [{**info, "domain": "a2a-protocol.org", "metadata": {}}]
+        if error.field:
+            violation = {"field": error.field, "description": str(error)}
+            details.append({"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]})
         if self.options.rpc:
             return Reply.of(200, _answer(error={"code": code, "message": str(error), "data": details}))
         told: Object = {"code": status, "status": word, "message": str(error), "details": details}

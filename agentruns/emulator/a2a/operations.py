@@ -43,11 +43,12 @@ class A2AOptions:
 
 
 class RefusedError(Exception):
-    """Refuse what is asked, for a reason of the specification."""
+    """Refuse what is asked, for a reason of the specification, and the *field* that it is about."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, field: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.field = field
 
 
 class Agent(Vendor):
@@ -89,8 +90,9 @@ class Agent(Vendor):
     def send_message(self, given: Object) -> JSON:
         """Start a task by a message, or go on with the one that it names."""
         message: Object = given["message"]
-        if not message.get("messageId") or not message.get("parts"):
-            raise RefusedError("INVALID_PARAMS", "A message has an id and parts.")
+        for field in ("messageId", "parts"):
+            if not message.get(field):
+                raise RefusedError("INVALID_PARAMS", "This field is needed.", f"message.{field}")
         self.messages.append(message)
         name = message.get("taskId")
         if name:
@@ -160,7 +162,10 @@ class Agent(Vendor):
         artifacts = str(given.get("includeArtifacts", "")).lower() == "true"
         length = given.get("historyLength")
         shown = [
-            padded(self.view(task.id).json(history=None if length is None else int(length), artifacts=artifacts))
+            padded(
+                self.view(task.id).json(history=None if length is None else int(length), artifacts=artifacts),
+                artifacts=artifacts,
+            )
             for task in rows[start : start + size]
         ]
         token = base64.b64encode(str(start + size).encode()).decode() if start + size < len(rows) else ""

@@ -28,8 +28,8 @@ class Task:
     One task.
 
     *turn* is what it does since *began*, a second of the stage; *history* are the messages before. A call of the name
-    `auth` needs a login, any other asks; both by the words of its `question`. An error of a turn whose type is
-    `rejected` rejects the task.
+    `auth` needs a login, any other asks: by the words of its `question`, and by its other arguments as data. An error
+    of a turn whose type is `rejected` rejects the task.
     """
 
     id: str
@@ -68,15 +68,15 @@ class Task:
         """Return the message of the status: a question, or why the task failed."""
         turn, state = self.turn, self.state(now)
         if state in ASKS:
-            arguments = turn.calls[0].arguments or {}
-            return self._message(f"{arguments.get('question') or turn.calls[0].name}")
+            arguments = dict(turn.calls[0].arguments or {})
+            return self._message(f"{arguments.pop('question', turn.calls[0].name)}", arguments)
         if state in {"TASK_STATE_FAILED", "TASK_STATE_REJECTED"}:
             return self._message(turn.error if isinstance(turn.error, str) else ": ".join(turn.error or ()))
         return None
 
-    def _message(self, text: str) -> Object:
+    def _message(self, text: str, data: Object | None = None) -> Object:
         names = {"messageId": f"{self.id}-{len(self.history)}", "contextId": self.context_id, "taskId": self.id}
-        return {**names, "role": "ROLE_AGENT", "parts": [{"text": text}]}
+        return {**names, "role": "ROLE_AGENT", "parts": [{"text": text}, *([{"data": data}] if data else [])]}
 
     def results(self, now: float) -> tuple[Object, ...]:
         """Return the artifacts."""
@@ -103,9 +103,11 @@ class View:
 
     def status(self) -> Object:
         """Return its status; one that was just submitted has no time, as with the reference server."""
-        said = self.task.said(self.now)
+        state, said = self.task.state(self.now), self.task.said(self.now)
+        if state == "TASK_STATE_SUBMITTED" and len(self.task.history) == 1:
+            return {"state": state}
         at = self.stage.wall(self.task.changed(self.now)).isoformat().replace("+00:00", "Z")
-        return {"state": self.task.state(self.now), **({"message": said} if said else {}), "timestamp": at}
+        return {"state": state, **({"message": said} if said else {}), "timestamp": at}
 
     def json(self, *, history: int | None = None, artifacts: bool = True) -> Object:
         """Return the task, with the last messages of its history."""
@@ -121,19 +123,22 @@ class View:
         }
 
 
-def padded(task: Object) -> Object:
-    """Return a row of a list, which has what is empty in parts and artifacts."""
-
-    def part(value: Mapping[str, Any]) -> Object:
-        return {"filename": "", "mediaType": "", **value}
+def padded(task: Object, *, artifacts: bool) -> Object:
+    """Return a row of a list, which has what is empty."""
 
     def parts(value: Mapping[str, Any]) -> Object:
-        return {**value, "parts": [part(each) for each in value["parts"]]}
+        return {**value, "parts": [{"filename": "", "mediaType": "", **part} for part in value["parts"]]}
 
-    artifacts = [{"description": "", "extensions": [], **parts(each)} for each in task.get("artifacts", ())]
-    history = [{"extensions": [], "referenceTaskIds": [], **parts(each)} for each in task.get("history", ())]
-    shown = {name: value for name, value in (("artifacts", artifacts), ("history", history)) if value}
-    return {**task, **shown}
+    def message(value: Mapping[str, Any]) -> Object:
+        return {"extensions": [], "referenceTaskIds": [], **parts(value)}
+
+    status = dict(task["status"])
+    if "message" in status:
+        status["message"] = message(status["message"])
+    row = {**task, "status": status, "history": [message(each) for each in task.get("history", ())]}
+    if artifacts:
+        row["artifacts"] = [{"description": "", "extensions": [], **parts(each)} for each in task.get("artifacts", ())]
+    return row
 
 
 def changes(before: View | None, after: View) -> Iterator[Object]:
