@@ -311,16 +311,19 @@ def until(holds: Any, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def test_the_first_ctrl_c_stops_starting_and_drains(emulator: Emulator[Narrative]) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_ctrl_c_or_sigterm_stops_starting_and_drains(
+    emulator: Emulator[Narrative], sent: signal.Signals, code: int
+) -> None:
     emulator.script = lambda prompt: Turn("done", running=1.0)
     ask(*(f"number {n}" for n in range(30)))
     process = spawn(*call("--limit", "3"))
     with process:
         until(lambda: emulator.state.runs_started >= 3)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, said = process.communicate(timeout=30)
 
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "no more rows are started" in said
     assert "go on with:\n  agentruns batch narrative in.jsonl" in said
     assert "Traceback" not in said

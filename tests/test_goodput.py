@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from agentruns import Client, RateLimit, Retry
-from agentruns.dialects import origami
+from agentruns import Client, RateLimit, Retry, RunRef
+from agentruns.dialects import middesk, origami
 from agentruns.emulator import Emulator, Turn
 from benchmarks.goodput import LEAST, VENDORS, brought, least_part
 from benchmarks.virtual import VirtualLoop
@@ -45,3 +45,34 @@ async def on_one_slot(count: int, running: float) -> list[Exception | None]:
     client = Client(origami, VendorInMemory(emulator.state), retry=Retry(), limit=RateLimit(90, 60.0))
     async with client, client.batch(rows, limit=64) as outcomes:
         return [outcome.error async for outcome in outcomes]
+
+
+def test_older_runs_under_many_newer_ones_are_found_by_few_requests() -> None:
+    """64 runs of Middesk, whose list shows the newest first, beneath 1,000 that others have started."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        first_news, requests = runner.run(under_newer_runs(64, 1000))
+    assert first_news <= 10.0
+    assert requests <= 120
+
+
+async def under_newer_runs(count: int, newer: int) -> tuple[float, int]:
+    """Return after how many seconds the first run was seen to be over, and how many requests it took to see all."""
+    loop, running = asyncio.get_running_loop(), 60.0
+    emulator: Emulator[Any] = Emulator(
+        "middesk", script=lambda _: Turn("Done.", running=running), token=TOKEN, clock=loop.time, rate_limit=None
+    )
+    ours, theirs = VendorInMemory(emulator.state), VendorInMemory(emulator.state)
+    origin = middesk.RunRequest("cip_orchestrator", business_id="0b1f6c1e-5a0d-4f5e-9d0a-6f2c1b7e4a11")
+    async with Client(middesk, theirs, retry=Retry()) as others, Client(middesk, ours, retry=Retry()) as client:
+        refs = [(await others.start(origin)).ref for _ in range(count)]
+        running = 0.1
+        await asyncio.gather(*(others.start(origin) for _ in range(newer)))
+        await asyncio.sleep(60.0)
+        began, seen = loop.time(), list[float]()
+
+        async def follow(ref: RunRef) -> None:
+            await client.result(ref)
+            seen.append(loop.time() - began)
+
+        await asyncio.gather(*map(follow, refs))
+    return min(seen), len(ours.requests)

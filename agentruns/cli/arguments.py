@@ -214,8 +214,8 @@ not started again (that is in the journal). Rows that cannot be used are reporte
 "invalid", with null as their key; their failure has the key that they would have. A row whose run failed is done;
 --retry-failed starts it again. A row that asks for something else than when it was begun (its texts, or the file of
 which its parent is made) is left as it is and told, with exit code 2: --again starts it, --keep takes what there is.
-The exit code is the highest that any row asks for, 4 at least after --max-failures and its like, or 130 after Ctrl-C:
-the first takes no more rows and waits for those in flight, the second leaves them.
+The exit code is the highest that any row asks for, 4 at least after --max-failures and its like, or 130 after Ctrl-C
+and 143 after SIGTERM: the first takes no more rows and waits for those in flight, the second leaves them.
 
 In a template {column} stands for the row's column, {a.b} and {a[0]} for what is within it, {#} for its line, {{ and }}
 for braces; @FILE takes it from a file.

@@ -46,7 +46,6 @@ CODES: Final = {
     "unstarted": 5,
     "error": 5,
 }
-_INTERRUPTED: Final = 130
 _TROUBLE: Final = 5
 _LIMITED: Final = 4
 
@@ -276,17 +275,16 @@ class Job:
 
     # The end ----------------------------------------------------------------------------------------------------------
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, by: signal.Signals) -> None:
+        self._codes.add(128 + by)
         if not self._stopping:
-            flying = sum(self._outcomes.states().values())
+            flying, name = sum(self._outcomes.states().values()), "Ctrl-C" if by == signal.SIGINT else by.name
             self._stop(
-                f"Ctrl-C: no more rows are started, and {flying} in flight are waited for; Ctrl-C again leaves them to "
+                f"{name}: no more rows are started, and {flying} in flight are waited for; {name} again leaves them to "
                 "the vendor, where they go on"
             )
-            self._codes.add(_INTERRUPTED)
         elif not self._left:
             self._left = True
-            self._codes.add(_INTERRUPTED)
             assert self._task is not None
             self._task.cancel()
 
@@ -377,11 +375,13 @@ def _columns(row: Mapping[str, Any], asked: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _interrupts(act: Callable[[], None]) -> Iterator[None]:
-    """Have Ctrl-C call *act*, where the system allows it; else it ends the call at once."""
-    loop = asyncio.get_running_loop()
+def _interrupts(act: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM call *act*, where the system allows it; else they end the call at once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
     try:
-        loop.add_signal_handler(signal.SIGINT, act)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, act, each)
     except (NotImplementedError, ValueError, RuntimeError):
         yield
         return
@@ -389,3 +389,4 @@ def _interrupts(act: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)  # as it ends every command
