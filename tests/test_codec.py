@@ -104,6 +104,12 @@ def test_a_byte_order_mark_before_utf_8_is_no_part_of_the_json() -> None:
     assert codec.decode(b"\xef\xbb\xbf{}") == {}
 
 
+def test_half_of_a_pair_of_surrogates_is_named() -> None:
+    with pytest.raises(codec.CodecError, match=r"^\\ud800 alone is no character$"):
+        codec.decode(rb'{"a": "\ud800"}')
+    assert codec.decode(rb'{"a": "\ud83d\ude00"}') == {"a": "\U0001f600"}
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -8,6 +8,7 @@ type says; unknown fields are ignored, missing or wrong ones are reported with t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -53,6 +54,10 @@ class CamelCase:
     __slots__ = ()
 
 
+_HALF: Final = re.compile(rb"(?<!\\)\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
+"""The first half of a pair of surrogates that the second does not follow."""
+
+
 def decode(body: bytes | str, *, trusted: bool = False) -> Json:
     """
     Return the JSON value in *body*; empty is None.
@@ -73,7 +78,8 @@ def decode(body: bytes | str, *, trusted: bool = False) -> Json:
     except RecursionError:
         raise CodecError("nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise CodecError(str(error)) from None
+        half = _HALF.search(body) if isinstance(body, bytes) else None
+        raise CodecError(str(error) if half is None else f"{half[0].decode()} alone is no character") from None
     if brackets > DEEPEST and _depth(value) > DEEPEST:
         raise CodecError(f"nested too deeply: more than {DEEPEST} levels")
     return value
