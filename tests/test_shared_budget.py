@@ -258,6 +258,24 @@ async def test_what_a_process_has_not_used_before_it_is_left_is_there_at_once_fo
 
 @virtual
 @pytest.mark.asyncio
+async def test_a_client_that_is_entered_again_has_what_it_has_not_used() -> None:
+    store, seen, limit = Store(), list[float](), RateLimit(90, 60.0)
+    process = await Process(store, "first", limit, seen, busy=False).begin()
+    for _ in range(5):
+        await process.send()
+    await asyncio.sleep(0.5)
+    await process.leave()
+    process.journal.me = "first, open again"
+    store.alive.add(process.journal.me)
+    await process.shared.open()
+    assert process.held == 85
+    await asyncio.sleep(63.0)
+    assert process.held == 90
+    await process.shared.leave()
+
+
+@virtual
+@pytest.mark.asyncio
 async def test_a_process_that_was_killed_long_ago_holds_nothing() -> None:
     store, limit = Store(), RateLimit(90, 60.0)
     await (await Process(store, "first", limit, []).begin()).die()

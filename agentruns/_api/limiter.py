@@ -116,6 +116,13 @@ class RateLimiter:
         self._collect(asyncio.get_running_loop().time())
         self._advance()
 
+    def clear(self) -> None:
+        """Have no permits, as if none had been used: whoever gives them out knows of the windows in which they were."""
+        assert self.limit is not None
+        self.limit = RateLimit(0, self.limit.seconds)
+        self._free = self._owed = 0
+        self._returning.clear()
+
     def _add(self, change: int) -> None:
         assert self.limit is not None
         count, seconds = self.limit.count + change, self.limit.seconds

@@ -70,6 +70,7 @@ class SharedBudget:
             await self._budgets.leave(self._pool, self._limit, self._held)
         except JournalError as error:
             logger.debug("the part of the budget is given back by the end of the process: %s", error)
+        self.limiter.clear()
 
     @property
     def _held(self) -> int:
