@@ -48,7 +48,7 @@ async def compare(name: str, server: Server, runs: int, shortest: float, longest
             )
             seen = proxy.seen[[path for _, path in proxy.seen].index(BEGUN) + 1 :]
         told["requests"] = len(seen)
-        told["doubled"] = _starts(protocol, seen) - runs
+        told["doubled"] = max(_starts(protocol, seen) - runs, 0)
         async with proxied(server.url) as proxy:
             for number in range(LOSSES):
                 proxy.plan(Fault(*protocol.starts, holding=f"{LOST} {number:03}".encode()))

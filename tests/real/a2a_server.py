@@ -10,7 +10,7 @@ KEY: Final = "the-key-of-this-server-alone"
 PACKAGE: Final = Package("a2a-sdk", ["a2a-sdk[http-server]==1.3.0", "uvicorn==0.54.0", "starlette==1.10.0"])
 
 AGENT: Final = '''
-import asyncio, os, pickle, sys
+import asyncio, os, pickle, re, sys
 from contextlib import asynccontextmanager
 import httpx, uvicorn
 from a2a.helpers import get_data_parts, new_data_part, new_raw_part, new_task_from_user_message, new_text_message
@@ -48,7 +48,8 @@ class Agent(AgentExecutor):
         answered = len(answers) + (context.current_task is not None)
         say = lambda text: updater.new_agent_message([new_text_part(text)])
         await updater.start_work()
-        await asyncio.sleep(30.0 if "slow" in first else 0.05)
+        takes = re.search(r"([\\d.]+) seconds", first)
+        await asyncio.sleep(30.0 if "slow" in first else float(takes[1]) if takes else 0.05)
         if "fail" in first:
             raise RuntimeError("the agent fails as it was asked to")
         if "give up" in first:
