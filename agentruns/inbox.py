@@ -50,7 +50,13 @@ _GIVEN: Final = frozenset({WaitState.ANSWERED, WaitState.REFUSED})
 
 
 class NotPendingError(ConfigurationError):
-    """Report an action that nobody waits for: it was answered, refused or withdrawn, or never asked for."""
+    """
+    Report an action that nobody waits for: it was answered, refused or withdrawn, or never asked for.
+
+    `was_asked` tells whether the inbox has ever asked for it.
+    """
+
+    was_asked = True
 
 
 class Inbox:
@@ -404,9 +410,11 @@ def _end(waiters: Iterable[asyncio.Future[Standing]], error: Exception) -> None:
 def _not_pending(action: Action, run_id: str | None, found: Sequence[Standing]) -> NotPendingError:
     if not found:
         of = "" if run_id is None else f" of run {run_id}"
-        return NotPendingError(
+        error = NotPendingError(
             f"action {action.id!r}{of} is not pending: this inbox knows no such action. Take ids from `pending()`"
         )
+        error.was_asked = False
+        return error
     standing = found[0]
     why = {
         WaitState.ANSWERED: f"it was answered already: {_told(standing.output)}",

@@ -94,7 +94,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "docstrings": _DOCSTRINGS,
     "otel": _OTEL + SCREEN,
     "notebook": _NOTEBOOK + SCREEN,
-    "web": _guide("web", "In a web handler (1)"),
+    "web,journal": _guide("web", "In a web handler (1)"),
     "console": _CONSOLE,
     "parquet,journal": _batch(_PARQUET),
     "report,journal": _batch(_REPORT),

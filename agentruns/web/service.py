@@ -42,6 +42,9 @@ _LOOKS: Final = Backoff(initial=15.0, factor=1.0, jitter=0.2)
 _AGAIN: Final = Backoff(initial=1.0, factor=2.0, maximum=300.0, jitter=0.2)
 """When what has failed is tried again: following a run, and `on_end`."""
 
+_ASK_SECONDS: Final = 2.0
+"""How long a click may come before the inbox has the action that a page shows already."""
+
 _PRUNE_SECONDS: Final = 3600.0
 _STOP_SECONDS: Final = 5.0
 """How long an `on_end` that is under way may take when the service stops."""
@@ -174,15 +177,16 @@ class Service:
         """
         Answer an action of a run through the inbox, in whatever process it waits; *run* may be a slug.
 
-        Raise `NotPendingError` for what does not wait, or waits no more, and else as `inbox.answer` does.
+        Raise `NotPendingError` for what does not wait, or waits no more, and else as `inbox.answer` does. A click that
+        comes before the inbox has the action that a page shows waits a moment for it.
         """
         inbox, run_id = self._asked(run)
-        await inbox.answer(action_id, output, run_id=run_id)
+        await self._decide(lambda at: inbox.answer(action_id, output, run_id=at), run_id, action_id)
 
     async def refuse(self, run: Run[Any] | RunRef | str, action_id: str, why: str) -> None:
         """Give no answer to an action of a run, and tell the model *why*; for the rest as `answer`."""
         inbox, run_id = self._asked(run)
-        await inbox.refuse(action_id, why, run_id=run_id)
+        await self._decide(lambda at: inbox.refuse(action_id, why, run_id=at), run_id, action_id)
 
     def ref(self, run: Run[Any] | RunRef | str) -> RunRef:
         """Return the reference that a run, or its slug, stands for; raise `ConfigurationError` for any other text."""
@@ -197,6 +201,23 @@ class Service:
             return self.inbox, self.ref(run).id
         except ConfigurationError:
             raise NotPendingError(f"{str(run)[:80]!r} names no run, so nothing waits for an answer") from None
+
+    async def _decide(self, decide: Callable[[str], Awaitable[None]], run_id: str, action_id: str) -> None:
+        """Decide what the work of a run waits for, in the run where it is now, as soon as the inbox asks for it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _ASK_SECONDS
+        while True:
+            known = await self._keys.shared.of_run(run_id)
+            run = None if known is None else known.run
+            try:
+                await decide(run_id if run is None else run.id)
+            except NotPendingError as error:
+                waits = run is not None and any(each.id == action_id for each in run.actions)
+                if error.was_asked or not waits or loop.time() >= until:
+                    raise
+            else:
+                return
+            await asyncio.sleep(_ASK_SECONDS / 40)
 
     def _entered(self) -> None:
         if self._looking is None:

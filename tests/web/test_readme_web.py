@@ -30,8 +30,7 @@ UVICORN = (
     "import sys, uvicorn; uvicorn.run('block:app', port=int(sys.argv[1]), ws='none', timeout_graceful_shutdown=3, "
     "log_level='warning')"
 )
-PATIENT = UVICORN.replace("shutdown=3", "shutdown=30")  # for a background task that has to end
-BY_MARK = {"aiohttp": AIOHTTP, "fastapi": UVICORN, "django": UVICORN, "starlette.background": PATIENT}
+BY_MARK = {"aiohttp": AIOHTTP, "fastapi": UVICORN, "django": UVICORN}
 
 
 def agent(prompt: Prompt) -> Turn:
@@ -91,8 +90,8 @@ class Server:
         conversation = await self.client.perform(narrative.create_conversation(CONFIG))
         return await self.client.start(narrative.UserMessage(conversation.id, text))
 
-    async def visit(self, run_id: str) -> Page:
-        async with self.session.get(f"{self.url}/runs/{run_id}/events") as response:
+    async def visit(self, slug: str) -> Page:
+        async with self.session.get(f"{self.url}/runs/{slug}/events") as response:
             return Page(response.status, response.headers, await response.read())
 
     async def stop(self) -> float:
@@ -118,9 +117,9 @@ async def test_it_shows_a_run_and_sends_away_who_has_seen_the_end(mark: str, ser
     site = server(mark)
     async with site.served():
         run = await site.began()
-        pages = await asyncio.gather(*[site.visit(run.id) for _ in range(3)])
+        pages = await asyncio.gather(*[site.visit(run.slug) for _ in range(3)])
         last = {"Last-Event-ID": pages[0].events[-1].id}
-        async with site.session.get(f"{site.url}/runs/{run.id}/events", headers=last) as again:
+        async with site.session.get(f"{site.url}/runs/{run.slug}/events", headers=last) as again:
             status = again.status
 
     assert [page.states[-2:] for page in pages] == [["completed", "end"]] * 3
@@ -135,7 +134,7 @@ async def test_it_stops_promptly_with_tabs_open(mark: str, server: Callable[[str
     site = server(mark)
     async with site.served():
         run = await site.began("Something slow.")
-        async with site.session.get(f"{site.url}/runs/{run.id}/events") as open_tab:
+        async with site.session.get(f"{site.url}/runs/{run.slug}/events") as open_tab:
             assert b"event: run" in await open_tab.content.readany()
             took = await site.stop()
 
@@ -145,44 +144,45 @@ async def test_it_stops_promptly_with_tabs_open(mark: str, server: Callable[[str
 
 
 @pytest.mark.asyncio
-async def test_a_person_approves_what_the_page_shows(server: Callable[[str], Server]) -> None:
+@pytest.mark.parametrize("mark", ["aiohttp", "fastapi", "django"])
+async def test_a_run_that_there_is_not_is_404(mark: str, server: Callable[[str], Server]) -> None:
+    site = server(mark)
+    async with site.served():
+        pages = [await site.visit(slug) for slug in ("nonsense", "narrative..9a4e1f52-6b7c-4d0f-8f3e-0d2c5b1a7e64")]
+
+    assert [page.status for page in pages] == [404, 404]
+
+
+@pytest.mark.asyncio
+async def test_a_person_approves_what_the_page_shows_and_the_end_is_kept(server: Callable[[str], Server]) -> None:
     site = server("fastapi")
     async with site.served():
         async with site.session.post(f"{site.url}/runs", params={"text": "Handle invoice 17."}) as response:
             assert response.status == 200
-            run_id = await response.json()
-        watching = asyncio.create_task(site.visit(run_id))
-        action = await asked_for(site, run_id)
-        async with site.session.post(f"{site.url}/actions/{action['id']}", params={"approved": "true"}) as response:
+            slug = await response.json()
+        watching = asyncio.create_task(site.visit(slug))
+        action = await asked_for(site, slug)
+        answers = f"{site.url}/runs/{slug}/actions/{action['id']}"
+        async with site.session.post(answers, params={"approved": "true"}) as response:
             assert response.status == 200
+        async with site.session.post(answers, params={"approved": "false"}) as response:
+            assert response.status == 409
         page = await watching
+        await site.stop()
 
     assert action["arguments"] == {"invoice": "17"}
     assert "requires_action" in page.states
     assert page.states[-2:] == ["completed", "end"]
     assert len(site.emulator.requests("POST", "*/runs")) == 2
+    assert "into your database:" in site.output
+    assert '"completed"' in site.output
 
 
-async def asked_for(site: Server, run_id: str) -> dict[str, Any]:
+async def asked_for(site: Server, slug: str) -> dict[str, Any]:
     """Return the action that a page shows."""
-    async with site.session.get(f"{site.url}/runs/{run_id}/events") as tab:
+    async with site.session.get(f"{site.url}/runs/{slug}/events") as tab:
         while line := await tab.content.readline():
             if line.startswith(b"data: ") and json.loads(line[6:])["actions"]:
                 found: dict[str, Any] = json.loads(line[6:])["actions"][0]
                 return found
     raise AssertionError("the run asked for nothing")
-
-
-@pytest.mark.asyncio
-async def test_a_background_task_keeps_the_run_that_nobody_watches(server: Callable[[str], Server]) -> None:
-    site = server("starlette.background")
-    async with site.served():
-        conversation = await site.client.perform(narrative.create_conversation(CONFIG))
-        async with site.session.post(f"{site.url}/ask/{conversation.id}", data="Hello") as response:
-            assert response.status == 202
-            run_id = (await response.json())["id"]
-        await site.stop()  # it waits for the task
-
-    assert "into your database:" in site.output
-    assert run_id in site.output
-    assert '"completed"' in site.output

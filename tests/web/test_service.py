@@ -1,6 +1,7 @@
 """What a service promises: each run that it began is brought to its end and told of, whatever dies meanwhile."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -233,6 +234,15 @@ async def test_a_run_that_waits_for_an_answer_goes_on_with_it_although_no_handle
     assert told.calls == [(KEY, "completed")]
 
 
+async def asked_for(served: Service, slug: str, run_id: str = RUN) -> str:
+    """Return what a page shows first that one run of the work asks for."""
+    async for event in served.watch(slug):
+        state = json.loads(event.data)
+        if state["id"] == run_id and state.get("actions"):
+            return str(state["actions"][0]["id"])
+    raise AssertionError("nothing was asked")
+
+
 async def test_a_person_answers_in_any_process_and_the_second_click_is_refused(tmp_path: Path) -> None:
     told, path = Told(), tmp_path / "work.db"
     async with (
@@ -240,19 +250,29 @@ async def test_a_person_answers_in_any_process_and_the_second_click_is_refused(t
         process(tmp_path, Wire({}), told, inbox=Inbox(journal=path)) as other,
     ):
         slug = (await served.start(MESSAGE, key=KEY)).slug
-        async for event in other.watch(slug):
-            if said(event) == ("run", "requires_action"):
-                break
-        inbox = other.inbox
-        assert inbox is not None
-        await until(inbox.pending)
-        (parked,) = await inbox.pending()
+        action = await asked_for(other, slug)
         for wrong in ("no slug", "narrative..unknown"):
             with pytest.raises(NotPendingError):
-                await other.answer(wrong, parked.action.id, True)
-        await other.answer(slug, parked.action.id, True)
+                await other.answer(wrong, action, True)
+        await other.answer(slug, action, True)
         with pytest.raises(NotPendingError):
-            await served.refuse(slug, parked.action.id, "too late")
+            await served.refuse(slug, action, "too late")
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_the_url_of_the_first_run_is_that_of_what_an_answer_brings_too(tmp_path: Path) -> None:
+    wire = asking()
+    wire.script[HEAD] = [conversation(0), conversation(2), conversation(4)]
+    wire.script[START] = [begun(), begun(id=NEXT_RUN), begun(id="third")]
+    wire.script[POLL_NEXT] = [run("requires_action", id=NEXT_RUN)]
+    wire.script["GET /agents/runs/third"] = [run("completed", id="third")]
+    told = Told()
+    async with process(tmp_path, wire, told, inbox=Inbox(journal=tmp_path / "work.db")) as served:
+        slug = (await served.start(MESSAGE, key=KEY)).slug
+        for run_id in (RUN, NEXT_RUN):
+            await served.answer(slug, await asked_for(served, slug, run_id), True)
         await until(lambda: is_told(served))
 
     assert told.calls == [(KEY, "completed")]
