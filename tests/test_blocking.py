@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,6 @@ from typing import Any, Self, get_overloads
 
 import attrs
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 import agentruns
 from agentruns import (
@@ -36,7 +35,7 @@ from agentruns import (
     origami,
 )
 from agentruns.blocking.iterating import Iteration
-from agentruns.blocking.loop_thread import LoopThread, _Call
+from agentruns.blocking.loop_thread import HandedOver, LoopThread
 from agentruns.emulator import Call, Emulator, Turn
 from tests.guides import ROOT, blocks_of
 
@@ -498,11 +497,16 @@ def test_work_whose_caller_is_interrupted_before_it_begins_never_begins() -> Non
     async def work() -> None:
         begun.append(1)
 
-    with start_blocking_portal() as portal:
-        call = _Call(work)
-        call.give_up(portal)
-        with pytest.raises(CancelledError):
-            portal.call(call.run)
+    async def hand_over() -> None:
+        call.begin()
+        await asyncio.sleep(0)
+
+    call, loop = HandedOver(work), asyncio.new_event_loop()
+    loop.close()
+    call.give_up(loop)
+    asyncio.run(hand_over())
+    with pytest.raises(AgentRunsError):
+        call.result()
     assert begun == []
 
 

@@ -20,8 +20,8 @@ from agentruns._values.run import Origins, Run, RunRef, ToolOutput
 from agentruns.client import Client as AsyncClient
 from agentruns.tools import ToolsLike
 
-from .iterating import Batch, Caller, EventStream, Iteration, RunStream, taken
-from .loop_thread import LoopThread
+from .iterating import Batch, EventStream, Iteration, RunStream, taken
+from .loop_thread import Caller, LoopThread
 
 T = TypeVar("T")
 ItemT = TypeVar("ItemT")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
@@ -18,7 +16,7 @@ from agentruns._values.generic import DetailT_co, ItemT_co, OriginT_co
 from agentruns._values.run import Origins, Outcome, Run, ToolOutput
 from agentruns.errors import APIError
 
-from .loop_thread import LoopThread
+from .loop_thread import Caller, LoopThread
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -32,8 +30,9 @@ class Iteration(Iterator[T_co]):
     Who leaves the loop early lets go of it: that closes it, soon. `close`, or `with`, closes it at once.
     """
 
-    def __init__(self, loop: LoopThread, source: AsyncIterator[T_co]) -> None:
+    def __init__(self, loop: LoopThread, source: AsyncIterator[T_co], caller: Caller | None = None) -> None:
         self._loop = loop
+        self._caller = caller
         self._source = source
         self._is_over = False
 
@@ -42,7 +41,7 @@ class Iteration(Iterator[T_co]):
 
     def __next__(self) -> T_co:
         """Return the next item; raise what the step of the async iterator raises."""
-        item = self._loop.call(self._step, self._serve)
+        item = self._loop.call(self._step, self._caller)
         if item is _END:
             self._is_over = True
             raise StopIteration
@@ -50,9 +49,6 @@ class Iteration(Iterator[T_co]):
 
     async def _step(self) -> T_co:
         return await anext(self._source, _END)
-
-    def _serve(self, step: Future[Any]) -> None:
-        """Do what the step needs of the thread that waits for it, until the step is done."""
 
     def close(self) -> None:
         """End the iteration, and what it has under way; another thread that waits for a step sees the end."""
@@ -123,54 +119,6 @@ class RunStream(Iteration[Run[DetailT_co]]):
         self._loop.call(self._source.leave)
 
 
-class Caller:
-    """What code in a loop has done in the thread that waits for it."""
-
-    def __init__(self) -> None:
-        self._wanted: SimpleQueue[Callable[[], object] | Future[Any]] = SimpleQueue()
-
-    def serve(self, step: Future[Any]) -> None:
-        """Do what is wanted, in this thread, until *step* is done; raise what an act raises that nobody awaits."""
-        step.add_done_callback(self._wanted.put)
-        while (wanted := self._wanted.get()) is not step:
-            if not isinstance(wanted, Future):  # a step that was interrupted
-                wanted()
-
-    def tell(self, act: Callable[[Any], object], value: Any) -> None:
-        """Have *act* called with *value*, and wait for nothing."""
-        self._wanted.put(partial(act, value))
-
-    async def do(self, act: Callable[[], Any]) -> Any:
-        """Have *act* called, and return or raise what comes of it."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-
-        def done() -> None:
-            if future.done():  # nobody wants it any more
-                return
-            error, value = None, None
-            try:
-                value = act()
-            except Exception as caught:
-                error = caught
-            except BaseException:  # the thread is interrupted; who goes on, tries again
-                self._wanted.put(done)
-                raise
-            loop.call_soon_threadsafe(_settle, future, value, error)
-
-        self._wanted.put(done)
-        return await future
-
-
-def _settle(future: asyncio.Future[Any], value: Any, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
-
-
 class _Taken(AsyncIterator[Any]):
     """The items of an iterable, each taken in the thread that waits for the batch: they may block, and need it."""
 
@@ -202,11 +150,7 @@ class Batch(Iteration[Outcome[OriginT_co, DetailT_co, ItemT_co]], Generic[Origin
     _source: AsyncBatch[OriginT_co, DetailT_co, ItemT_co]
 
     def __init__(self, loop: LoopThread, source: AsyncBatch[OriginT_co, DetailT_co, ItemT_co], caller: Caller) -> None:
-        super().__init__(loop, source)
-        self._caller = caller
-
-    def _serve(self, step: Future[Any]) -> None:
-        self._caller.serve(step)
+        super().__init__(loop, source, caller)
 
     @property
     def taken(self) -> int:
