@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -26,6 +27,7 @@ from agentruns import (
     RunRef,
     RunStatus,
     ToolOutput,
+    TransportError,
     a2a,
     connect,
 )
@@ -588,6 +590,28 @@ async def test_a_token_goes_to_no_other_origin_than_the_one_it_was_given_for() -
         with pytest.raises(ConfigurationError, match="of another origin"):
             await client.start(a2a.Send("Go."))
         assert [each.path for each in agent.requests()] == ["/.well-known/agent-card.json"]
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://a.example/", "http://[odd", "http://u:p@127.0.0.1/", "http://a.b/?c"]
+)
+@BINDINGS
+@pytest.mark.asyncio
+async def test_a_card_with_a_url_that_no_request_can_go_to_is_told_as_that(rpc: bool, url: str) -> None:
+    async with Emulator("a2a", url=url, rpc=rpc) as agent, open_client(agent) as client:
+        with pytest.raises(ConfigurationError, match="says that it is asked at"):
+            await client.start(a2a.Send("Go."))
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_was_certainly_not_sent_is_made_afresh_under_its_key(tmp_path: Path) -> None:
+    async with Emulator("a2a") as agent, open_client(agent, journal=tmp_path / "j", retry=Retry(attempts=1)) as client:
+        agent.fail(Fault.answer(503, path="/.well-known/*"))
+        with pytest.raises(TransportError, match="could not be found out"):
+            await client.result(a2a.Send("Go."), key="k")
+        assert await client.work("k") is None
+        assert (await client.result(a2a.Send("Go."), key="k")).output == "You said: Go."
+        assert agent.state.runs_started == 1
 
 
 @pytest.mark.asyncio

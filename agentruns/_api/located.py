@@ -116,15 +116,18 @@ class LocatedChannel:
     def _allowed(self, url: str) -> str:
         """Return where the vendor says it is, by the host that the user gave; refuse to take the token elsewhere."""
         given = urlsplit(self._address.base_url)
-        told = urlsplit(base_url_of(self._vendor, url))
+        says = f"{self._vendor.NAME} at {self._address.base_url} says that it is asked at {url!r:.200}"
+        try:
+            told = urlsplit(base_url_of(self._vendor, url))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{says}, where no request can go: {error}", field="base_url") from error
         hosts = given.hostname or "", told.hostname or ""
         same_host = hosts[0] == hosts[1] or hosts[1] in _ANY or (is_loopback(hosts[0]) and is_loopback(hosts[1]))
         if same_host and (given.scheme, _port(given)) == (told.scheme, _port(told)):
             return urlunsplit(told._replace(netloc=given.netloc))
         if self._address.token != "":
             raise ConfigurationError(
-                f"{self._vendor.NAME} at {self._address.base_url} says that it is asked at {url}, which is of another "
-                "origin: the token would go there",
+                f"{says}, which is of another origin: the token would go there",
                 field="base_url",
                 remedy=f"pass `base_url={url!r}` if the token is for that",
             )

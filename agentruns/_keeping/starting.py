@@ -23,6 +23,7 @@ from agentruns.errors import (
     OutcomeUnknownError,
     RunError,
     ServerError,
+    TransportError,
     UnsupportedError,
 )
 
@@ -169,6 +170,12 @@ class Starting:
             if isinstance(error, APIError):
                 unclear = unclear or error.status == 408 or error.after_doubt
             end = self._journal.release if unclear else self._journal.forget_start
+            await run_shielded(end(self._key))
+            raise
+        except TransportError as error:
+            # One that must not be repeated comes here only if no try of it was sent.
+            never_sent = not (again or error.sent or error.request.idempotent)
+            end = self._journal.forget_start if never_sent else self._journal.release
             await run_shielded(end(self._key))
             raise
         except OutcomeUnknownError as error:

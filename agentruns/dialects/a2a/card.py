@@ -52,7 +52,10 @@ def _place(interface: Interface, auth: Auth | None) -> Place:
     if interface.protocol_binding == HTTP:
         tenant = wire.path(interface.tenant) if interface.tenant else ""
         return Place(interface.url.rstrip("/") + tenant, auth)
-    parts = urlsplit(interface.url)
+    try:
+        parts = urlsplit(interface.url)
+    except ValueError:
+        return Place(interface.url)  # which is refused as what it is
     return Place(f"{parts.scheme}://{parts.netloc}", auth, _AsRpc(parts.path or "/", interface.tenant))
 
 
