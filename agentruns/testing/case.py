@@ -58,7 +58,10 @@ class Case:
     """The path, as a shell pattern, of the POST that starts a run"""
 
     resume_path: ClassVar[str] = ""
-    """The path of the POST that answers one"""
+    """The path of the request that answers one"""
+
+    resume_method: ClassVar[str] = "POST"
+    """The method of that request"""
 
     poll_path: ClassVar[str] = ""
     """The path of the GET that reads one"""

@@ -170,8 +170,18 @@ def test_a_run_is_read_by_the_expressions(acme: Any) -> None:
     assert acme.times(run)[1] is None
 
 
-def test_a_word_that_the_table_does_not_have_counts_as_in_flight(acme: Any) -> None:
-    assert exchange(acme.fetch(RunRef("j1"), {}), job(state="new")).result.status is RunStatus.RUNNING
+def test_a_word_that_the_table_does_not_have_counts_as_in_flight_and_is_told_once(
+    acme: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        assert exchange(acme.fetch(RunRef("j1"), {}), job(state="new\x1b[2J")).result.status is RunStatus.RUNNING
+    (record,) = caplog.records
+    assert "acme says that a run is " in record.message
+    assert "not in `[statuses]` of its table: it counts as in flight" in record.message
+    assert "\x1b" not in record.message
+    for number in range(99):
+        exchange(acme.fetch(RunRef("j1"), {}), job(state=f"new {number}"))
+    assert len(caplog.records) < 30
 
 
 @pytest.mark.parametrize(

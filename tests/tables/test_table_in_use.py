@@ -65,7 +65,7 @@ name = "name"
 arguments = "input"
 
 [resume]
-request = "POST /letters/{id}/answers"
+request = "PATCH /letters/{id}/answers"
 body = { answer = "{output_text}" }
 LOST
 
@@ -91,7 +91,7 @@ class Post(Product):
         return (
             emulated.Route("POST", "/letters", self._start),
             emulated.Route("GET", "/letters/{id}", self._show),
-            emulated.Route("POST", "/letters/{id}/answers", self._answer),
+            emulated.Route("PATCH", "/letters/{id}/answers", self._answer),
             emulated.Route("GET", "/letters/{id}/events", self._events),
         )
 
@@ -207,7 +207,7 @@ NO_ANSWER = Answer({}, 502)
 def test_an_answer_is_sent_once_the_run_was_seen_to_wait_for_it(tmp_path: Path) -> None:
     made = letters(tmp_path)
     sent = exchange(made.resume(ASKED, ANSWERS), asking(), GONE)
-    assert [request.line for request in sent.requests] == ["GET /letters/l1", "POST /letters/l1/answers"]
+    assert [request.line for request in sent.requests] == ["GET /letters/l1", "PATCH /letters/l1/answers"]
     for answer in (GONE, asking("a2")):
         with pytest.raises(AlreadyAnsweredError, match="run l1 does not ask for this any more"):
             exchange(made.resume(ASKED, ANSWERS), answer)
@@ -234,14 +234,14 @@ async def test_an_answer_that_a_crash_cut_off_is_not_given_twice(tmp_path: Path)
     script = [Turn(calls=[Call("ask", {})]), Turn("Sent.", running=0.2)]
     async with Emulator(Post, script=script) as emulator:
         options: dict[str, Any] = {"token": emulator.token, "base_url": emulator.base_url, "schedule": QUICK}
-        emulator.fail(Fault.drop(committed=True, method="POST", path="*/answers"))
+        emulator.fail(Fault.drop(committed=True, method="PATCH", path="*/answers"))
         async with connect(made, journal=tmp_path / "journal", **options) as client:
             with pytest.raises(OutcomeUnknownError):
                 await client.result(made.Origin("Dear Ana"), tools={"ask": lambda: "yes"}, key="one")
         async with connect(made, journal=tmp_path / "journal", **options) as client:
             run = await client.result(made.Origin("Dear Ana"), tools={"ask": lambda: "no"}, key="one")
         assert run.output == "Sent."
-        assert len(emulator.requests("POST", "*/answers")) == 1
+        assert len(emulator.requests("PATCH", "*/answers")) == 1
 
 
 class TestCarefulTable(Conformance):
@@ -250,6 +250,7 @@ class TestCarefulTable(Conformance):
     emulated = Post
     start_path = "/letters"
     resume_path = "/letters/*/answers"
+    resume_method = "PATCH"
     poll_path = "/letters/*"
     settles_answers = False
     not_applicable: ClassVar[Mapping[str, str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,6 +14,7 @@ from agentruns._values import codec
 from agentruns._values.commands import Flow, Sleep
 from agentruns._values.exchange import Problem, Request, Response
 from agentruns._values.generic import Json
+from agentruns._values.printable import printable
 from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus, ToolOutput, Usage
 from agentruns.dialects import reading, wire
 from agentruns.errors import (
@@ -29,7 +31,11 @@ from .operations import FindRules
 from .rules import Rules
 from .templates import fill, texts
 
+logger = logging.getLogger("agentruns")
+
 _MOST_PAGES: Final = 10
+_MOST_UNKNOWN: Final = 20
+"""Words of a vendor that are told of: what it says may have no end."""
 
 
 class Flows:
@@ -37,6 +43,7 @@ class Flows:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
+        self._unknown: set[str] = set()
 
     def start(self, origin: Any) -> Flow[Run[None]]:
         """Start a run; where the answer gets lost, find it by an id of ours if the table says how."""
@@ -137,7 +144,10 @@ class Flows:
         parent = "" if rules.parent is None or found is None else rules.parent.name(value, response)
         ref = wire.ref(rules.id.name(value, response), parent, response=response)
         word = rules.status.words(value, response)
-        status = rules.statuses.get(word, RunStatus.RUNNING)  # a new word counts as in flight, until the deadline
+        status = rules.statuses.get(word)
+        if status is None:  # a new word counts as in flight, until the deadline
+            status = RunStatus.RUNNING
+            self._tell_unknown(word)
         asks = self._rules.actions
         actions: tuple[Action, ...] = ()
         if status is RunStatus.REQUIRES_ACTION and asks is not None and asks.request is None:
@@ -155,6 +165,16 @@ class Flows:
             vendor=self._rules.name,
             raw=value if raw is None else raw,
         )
+
+    def _tell_unknown(self, word: str) -> None:
+        """Log a word that the table lacks, once; else a run whose last word is missing would go on without a sign."""
+        if word not in self._unknown and len(self._unknown) < _MOST_UNKNOWN:
+            self._unknown.add(word)
+            logger.warning(
+                "%s says that a run is %r, which is not in `[statuses]` of its table: it counts as in flight",
+                self._rules.name,
+                printable(word),
+            )
 
     def _failure(self, value: Any, word: str) -> Failure:
         kind, message = (None if each is None else each.find_or_none(value) for each in self._rules.run.failure)

@@ -93,7 +93,7 @@ async def a_lost_answer(case: Case) -> None:
     handler = Handler()
     async with case.emulator(*pausing(case)) as emulator, case.connect(emulator) as client:
         after = 1 if case.resume_path == case.start_path else 0
-        emulator.fail(Fault.drop(committed=True, method="POST", path=case.resume_path, after=after))
+        emulator.fail(Fault.drop(committed=True, method=case.resume_method, path=case.resume_path, after=after))
         if case.can_settle_answers:
             states = await followed(case, client, emulator, tools=handler)
             assert states[-1].status is RunStatus.COMPLETED
@@ -102,7 +102,7 @@ async def a_lost_answer(case: Case) -> None:
             with raises(OutcomeUnknownError):
                 await followed(case, client, emulator, tools=handler)
             counted(emulator, 2 if case.resume_path == case.start_path else 1)
-        assert not emulator.faults.waiting, "no answer went to `resume_path`"
+        assert not emulator.faults.waiting, f"no {case.resume_method} went to `resume_path`"
     assert len(handler.answered) == 1
 
 

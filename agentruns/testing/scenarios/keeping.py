@@ -58,7 +58,7 @@ async def answer_cut_off_under_a_key(case: Case) -> None:
             async with case.connect(emulator, journal=journal) as client:
                 origin = await case.origin(client, emulator)
                 after = 1 if case.resume_path == case.start_path else 0
-                slow = Fault.delay(30.0, committed=True, method="POST", path=case.resume_path, after=after)
+                slow = Fault.delay(30.0, committed=True, method=case.resume_method, path=case.resume_path, after=after)
                 emulator.fail(slow)
                 following = asyncio.create_task(client.result(origin, key="k1", tools=handler, timeout=waits(emulator)))
                 await _cut_off(following, lambda: not emulator.faults.waiting)
