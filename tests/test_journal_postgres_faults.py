@@ -193,7 +193,7 @@ async def test_a_database_that_never_answers_is_given_up(
 async def work(journals: Sequence[Journal], keys: asyncio.Queue[str], counts: dict[str, list[int]]) -> None:
     """Have several owners at the same work at once; count how many began it, and how many ran its handler."""
     while True:
-        key = await keys.get()
+        counts[key := await keys.get()] = []
         begun = await asyncio.gather(*(each.begin(key, ORIGIN) for each in journals))
         handled = await asyncio.gather(*(each.handle(key, "run", "a", "charge") for each in journals))
         for each, handling in zip(journals, handled, strict=True):
@@ -211,12 +211,15 @@ async def judged(journals: Sequence[Journal], trouble: Any) -> None:
     troubling = asyncio.create_task(trouble)
     number = 0
     while not troubling.done() or number < 40:
+        if any(each.done() for each in workers):
+            break
         await keys.put(f"k{number}")
         number += 1
-    await keys.join()
-    for each in workers:
+    joining = asyncio.create_task(keys.join())
+    ended, _ = await asyncio.wait([joining, *workers], return_when=asyncio.FIRST_COMPLETED)
+    for each in (joining, *workers):
         each.cancel()
-    await troubling
+    await asyncio.gather(troubling, *ended)  # a worker ends by its error only
 
     assert len(counts) == number
     assert all(count == [1, 1] for count in counts.values())

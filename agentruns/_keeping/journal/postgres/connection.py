@@ -65,7 +65,7 @@ def _in_time(gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         wanted = next(gen)
         while True:
             ready = yield wanted
-            if not ready and time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise psycopg.OperationalError(f"no answer for {ANSWER_SECONDS:g} s")
             wanted = gen.send(ready)
     except StopIteration as end:
