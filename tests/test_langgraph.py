@@ -302,6 +302,10 @@ def test_a_graph_that_stops_before_a_node_waits_without_arguments_and_goes_on_wi
     assert "command" not in done.requests[-1].json
 
 
+def test_nodes_that_are_next_are_waited_for_where_a_state_has_no_tasks() -> None:
+    assert read(run_json(), state_json(next=["deploy"])).actions == (Action("next:deploy", "deploy"),)
+
+
 def test_interrupted_is_the_word_of_a_run_that_was_cancelled_and_elsewhere_of_one_that_waits() -> None:
     cancelled = read(run_json("interrupted"), state_json(next=["a"]))
     waiting = read(run_json("interrupted"), state_json(asks={"a": 1}))

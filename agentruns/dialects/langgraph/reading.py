@@ -91,6 +91,8 @@ class State:
     @property
     def actions(self) -> tuple[Action, ...]:
         """Return what the graph waits for: its interrupts or, without any, to go on with the nodes that are next."""
+        if self.next and not self.tasks:  # which a state need not have
+            return tuple(Action(f"{NEXT}{name}", name) for name in self.next)
         return self.interrupts or tuple(
             Action(f"{NEXT}{task.id}", task.name) for task in self.tasks if task.error is None
         )
