@@ -81,6 +81,7 @@ class Server:
     def start(self) -> None:
         """Start, and return when it answers."""
         options = ["fsync=off", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"]
+        options.append("dynamic_shared_memory_type=mmap")  # so that nothing is left outside the folder
         command = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
