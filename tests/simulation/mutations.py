@@ -114,9 +114,9 @@ def _answers_of_streams() -> Sequence[Patch]:
 def _apart() -> Sequence[Patch]:
     acquire = Poller.acquire
 
-    def apart(self: Any, ref: Any) -> Watch:
+    def apart(self: Any, ref: Any, *given: Any) -> Watch:
         self._watches.pop(ref.id, None)
-        return acquire(self, ref)
+        return acquire(self, ref, *given)
 
     return [(Poller, "acquire", apart)]
 
