@@ -274,6 +274,9 @@ async def test_a_run_that_one_start_has_found_is_found_by_no_other(path: Path) -
         assert work is not None
         assert (await client.result(work.origin, key="screening-203")).id == FOUND
     async with Journal(path, "middesk") as journal:
+        other = await journal.get("screening-201")
+        assert other is not None
+        await journal.begin("screening-201", other.origin)
         assert await journal.claim("screening-201", FOUND) == "others"
 
 

@@ -79,7 +79,7 @@ NEEDS: Final[Mapping[str, Needs]] = {
         },
         others={
             "GET /agents/conversations/[^/]*": frozenset({"version"}),
-            "GET /agents/conversations/.*/messages": frozenset({"messages.*.content_blocks."}),
+            "GET /agents/conversations/.*/messages": frozenset({"messages.*.content_blocks.", "messages.*.run_id"}),
         },
     ),
     "middesk": Needs(
@@ -410,7 +410,7 @@ OPERATIONS: Final = [
     if re.match(r"(start|recover|resume|answer|cancel|fetch|page|runs|campaign|edit)\b", each.name)
 ]
 ON_RUNS: Final = {
-    "narrative": {"start", "resume", "resume first", "resume again", "fetch"},
+    "narrative": {"start", "resume", "resume first", "resume again", "answer", "fetch"},
     "middesk": {"start", "recover", "resume", "resume first", "fetch", "page"},
     "origami": {"start", "recover", "resume", "resume first", "resume again", "answer", "cancel", "fetch", "page"},
     "conduit": {"start", "recover", "fetch", "page"},

@@ -27,7 +27,7 @@ from agentruns.dialects.show import Answer, Step, Tool
 from agentruns.dialects.vendor import MISTAKES, Vendor, mistake
 from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError
 from agentruns.inbox import Inbox
-from agentruns.web import Feeds, Watcher
+from agentruns.web import Feeds, Watcher, told_in_full
 
 from .asks import Ask, ask
 from .timeline import AnswerRoute, Group, Pause, groups, trace_of
@@ -99,7 +99,7 @@ class Source:
 
     async def __aenter__(self) -> Self:
         for vendor, client in self._clients.items():
-            feeds = Feeds(client, linger=LINGER_SECONDS, shown=_whole, progress=True, timeout=None)
+            feeds = Feeds(client, linger=LINGER_SECONDS, shown=_whole, progress=True, timeout=None, told=told_in_full)
             self._feeds[vendor] = await self._open.enter_async_context(feeds)
         return self
 
