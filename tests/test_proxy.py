@@ -102,6 +102,19 @@ async def test_a_proxy_that_refuses_to_connect_says_so_and_nothing_was_sent() ->
     assert (caught.value.sent, caught.value.final) == (False, True)
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_proxy_that_cannot_reach_the_vendor_is_lost_contact_and_no_refusal(status: int) -> None:
+    async with (
+        Server(reply(b"", status)) as proxy,
+        connect(vendor(), token=TOKEN, proxy=between(proxy), retry=Retry(attempts=1)) as client,
+    ):
+        with pytest.raises(TransportError, match=f"the proxy answered {status}") as caught:
+            await client.fetch(RunRef("a-1"))
+        assert client.stats().lost_for > 0
+    assert (caught.value.sent, caught.value.final) == (False, False)
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

@@ -31,6 +31,7 @@ from .channel import CLOSED, IS_CLOSED, Heard, WaitResumed, at_once, cut_off
 from .credentials import Renewal, Right
 from .defaults import Defaults
 from .mask import Headers, Masks
+from .outages import GATEWAY
 from .proxy import Proxy
 from .session import connector_class, made, said, send_once
 from .sse import EventParser, TooLongError
@@ -273,7 +274,9 @@ class AiohttpTransport:
             if ours is not None:
                 return ours
         elif isinstance(error, self._refused):
-            return TransportError(request, self._refusal(error), sent=False, final=True)
+            # A gateway that cannot reach the vendor now may reach it later; whatever else was refused stays refused.
+            final = getattr(error, "status", None) not in GATEWAY
+            return TransportError(request, self._refusal(error), sent=False, final=final)
         elif isinstance(error, self._never_sent):
             return TransportError(request, self._reason(error), sent=False)
         elif isinstance(error, TimeoutError):
