@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentruns import ConfigurationError, conduit, narrative, origami
+from agentruns import ConfigurationError, Retry, conduit, connect, narrative, origami
 from agentruns.cli import arguments, commands
-from agentruns.cli.batch import progress
+from agentruns.cli.batch import entry, progress
 from agentruns.cli.batch.output import Output, lines
 from agentruns.cli.batch.rows import Problem, Row, rows
 from agentruns.cli.batch.templates import Item, Mapper, Text
@@ -200,6 +202,21 @@ def test_a_wrong_token_stops_the_call(
     assert commands.main(call("-q")) == 0
     assert len(results()) == 50
     assert emulator.state.runs_started == 50
+
+
+def test_a_vendor_that_does_not_answer_ends_the_call_when_patience_is_over(
+    emulator: Emulator[Narrative], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask("one", "two", "three")
+    monkeypatch.setattr(entry, "connect", partial(connect, retry=Retry(attempts=1)))
+    with socket.socket() as deaf:  # its port is taken, and nobody listens there
+        deaf.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("NARRATIVE_BASE_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        assert commands.main(call("--patience", "0", "--limit", "1")) == 5
+    said = capsys.readouterr().err
+    assert said.startswith("agentruns: no answer to POST /agents/conversations")
+    assert "this call has brought 1 rows to an end; go on with:\n  agentruns batch narrative in.jsonl" in said
+    assert list(results()) == ["1"], "no row is begun after that"
 
 
 def test_a_start_that_the_vendor_refuses_is_tried_again_by_the_next_call(emulator: Emulator[Narrative]) -> None:

@@ -116,3 +116,12 @@ def test_a_batch_that_takes_no_more_rows_ends_with_its_runs() -> None:
 
 def test_a_batch_that_is_done_is_done() -> None:
     assert tally(total=20, ended=20).picture({}, evolve(STATS, seconds_left=None)).left == 0.0
+
+
+def test_while_nothing_is_answered_no_end_is_foretold_and_what_is_waited_for_is_said() -> None:
+    stats = evolve(STATS, lost_for=40.0, waiting_for_slot=3, seconds_left=30.0)
+    picture = tally(total=100, ended=20).picture({"running": 10}, stats)
+    assert picture.left is None
+    words = picture.words()
+    assert "no contact for 40 s, waiting, 3 waiting for a slot" in words
+    assert "left" not in words
