@@ -740,14 +740,17 @@ async def test_work_that_must_be_finished_may_itself_be_cancelled() -> None:
 async def test_any_text_comes_back_as_it_was(journal: Journal, path: Path, text: str) -> None:
     await journal.begin("k", text)
     await journal.checkpoint("k", text)
+    async with Journal(path, "narrative") as other:
+        started = await other.get("k")
     await journal.saw("k", text)
     await journal.handle("k", "run \x00\u2028", "action '\"", "name \U0001f9fe")
     await journal.answered("k", "run \x00\u2028", "action '\"", text, True)
     async with Journal(path, "narrative") as other:
         work, handlings = await other.get("k"), await other.answers("k", "run \x00\u2028")
 
+    assert started is not None
     assert work is not None
-    assert (work.origin, work.start_note, work.run) == (text, text, text)
+    assert (work.origin, started.start_note, work.run) == (text, text, text)
     assert [(each.run_id, each.action_id, each.name, each.output, each.is_error) for each in handlings] == [
         ("run \x00\u2028", "action '\"", "name \U0001f9fe", text, True)
     ]

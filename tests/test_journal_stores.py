@@ -89,6 +89,18 @@ async def test_a_note_is_kept_and_the_start_goes_on(journal: Journal) -> None:
     assert (work.state, work.start_note) == ("starting", '{"agent":2}')
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("done", [False, True], ids=["running", "over"])
+async def test_the_note_of_a_start_goes_once_its_run_is_kept(journal: Journal, done: bool) -> None:
+    await journal.begin("k", ORIGIN)
+    await journal.reserve("k", '{"known":["run-0"]}', "trigger 1", visible_after=60.0)
+    await journal.saw("k", a_run("run-1"), done=done)
+
+    work = await journal.get("k")
+    assert work is not None
+    assert (work.start_note, work.group_name, work.run) == (None, "trigger 1", a_run("run-1"))
+
+
 def a_run(run_id: str) -> str:
     return json.dumps({"status": "running", "ref": {"id": run_id, "parent": ""}})
 

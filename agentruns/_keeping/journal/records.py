@@ -141,9 +141,9 @@ class Records:
             self._change(key, "posting_at = NULL, posting_run = NULL")
 
     def saw(self, key: str, run: str, done: bool) -> None:
-        """Keep a state; one that comes after the end changes nothing."""
+        """Keep a state; one that comes after the end changes nothing. What the start found out has served its turn."""
         if done or self._state_of(key) != "done":
-            self._change(key, "run = ?, state = ?", run, "done" if done else "open")
+            self._change(key, "run = ?, state = ?, start_note = NULL", run, "done" if done else "open")
             self._was_at(key)
 
     def forget_start(self, key: str) -> None:

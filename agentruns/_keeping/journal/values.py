@@ -16,12 +16,12 @@ class Work:
     """
     One piece of work, named by its key.
 
-    `origin`, `start_note` and `run` are JSON texts: what starts it, what the start found out before its next request,
-    and the last state seen. `group_name` names the starts from which this one cannot be told. `posting_run` is the run
-    whose answers were last about to be posted, `posting_at` when that was tried first. `digest` names what was asked
-    for, None where that is not known. `alive` tells whether the journal that is at it is still open somewhere, `mine`
-    whether it is this one. Of a `begin`, `fresh` says that the
-    work is new, and `taken` that it was taken over from an owner that is gone. Times are seconds since the epoch;
+    `origin`, `start_note` and `run` are JSON texts: what starts it, what the start found out before its next request
+    (None once a run is known), and the last state seen. `group_name` names the starts from which this one cannot be
+    told. `posting_run` is the run whose answers were last about to be posted, `posting_at` when that was tried first.
+    `digest` names what was asked for, None where that is not known. `alive` tells whether the journal that is at it is
+    still open somewhere, `mine` whether it is this one. Of a `begin`, `fresh` says that the work is new, and `taken`
+    that it was taken over from an owner that is gone. Times are seconds since the epoch;
     `updated` grows with every change, whatever the clock does.
     """
 
