@@ -1,6 +1,9 @@
 """The journal in PostgreSQL: what its URL says, what it refuses, and what it does when the database goes away."""
 
 import asyncio
+import fcntl
+import os
+import socket
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator
@@ -13,9 +16,12 @@ import pytest
 import pytest_asyncio
 
 from agentruns._keeping.journal import Journal
-from agentruns._keeping.journal.postgres import schema
+from agentruns._keeping.journal.postgres import ledger, listener, schema
 from agentruns._keeping.journal.postgres.address import Database, database
+from agentruns._keeping.journal.postgres.opening import opened as open_postgres
 from agentruns._keeping.journal.postgres.tables import translated
+from agentruns._keeping.journal.problems import UnfitError
+from agentruns._keeping.journal.write import Write
 from agentruns.cli.batch.ray_engine import _journal
 from agentruns.errors import ConfigurationError
 from agentruns.inbox import Inbox
@@ -91,13 +97,29 @@ def test_a_url_with_strange_options_is_refused(options: str, why: str) -> None:
     assert why in str(caught.value)
 
 
+def test_options_of_the_database_reach_it_as_they_were_written() -> None:
+    place = database("postgresql:///work?host=/var/run&options=-c%20statement_timeout%3D5000+x&lease=30")
+
+    assert place.conninfo == "postgresql:///work?host=%2Fvar%2Frun&options=-c%20statement_timeout%3D5000%2Bx"
+    assert place.name == "postgresql:///work"
+
+
 @pytest.mark.parametrize(
-    "url", ["postgresql://me:p@ss@db/work", "postgresql://me:p@ss/w@db/x", "postgresql://me:#x@db/"]
+    "url",
+    [
+        "postgresql://me:p@ss@db/work",
+        "postgresql://me:p@ss/w@db/x",
+        "postgresql://me:#x@db/",
+        "postgresql://me:pa?ss@db/work",
+        "postgresql://me:10%ss@db/work",
+        "postgresql://me:p[ss@db/work",
+    ],
 )
 def test_a_password_that_is_not_escaped_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"%40|%23") as caught:
+    with pytest.raises(ConfigurationError, match=r"%40|%23|%25|%5B") as caught:
         Journal(url, "narrative")
     assert "p@ss" not in str(caught.value)
+    assert caught.value.__cause__ is None
     assert "ss" not in str(caught.value).replace("password", "")
 
 
@@ -316,3 +338,46 @@ async def test_a_step_that_fails_leaves_the_tables_as_they_were(
 
     async with Journal(url, "narrative") as other:
         assert await other.get("k") is not None
+
+
+@pytest.mark.asyncio
+async def test_a_write_that_cannot_be_done_leaves_those_that_are_committed_as_they_are(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_LONGEST_SECONDS", -1.0)  # so each write is a commit of its own
+    done: list[str] = []
+    opened = open_postgres(database(url), "narrative")
+
+    def refuse(_: Any) -> None:
+        raise UnfitError("it is another's")
+
+    writes = [
+        Write(lambda _: done.append("first"), ""),
+        Write(lambda _: done.append("second"), ""),
+        Write(refuse, ""),
+        Write(lambda _: done.append("last"), ""),
+    ]
+    opened.carry_out(writes)
+    opened.close()
+
+    assert done == ["first", "second", "last"]
+    assert [write.error is None for write in writes] == [True, True, False, True]
+
+
+def test_what_is_waited_for_may_have_any_number() -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1100:
+        pytest.skip("no descriptor above 1,023 may be had")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    ours, theirs = socket.socketpair()
+    high = fcntl.fcntl(ours, fcntl.F_DUPFD, 1024)
+    try:
+        theirs.send(b"x")
+        assert high >= 1024
+        assert listener._ready(10.0, high) == [high]
+    finally:
+        os.close(high)
+        ours.close()
+        theirs.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

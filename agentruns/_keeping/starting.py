@@ -116,17 +116,7 @@ class Starting:
         return text, self._digest_of(origin)
 
     def _check(self, work: Work, origin: Any, digest: str | None) -> None:
-        """Refuse a key that names other work."""
-        if work.digest is not None and work.digest == digest:
-            return  # asked for by another origin, as one that `prepare` has made once more
-        if not is_same_work(work.origin, origin):
-            ids = ", ".join(undeclared_ids(work.origin, origin))
-            raise ConfigurationError(
-                f"key {self._key!r} names other work in the journal {self._journal.path}",
-                field="key",
-                remedy="use another key for this, or pass the origin that `client.work(key)` has, to go on with that"
-                + (f"; if {ids} is a new id with each value, let its field say `metadata=MINTED`" if ids else ""),
-            )
+        check_same(work, origin, digest, self._journal.path)
 
     def _digest_of(self, origin: Any) -> str | None:
         return request_digest(origin) if self._digest is None else self._digest
@@ -195,4 +185,18 @@ class Starting:
             remedy="the same call looks again; "
             f"`client.stream(RunRef(id, parent), key={self._key!r})` goes on with a run that you know to be its own; "
             "if there is none, start it under another key",
+        )
+
+
+def check_same(work: Work, origin: Any, digest: str | None, journal: object) -> None:
+    """Refuse a key that names other work; *digest* is that of what *origin* asks for."""
+    if work.digest is not None and work.digest == digest:
+        return  # asked for by another origin, as one that `prepare` has made once more
+    if not is_same_work(work.origin, origin):
+        ids = ", ".join(undeclared_ids(work.origin, origin))
+        raise ConfigurationError(
+            f"key {work.key!r} names other work in the journal {journal}",
+            field="key",
+            remedy="use another key for this, or pass the origin that `client.work(key)` has, to go on with that"
+            + (f"; if {ids} is a new id with each value, let its field say `metadata=MINTED`" if ids else ""),
         )

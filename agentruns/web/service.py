@@ -18,6 +18,9 @@ from uuid import uuid4
 from agentruns._aio.shield import run_shielded
 from agentruns._api.retry import Backoff
 from agentruns._following.options import StreamOptions
+from agentruns._keeping.digest import request_digest
+from agentruns._keeping.starting import check_same
+from agentruns._keeping.work import Unfinished
 from agentruns._values import check
 from agentruns._values.exchange import Request, Response
 from agentruns._values.printable import printable
@@ -151,7 +154,7 @@ class Service:
         key = uuid4().hex if key is None else key
         self._entered()
         self.client.stream(origin, key=key, digest=digest)  # says now what cannot work
-        work = await self._keys.find(key)
+        work = await self._found(key, origin, digest)
         is_done = work is not None and work.run is not None and work.run.status.is_over
         if not is_done:
             await self._tending.enter(key)
@@ -160,6 +163,14 @@ class Service:
         if not is_done:
             self._tend(key, feed)
         return await feed.started()
+
+    async def _found(self, key: str, origin: Any, digest: str | None) -> Unfinished | None:
+        """Return the work of a key; refuse a key that names other work, which feeds would give to whoever asks."""
+        kept = await self._keys.journal.get(key)
+        if kept is None:
+            return None
+        check_same(kept, origin, request_digest(origin) if digest is None else digest, self._keys.journal.path)
+        return await self._keys.find(key)
 
     def watch(self, run: Run[Any] | RunRef | str, last_event_id: str | None = None) -> Watcher:
         """

@@ -178,6 +178,14 @@ async def test_a_key_of_other_work_is_refused_and_the_other_work_goes_on(tmp_pat
         await until(lambda: is_told(served))
 
 
+async def test_a_key_of_other_work_is_refused_in_the_process_that_began_it_too(tmp_path: Path) -> None:
+    async with process(tmp_path, story(*[run("running")] * 20, run("completed")), Told()) as served:
+        begun_here = await served.start(MESSAGE, key=KEY)
+        with pytest.raises(ConfigurationError, match="names other work"):
+            await served.start(evolve(MESSAGE, text="Something else."), key=KEY)
+        assert (await served.start(MESSAGE, key=KEY)).id == begun_here.id
+
+
 async def test_a_run_whose_following_fails_is_followed_again(tmp_path: Path) -> None:
     told, wire = Told(), story(run("running"), Answer({}, 403), Answer({}, 403), run("completed"))
     async with process(tmp_path, wire, told) as served:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from attrs import field, frozen
 
@@ -17,6 +17,7 @@ SCHEMA: Final = "agentruns"
 LEASE_SECONDS: Final = 15.0
 
 _NAME: Final = re.compile("[a-z_][a-z0-9_]*")
+_PERCENT: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 _LONGEST_NAME: Final = 40
 _SHORTEST_LEASE: Final = 1.0
 _LONGEST_LEASE: Final = 3600.0
@@ -55,14 +56,19 @@ def database(url: str) -> Database:
 
     `schema`, `prefix` and `lease` among its options are ours, everything else goes to libpq.
     """
-    parts = urlsplit(url)
-    if "@" in parts.path or "@" in parts.netloc.rpartition("@")[0]:
-        raise _refused("the user or the password has an `@` or a `/`; write them as %40 and %2F")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # it quotes what it was given
+        raise _refused("its host is none; write a `[` or `]` of the password as %5B and %5D") from None
+    if "@" in parts.path or "@" in parts.query or "@" in parts.netloc.rpartition("@")[0]:
+        raise _refused("the user or the password has an `@`, a `/` or a `?`; write them as %40, %2F and %3F")
+    if _PERCENT.search(url):
+        raise _refused("a `%` of it stands for itself; write it as %25")
     if "\0" in url or parts.fragment:
         raise _refused("it has a `#` or a NUL; write a `#` of the password as %23")
     ours = {"schema": SCHEMA, "prefix": "", "lease": f"{LEASE_SECONDS:g}"}
     theirs: list[tuple[str, str]] = []
-    for option, value in parse_qsl(parts.query, keep_blank_values=True):
+    for option, value in parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True):
         if option in ours:
             ours[option] = value
         else:
@@ -72,7 +78,7 @@ def database(url: str) -> Database:
     shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
     return Database(
         name=f"{shown}?{urlencode(chosen)}" if chosen else shown,
-        conninfo=Secret(parts._replace(scheme="postgresql", query=urlencode(theirs)).geturl()),
+        conninfo=Secret(f"postgresql://{parts.netloc}{parts.path}?{urlencode(theirs, quote_via=quote)}".rstrip("?")),
         schema=schema,
         prefix=prefix,
         lease_seconds=_lease(ours["lease"]),

@@ -121,25 +121,26 @@ class PostgresLedger:
     # ------------------------------------------------------------------------------------------------------------------
 
     def _carry_out(self, batch: Sequence[Write[Any]]) -> None:
+        left = list(batch)
         try:
-            self._patiently(batch, patience=PATIENCE)
+            self._patiently(left, patience=PATIENCE)
         except psycopg.OperationalError as error:
-            self._fail(batch, error)
+            self._fail(left, error)
         except Exception as error:
-            if len(batch) == 1:
-                self._fail(batch, error)
+            if len(left) == 1:
+                self._fail(left, error)
             else:
-                for write in batch:  # one by one: only what is to blame fails
+                for write in left:  # one by one: only what is to blame fails
                     self._carry_out([write])
         if self._owners.is_due:  # what has failed has not renewed it
             self.idle()
 
-    def _patiently(self, batch: Sequence[Write[Any]], *, patience: float) -> None:
-        """Commit a batch, on as many connections as that takes."""
-        deadline, pause, done = time.monotonic() + patience, _FIRST_PAUSE, 0
+    def _patiently(self, left: list[Write[Any]], *, patience: float) -> None:
+        """Commit a batch, on as many connections as that takes, and take out of *left* what is committed."""
+        deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
         while True:
             try:
-                done += self._commit(batch[done:])
+                del left[: self._commit(left)]
             except psycopg.Error as error:
                 if is_lost(error):
                     self._disconnect()
@@ -149,7 +150,7 @@ class PostgresLedger:
                         continue
                 self._doubt = None
                 raise
-            if done == len(batch):
+            if not left:
                 return
 
     def _commit(self, batch: Sequence[Write[Any]]) -> int:

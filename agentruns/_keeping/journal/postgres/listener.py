@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock, Thread
 from typing import Any, Final
@@ -80,14 +80,14 @@ class Listener:
                 pause = _FIRST_PAUSE
                 self._hear(connection)
             if not self._closed:
-                select.select([self._woken], [], [], pause)
+                _ready(pause, self._woken)
                 pause = min(2 * pause, _LAST_PAUSE)
 
     def _hear(self, connection: psycopg.Connection[Any]) -> None:
         """Count what is told, until this is closed or the connection is lost."""
         while not self._closed:
-            ready, _, _ = select.select([connection.fileno(), self._woken.fileno()], [], [], _PROBE_SECONDS)
-            if self._woken.fileno() in ready:
+            ready = _ready(_PROBE_SECONDS, connection.fileno(), self._woken)
+            if self._woken in ready:
                 return
             others = not ready
             if others:  # it may have been told something together with the answer
@@ -97,3 +97,11 @@ class Listener:
                 others |= told.extra != self._owner.encode()
             if others:
                 self._tell()
+
+
+def _ready(seconds: float, *files: socket.socket | int) -> Sequence[object]:
+    """Wait so long until one of *files* can be read, whatever its number is; return those that can."""
+    with selectors.DefaultSelector() as selector:
+        for each in files:
+            selector.register(each, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(seconds)]
