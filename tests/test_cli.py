@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from agentruns import Run, RunStatus, connect, narrative
 from agentruns.cli import arguments, commands, display, stories
-from agentruns.dialects import NAMES, load
+from agentruns.cli.fields import kind_of
+from agentruns.dialects import NAMES, NoAuth, load
 from agentruns.dialects.names import shipped
+from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
 from tests.command_lines import use
 from tests.scripted_wire import run_body
@@ -252,9 +255,17 @@ def test_vendors_lists_what_is_guessed_why_and_how_to_change_it(capsys: pytest.C
 
     assert commands.main(["vendors", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {row["vendor"] for row in rows} == {"narrative", "middesk", "origami", "conduit", *shipped()}
-    assert all(row.keys() == {"vendor", "guess", "taken", "why", "change", "switched"} for row in rows)
-    assert all(row.pop("switched") is None and all(row.values()) for row in rows)
+    assert {row["vendor"] for row in rows} == {*NAMES, *shipped()}
+    about = {"vendor", "source", "capabilities", "token_variable"}
+    assert all(row.keys() == {*about, "guess", "taken", "why", "change", "switched"} for row in rows)
+    guessing = [row for row in rows if row["guess"] is not None]
+    assert {row["vendor"] for row in guessing} == {"narrative", "middesk", "origami", "conduit", *shipped()}
+    assert all(row["switched"] is None and row["taken"] and row["why"] and row["change"] for row in guessing)
+    for row in rows:
+        known = Vendor.of(load(row["vendor"]))
+        assert row["source"] == ("agentruns" if row["vendor"] in NAMES else "a table of agentruns")
+        assert tuple(row["capabilities"]) == known.capabilities
+        assert row["token_variable"] == (None if isinstance(known.AUTH, NoAuth) else known.TOKEN_VARIABLE)
 
     assert commands.main(["vendors"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -290,6 +301,24 @@ def test_vendors_tells_what_the_variant_of_a_file_has_switched(
         "per_page": "25",
         "looks": None,
     }
+
+
+@pytest.mark.parametrize("vendor", NAMES)
+@pytest.mark.parametrize("command", ["run", "batch"])
+def test_the_help_says_of_each_field_what_it_is_how_it_is_written_and_what_it_is_by_default(
+    command: str, vendor: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        commands.main([command, vendor, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+
+    for field in attrs.fields(load(vendor).Origin):
+        words = f"{field.metadata['help']}; {kind_of(field)}"
+        if field.default is attrs.NOTHING:
+            words += "; required" if command == "run" else f"; by default the column {field.name}"
+        elif isinstance(field.default, str | float):
+            words += f"; by default {field.default!r}"
+        assert words in told
 
 
 @pytest.mark.parametrize("vendor", ["narrative", "middesk", "origami", "conduit"])

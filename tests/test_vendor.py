@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from agentruns import Client, Retry, Run, RunRef, RunStatus, conduit, connect, middesk, narrative, origami
-from agentruns.dialects import Problem, Request, SkippedRows, known
+from agentruns import Client, Retry, Run, RunRef, RunStatus, connect
+from agentruns.dialects import NAMES, Problem, Request, SkippedRows, known, load
 from agentruns.dialects.vendor import CAPABILITIES, Vendor
 from agentruns.errors import ConfigurationError, ProtocolError, ServerError, UnsupportedError
 from tests.conformance import acme
@@ -60,7 +60,7 @@ def test_what_is_wrong_with_a_dialect_is_told_at_connect(made: Any, told: str) -
     assert refused.value.field == "dialect"
 
 
-@pytest.mark.parametrize("made", [narrative, middesk, origami, conduit, acme, tiny(), dialect(pages=resume_)])
+@pytest.mark.parametrize("made", [*map(load, NAMES), acme, tiny(), dialect(pages=resume_)])
 def test_a_dialect_that_is_right_is_a_vendor_once(made: Any) -> None:
     vendor = Vendor.of(made)
 
@@ -76,10 +76,18 @@ class Proxy:
         return getattr(self._inner, name)
 
 
-@pytest.mark.parametrize("inner", [narrative, middesk, origami, conduit, acme])
-def test_a_proxy_keeps_every_capability(inner: Any) -> None:
-    assert Vendor.of(Proxy(inner)).capabilities == Vendor.of(inner).capabilities
-    assert Vendor.of(Proxy(inner)).KEY_SECONDS == Vendor.of(inner).KEY_SECONDS
+class Logged(Proxy):
+    """A proxy that does one thing itself, and calls all else where it stands."""
+
+    def start(self, origin: Any) -> Any:
+        return self._inner.start(origin)
+
+
+@pytest.mark.parametrize("kind", [Proxy, Logged])
+@pytest.mark.parametrize("inner", [*map(load, NAMES), acme])
+def test_a_proxy_keeps_every_capability(inner: Any, kind: type[Proxy]) -> None:
+    assert Vendor.of(kind(inner)).capabilities == Vendor.of(inner).capabilities
+    assert Vendor.of(kind(inner)).KEY_SECONDS == Vendor.of(inner).KEY_SECONDS
 
 
 async def _unsupported(client: Client) -> None:

@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser, vendor: Vendor, *, templates: b
             dest=f"origin_{field.name}",
             required=needed and not templates and field.name != parent,
             metavar="TEMPLATE" if templates else "JSON" if kind_of(field) is Kind.JSON else "TEXT",
-            help=_help(field, needed=needed) if templates else _words(field, needed=needed),
+            help=_help(field, needed=needed, templates=templates),
         )
     if parent is not None:
         told = f"for each row, {parents.help_of(vendor)}" if templates else parents.help_of(vendor)
@@ -109,19 +109,14 @@ def _reserved() -> frozenset[str]:
     return frozenset({*parser._option_string_actions, *other._option_string_actions})
 
 
-def _words(field: attrs.Attribute[Any], *, needed: bool) -> str:
+def _help(field: attrs.Attribute[Any], *, needed: bool, templates: bool) -> str:
     told = field.metadata.get("help")
     words = [*([str(told)] if told else []), str(kind_of(field))]
     if needed:
-        words.append("required")
+        words.append(f"by default the column {field.name}" if templates else "required")
     elif field.default is not None and not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
         words.append(f"by default {field.default!r}")
     return "; ".join(words).replace("%", "%%")
-
-
-def _help(field: attrs.Attribute[Any], *, needed: bool) -> str:
-    kind = kind_of(field)
-    return f"{kind}; by default the column {field.name}" if needed else str(kind)
 
 
 def _value(field: attrs.Attribute[Any], text: str) -> Any:

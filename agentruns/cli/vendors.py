@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Final
 
 from agentruns._values import codec
+from agentruns._values.generic import Json
 from agentruns.dialects import NAMES, NoAuth, load
 from agentruns.dialects.guesses import Guess, Variant
 from agentruns.dialects.names import installed, shipped
@@ -23,7 +24,7 @@ _GLUE: Final = "\x00"
 
 
 def show(name: str | None, *, json: bool) -> None:
-    """Print the guesses of one vendor, or of all: as lines of JSON, or for people."""
+    """Print what one vendor has and guesses, or all: as lines of JSON, one for each guess, or for people."""
     readable = find_spec("jmespath") is not None
     others = sorted({*installed(), *(shipped() if readable else ())} - {*NAMES})
     seen: dict[str, Vendor] = {}
@@ -38,15 +39,7 @@ def show(name: str | None, *, json: bool) -> None:
         guesses: Sequence[Guess] = getattr(dialect, "GUESSES", ())
         switched = dialect.switched if isinstance(dialect, Variant) else {}
         if json:
-            for guess in guesses:
-                row = {
-                    "vendor": vendor,
-                    "guess": guess.name,
-                    "taken": guess.taken,
-                    "why": guess.why,
-                    "change": guess.switch(known.NAME),
-                    "switched": switched.get(guess.name),
-                }
+            for row in _rows(vendor, known, guesses, switched):
                 say_json(codec.encode(row).decode())
         else:
             able = ", ".join(known.capabilities) or "no more than start and fetch"
@@ -58,6 +51,29 @@ def show(name: str | None, *, json: bool) -> None:
         say(*_tables(seen))
         if not readable:
             say("", f"{', '.join(shipped())}: tables, which `pip install 'agentruns[tables]'` lets be read")
+
+
+def _rows(
+    vendor: str, known: Vendor, guesses: Sequence[Guess], switched: Mapping[str, str]
+) -> Iterator[Mapping[str, Json]]:
+    """Yield an object for each guess of a vendor, with what the vendor is; one without a guess where it has none."""
+    about: Mapping[str, Json] = {
+        "vendor": vendor,
+        "source": _source(vendor),
+        "capabilities": list(known.capabilities),
+        "token_variable": None if isinstance(known.AUTH, NoAuth) else known.TOKEN_VARIABLE,
+    }
+    if not guesses:
+        yield {**about, **dict.fromkeys(("guess", "taken", "why", "change", "switched"))}
+    for guess in guesses:
+        yield {
+            **about,
+            "guess": guess.name,
+            "taken": guess.taken,
+            "why": guess.why,
+            "change": guess.switch(known.NAME),
+            "switched": switched.get(guess.name),
+        }
 
 
 def _tables(vendors: Mapping[str, Vendor]) -> list[str]:

@@ -47,9 +47,21 @@ class Send:
     follows from that of the message.
     """
 
-    parts: str | tuple[Mapping[str, Json], ...] = field(converter=_parts)
-    context_id: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
-    message_id: str = field(factory=lambda: str(uuid4()), kw_only=True, metadata=MINTED, validator=check.not_empty)
+    parts: str | tuple[Mapping[str, Json], ...] = field(
+        converter=_parts, metadata={"help": "the message, or a list of its parts"}
+    )
+    context_id: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.not_empty),
+        metadata={"help": "id of the context of an earlier task; a new one if left out"},
+    )
+    message_id: str = field(
+        factory=lambda: str(uuid4()),
+        kw_only=True,
+        metadata={**MINTED, "help": "id of the message; a new one if left out"},
+        validator=check.not_empty,
+    )
 
     @property
     def context(self) -> str:

@@ -91,10 +91,22 @@ class Dispatch:
     `workspace_id` goes with all that finds the run; without it Conduit takes the workspace of the agent.
     """
 
-    agent_id: str = field(validator=check.not_empty)
-    trigger_id: str | None = field(default=None, kw_only=True, validator=validators.optional(check.not_empty))
-    payload: Any = field(default=None, kw_only=True, converter=_json)
-    workspace_id: str | None = field(default=None, kw_only=True, validator=validators.optional(check.not_empty))
+    agent_id: str = field(validator=check.not_empty, metadata={"help": "id of the agent"})
+    trigger_id: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=validators.optional(check.not_empty),
+        metadata={"help": "id of the trigger; the agent's only one if left out"},
+    )
+    payload: Any = field(
+        default=None, kw_only=True, converter=_json, metadata={"help": "event that the trigger is fired with"}
+    )
+    workspace_id: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=validators.optional(check.not_empty),
+        metadata={"help": "id of the workspace; that of the agent if left out"},
+    )
 
     @property
     def params(self) -> Mapping[str, str]:

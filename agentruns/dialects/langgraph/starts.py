@@ -57,13 +57,35 @@ class Invocation:
     - `intent_id` makes this one intent: a run whose start got lost is found by it.
     """
 
-    assistant_id: str = field(validator=check.not_empty)
-    input: Any = field(default=None, converter=_json)
-    thread_id: str | None = field(default=None, kw_only=True, validator=optional(check.is_uuid))
-    config: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=optional(check.is_object))
-    context: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=optional(check.is_object))
-    metadata: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_is_metadata)
-    intent_id: str = field(factory=lambda: str(uuid4()), kw_only=True, metadata=MINTED, validator=check.is_uuid)
+    assistant_id: str = field(validator=check.not_empty, metadata={"help": "name of the graph, or id of the assistant"})
+    input: Any = field(default=None, converter=_json, metadata={"help": "what the graph takes"})
+    thread_id: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.is_uuid),
+        metadata={"help": "id of a thread that exists; a new one if left out"},
+    )
+    config: Mapping[str, Json] | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.is_object),
+        metadata={"help": "configurable, tags and recursion_limit of the run"},
+    )
+    context: Mapping[str, Json] | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.is_object),
+        metadata={"help": "static context of the graph"},
+    )
+    metadata: Mapping[str, Json] | None = field(
+        default=None, kw_only=True, validator=_is_metadata, metadata={"help": "what is kept with the run"}
+    )
+    intent_id: str = field(
+        factory=lambda: str(uuid4()),
+        kw_only=True,
+        metadata={**MINTED, "help": "UUID by which a lost start is found; a new one if left out"},
+        validator=check.is_uuid,
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.context is not None and "configurable" in (self.config or {}):

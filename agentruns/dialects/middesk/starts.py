@@ -30,11 +30,20 @@ class RunRequest:
     A new thread needs its context: `business_id`, or `context_type` together with `context_id` (create-agent-run).
     """
 
-    type: str = field(validator=check.not_empty)
-    thread_id: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
-    business_id: str | None = field(default=None, kw_only=True)
-    context_type: str | None = field(default=None, kw_only=True)
-    context_id: str | None = field(default=None, kw_only=True)
+    type: str = field(validator=check.not_empty, metadata={"help": "type of the agent"})
+    thread_id: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.not_empty),
+        metadata={"help": "id of a thread that exists; a new one if left out"},
+    )
+    business_id: str | None = field(
+        default=None, kw_only=True, metadata={"help": "id of the business that a new thread is about"}
+    )
+    context_type: str | None = field(
+        default=None, kw_only=True, metadata={"help": "type of what a new thread is about"}
+    )
+    context_id: str | None = field(default=None, kw_only=True, metadata={"help": "id of what a new thread is about"})
 
     def __attrs_post_init__(self) -> None:
         context_of(self.business_id, self.context_type, self.context_id, threaded=self.thread_id is not None)

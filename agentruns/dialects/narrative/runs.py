@@ -86,12 +86,29 @@ class UserMessage:
     `config_override` maps fields of `Config` to what they shall be for this run and for those that answer its calls.
     """
 
-    conversation_id: str = field(validator=check.not_empty)
-    text: str = field(validator=check.not_empty)
-    tool_choice: ToolChoice | Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_choice)
-    config_override: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_overridable)
-    expected_version: int | None = field(default=None, kw_only=True, validator=_version)
-    client_op_id: str = field(factory=lambda: str(uuid4()), kw_only=True, metadata=MINTED, validator=check.is_uuid)
+    conversation_id: str = field(validator=check.not_empty, metadata={"help": "id of the conversation"})
+    text: str = field(validator=check.not_empty, metadata={"help": "what the user says"})
+    tool_choice: ToolChoice | Mapping[str, Json] | None = field(
+        default=None, kw_only=True, validator=_choice, metadata={"help": "which tools the model may or must call"}
+    )
+    config_override: Mapping[str, Json] | None = field(
+        default=None,
+        kw_only=True,
+        validator=_overridable,
+        metadata={"help": "fields of the configuration that differ for this run"},
+    )
+    expected_version: int | None = field(
+        default=None,
+        kw_only=True,
+        validator=_version,
+        metadata={"help": "version that the conversation must have; read if left out"},
+    )
+    client_op_id: str = field(
+        factory=lambda: str(uuid4()),
+        kw_only=True,
+        metadata={**MINTED, "help": "UUID that makes repeated starts one run; a new one if left out"},
+        validator=check.is_uuid,
+    )
 
     @classmethod
     def of(

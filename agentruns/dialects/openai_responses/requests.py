@@ -91,13 +91,34 @@ class ResponseRequest:
     The answers to its calls repeat model, instructions, tools and extra: the vendor keeps the conversation, not these.
     """
 
-    model: str = field(validator=check.not_empty)
-    input: str | Sequence[Mapping[str, Json]] = field(validator=_is_input)
-    instructions: str | None = field(default=None, kw_only=True, validator=_is_instructions)
-    tools: Sequence[Mapping[str, Json]] = field(default=(), kw_only=True, validator=_are_tools)
-    previous_response_id: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
-    metadata: Mapping[str, str] | None = field(default=None, kw_only=True, validator=_is_metadata)
-    extra: Mapping[str, Json] | None = field(default=None, kw_only=True, validator=_is_extra)
+    model: str = field(validator=check.not_empty, metadata={"help": "name of the model"})
+    input: str | Sequence[Mapping[str, Json]] = field(
+        validator=_is_input, metadata={"help": "what the model is asked, or a list of items such as messages"}
+    )
+    instructions: str | None = field(
+        default=None, kw_only=True, validator=_is_instructions, metadata={"help": "instructions to the model"}
+    )
+    tools: Sequence[Mapping[str, Json]] = field(
+        default=(),
+        kw_only=True,
+        validator=_are_tools,
+        metadata={"help": "tools that the model may call, as the vendor documents them"},
+    )
+    previous_response_id: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.not_empty),
+        metadata={"help": "id of the response to go on from"},
+    )
+    metadata: Mapping[str, str] | None = field(
+        default=None,
+        kw_only=True,
+        validator=_is_metadata,
+        metadata={"help": "up to 16 pairs of texts, kept with the response"},
+    )
+    extra: Mapping[str, Json] | None = field(
+        default=None, kw_only=True, validator=_is_extra, metadata={"help": "what else the vendor takes"}
+    )
 
 
 def function_tools(tools: ToolsLike) -> tuple[Mapping[str, Json], ...]:

@@ -89,19 +89,54 @@ class Prompt:
     `workspace_id` names the container of a new agent, which is deprecated since July 2026.
     """
 
-    prompt: str = field(validator=_text(LONGEST_PROMPT))
-    agent_id: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
-    name: str | None = field(default=None, kw_only=True, validator=optional(_text(_LONGEST_NAME)))
-    workspace_id: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
-    model: str | None = field(default=None, kw_only=True, validator=optional(check.not_empty))
+    prompt: str = field(validator=_text(LONGEST_PROMPT), metadata={"help": "what the agent is asked"})
+    agent_id: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.not_empty),
+        metadata={"help": "id of an agent that exists; a new one if left out"},
+    )
+    name: str | None = field(
+        default=None, kw_only=True, validator=optional(_text(_LONGEST_NAME)), metadata={"help": "name of a new agent"}
+    )
+    workspace_id: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.not_empty),
+        metadata={"help": "id of the container of a new agent (deprecated)"},
+    )
+    model: str | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(check.not_empty),
+        metadata={"help": "model that the agent uses"},
+    )
     focus_table_ids: Sequence[str] = field(
-        default=(), kw_only=True, converter=_tuple, validator=_no_more_than(_MOST_TABLES)
+        default=(),
+        kw_only=True,
+        converter=_tuple,
+        validator=_no_more_than(_MOST_TABLES),
+        metadata={"help": "ids of the tables to look at"},
     )
     attachments: Sequence[Mapping[str, str]] = field(
-        default=(), kw_only=True, converter=_tuple, validator=_no_more_than(_MOST_ATTACHMENTS)
+        default=(),
+        kw_only=True,
+        converter=_tuple,
+        validator=_no_more_than(_MOST_ATTACHMENTS),
+        metadata={"help": "files that go with the prompt"},
     )
-    idempotency_key: str = field(factory=lambda: str(uuid4()), kw_only=True, metadata=MINTED, validator=_key)
-    busy_wait: float = field(default=0.0, kw_only=True, validator=check.not_negative)
+    idempotency_key: str = field(
+        factory=lambda: str(uuid4()),
+        kw_only=True,
+        metadata={**MINTED, "help": "key that makes repeated starts one run; a new one if left out"},
+        validator=_key,
+    )
+    busy_wait: float = field(
+        default=0.0,
+        kw_only=True,
+        validator=check.not_negative,
+        metadata={"help": "seconds to wait for an agent that is busy"},
+    )
 
     def __attrs_post_init__(self) -> None:
         for new, what in (("name", "names"), ("workspace_id", "is the container of")):
