@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentruns import Action, RunRef, connect, narrative
+from agentruns import Action, RunRef, connect, dialects, narrative
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal.schema import FAILED
 from agentruns.console import AccessGuard, JournalReader, Source
@@ -439,7 +439,7 @@ async def test_what_the_vendor_refuses_is_told_and_can_be_sent_again(tmp_path: P
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("vendor", "job"),
-    [(vendor, job) for vendor in stories.names() for job in stories.trial_of(vendor).jobs]
+    [(vendor, job) for vendor in dialects.NAMES for job in stories.trial_of(vendor).jobs]
     + [("tests.conformance.acme:", "example")],
 )
 async def test_every_job_that_is_offered_can_be_started_answered_and_ends(vendor: str, job: str) -> None:
@@ -458,6 +458,9 @@ async def test_every_job_that_is_offered_can_be_started_answered_and_ends(vendor
                 fields = {**dict(form.fields), **{name: _first(form.offered, name) for name in hows}}
                 fields |= {name: "true" for name, _ in form.offered if name.endswith("/approved")}
                 fields |= {name: "0" for name, _ in form.offered if name.endswith("/cost_centre")}
+                fields |= {
+                    name: "Yes." for name in fields if value in {"answer", "text"} and name.endswith(f"/{value}")
+                }
                 assert (how, value) in form.offered
                 sent = await browser.send(form.action, fields)
                 assert sent.status in {200, 409}, sent.text
