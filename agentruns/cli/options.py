@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 from agentruns.dialects import load
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
+
+BATCH_PATIENCE_SECONDS: Final = 3600.0
+"""How long a batch bears with a vendor that does not answer, unless the user says otherwise."""
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +46,10 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patience",
         type=float,
-        default=3600.0,
+        default=BATCH_PATIENCE_SECONDS,
         metavar="SECONDS",
-        help="how long to wait for a vendor that does not answer (default: an hour); nothing is given up meanwhile",
+        help="how long to wait for a vendor that does not answer (default: an hour); nothing is given up meanwhile; "
+        "not for --engine ray",
     )
     journal = parser.add_mutually_exclusive_group()
     journal.add_argument(

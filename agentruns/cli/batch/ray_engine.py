@@ -18,6 +18,7 @@ from agentruns._values.exchange import RateLimit
 from agentruns._values.minted import idempotency_field
 from agentruns.cli import arguments, origins
 from agentruns.cli.connection import connection
+from agentruns.cli.options import BATCH_PATIENCE_SECONDS
 from agentruns.cli.printing import complain
 from agentruns.dialects import for_workers
 from agentruns.dialects.names import absolute
@@ -81,6 +82,11 @@ def check_options(args: argparse.Namespace) -> None:
     if args.engine == "ray":
         if args.proxy is not None:
             raise ConfigurationError("--proxy is not for --engine ray: it would not reach the workers")
+        if args.patience != BATCH_PATIENCE_SECONDS:
+            raise ConfigurationError(
+                "--patience is not for --engine ray: its workers try each request a few times, however long contact is "
+                "lost; leave it out, and call again for the rows that were not done"
+            )
         if args.workers is not None:
             check.integer("--workers", args.workers, 1)
         return
