@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -22,15 +21,15 @@ def state(run_id: str, status: str = "running") -> str:
 
 
 @pytest_asyncio.fixture
-async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
-    async with Journal(tmp_path / "work.db", "narrative") as opened:
+async def journal(address: str) -> AsyncIterator[Journal]:
+    async with Journal(address, "narrative") as opened:
         yield opened
 
 
 @pytest_asyncio.fixture
-async def other(tmp_path: Path, journal: Journal) -> AsyncIterator[Journal]:
+async def other(address: str, journal: Journal) -> AsyncIterator[Journal]:
     """Give the same journal as another process has it: an owner of its own."""
-    async with Journal(tmp_path / "work.db", "narrative") as opened:
+    async with Journal(address, "narrative") as opened:
         yield opened
 
 

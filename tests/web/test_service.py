@@ -59,13 +59,14 @@ class Told:
             raise OSError("the database is down")
 
 
-def client_on(path: Path, wire: Wire) -> Client:
-    journal = Journal(path / "work.db", "narrative")
+def client_on(path: Path | str, wire: Wire) -> Client:
+    """Return a client whose journal is in a folder, or at an address."""
+    journal = Journal(path / "work.db" if isinstance(path, Path) else path, "narrative")
     return Client(load("narrative"), wire, retry=Retry(backoff=QUICK), schedule=QUICK, journal=journal)
 
 
 @asynccontextmanager
-async def process(path: Path, wire: Wire, told: Any = None, **options: Any) -> AsyncIterator[Service]:
+async def process(path: Path | str, wire: Wire, told: Any = None, **options: Any) -> AsyncIterator[Service]:
     """Give the service of one process."""
     async with Service(client_on(path, wire), on_end=told, **options) as served:
         yield served
@@ -92,13 +93,13 @@ def ending() -> Wire:
     return story(run("running"), run("completed"))
 
 
-async def test_each_run_that_was_begun_is_told_once_it_is_over(tmp_path: Path) -> None:
+async def test_each_run_that_was_begun_is_told_once_it_is_over(address: str) -> None:
     told, wire = Told(), ending()
-    async with process(tmp_path, wire, told) as served:
+    async with process(address, wire, told) as served:
         assert (await served.start(MESSAGE, key=KEY)).id == RUN
         await until(lambda: is_told(served))
         assert (await served.start(MESSAGE, key=KEY)).status is RunStatus.COMPLETED
-    async with process(tmp_path, Wire({}), told) as served:
+    async with process(address, Wire({}), told) as served:
         await asyncio.sleep(0.1)
 
     assert told.calls == [(KEY, "completed")]
@@ -117,21 +118,21 @@ async def test_what_has_failed_to_take_the_end_gets_it_again_until_it_has(
     assert caplog.text.count(f"the end of run {RUN} could not be told, and is told again") == 2
 
 
-async def test_an_end_that_was_never_taken_is_told_by_the_next_process(tmp_path: Path) -> None:
+async def test_an_end_that_was_never_taken_is_told_by_the_next_process(address: str) -> None:
     lost, told = Told(fails=10**9), Told()
-    async with process(tmp_path, ending(), lost) as served:
+    async with process(address, ending(), lost) as served:
         await served.start(MESSAGE, key=KEY)
         await lost.is_called.wait()
-    async with process(tmp_path, Wire({}), told) as served:
+    async with process(address, Wire({}), told) as served:
         await until(lambda: is_told(served))
 
     assert told.calls == [(KEY, "completed")]
 
 
-async def test_the_work_of_a_process_that_is_gone_is_taken_over_by_one_that_is_there(tmp_path: Path) -> None:
+async def test_the_work_of_a_process_that_is_gone_is_taken_over_by_one_that_is_there(address: str) -> None:
     told, first, second = Told(), running(), ending()
-    async with process(tmp_path, second, told) as other:
-        async with process(tmp_path, first, told) as served:
+    async with process(address, second, told) as other:
+        async with process(address, first, told) as served:
             await served.start(MESSAGE, key=KEY)
             await asyncio.sleep(0.1)
             assert second.asked == []  # somebody is at it
@@ -142,9 +143,9 @@ async def test_the_work_of_a_process_that_is_gone_is_taken_over_by_one_that_is_t
     assert second.times(START) == []
 
 
-async def test_of_two_processes_that_were_asked_for_the_same_one_begins_and_one_tells(tmp_path: Path) -> None:
+async def test_of_two_processes_that_were_asked_for_the_same_one_begins_and_one_tells(address: str) -> None:
     told, first, second = Told(), ending(), ending()
-    async with process(tmp_path, first, told) as one, process(tmp_path, second, told) as two:
+    async with process(address, first, told) as one, process(address, second, told) as two:
         runs = await asyncio.gather(*[each.start(MESSAGE, key=KEY) for each in (one, two, one)])
         await until(lambda: is_told(one))
         await asyncio.sleep(0.1)
@@ -154,10 +155,10 @@ async def test_of_two_processes_that_were_asked_for_the_same_one_begins_and_one_
     assert told.calls == [(KEY, "completed")]
 
 
-async def test_a_start_that_is_refused_is_raised_and_leaves_nothing_to_tend(tmp_path: Path) -> None:
+async def test_a_start_that_is_refused_is_raised_and_leaves_nothing_to_tend(address: str) -> None:
     wire, told = ending(), Told()
     wire.script[START] = [Answer({}, 401), begun()]
-    async with process(tmp_path, wire, told) as served:
+    async with process(address, wire, told) as served:
         with pytest.raises(AuthenticationError):
             await served.start(MESSAGE, key=KEY)
         assert await served.client.work(KEY) is None
@@ -167,28 +168,28 @@ async def test_a_start_that_is_refused_is_raised_and_leaves_nothing_to_tend(tmp_
     assert told.calls == [(KEY, "completed")]
 
 
-async def test_a_key_of_other_work_is_refused_and_the_other_work_goes_on(tmp_path: Path) -> None:
+async def test_a_key_of_other_work_is_refused_and_the_other_work_goes_on(address: str) -> None:
     told = Told()
-    async with process(tmp_path, story(*[run("running")] * 20, run("completed")), told) as served:
+    async with process(address, story(*[run("running")] * 20, run("completed")), told) as served:
         await served.start(MESSAGE, key=KEY)
         await served.start(MESSAGE, key="another")
-    async with process(tmp_path, story(*[run("running")] * 20, run("completed")), told) as served:
+    async with process(address, story(*[run("running")] * 20, run("completed")), told) as served:
         with pytest.raises(ConfigurationError, match="names other work"):
             await served.start(evolve(MESSAGE, text="Something else."), key=KEY)
         await until(lambda: is_told(served))
 
 
-async def test_a_key_of_other_work_is_refused_in_the_process_that_began_it_too(tmp_path: Path) -> None:
-    async with process(tmp_path, story(*[run("running")] * 20, run("completed")), Told()) as served:
+async def test_a_key_of_other_work_is_refused_in_the_process_that_began_it_too(address: str) -> None:
+    async with process(address, story(*[run("running")] * 20, run("completed")), Told()) as served:
         begun_here = await served.start(MESSAGE, key=KEY)
         with pytest.raises(ConfigurationError, match="names other work"):
             await served.start(evolve(MESSAGE, text="Something else."), key=KEY)
         assert (await served.start(MESSAGE, key=KEY)).id == begun_here.id
 
 
-async def test_a_run_whose_following_fails_is_followed_again(tmp_path: Path) -> None:
+async def test_a_run_whose_following_fails_is_followed_again(address: str) -> None:
     told, wire = Told(), story(run("running"), Answer({}, 403), Answer({}, 403), run("completed"))
-    async with process(tmp_path, wire, told) as served:
+    async with process(address, wire, told) as served:
         await served.start(MESSAGE, key=KEY)
         await until(lambda: is_told(served))
 
@@ -228,9 +229,9 @@ async def is_left(served: Service) -> bool:
     return not served._tasks
 
 
-async def test_a_run_that_waits_for_an_answer_goes_on_with_it_although_no_handler_gives_it(tmp_path: Path) -> None:
+async def test_a_run_that_waits_for_an_answer_goes_on_with_it_although_no_handler_gives_it(address: str) -> None:
     told = Told()
-    async with process(tmp_path, asking(), told) as served:
+    async with process(address, asking(), told) as served:
         begun_run = await served.start(MESSAGE, key=KEY)
         async for event in served.watch(begun_run.slug):
             if said(event) == ("run", "requires_action"):
@@ -251,11 +252,11 @@ async def asked_for(served: Service, slug: str, run_id: str = RUN) -> str:
     raise AssertionError("nothing was asked")
 
 
-async def test_a_person_answers_in_any_process_and_the_second_click_is_refused(tmp_path: Path) -> None:
-    told, path = Told(), tmp_path / "work.db"
+async def test_a_person_answers_in_any_process_and_the_second_click_is_refused(address: str) -> None:
+    told = Told()
     async with (
-        process(tmp_path, asking(), told, inbox=Inbox(journal=path)) as served,
-        process(tmp_path, Wire({}), told, inbox=Inbox(journal=path)) as other,
+        process(address, asking(), told, inbox=Inbox(journal=address)) as served,
+        process(address, Wire({}), told, inbox=Inbox(journal=address)) as other,
     ):
         slug = (await served.start(MESSAGE, key=KEY)).slug
         action = await asked_for(other, slug)
@@ -286,9 +287,9 @@ async def test_the_url_of_the_first_run_is_that_of_what_an_answer_brings_too(tmp
     assert told.calls == [(KEY, "completed")]
 
 
-async def test_a_text_that_names_no_run_is_not_found_and_nothing_is_asked(tmp_path: Path) -> None:
+async def test_a_text_that_names_no_run_is_not_found_and_nothing_is_asked(address: str) -> None:
     wire = Wire({})
-    async with process(tmp_path, wire) as served:
+    async with process(address, wire) as served:
         for text in ("", "nonsense", "origami.agent.run", "narrative..~zz"):
             with pytest.raises(NotFoundError):
                 await served.watch(text).ready()
@@ -297,7 +298,7 @@ async def test_a_text_that_names_no_run_is_not_found_and_nothing_is_asked(tmp_pa
     assert wire.asked == []
 
 
-async def test_when_it_stops_what_is_being_told_may_end(tmp_path: Path) -> None:
+async def test_when_it_stops_what_is_being_told_may_end(address: str) -> None:
     calls: list[str] = []
     is_called = asyncio.Event()
 
@@ -307,21 +308,21 @@ async def test_when_it_stops_what_is_being_told_may_end(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         calls.append(f"{key} ended")
 
-    async with process(tmp_path, ending(), slow) as served:
+    async with process(address, ending(), slow) as served:
         await served.start(MESSAGE, key=KEY)
         await is_called.wait()
-    async with process(tmp_path, Wire({}), slow):
+    async with process(address, Wire({}), slow):
         await asyncio.sleep(0.1)
 
     assert calls == [f"{KEY} begun", f"{KEY} ended"]
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_what_was_told_long_ago_is_deleted(tmp_path: Path) -> None:
-    async with process(tmp_path, ending()) as served:
+async def test_what_was_told_long_ago_is_deleted(address: str) -> None:
+    async with process(address, ending()) as served:
         await served.start(MESSAGE, key=KEY)
         await until(lambda: is_told(served))
-    async with process(tmp_path, Wire({}), retention=0.0) as served:
+    async with process(address, Wire({}), retention=0.0) as served:
 
         async def is_gone() -> bool:
             return await served.client.work(KEY) is None

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,9 +72,9 @@ def silent() -> Wire:
 
 
 @asynccontextmanager
-async def process(path: Path, wire: Wire, **options: Any) -> AsyncIterator[tuple[Client, Feeds]]:
+async def process(address: str, wire: Wire, **options: Any) -> AsyncIterator[tuple[Client, Feeds]]:
     """Give what a process has of its own: an open journal, a client, and feeds."""
-    journal = Journal(path / "work.db", "narrative")
+    journal = Journal(address, "narrative")
     client = Client(load("narrative"), wire, retry=Retry(backoff=QUICK), schedule=QUICK, journal=journal)
     async with client, Feeds(client, **options) as feeds:
         yield client, feeds
@@ -92,9 +91,9 @@ async def states(watcher: Watcher) -> list[Any]:
 
 
 @pytest.mark.asyncio
-async def test_who_watches_in_another_process_runs_no_tool_and_sees_what_the_driver_sees(tmp_path: Path) -> None:
+async def test_who_watches_in_another_process_runs_no_tool_and_sees_what_the_driver_sees(address: str) -> None:
     charge, other = Charge(), silent()
-    async with process(tmp_path, paused(), tools=charge) as (_, here), process(tmp_path, other, tools=charge) as there:
+    async with process(address, paused(), tools=charge) as (_, here), process(address, other, tools=charge) as there:
         opened = here.open(MESSAGE, key=KEY)
         await until(opened, RunStatus.REQUIRES_ACTION)
         watcher = there[1].watch(BY_ID)
@@ -108,13 +107,13 @@ async def test_who_watches_in_another_process_runs_no_tool_and_sees_what_the_dri
 
 
 @pytest.mark.asyncio
-async def test_who_watches_does_nothing_even_when_the_driver_is_gone(tmp_path: Path) -> None:
+async def test_who_watches_does_nothing_even_when_the_driver_is_gone(address: str) -> None:
     charge = Charge()
     other = Wire({POLL: [run("requires_action"), run("requires_action"), run("running"), run("completed")]})
     other.script[HEAD] = [conversation(0)]
-    async with process(tmp_path, other, tools=charge, on_cancel="leave") as (_, there):
+    async with process(address, other, tools=charge, on_cancel="leave") as (_, there):
         watcher = there.watch(REF)
-        async with process(tmp_path, paused(), tools=charge) as (_, here):
+        async with process(address, paused(), tools=charge) as (_, here):
             here.open(MESSAGE, key=KEY)
             await charge.is_called.wait()
             assert said(await anext(watcher)) == ("run", "requires_action")
@@ -126,10 +125,10 @@ async def test_who_watches_does_nothing_even_when_the_driver_is_gone(tmp_path: P
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("by_key", [True, False])
-async def test_a_second_driver_looks_on_and_takes_over_when_the_first_is_gone(tmp_path: Path, by_key: bool) -> None:
+async def test_a_second_driver_looks_on_and_takes_over_when_the_first_is_gone(address: str, by_key: bool) -> None:
     first, second = story(run("running")), story(run("running"), run("completed"))
-    async with process(tmp_path, second) as (_, there):
-        async with process(tmp_path, first) as (_, here):
+    async with process(address, second) as (_, there):
+        async with process(address, first) as (_, here):
             begun = await here.open(MESSAGE, key=KEY).started()
             feed = there.open(MESSAGE, key=KEY) if by_key else there.open(begun.ref)
             assert (await feed.started()).id == begun.id
@@ -142,12 +141,12 @@ async def test_a_second_driver_looks_on_and_takes_over_when_the_first_is_gone(tm
 
 
 @pytest.mark.asyncio
-async def test_a_run_that_is_opened_by_its_id_is_driven_under_the_key_that_it_was_begun_under(tmp_path: Path) -> None:
+async def test_a_run_that_is_opened_by_its_id_is_driven_under_the_key_that_it_was_begun_under(address: str) -> None:
     charge = Charge()
     charge.may_answer.set()
-    async with process(tmp_path, paused(), tools=charge) as (_, here):
+    async with process(address, paused(), tools=charge) as (_, here):
         await here.open(MESSAGE, key=KEY).ended()
-    async with process(tmp_path, paused(), tools=charge) as (client, there):
+    async with process(address, paused(), tools=charge) as (client, there):
         # The vendor shows the answered run as it was, for ever: only the journal knows better.
         assert (await there.open(REF).ended()).id == NEXT_RUN
         found = await client.work(KEY)
@@ -159,14 +158,14 @@ async def test_a_run_that_is_opened_by_its_id_is_driven_under_the_key_that_it_wa
 
 
 @pytest.mark.asyncio
-async def test_a_tab_that_comes_back_beside_the_recovery_finds_the_one_feed(tmp_path: Path) -> None:
+async def test_a_tab_that_comes_back_beside_the_recovery_finds_the_one_feed(address: str) -> None:
     charge = Charge()
-    async with process(tmp_path, story(run("running")), tools=charge) as (_, here):
+    async with process(address, story(run("running")), tools=charge) as (_, here):
         await until(here.open(MESSAGE, key=KEY), RunStatus.RUNNING)
     charge.may_answer.set()
     wire = paused()
     wire.script[START] = [begun(id=NEXT_RUN)]
-    async with process(tmp_path, wire, tools=charge) as (client, feeds):
+    async with process(address, wire, tools=charge) as (client, feeds):
         recovered = [feeds.open(work) async for work in client.unfinished()]
         watched = feeds.watch(BY_ID)
         assert (await states(watched))[-1] == "completed"
@@ -177,8 +176,8 @@ async def test_a_tab_that_comes_back_beside_the_recovery_finds_the_one_feed(tmp_
 
 
 @pytest.mark.asyncio
-async def test_a_tab_that_closes_elsewhere_cancels_nothing(tmp_path: Path) -> None:
-    async with process(tmp_path, story(run("running"))) as (_, here), process(tmp_path, silent(), linger=0.0) as there:
+async def test_a_tab_that_closes_elsewhere_cancels_nothing(address: str) -> None:
+    async with process(address, story(run("running"))) as (_, here), process(address, silent(), linger=0.0) as there:
         opened = here.open(MESSAGE, key=KEY)
         await until(opened, RunStatus.RUNNING)
         tab = there[1].watch(BY_ID)
@@ -190,11 +189,11 @@ async def test_a_tab_that_closes_elsewhere_cancels_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.asyncio
-async def test_work_that_is_done_is_shown_without_a_request(tmp_path: Path) -> None:
-    async with process(tmp_path, story(run("running"), run("completed"))) as (_, here):
+async def test_work_that_is_done_is_shown_without_a_request(address: str) -> None:
+    async with process(address, story(run("running"), run("completed"))) as (_, here):
         await here.open(MESSAGE, key=KEY).ended()
     other = silent()
-    async with process(tmp_path, other) as (_, there):
+    async with process(address, other) as (_, there):
         assert await states(there.watch(BY_ID)) == ["completed"]
 
     assert other.asked == []
