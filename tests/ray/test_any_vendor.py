@@ -27,7 +27,7 @@ COUNT = 4
 def played(place: Any, emulator: Emulator[Any], vendor: str, variable: str, *more: str) -> list[Mapping[str, Any]]:
     """Run a batch in a process of its own, on the cluster that is there, and return its lines."""
     words = [sys.executable, "-m", "agentruns", "batch", vendor, "in.jsonl", "-o", "out.jsonl", "--quiet"]
-    words += ["--base-url", emulator.base_url, "--engine", "ray", "--workers", "2", "--no-journal", *more]
+    words += ["--base-url", emulator.base_url, "--engine", "ray", "--workers", "1", "--no-journal", *more]
     environment = {
         **os.environ,
         "RAY_ADDRESS": place.get_runtime_context().gcs_address,
