@@ -136,7 +136,10 @@ class Source:
     def watch(self, run: Run) -> Watcher | None:
         """Return the states of a run as they come, shared by all who watch; None where they cannot be had."""
         feeds = self._feeds.get(run.vendor)
-        return None if feeds is None else feeds.watch(run.ref)
+        if feeds is None:
+            return None
+        feed = feeds.get(run.ref)  # one that lingers has states that are known here
+        return feeds.watch(run.ref, None if feed is None else feed.before_last_state)
 
     # Pauses -----------------------------------------------------------------------------------------------------------
 

@@ -251,6 +251,11 @@ class Feed:
         return self._count - len(self._history) + states[-1] if states else self._count
 
     @property
+    def before_last_state(self) -> str:
+        """Return the `last_event_id` of a client that has seen all before the last state, and wants no more of it."""
+        return f"{self._events.epoch}-{self.last_state}"
+
+    @property
     def has_events(self) -> bool:
         """Tell whether there is an event to see."""
         return self._count > 0

@@ -269,7 +269,7 @@ LOOK_AWAY = """(away) => {
 async def test_a_state_is_in_the_page_soon_after_the_poll_that_brought_it(windows: Any) -> None:
     """The figure itself is measured by `python -m tests.browser.delay`; this is a guard against another order of it."""
     assert chromium() is not None
-    found = await measure(2)
+    found = await measure(2, pace=1.0)
 
     assert found.seconds
     assert found.median < 1.0
