@@ -149,7 +149,7 @@ class Keys:
     async def unfinished(self) -> AsyncIterator[Unfinished]:
         """Iterate over the work that is not done, oldest first."""
         async for work in self.journal.unfinished():
-            yield self._read(work)
+            yield self.read(work)
 
     async def prune(self, older_than: float) -> int:
         """Delete the work that was done more than so many seconds ago; return how much it was."""
@@ -172,9 +172,10 @@ class Keys:
     async def find(self, key: str) -> Unfinished | None:
         """Return the work named *key*, done or not; None if there is none."""
         work = await self.journal.get(key)
-        return None if work is None else self._read(work)
+        return None if work is None else self.read(work)
 
-    def _read(self, work: Work) -> Unfinished:
+    def read(self, work: Work) -> Unfinished:
+        """Return a piece of work as users see it."""
         run = None if work.run is None else Run.from_json(work.run)
         origin = deserialize_origin(work.origin, self.vendor)
         alive = work.alive and work.state != "done"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from agentruns._values.run import Run
+from agentruns._values.run import Action, Run
 
 from .wire import mapping, objects
 
@@ -161,6 +161,21 @@ def refusal(label: str, help_: str) -> Choice:
     reason = Input(name="reason", label="Reason")
     return Choice(
         value="refuse", label=label, help=help_, input=reason, give=lambda given: Answer(given, is_error=True)
+    )
+
+
+def open_question(action: Action, refused: str) -> Question:
+    """Return what asks for any answer, as text or as JSON; *refused* says who is told why there is none."""
+    return Question(
+        title=words(action.name),
+        facts=facts(action.arguments),
+        choices=(
+            Choice(value="answer", label="Answer", input=Input(name="answer", label="Answer"), give=Answer),
+            Choice(
+                value="json", label="Answer in JSON", input=Input(name="json", label="JSON", schema={}), give=Answer
+            ),
+            refusal("Give no answer", refused),
+        ),
     )
 
 

@@ -170,7 +170,7 @@ class Service:
         if kept is None:
             return None
         check_same(kept, origin, request_digest(origin) if digest is None else digest, self._keys.journal.path)
-        return await self._keys.find(key)
+        return self._keys.read(kept)
 
     def watch(self, run: Run[Any] | RunRef | str, last_event_id: str | None = None) -> Watcher:
         """

@@ -14,8 +14,8 @@ from agentruns.dialects.show import (
     Step,
     always,
     facts,
+    open_question,
     phrase,
-    refusal,
     text_of,
     words,
 )
@@ -34,20 +34,7 @@ def show_question(action: Action) -> Question:
     if not action.arguments:
         go_on = Choice(value="go_on", label="Go on", give=always(True))
         return Question(title=f"Go on with {phrase(action.name)}?", choices=(go_on,))
-    return Question(
-        title=words(action.name),
-        facts=facts(action.arguments),
-        choices=(
-            Choice(value="answer", label="Answer", input=Input(name="answer", label="Answer"), give=Answer),
-            Choice(
-                value="json",
-                label="Answer in JSON",
-                input=Input(name="json", label="JSON", schema={}),
-                give=Answer,
-            ),
-            refusal("Give no answer", "The node is told why."),
-        ),
-    )
+    return open_question(action, "The node is told why.")
 
 
 def _approval(action: Action, count: int) -> Question:

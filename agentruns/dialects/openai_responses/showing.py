@@ -15,8 +15,8 @@ from agentruns.dialects.show import (
     Tool,
     always,
     facts,
+    open_question,
     phrase,
-    refusal,
     text_of,
     verbatim,
     words,
@@ -43,20 +43,7 @@ def show_question(action: Action) -> Question:
                 ),
             ),
         )
-    return Question(
-        title=words(action.name),
-        facts=facts(action.arguments),
-        choices=(
-            Choice(value="answer", label="Answer", input=Input(name="answer", label="Answer"), give=Answer),
-            Choice(
-                value="json",
-                label="Answer in JSON",
-                input=Input(name="json", label="JSON", schema={}),
-                give=Answer,
-            ),
-            refusal("Give no answer", "The model is told why."),
-        ),
-    )
+    return open_question(action, "The model is told why.")
 
 
 def show_steps(run: Run) -> tuple[Step, ...]:
