@@ -319,6 +319,7 @@ def test_the_help_says_of_each_field_what_it_is_how_it_is_written_and_what_it_is
         elif isinstance(field.default, str | float):
             words += f"; by default {field.default!r}"
         assert words in told
+    assert "by default ()" not in told
 
 
 @pytest.mark.parametrize("vendor", ["narrative", "middesk", "origami", "conduit"])

@@ -114,7 +114,7 @@ def _help(field: attrs.Attribute[Any], *, needed: bool, templates: bool) -> str:
     words = [*([str(told)] if told else []), str(kind_of(field))]
     if needed:
         words.append(f"by default the column {field.name}" if templates else "required")
-    elif field.default is not None and not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+    elif field.default not in (None, ()) and not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
         words.append(f"by default {field.default!r}")
     return "; ".join(words).replace("%", "%%")
 
