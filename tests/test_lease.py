@@ -1,6 +1,7 @@
 """A lease: what an owner does within it is cut off when it ends, before others may begin."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
@@ -145,3 +146,60 @@ async def test_a_task_whose_act_was_cut_off_goes_on_uncancelled(lease: Lease) ->
     assert task is not None
     assert not task.cancelling()
     await asyncio.sleep(1)
+
+
+async def test_who_swallows_that_it_is_cut_off_hears_of_it_all_the_same(lease: Lease) -> None:
+    async def swallows() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    async def fails() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise OSError("the connection was closed") from None
+
+    for act in (swallows, fails):
+        lease.renew(now())
+        with pytest.raises(LeaseLostError):
+            async with lease.held():
+                await act()
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+
+async def test_what_has_ended_when_the_lease_was_over_is_not_taken_for_done(lease: Lease) -> None:
+    loop = asyncio.get_running_loop()
+    with pytest.raises(LeaseLostError):
+        async with lease.held():
+            loop.now += 100  # type: ignore[attr-defined] # as one does that blocks the loop
+
+
+async def test_an_act_is_cut_off_soon_after_a_sleep_of_the_machine_in_which_its_timers_stood_still(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = 0.0
+
+    def sleeps() -> None:
+        nonlocal slept
+        slept = 3600.0
+
+    monkeypatch.setattr(module, "clock", lambda: now() + slept)
+    asyncio.get_running_loop().call_later(1.25, sleeps)
+    with pytest.raises(LeaseLostError):
+        async with lease.held():
+            await asyncio.sleep(60)
+    assert now() == pytest.approx(1.5)
+
+
+async def test_one_timer_looks_for_all_who_act(lease: Lease) -> None:
+    async def act() -> None:
+        async with lease.held():
+            await asyncio.sleep(2)
+
+    acting = asyncio.gather(*[act() for _ in range(100)])
+    await asyncio.sleep(1.25)
+    loop = asyncio.get_running_loop()
+    assert len([each for each in loop._scheduled if not each.cancelled()]) == 100 + 1  # type: ignore[attr-defined]
+    await acting

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
+from weakref import WeakMethod
 
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.tasks import Tasks
@@ -289,12 +290,16 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
 
 
 class _Look:
-    """Have a run looked at that waits for an answer; `moved` is the first state that differs."""
+    """
+    Have a run looked at that waits for an answer; `moved` is the first state that differs.
+
+    *stir* is called then. It keeps nothing alive: the poller holds this, and a `RunWatch` that is dropped has to go.
+    """
 
     def __init__(self, run: Run[Any], poller: Poller, options: Options, stir: Callable[[], None], began: float) -> None:
         self.moved: Run[Any] | None = None
         self._run = run
-        self._stir = stir
+        self._stir = WeakMethod(stir)
         self._began = began
         self._poller = poller
         self._watch: Watch | None = poller.acquire(run.ref, options.params)
@@ -304,7 +309,9 @@ class _Look:
         """Take note of a state; a read that was sent before this looked may show the run as it was earlier."""
         if sent >= self._began and compare(self._run, run) is Novelty.NEWS:
             self.moved = run
-            self._stir()
+            stir = self._stir()
+            if stir is not None:
+                stir()
         return self.moved is not None
 
     def on_followed(self, followed: Run[Any], sent: float) -> bool:

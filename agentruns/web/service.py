@@ -136,8 +136,10 @@ class Service:
                 await asyncio.wait(stopped)
             if self._telling:
                 await asyncio.wait(self._telling, timeout=_STOP_SECONDS)
-            for telling in self._telling:
-                telling.cancel()
+            if left := tuple(self._telling):
+                for telling in left:
+                    telling.cancel()
+                await asyncio.wait(left, timeout=_STOP_SECONDS)
         finally:
             await self._stack.aclose()
 
@@ -303,10 +305,20 @@ class Service:
             await asyncio.sleep(_AGAIN.delay(attempts))
 
     async def _tell_once(self, key: str, run: Run[Any]) -> bool:
+        """
+        Have the end told, unless another service does or has by now; return whether that is settled.
+
+        The work stays ours until `on_end` is over, though this service may have stopped to tend it meanwhile. Where
+        others may take this process for dead, `on_end` is cut off before they call theirs.
+        """
         try:
-            if self._on_end is not None:
-                await self._on_end(key, run)
-            await self._tending.told(key)
+            with self._keys.following(key):
+                async with self._keys.journal.acting():
+                    if not await self._tending.take(key):
+                        return True
+                    if self._on_end is not None:
+                        await self._on_end(key, run)
+                    await self._tending.told(key)
         except Exception as error:
             about = {"agentruns_run_id": run.id, "agentruns_vendor": run.vendor, "agentruns_status": run.status.value}
             logger.error(

@@ -318,6 +318,53 @@ async def test_when_it_stops_what_is_being_told_may_end(address: str) -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_a_service_that_begins_while_another_stops_does_not_tell_what_that_one_tells_still(address: str) -> None:
+    calls: list[str] = []
+    is_called, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: str, __: Run[Any]) -> None:
+        calls.append("begun")
+        is_called.set()
+        await may_end.wait()
+        calls.append("ended")
+
+    async def stops() -> None:
+        async with process(address, ending(), slow) as served:
+            await served.start(MESSAGE, key=KEY)
+            await is_called.wait()
+
+    async with asyncio.TaskGroup() as group:
+        stopping = group.create_task(stops())
+        await is_called.wait()
+        await asyncio.sleep(0.05)  # it stops by now
+        async with process(address, Wire({}), slow) as served:
+            await asyncio.sleep(0.1)  # it has looked a few times
+            assert not stopping.done()
+            may_end.set()
+            await stopping
+            await until(lambda: is_told(served))
+
+    assert calls == ["begun", "ended"]
+
+
+async def test_a_service_that_has_lost_its_work_meanwhile_tells_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(fails=1)
+    async with process(tmp_path, ending(), told) as served:
+
+        async def take(_: str) -> bool:
+            """Answer as a journal does that takes this process for dead once it has begun to tell."""
+            return not told.calls
+
+        monkeypatch.setattr(served._tending, "take", take)
+        await served.start(MESSAGE, key=KEY)
+        await told.is_called.wait()
+        await until(lambda: is_left(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
 async def test_what_was_told_long_ago_is_deleted(address: str) -> None:
     async with process(address, ending()) as served:
         await served.start(MESSAGE, key=KEY)

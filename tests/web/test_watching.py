@@ -1,6 +1,7 @@
 """Watching never acts: who drives a run is one, wherever it was begun, and the others see what that one sees."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from agentruns import Action, Backoff, Client, NotFoundError, Retry, RunRef, Run
 from agentruns._following import watching
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import Request, Response
+from agentruns.client import watch
 from agentruns.dialects import load
 from agentruns.web import Feed, Feeds, Watcher
 from tests.scripted_wire import (
@@ -186,6 +188,21 @@ async def test_a_tab_that_closes_elsewhere_cancels_nothing(address: str) -> None
         await asyncio.sleep(0.05)
 
         assert not opened.is_over
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_who_looks_at_a_run_that_waits_and_is_dropped_leaves_nothing_behind() -> None:
+    async with client_of(Wire({POLL: run("requires_action"), HEAD: conversation(0)})) as client:
+        states = watch(client, REF)
+        assert (await anext(states)).status is RunStatus.REQUIRES_ACTION
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(states), 60)
+        assert client.stats().watched == 1
+        del states
+        gc.collect()
+        await asyncio.sleep(0)
+        assert client.stats().watched == 0
 
 
 @pytest.mark.asyncio

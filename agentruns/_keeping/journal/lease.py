@@ -8,10 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", None)
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""That of Linux, else the one that goes on while a Mac sleeps."""
 
 _MARGIN: Final = 0.2
 """The part of a lease that is left for stopping: others may begin only when all of it is over."""
+
+
+_LOOK_SECONDS: Final = 0.5
+"""How often a lease is looked at in any case: the timers of a loop stand still while the machine sleeps."""
 
 
 class LeaseLostError(Exception):
@@ -35,6 +40,7 @@ class Lease:
         self._ends = clock()
         self.lapses = 0
         self._watches: set[_Watch] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     def renew(self, asked: float) -> None:
         """Let it end so many seconds after *asked*, a time of `clock`."""
@@ -54,25 +60,49 @@ class Lease:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Cut off what this task does within it when the lease ends; raise `LeaseLostError` then, and if it is over."""
+        """
+        Cut off what this task does within it when the lease ends; raise `LeaseLostError` then, and if it is over.
+
+        So it does for what has swallowed that, or has ended when the lease was over: others may have begun meanwhile.
+        """
         if not self.left():
             raise LeaseLostError
         watch = _Watch(self)
         self._watches.add(watch)
+        if self._timer is None:
+            self._look_later()
         try:
             yield
         except asyncio.CancelledError as error:
             if watch.is_cut and not watch.is_cancelled:
                 raise LeaseLostError from error
             raise
+        except Exception as error:
+            if watch.is_cut:
+                raise LeaseLostError from error
+            raise
+        else:
+            if watch.is_lost:
+                raise LeaseLostError
         finally:
             self._watches.discard(watch)
             watch.end()
 
+    def _look_later(self) -> None:
+        """Look at what is done within it when it ends, and now and then before: one timer for all."""
+        self._timer = asyncio.get_running_loop().call_later(min(self.left(), _LOOK_SECONDS), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for each in tuple(self._watches):
+            each.look()
+        if any(not each.is_cut for each in self._watches):
+            self._look_later()
+
 
 class _Watch:
     """
-    Cancels a task when a lease ends: looks when that is due, and again if it was renewed meanwhile.
+    Cancels a task when a lease has ended, whether or not it was renewed since.
 
     It does so at once, and not by `asyncio.timeout`, whose cancellation comes one turn of the loop later: a process
     that goes on after it was stopped finds all its timers due at once, and the task would go on before.
@@ -88,7 +118,11 @@ class _Watch:
         self._loop = asyncio.get_running_loop()
         self._is_over = False
         self.is_cut = False
-        self._timer = self._loop.call_later(lease.left(), self._look)
+
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether the lease has ended since this began."""
+        return self.is_cut or not self._lease.left() or self._lease.lapses != self._lapses
 
     @property
     def is_cancelled(self) -> bool:
@@ -98,22 +132,16 @@ class _Watch:
     def look_soon(self) -> None:
         """Look now; for use in any thread."""
         with suppress(RuntimeError):  # its event loop is closed
-            self._loop.call_soon_threadsafe(self._look)
+            self._loop.call_soon_threadsafe(self.look)
 
     def end(self) -> None:
         """Look no more."""
         self._is_over = True
-        self._timer.cancel()
         if self.is_cut:
             self._task.uncancel()
 
-    def _look(self) -> None:
-        if self._is_over or self.is_cut:
-            return
-        self._timer.cancel()
-        left = self._lease.left()
-        if left and self._lease.lapses == self._lapses:
-            self._timer = self._loop.call_later(left, self._look)
-        else:
+    def look(self) -> None:
+        """Cancel the task if the lease has ended."""
+        if not (self._is_over or self.is_cut) and self.is_lost:
             self.is_cut = True
             self._task.cancel()
