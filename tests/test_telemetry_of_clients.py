@@ -10,6 +10,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from agentruns import (
     Action,
+    AuthenticationError,
     Client,
     DeadlineExceededError,
     NotFoundError,
@@ -29,7 +30,7 @@ from agentruns.emulator import Emulator, Turn
 from agentruns.testing.case import Case
 from tests.hostile.hostile_servers import TOKEN
 from tests.recorded_telemetry import DOCUMENTED, Watched, attributes, histograms, numbers, recorded
-from tests.scripted_wire import CONVERSATION, HEAD, POLL, START, STEADY, Answer, Wire, client_of, conversation, run
+from tests.scripted_wire import CONVERSATION, HEAD, POLL, RUN, START, STEADY, Answer, Wire, client_of, conversation, run
 from tests.test_next_moves import CASES, OPTIONS
 from tests.vendor_in_memory import VendorInMemory
 
@@ -219,6 +220,32 @@ async def test_a_run_that_the_vendor_does_not_know_is_an_error_of_its_span(otel:
 
     assert attributes(otel.span)["agentruns.run.id"] == "9a4e1f52-6b7c-4d0f-8f3e-0d2c5b1a7e64"
     assert (attributes(otel.span)["error.type"], otel.span.status.status_code) == ("NotFoundError", StatusCode.ERROR)
+
+
+async def test_a_run_that_fails_before_its_first_state_and_goes_on_has_one_span_which_ends(otel: Watched) -> None:
+    wire = Wire({POLL: [Answer({}, 403), run("running"), run("completed")]})
+    async with client_of(wire) as opened:
+        stream = opened.stream(RunRef(RUN))  # whose parent the first state tells
+        with pytest.raises(AuthenticationError):
+            await stream.result()
+        assert (await stream.result()).ref.parent == CONVERSATION
+        assert len(otel.spans) == 1  # before the client is closed, which ends what is open
+
+    assert attributes(otel.span)["agentruns.run.status"] == "completed"
+    assert otel.span.status.status_code is StatusCode.UNSET
+
+
+async def test_a_run_that_fails_before_its_first_state_and_is_left_has_a_span_which_ends(otel: Watched) -> None:
+    async with client_of(Wire({POLL: Answer({}, 403)})) as opened:
+        for ref in (RunRef(RUN), RunRef(RUN, CONVERSATION)):
+            watching = opened.stream(RunRef(RUN))
+            with pytest.raises(AuthenticationError):
+                await watching.result()
+            with pytest.raises(AuthenticationError):
+                await opened.result(ref)
+            await watching.aclose()
+        assert {attributes(each)["error.type"] for each in otel.spans} == {"AuthenticationError"}
+        assert not opened._telemetry._spans._open  # type: ignore[union-attr]
 
 
 async def test_a_run_that_stalls_and_goes_on_is_no_error(otel: Watched) -> None:

@@ -44,7 +44,7 @@ class Telemetry:
         self._spans: Spans | None = None
         self._meters: Meters | None = None
         self._guarded = Guard()
-        self._failed: dict[RunRef, str] = {}
+        self._failed: dict[str, str] = {}
         self._clock: Callable[[], float] = time.monotonic
         with self._guarded, suppress(ImportError):  # no extra, no spans
             common = names.of_client(vendor, base_url)
@@ -76,7 +76,7 @@ class Telemetry:
         within: AbstractContextManager[object] = nullcontext()
         key = WORK_KEY.get() if key is None else key
         if self._failed:
-            self._failed.pop(run.ref, None)
+            self._failed.pop(run.id, None)
         if self._spans is not None:
             with self._guarded:
                 within = self._spans.on_state(run, before, kind, started, key)
@@ -86,7 +86,7 @@ class Telemetry:
                     if started or (before is not None and not before.status.is_over):
                         self._meters.ended(run, kind)
                 elif started:
-                    self._meters.began(run.ref, self._clock())
+                    self._meters.began(run.id, self._clock())
         if logger.isEnabledFor(logging.INFO):
             with self._guarded, within:
                 lines.log(self._vendor, run, before, kind, started, key)
@@ -112,18 +112,21 @@ class Telemetry:
         """Take note of what ends the watching of a run, such as a deadline, unless it goes on after all."""
         if self._spans is not None:
             with self._guarded:
-                self._failed[ref] = type(error).__name__
+                self._failed[ref.id] = type(error).__name__
                 self._spans.on_failure(ref, type(error).__name__)
 
     def on_unwatched(self, ref: RunRef) -> None:
         """Take note that a run is no longer watched: its span, if any, ends as it is, which is no error by itself."""
-        failed = self._failed.pop(ref, None)
+        self._end(ref.id)
+
+    def _end(self, run_id: str) -> None:
+        failed = self._failed.pop(run_id, None)
         if self._spans is not None:
             with self._guarded:
-                self._spans.end(ref)
+                self._spans.end(run_id)
         if self._meters is not None:
             with self._guarded:
-                self._meters.given_up(ref, self._clock(), failed)
+                self._meters.given_up(run_id, self._clock(), failed)
 
     def tool_of(self, run: Run) -> Callable[[str, Action], AbstractContextManager[None]] | None:
         """Return what gives the context of a handler of *run*, by its name and its action; None without spans."""
@@ -132,8 +135,8 @@ class Telemetry:
     def close(self) -> None:
         """End every span that is open, and begin no more."""
         if self._spans is not None:
-            for ref in self._spans.close():
-                self.on_unwatched(ref)
+            for run_id in self._spans.close():
+                self._end(run_id)
         if self._meters is not None:
             with self._guarded:
                 self._meters.close()

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from weakref import WeakSet
 
-from agentruns._values.run import Run, RunRef
+from agentruns._values.run import Run
 
 from . import names
 from .failures import error_type
@@ -43,8 +43,8 @@ class Meters:
         self.outcomes: dict[PollOutcome, names.Attributes] = {
             each: {**common, names.POLL_OUTCOME: each} for each in _OUTCOMES
         }
-        self._begun: dict[RunRef, float] = {}
-        self._paused: dict[RunRef, float] = {}
+        self._begun: dict[str, float] = {}
+        self._paused: dict[str, float] = {}
         self._watched = 0
         self._is_closed = False
         self._duration = _seconds(meter, "gen_ai.client.operation.duration", "GenAI operation duration.")
@@ -70,9 +70,9 @@ class Meters:
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
-    def began(self, ref: RunRef, now: float) -> None:
+    def began(self, run_id: str, now: float) -> None:
         """Note that a run has just been started."""
-        self._begun[ref] = now
+        self._begun[run_id] = now
 
     def ended(self, run: Run, kind: str) -> None:
         """Record what a run has used in which this client had a part."""
@@ -85,27 +85,27 @@ class Meters:
     def stopped(self, run: Run, now: float, lag: float, took: float | None, kind: str) -> None:
         """Record that a run was seen to stop, *took* seconds after it began, where that is known; see `Telemetry`."""
         self._lag.record(lag, self._common)
-        if took is None and run.ref in self._begun:
-            took = now - self._begun[run.ref]
+        if took is None and run.id in self._begun:
+            took = now - self._begun[run.id]
         if took is None:
             return
         if run.status.is_over:
-            self._begun.pop(run.ref, None)
+            self._begun.pop(run.id, None)
             self._took(took, kind, run.status.value, error_type(run))
         else:
-            self._begun[run.ref], self._paused[run.ref] = now - took, now
+            self._begun[run.id], self._paused[run.id] = now - took, now
 
     def passed_on(self, run: Run, kind: str) -> None:
         """Record a run that stopped for an answer, and that another run goes on from."""
         self.ended(run, kind)
-        begun, paused = self._begun.pop(run.ref, None), self._paused.pop(run.ref, None)
+        begun, paused = self._begun.pop(run.id, None), self._paused.pop(run.id, None)
         if begun is not None and paused is not None:
             self._took(paused - begun, kind, run.status.value, None)
 
-    def given_up(self, ref: RunRef, now: float, failed: str | None) -> None:
+    def given_up(self, run_id: str, now: float, failed: str | None) -> None:
         """Record a run that is followed no more before it was over, because of an error of the type *failed*, if so."""
-        begun = self._begun.pop(ref, None)
-        self._paused.pop(ref, None)
+        begun = self._begun.pop(run_id, None)
+        self._paused.pop(run_id, None)
         if begun is not None and failed is not None:
             self._took(now - begun, "", "", failed)
 

@@ -28,8 +28,9 @@ class Spans:
         from opentelemetry import trace
 
         self._tracer: Tracer | None = trace.get_tracer(names.SCOPE, names.version())
-        self._open: dict[RunRef, Span] = {}
-        self._failed: dict[RunRef, str] = {}
+        # By the id alone: what follows a run may learn only later of which parent it is.
+        self._open: dict[str, Span] = {}
+        self._failed: dict[str, str] = {}
         self._parent, self._kind = roles
         self._common = common
 
@@ -39,26 +40,26 @@ class Spans:
         """Carry on the span of a run; return what makes it current, for the log line to be filed under it."""
         from opentelemetry.trace import use_span
 
-        span = self._open.get(run.ref)
+        span = self._open.get(run.id)
         if span is None:
             if self._tracer is None or (run.status.is_over and before is not None and before.status.is_over):
                 return nullcontext()
             span = self._begin(self._tracer, run.ref, kind, started, key)
-        self._failed.pop(run.ref, None)  # it goes on
+        self._failed.pop(run.id, None)  # it goes on
         try:
             self._describe(span, run, before, kind)
         finally:
             if run.status.is_over:
-                self.end(run.ref)
+                self.end(run.id)
         return use_span(span, record_exception=False, set_status_on_exception=False)
 
     def on_failure(self, ref: RunRef, error_type: str) -> None:
         """Note what ends the watching of a run; a run of which no state was seen gets a span for that."""
-        if ref not in self._open:
+        if ref.id not in self._open:
             if self._tracer is None:
                 return
             self._begin(self._tracer, ref, "", False, "")
-        self._failed[ref] = error_type
+        self._failed[ref.id] = error_type
 
     def _begin(self, tracer: Tracer, ref: RunRef, kind: str, started: bool, key: str) -> Span:
         from opentelemetry.trace import SpanKind
@@ -73,7 +74,7 @@ class Spans:
         if key:
             attributes[names.KEY] = key
         span = tracer.start_span(self._name(kind), kind=SpanKind.CLIENT, attributes=attributes)
-        self._open[ref] = span
+        self._open[ref.id] = span
         return span
 
     def _describe(self, span: Span, run: Run, before: Run | None, kind: str) -> None:
@@ -97,17 +98,17 @@ class Spans:
         """Return a name with few values: an agent's own, where it has one, but no id and no model."""
         return f"{names.INVOKE_AGENT} {kind}" if self._kind == names.AGENT_NAME and kind else names.INVOKE_AGENT
 
-    def end(self, ref: RunRef) -> None:
+    def end(self, run_id: str) -> None:
         """End the span of a run, if it has one that is open."""
-        span, failed = self._open.pop(ref, None), self._failed.pop(ref, None)
+        span, failed = self._open.pop(run_id, None), self._failed.pop(run_id, None)
         if span is not None:
             try:
                 _fail(span, failed)
             finally:
                 span.end()
 
-    def close(self) -> tuple[RunRef, ...]:
-        """Begin no more spans; return the runs whose spans are still open."""
+    def close(self) -> tuple[str, ...]:
+        """Begin no more spans; return the ids of the runs whose spans are still open."""
         self._tracer = None
         return tuple(self._open)
 
@@ -121,7 +122,7 @@ class Spans:
 
         span = self._tracer.start_span(
             f"{names.EXECUTE_TOOL} {tool}",
-            context=trace.set_span_in_context(self._open.get(run.ref, trace.get_current_span())),
+            context=trace.set_span_in_context(self._open.get(run.id, trace.get_current_span())),
             attributes={
                 names.OPERATION_NAME: names.EXECUTE_TOOL,
                 names.PROVIDER: self._common[names.PROVIDER],
