@@ -19,7 +19,7 @@ from agentruns._aio.changed import Changed
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._values import check
 from agentruns._values.run import Run, RunRef
-from agentruns.errors import AgentRunsError, ConfigurationError, NotFoundError
+from agentruns.errors import AgentRunsError, NotFoundError
 
 from .events import Event, Events, missing
 
@@ -28,6 +28,10 @@ UNWATCHED_SECONDS: Final = 60.0
 
 READY_SECONDS: Final = 5.0
 """How long a response may wait for the first event before it begins without."""
+
+
+class StoppedError(AgentRunsError):
+    """Say that the server stops: nothing is begun or shown here any more, and remote runs go on."""
 
 
 class Keeper(Protocol):
@@ -147,7 +151,7 @@ class Feed:
     def _last(self) -> Run:
         if self.run is not None:
             return self.run
-        raise self.error or ConfigurationError("the following of this run was stopped before it had a state")
+        raise self.error or StoppedError("the following of this run was stopped before it had a state; it may go on")
 
     # The task that follows --------------------------------------------------------------------------------------------
 
@@ -278,7 +282,11 @@ class Rejoins(Protocol):
 
 
 class Watcher(AsyncGeneratorBase[Event]):
-    """Iterate over the events of a run that others may watch, too; made by `Feeds.watch` or `Feed.watch`."""
+    """
+    Iterate over the events of a run that others may watch, too; made by `Feeds.watch` or `Feed.watch`.
+
+    When the server stops, it ends without an "end": a browser comes back for the rest, to whoever serves it then.
+    """
 
     def __init__(
         self, feed: Feed | None, rejoins: Rejoins | None, last_event_id: str | None, run: RunRef | None = None
@@ -304,7 +312,7 @@ class Watcher(AsyncGeneratorBase[Event]):
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, StoppedError):
             async with asyncio.timeout_at(until):
                 feed = await self._joined()
                 while not feed.has_events and not feed.is_over:
@@ -326,6 +334,9 @@ class Watcher(AsyncGeneratorBase[Event]):
             self._leave()
             self._missing = missing(error)
             return self._missing.pop(0)
+        except StoppedError:
+            self._leave()
+            raise StopAsyncIteration from None
         while True:
             found = feed._after(self._place)
             if found is not None:
@@ -373,7 +384,8 @@ class Watcher(AsyncGeneratorBase[Event]):
         if self._closed:
             return None
         if feed.successor is None and self._rejoins is not None and feed.run is not None and feed.is_paused:
-            return self._rejoins.join(feed.run.ref)
+            with suppress(StoppedError):
+                return self._rejoins.join(feed.run.ref)
         return feed.successor
 
     def _change_to(self, feed: Feed) -> Feed:

@@ -19,7 +19,7 @@ from agentruns.client import Client, drive, watch
 from agentruns.errors import ConfigurationError, NotFoundError
 
 from .events import Events, Shown, Source, Told, public, told
-from .feed import Feed, Watcher
+from .feed import Feed, StoppedError, Watcher
 from .memory import MEMORY, EndedFeeds, UnknownRuns
 
 logger = logging.getLogger("agentruns")
@@ -77,16 +77,17 @@ class Feeds:
         self._asked: dict[Feed, str] = {}  # those of whose run nothing is known yet, and its id
         self._tasks: set[asyncio.Task[None]] = set()
         self._context: Context | None = None
+        self._has_stopped = False
 
     def __repr__(self) -> str:
         return f"<Feeds of {self._client!r}, {len(self._tasks)} followed>"
 
     async def __aenter__(self) -> Self:
-        self._context = copy_context()
+        self._context, self._has_stopped = copy_context(), False
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._context = None
+        self._context, self._has_stopped = None, True
         for feed in tuple(self._live):
             feed.close()
         await run_shielded(self._end())
@@ -141,7 +142,8 @@ class Feeds:
                 field=acts[0],
                 remedy="`feeds.open(run, ...)` drives a run",
             )
-        self._entered()
+        if not self._has_stopped:  # else the watcher ends at once
+            self._entered()
         ref = run.ref if isinstance(run, Run) else run
         watch(self._client, run, **self._watch_options(options))  # says now what cannot work
         return Watcher(self.get(ref), _Rejoining(self, options), last_event_id, ref)
@@ -200,6 +202,8 @@ class Feeds:
             self._unknown.found()
 
     def _entered(self) -> Context:
+        if self._has_stopped:
+            raise StoppedError("these feeds have stopped, and begin nothing any more; runs go on at the vendor")
         if self._context is None:
             raise ConfigurationError("these feeds are not open; use them within `async with Feeds(client) as feeds:`")
         return self._context

@@ -30,7 +30,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, NotFoundError
 from agentruns.inbox import Inbox, NotPendingError, is_journaled
 
 from .events import Shown, Told, public, told
-from .feed import Feed, Watcher
+from .feed import Feed, StoppedError, Watcher
 from .feeds import HISTORY, Feeds
 from .memory import MEMORY
 
@@ -107,6 +107,7 @@ class Service:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._telling: set[asyncio.Task[bool]] = set()
         self._looking: asyncio.Task[None] | None = None
+        self._has_stopped = False
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -119,6 +120,7 @@ class Service:
                 await stack.enter_async_context(self.inbox)
             await stack.enter_async_context(self.feeds)
             self._stack = stack.pop_all()
+        self._has_stopped = False
         self._looking = asyncio.create_task(self._look(), name="agentruns: look for work that nobody is at")
         return self
 
@@ -128,6 +130,7 @@ class Service:
     async def _stop(self) -> None:
         """Tend no more; what is being told has a moment to end."""
         looking, self._looking = self._looking, None
+        self._has_stopped = True
         stopped = [*self._tasks.values(), *([] if looking is None else [looking])]
         for task in stopped:
             task.cancel()
@@ -233,6 +236,8 @@ class Service:
             await asyncio.sleep(_ASK_SECONDS / 40)
 
     def _entered(self) -> None:
+        if self._has_stopped:
+            raise StoppedError("this service has stopped, and begins nothing any more; what it had begun goes on")
         if self._looking is None:
             raise ConfigurationError("this service is not open; use it within `async with Service(...) as service:`")
 

@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 
 from agentruns import (
+    AgentRunsError,
     AuthenticationError,
     Backoff,
     Client,
@@ -375,6 +376,24 @@ async def test_what_was_told_long_ago_is_deleted(address: str) -> None:
             return await served.client.work(KEY) is None
 
         await until(is_gone)
+
+
+async def test_what_is_asked_of_a_service_that_has_stopped_is_no_mistake_of_the_app(tmp_path: Path) -> None:
+    slow = Wire({HEAD: conversation(), START: Answer({}, after=3600), POLL: run("running")})
+    async with process(tmp_path, slow) as served:
+        starting = asyncio.create_task(served.start(MESSAGE, key=KEY))
+        shown = served.watch(f"narrative..{RUN}")
+        assert said(await anext(shown)) == ("run", "running")
+        await asyncio.sleep(0.05)
+    with pytest.raises(AgentRunsError, match="stopped") as told:
+        await starting
+    assert not isinstance(told.value, ConfigurationError)
+    with pytest.raises(AgentRunsError, match="this service has stopped") as told:
+        await served.start(MESSAGE)
+    assert not isinstance(told.value, ConfigurationError)
+    late = served.watch(f"narrative..{RUN}")
+    await late.ready()  # a response begins, and ends: a browser comes back to another worker
+    assert [event async for event in late] == [event async for event in shown] == []
 
 
 async def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path: Path) -> None:

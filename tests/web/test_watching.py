@@ -271,6 +271,25 @@ async def test_runs_that_there_are_cost_nothing_of_what_is_left_for_unknown_ids(
     assert loop.time() < 10.0
 
 
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_who_waits_for_a_turn_to_ask_when_the_feeds_stop_sees_the_end_and_no_error() -> None:
+    wire = Missing({})
+    async with client_of(wire) as client:
+        async with Feeds(client) as feeds:
+            tabs = [feeds.watch(RunRef(f"made-up-{number}")) for number in range(40)]
+            asking = [asyncio.create_task(each.ready(60.0)) for each in tabs]
+            await asyncio.sleep(2.0)
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+        after = feeds.watch(REF)
+        await after.ready()
+        assert [event async for event in after] == []
+
+    assert {type(each) for each in ended} == {type(None), NotFoundError}
+    assert ended[-1] is None
+    assert [event async for event in tabs[-1]] == []
+
+
 # What is left of runs that are over -----------------------------------------------------------------------------------
 
 
