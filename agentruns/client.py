@@ -312,7 +312,11 @@ class Client(Generic[OriginT, DetailT]):
             "params": options.get("params"),
         })
         drive: RunDrive[DetailT] = RunDrive(
-            stream, partial(self._watch, looks, until_free=True), self._journaled().shared, find
+            stream,
+            partial(self._watch, looks, until_free=True),
+            self._journaled().shared,
+            find,
+            seconds_of(self._vendor, options.get("timeout", "vendor")),
         )
         self._streams.add(drive)
         return drive

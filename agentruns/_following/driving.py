@@ -10,10 +10,10 @@ from agentruns._keeping.shared import SharedState, SharedStates
 from agentruns._values.generic import DetailT_co
 from agentruns._values.news import Novelty, compare
 from agentruns._values.run import Run, RunRef
-from agentruns.errors import AgentRunsError
+from agentruns.errors import AgentRunsError, DeadlineExceededError
 
 from .ending import Closed, Ended, ended
-from .stream import RunStream, close
+from .stream import RunStream, close, count_from
 from .watching import RunWatch
 
 
@@ -22,10 +22,23 @@ class RunDrive(AsyncGeneratorBase[Run[DetailT_co]]):
     Iterate over the states of one run as a stream does, but do nothing while another process is at its work.
 
     Made by `drive` of the client. While another process drives the run, its states come as a `RunWatch` has them; when
-    that process is gone, this one goes on with the work, as `client.stream` does. `run` is the last state seen.
+    that process is gone, this one goes on with the work, as `client.stream` does. `run` is the last state seen. Its
+    *timeout*, in seconds, begins with the first step, whoever is at the work; None sets none.
     """
 
-    __slots__ = ("__weakref__", "_ended", "_find", "_is_waited_for", "_looks_on", "_shared", "_stream", "_watch", "run")
+    __slots__ = (
+        "__weakref__",
+        "_began",
+        "_ended",
+        "_find",
+        "_is_waited_for",
+        "_looks_on",
+        "_shared",
+        "_stream",
+        "_timeout",
+        "_watch",
+        "run",
+    )
 
     def __init__(
         self,
@@ -33,6 +46,7 @@ class RunDrive(AsyncGeneratorBase[Run[DetailT_co]]):
         watch: Callable[[RunRef], RunWatch[DetailT_co]],
         shared: SharedStates,
         find: Callable[[], Awaitable[SharedState | None]],
+        timeout: float | None,
     ) -> None:
         self.run: Run[DetailT_co] | None = None
         self._stream = stream
@@ -40,6 +54,8 @@ class RunDrive(AsyncGeneratorBase[Run[DetailT_co]]):
         self._watch: RunWatch[DetailT_co] | None = None
         self._shared = shared
         self._find = find
+        self._timeout = timeout
+        self._began: float | None = None
         self._is_waited_for = False
         self._ended: Ended | None = None
 
@@ -58,7 +74,7 @@ class RunDrive(AsyncGeneratorBase[Run[DetailT_co]]):
         self._is_waited_for = True
         try:
             while self._ended is None:
-                run = await (self._next_seen() if self._looks_on is not None else anext(self._stream))
+                run = await (self._next_seen_in_time() if self._looks_on is not None else anext(self._stream))
                 if run is not None and compare(self.run, run) in {Novelty.NEWS, Novelty.PROGRESS}:
                     self.run = run
                     return run
@@ -68,6 +84,22 @@ class RunDrive(AsyncGeneratorBase[Run[DetailT_co]]):
             raise AgentRunsError(self._ended.reason)
         raise StopAsyncIteration
 
+    async def _next_seen_in_time(self) -> Run[DetailT_co] | None:
+        """Return what `_next_seen` does; raise `DeadlineExceededError` when the timeout is over."""
+        if self._began is None:
+            self._began = asyncio.get_running_loop().time()
+        guard = asyncio.timeout_at(None if self._timeout is None else self._began + self._timeout)
+        try:
+            async with guard:
+                return await self._next_seen()
+        except TimeoutError:
+            if not guard.expired():
+                raise
+            self._ended = ended(self._ended, Closed()) if self._ended is None else self._ended
+            why = f"{self._timeout:g} s have passed, and another process is at the work"
+        await self.aclose()
+        raise DeadlineExceededError(self.run, why)
+
     async def _next_seen(self) -> Run[DetailT_co] | None:
         """Return what the process that drives the run has seen; None if there is none, or when it is gone."""
         assert self._looks_on is not None
@@ -76,6 +108,8 @@ class RunDrive(AsyncGeneratorBase[Run[DetailT_co]]):
                 found = await self._find()
                 if found is None or not found.is_driven:
                     self._looks_on = None
+                    assert self._began is not None
+                    count_from(self._stream, self._began)
                     return None
                 if found.run is None:  # it is being started
                     await asyncio.wait([change])

@@ -216,8 +216,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._operations.check_open()
         loop = asyncio.get_running_loop()
         if self._turn.began is None:
-            self._seen.changed = now = loop.time()
-            self._turn.begin(now)
+            self._begin_wait(loop.time())
         self._is_waited_for = True
         try:
             while True:
@@ -238,6 +237,10 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
             raise
         finally:
             self._is_waited_for = False
+
+    def _begin_wait(self, since: float) -> None:
+        self._seen.changed = asyncio.get_running_loop().time()
+        self._turn.begin(since)
 
     async def _act(self, loop: asyncio.AbstractEventLoop, run: Run | None) -> bool | None:
         """Start the run, or answer it; return whether there is a state to show, None if the run is over for us."""
@@ -437,6 +440,11 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 def share(stream: RunStream) -> None:
     """Have a stream enter states in flight into the journal, too, for those who look on."""
     stream._driver.share()
+
+
+def count_from(stream: RunStream, since: float) -> None:
+    """Have the timeout of a stream that has not begun count from a time of the loop on."""
+    stream._begin_wait(since)
 
 
 class Closes(Protocol):

@@ -3,16 +3,18 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentruns import Action, Backoff, Client, NotFoundError, Retry, RunRef, RunStatus
+from agentruns import Action, Backoff, Client, DeadlineExceededError, NotFoundError, Retry, RunRef, RunStatus
 from agentruns._following import watching
+from agentruns._following.driving import RunDrive
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import Request, Response
-from agentruns.client import watch
+from agentruns.client import drive, watch
 from agentruns.dialects import load
 from agentruns.web import Feed, Feeds, Watcher
 from tests.scripted_wire import (
@@ -23,6 +25,7 @@ from tests.scripted_wire import (
     POLL_NEXT,
     RUN,
     START,
+    Answer,
     Wire,
     begun,
     client_of,
@@ -140,6 +143,48 @@ async def test_a_second_driver_looks_on_and_takes_over_when_the_first_is_gone(ad
 
     assert len(first.times(START)) == 1
     assert second.times(START) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("answer", [Answer({}, after=3600), run("running")], ids=["starts it", "drives it"])
+async def test_the_timeout_of_a_second_driver_ends_its_wait_for_the_first(tmp_path: Path, answer: Answer) -> None:
+    address = str(tmp_path / "journal.db")
+    first = Wire({HEAD: conversation(), START: answer, POLL: run("running")})
+    async with process(address, first) as (_, here), process(address, silent()) as (client, _):
+        here.open(MESSAGE, key=KEY)
+        await first_is_asked(first)
+        states = drive(client, MESSAGE, key=KEY, timeout=0.3)
+        with pytest.raises(DeadlineExceededError, match=r"0\.3 s have passed, and another process is at the work"):
+            async for _ in states:
+                pass
+        with pytest.raises(StopAsyncIteration):
+            await anext(states)
+
+
+@pytest.mark.asyncio
+async def test_the_timeout_of_a_driver_that_takes_over_counts_from_its_own_first_step(tmp_path: Path) -> None:
+    address = str(tmp_path / "journal.db")
+    async with process(address, story(run("running"))) as (client, _):
+        async with process(address, story(run("running"))) as (_, here):
+            await here.open(MESSAGE, key=KEY).started()
+            states = drive(client, MESSAGE, key=KEY, timeout=60.0)
+            first_step = asyncio.get_running_loop().time()
+            assert (await anext(states)).id == RUN
+            assert isinstance(states, RunDrive)
+            assert "another process drives" in repr(states)
+            await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):
+            while not states.is_driving:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(anext(states), 0.1)
+        assert states._stream._turn.began == pytest.approx(first_step, abs=0.05)
+
+
+async def first_is_asked(wire: Wire) -> None:
+    """Wait until a process has sent its start."""
+    async with asyncio.timeout(10):
+        while not wire.times(START):  # noqa: ASYNC110 - a script has no event to wait for
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.asyncio
