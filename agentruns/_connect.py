@@ -45,7 +45,7 @@ class ConnectOptions(TypedDict, total=False):
     timeout: float
     retry: Retry
     schedule: Schedule | None
-    budget: float | RateLimiter | None
+    budget: float | RateLimit | RateLimiter | None
     insecure: bool
     journal: str | os.PathLike[str] | None
     connections: int
@@ -97,7 +97,7 @@ def connect(
     timeout: float = 30.0,
     retry: Retry = Retry(),  # noqa: B008 - frozen
     schedule: Schedule | None = None,
-    budget: float | RateLimiter | None = None,
+    budget: float | RateLimit | RateLimiter | None = None,
     insecure: bool = False,
     journal: str | os.PathLike[str] | None = None,
     connections: int = 100,
@@ -122,8 +122,9 @@ def connect(
     - *timeout* is in seconds, for one HTTP exchange; connecting may take no more than 10 of them.
     - *retry* says how often one request is sent, and how long to wait between.
     - *schedule* says when to poll; by default that is learned from how long runs take.
-    - *budget* is how many requests per second may be sent, or a `RateLimiter` that several clients share; by default
-      the vendor's documented limit with headroom, or none where none is documented. Processes that have one *journal*
+    - *budget* is how many requests per second may be sent, a `RateLimit` such as `RateLimit(90, 60.0)`, or a
+      `RateLimiter` that several clients share; by default the vendor's documented limit with headroom, or none where
+      none is documented. Processes that have one *journal*
       open and ask for the same divide it among them, unless it is a `RateLimiter`.
     - *insecure* allows sending the token over plain http to another host than this one.
     - *journal* is the path of a file (SQLite) that keeps what is begun under a `key`, so that it outlives this process;
@@ -160,7 +161,10 @@ def connect(
         _check_session(session)
     if schedule is not None:
         is_schedule("schedule", schedule)
-    if budget is not None and not isinstance(budget, RateLimiter):
+    if isinstance(budget, RateLimit):
+        check.integer("the count of budget", budget.count, 1)
+        check.number("the seconds of budget", budget.seconds)
+    elif budget is not None and not isinstance(budget, RateLimiter):
         check.number("budget", budget)
     limit: RateLimit | RateLimiter | SharedBudget | None
     if transport is None:
@@ -180,7 +184,10 @@ def connect(
         _check_transport(transport, token=token, session=session, auth=auth, proxy=proxy, trust_env=trust_env or None)
         url = base_url_of(known, base_url)
         channel = GivenTransport(transport, url, timeout, defaults_of(known, headers, params, NoAuth()))
-    limit = known.BUDGET if budget is None else budget if isinstance(budget, RateLimiter) else rate_limit(budget)
+    if budget is None:
+        limit = known.BUDGET
+    else:
+        limit = budget if isinstance(budget, RateLimit | RateLimiter) else rate_limit(budget)
     kept = None if journal is None else _journal(journal, known)
     if kept is not None and isinstance(limit, RateLimit):
         limit = SharedBudget(kept.budgets, f"{known.NAME} {urlsplit(url).netloc}", limit)

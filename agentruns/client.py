@@ -11,6 +11,7 @@ from attrs import evolve
 
 from ._aio.shield import prepare_shield, run_shielded
 from ._aio.tasks import Tasks
+from ._api.admission import Entrance
 from ._api.api import Api
 from ._api.channel import Channel
 from ._api.limiter import Permits, RateLimiter
@@ -574,8 +575,7 @@ class Client(Generic[OriginT, DetailT]):
             prepare,
             None if self._keys is None else resolve,
             item_options(self._vendor, common, options),
-            self._api.admission,
-            patience,
+            Entrance(self._api.admission, patience),
             keep=changed == "keep",
         )
         return Batch(runner, origins, limit, ordered=ordered, on_progress=on_progress)
@@ -683,6 +683,11 @@ def watch(
     `UnsupportedError` for *events* where the vendor has no stream of them.
     """
     return client._watch(options_of_watch(options), client._ref(run))
+
+
+def entrance_of(client: Client[Any, Any], patience: float, *, for_runs: bool = True) -> Entrance:
+    """Return the way in for rows that this client serves, as `Entrance` says."""
+    return Entrance(client._api.admission, patience, for_runs)
 
 
 def keys_of(client: Client[Any, Any]) -> Keys:

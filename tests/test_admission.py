@@ -4,8 +4,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -16,19 +15,14 @@ from agentruns import (
     Outcome,
     QuotaError,
     RateLimitedError,
-    Retry,
-    Run,
     RunRef,
     TransportError,
 )
 from agentruns._following import record
 from agentruns._keeping.journal import Journal
-from agentruns._values.commands import Flow
-from agentruns._values.exchange import Problem, RateLimit, Request, Response
-from agentruns._values.run import JsonText
-from agentruns.dialects import wire
-from tests.scripted_wire import STEADY
-from tests.tiny_vendor import Server, _run, client_of, tiny
+from agentruns._values.exchange import RateLimit
+from tests.strained_servers import Cut, Slots, Strict, with_slots
+from tests.tiny_vendor import Server, client_of
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
 
@@ -176,43 +170,6 @@ async def test_a_start_that_nobody_holds_up_begins_at_once() -> None:
 # Slots ----------------------------------------------------------------------------------------------------------------
 
 
-class Slots(Server):
-    """The vendor with so many slots for runs; a start beyond them is refused."""
-
-    def __init__(self, slots: int, seconds: float = 20.0) -> None:
-        super().__init__(seconds)
-        self.slots = slots
-        self.refused = 0
-
-    async def __call__(self, request: Request) -> Response:
-        now = asyncio.get_running_loop().time()
-        active = sum(now < each.begins + each.lasts for each in self.runs.values())
-        if request.method == "POST" and active >= self.slots:
-            self.refused += 1
-            return Response(429, {"Retry-After": "60"}, b"{}", request)
-        if request.method == "POST":
-            self.begin(request.path.rpartition("/")[2])
-        return await super().__call__(request)
-
-
-def _start(origin: str) -> Flow[Run]:
-    left = 300.0
-    while True:
-        try:
-            response = yield Request("POST", f"/runs/{origin}", idempotent=True, again_after_429=False)
-        except RateLimitedError as refused:
-            if not (yield from wire.await_slot(refused.retry_after or 60.0, left)):
-                raise
-            left -= 60.0
-        else:
-            return _run(response.value, JsonText(response.body))
-
-
-def with_slots(server: Server) -> Client:
-    dialect = SimpleNamespace(**{**vars(tiny()), "start": _start, "problem": lambda _: Problem("no slot", "FULL")})
-    return Client(cast(Any, dialect), server, retry=Retry(backoff=STEADY), limit=RateLimit(90, 60.0))
-
-
 async def outcomes_of(client: Client, count: int, **options: Any) -> list[Outcome]:
     async with client.batch([f"a-{number}" for number in range(count)], **options) as outcomes:
         return [outcome async for outcome in outcomes]
@@ -239,20 +196,6 @@ async def test_one_stream_gives_up_a_slot_after_as_long_as_its_dialect_says() ->
 
 
 # Lost contact, and 429 ------------------------------------------------------------------------------------------------
-
-
-class Cut(Server):
-    """The vendor, which cannot be reached for a time."""
-
-    def __init__(self, begins: float, ends: float, seconds: float = 5.0) -> None:
-        super().__init__(seconds)
-        self.outage = begins, ends
-
-    async def __call__(self, request: Request) -> Response:
-        begins, ends = self.outage
-        if begins <= asyncio.get_running_loop().time() < ends:
-            raise TransportError(request, "no route to host", sent=False)
-        return await super().__call__(request)
 
 
 @pytest.mark.parametrize("begins", [0.0, 7.0])
@@ -314,25 +257,6 @@ async def test_while_contact_is_lost_stats_say_for_how_long() -> None:
         await asyncio.sleep(100.0)
         assert client.stats().lost_for == pytest.approx(93.0, abs=5.0)
         task.cancel()
-
-
-class Strict(Server):
-    """The vendor, which answers 429 beyond so many requests in a second, of whoever."""
-
-    def __init__(self, most: int, others: int) -> None:
-        super().__init__(3.0)
-        self.left = most - others
-        self.seen: list[float] = []
-        self.refused = 0
-
-    async def __call__(self, request: Request) -> Response:
-        now = asyncio.get_running_loop().time()
-        self.seen = [when for when in self.seen if when > now - 1.0]
-        if len(self.seen) >= self.left:
-            self.refused += 1
-            return Response(429, {}, b"{}", request)
-        self.seen.append(now)
-        return await super().__call__(request)
 
 
 async def test_a_429_ends_no_row_and_slows_the_client_down() -> None:

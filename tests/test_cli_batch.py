@@ -219,6 +219,19 @@ def test_a_vendor_that_does_not_answer_ends_the_call_when_patience_is_over(
     assert list(results()) == ["1"], "no row is begun after that"
 
 
+def test_a_gateway_that_reaches_no_vendor_ends_the_call_when_patience_is_over(
+    emulator: Emulator[Narrative], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask("one", "two", "three")
+    monkeypatch.setattr(entry, "connect", partial(connect, retry=Retry(attempts=1)))
+    emulator.fail(Fault.answer(503, method="POST", path="*/conversations", times=9))
+    assert commands.main(call("--patience", "0", "--limit", "1")) == 5
+    said = capsys.readouterr().err
+    assert said.startswith("agentruns: POST /agents/conversations was answered 503")
+    assert "this call has brought 1 rows to an end; go on with:" in said
+    assert list(results()) == ["1"]
+
+
 def test_a_start_that_the_vendor_refuses_is_tried_again_by_the_next_call(emulator: Emulator[Narrative]) -> None:
     ask("one")
     emulator.fail(Fault.answer(422, method="POST", path="*/runs"))

@@ -233,7 +233,6 @@ def test_a_count_of_rows_that_fails_leaves_no_traceback(
         (call("--budget", "0", "--engine", "ray"), "--budget is 0.0"),
         (call("--workers", "2"), "--workers is for --engine ray"),
         (call("--workers", "0", "--engine", "ray"), "--workers is 0"),
-        (call("--patience", "60", "--engine", "ray"), "--patience is not for --engine ray"),
         (call("--base-url", "http://10.0.0.7"), "pass --insecure if you accept that"),
         (call("--base-url", "nowhere"), "the base URL is not one"),
         (call(target="in.csv"), "OUTPUT is INPUT"),

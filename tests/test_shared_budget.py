@@ -384,8 +384,8 @@ async def test_a_client_takes_its_part_when_it_is_entered_and_gives_it_back_when
 
     async with connect("middesk", transport=ScriptedTransport({}), journal=path):
         assert held() == [("middesk api.middesk.com 18/1s", 18)]
-        async with connect("middesk", transport=ScriptedTransport({}), journal=path, budget=7.0):
-            assert held()[1:] == [("middesk api.middesk.com 7/1s", 7)]
+        async with connect("middesk", transport=ScriptedTransport({}), journal=path, budget=RateLimit(90, 60.0)):
+            assert held()[1:] == [("middesk api.middesk.com 90/60s", 90)]
     assert held() == []
 
 

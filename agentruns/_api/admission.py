@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from copy import copy
 from typing import Final
 
+from attrs import frozen
+
 from .limiter import Permits
 from .outages import Outages
 from .slots import Slots
@@ -29,22 +31,28 @@ class Admission:
     def __init__(self, permits: Permits) -> None:
         self._permits = permits
         self._changed = asyncio.Event()
+        self._standing_by = 0  # places for no run
         self.outages: Final = Outages(self._changed.set)
         self.slots: Final = Slots(self._changed.set)
 
-    def enter_nowait(self, patience: float | None = None) -> Place | None:
+    def enter_nowait(self, patience: float | None = None, *, for_run: bool = True) -> Place | None:
         """Return a place if there is one at once, and nobody waits for it; else None."""
-        return Place(self, patience) if self._is_open(patience) and self._permits.begin_nowait() else None
+        if not self._is_open(patience) or (for_run and not self._permits.begin_nowait()):
+            return None
+        return Place(self, patience, for_run=for_run)
 
-    async def enter(self, patience: float | None = None) -> Place:
+    async def enter(self, patience: float | None = None, *, for_run: bool = True) -> Place:
         """
         Wait for a place, and return it.
 
         A place with *patience*, in seconds, is one of many: what it does gives up for no limit of the vendor, and for
-        lost contact only after so long. Raise the error of the last request when contact is lost for longer.
+        lost contact only after so long. One that is not *for_run*, since others follow the run, needs no permit of its
+        own, and no slot. Raise the error of the last request when contact is lost for longer.
         """
         while True:
             await self._wait_open(patience)
+            if not for_run:
+                return Place(self, patience, for_run=False)
             await self._permits.begin()
             if self._is_open(patience):
                 return Place(self, patience)
@@ -75,13 +83,64 @@ class Admission:
     def _opens_at(self, now: float, patience: float | None) -> float:
         """Return when a place may be given, whatever the rate limit says; infinite while that depends on an answer."""
         opens_at = self.slots.opens_at(now)
-        if patience is not None and self.slots.held:  # a stream of its own finds out at once, and says so
+        if patience is not None and (self.slots.held or self._standing_by):
+            # A stream of its own finds out at once, and says so.
             opens_at = max(opens_at, self.outages.probe_at)
         return opens_at
 
-    def _leave(self) -> None:
-        self._permits.end()
-        self.slots.leave()
+    def _entered(self, *, for_run: bool) -> None:
+        self.outages.tried(asyncio.get_running_loop().time())
+        if for_run:
+            self.slots.enter()
+        else:
+            self._standing_by += 1
+
+    def _left(self, *, for_run: bool) -> None:
+        if for_run:
+            self._permits.end()
+            self.slots.leave()
+        else:
+            self._standing_by -= 1
+
+
+@frozen
+class Entrance:
+    """
+    The way in for the rows of a batch: one place after another, of *admission*.
+
+    *patience* is the seconds of lost contact that the rows bear. Places that are not *for_runs* are for what is done
+    before a run that others follow.
+    """
+
+    admission: Admission
+    patience: float
+    for_runs: bool = True
+
+    def enter_nowait(self) -> Place | None:
+        """Return the place of the next row, as `Admission.enter_nowait` does."""
+        return self.admission.enter_nowait(self.patience, for_run=self.for_runs)
+
+    async def enter(self) -> Place:
+        """Wait for the place of the next row; raise as `Admission.enter` does."""
+        return await self.admission.enter(self.patience, for_run=self.for_runs)
+
+
+def forgo(entering: asyncio.Future[Place]) -> None:
+    """Wait no longer for a place; leave it if it has just come."""
+    if not entering.cancel() and not entering.cancelled() and entering.exception() is None:
+        entering.result().leave()
+
+
+@contextmanager
+def for_row(place: Place | None) -> Iterator[None]:
+    """Do what is within this for the row that has *place*, and leave it then."""
+    before = PLACE.set(place)
+    try:
+        yield
+    finally:
+        PLACE.reset(before)
+        if place is not None:
+            place.leave()
 
 
 class Place:
@@ -92,17 +151,17 @@ class Place:
     lost contact that are borne: with it, no deadline comes while contact is lost.
     """
 
-    __slots__ = ("_admission", "_has_left", "_lost_before", "_waited", "_waiting_since", "patience")
+    __slots__ = ("_admission", "_for_run", "_has_left", "_lost_before", "_waited", "_waiting_since", "patience")
 
-    def __init__(self, admission: Admission, patience: float | None) -> None:
+    def __init__(self, admission: Admission, patience: float | None, *, for_run: bool = True) -> None:
         self._admission = admission
+        self._for_run = for_run
         self.patience = patience
         self._has_left = False
         self._waited = 0.0
         self._waiting_since: float | None = None
         self._lost_before = admission.outages.seconds(asyncio.get_running_loop().time())
-        admission.outages.tried(asyncio.get_running_loop().time())
-        admission.slots.enter()
+        admission._entered(for_run=for_run)
 
     def serves(self, admission: Admission) -> bool:
         """Tell whether a start of that client needs no other place."""
@@ -112,7 +171,7 @@ class Place:
         """Leave the place to others; it may be left twice."""
         if not self._has_left:
             self._has_left = True
-            self._admission._leave()
+            self._admission._left(for_run=self._for_run)
 
     def excused(self, now: float) -> float:
         """Return the seconds by which a deadline is put off so far; infinite while that is not known."""

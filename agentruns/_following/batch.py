@@ -9,14 +9,14 @@ from copy import copy
 from typing import Any, Final
 
 from agentruns._aio.generator import AsyncGeneratorBase
-from agentruns._api.admission import Place
+from agentruns._api.admission import Place, forgo
 from agentruns._values import check
 from agentruns._values.generic import DetailT_co, ItemT_co, OriginT_co
 from agentruns._values.run import Origins, Outcome
 from agentruns.errors import APIError, ConfigurationError
 
 from .ending import refuses_all
-from .items import Followed, ItemRunner
+from .items import Followed, ItemRunner, NotBegunError
 from .progress import BatchProgress
 from .record import status_of
 
@@ -37,6 +37,7 @@ class _Shared:
         self.held: dict[int, Outcome] = {}
         self.news = asyncio.Event()
         self.refusal: APIError | None = None
+        self.not_begun: NotBegunError | None = None
         self._ordered = ordered
         self._due = 0
 
@@ -52,7 +53,10 @@ class _Shared:
     def _ended(self, index: int, task: asyncio.Task[Outcome]) -> None:
         self.tasks.discard(task)
         self.streams.pop(index, None)
-        if not task.cancelled() and task.exception() is None:
+        failure = None if task.cancelled() else task.exception()
+        if isinstance(failure, NotBegunError):
+            self.not_begun = failure
+        elif not task.cancelled() and failure is None:
             self.hand_out(index, task.result())
         self.news.set()
 
@@ -190,7 +194,7 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
             for task in tasks:
                 _ = task.cancelled() or task.exception()
         if self._entering is not None:
-            _entered(self._entering)
+            forgo(self._entering)
         self._next = self._entering = None
         board.ready.clear()
         board.held.clear()
@@ -213,11 +217,14 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
         board = self._board
         if board.refusal is not None and not self._stopped:
             self._refuse(board.refusal)
+        if board.not_begun is not None and not self._stopped:
+            self._failure = board.not_begun.because
+            self.stop()
         if self._stopped and self._next is not None and self._next.done():
             _ = self._next.cancelled() or self._next.exception()
             self._next = None
         if self._stopped and self._entering is not None and self._entering.done():
-            _entered(self._entering)
+            forgo(self._entering)
             self._entering = None
         while (self._item is not _END or not self._exhausted) and self._has_room(board):
             try:
@@ -253,14 +260,14 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
 
     def _admitted(self) -> Any:
         """Return the place of the next item, None if it needs none; `_LATER` while it is waited for."""
-        admission, patience = self._plan.admission, self._plan.patience
-        if admission is None:
+        entrance = self._plan.entrance
+        if entrance is None:
             return None
         if self._entering is None:
-            place = admission.enter_nowait(patience)
+            place = entrance.enter_nowait()
             if place is not None:
                 return place
-            self._entering = asyncio.create_task(admission.enter(patience))
+            self._entering = asyncio.create_task(entrance.enter())
             self._entering.add_done_callback(self._board.wake)
         if not self._entering.done():
             return _LATER
@@ -287,12 +294,6 @@ def _iterator(origins: Origins) -> Iterator[Any] | AsyncIterator[Any]:
     if isinstance(origins, Iterable):
         return iter(origins)
     raise ConfigurationError(f"origins is {origins!r}; it must be an iterable or async iterable of what starts a run")
-
-
-def _entered(task: asyncio.Task[Place]) -> None:
-    """Leave the place that nobody wants any more."""
-    if not task.cancelled() and task.exception() is None:
-        task.result().leave()
 
 
 async def _taken(source: AsyncIterator[Any]) -> Any:

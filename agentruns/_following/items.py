@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from agentruns._api.admission import PLACE, Admission, Place
+from agentruns._api.admission import Entrance, Place, for_row
 from agentruns._handlers.items import for_item
 from agentruns._keeping.digest import request_digest
 from agentruns._values.run import Outcome, Run
@@ -18,6 +18,21 @@ from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceede
 
 from .ending import last_state
 from .options import StreamOptions
+
+
+class NotBegunError(AgentRunsError):
+    """
+    Report an item that is not begun, and that no further one will be: there is nothing wrong with it.
+
+    *because* is what every further one would meet, None where somebody has stopped it.
+    """
+
+    def __init__(self, because: Exception | None = None) -> None:
+        super().__init__(because)
+        self.because = because
+
+    def __str__(self) -> str:
+        return f"it was not begun: {self.because or 'no more are'}"
 
 
 class Followed(Protocol):
@@ -47,8 +62,8 @@ class ItemRunner:
     which key the item goes on in the journal, and what started it there before, if anything did: then nothing is
     prepared. It is None where there is no journal. *options* gives the options of an item's stream: their timeout, in
     seconds, is that of *prepare*, too, and their digest is by default that of the item. With *keep*, what started an
-    item before takes the place of an item that has changed. *admission* says when the next item may begin, and
-    *patience* is the seconds of lost contact that are borne.
+    item before takes the place of an item that has changed. *entrance* says when the next item may begin; without one
+    it may at once.
     """
 
     follow: Callable[[Any, str | None, StreamOptions], Followed]
@@ -56,8 +71,7 @@ class ItemRunner:
     prepare: Callable[[Any], Any] | None = None
     resolve: Callable[[str, str | None], Awaitable[tuple[str, Any]]] | None = None
     options: Callable[[Any], StreamOptions] = lambda _: {}
-    admission: Admission | None = None
-    patience: float | None = None
+    entrance: Entrance | None = None
     keep: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -86,13 +100,13 @@ class ItemRunner:
     async def run(
         self, index: int, item: Any, open_streams: dict[int, Followed | None], place: Place | None
     ) -> Outcome:
-        """Run one item to its end, and say how it ended; the *place* is left then."""
-        PLACE.set(place)
-        try:
+        """
+        Run one item to its end, and say how it ended; the *place* is left then.
+
+        Raise `NotBegunError` where it has no end, since whoever was to follow it begins nothing more.
+        """
+        with for_row(place):
             return await self._run(index, item, open_streams)
-        finally:
-            if place is not None:
-                place.leave()
 
     async def _run(self, index: int, item: Any, open_streams: dict[int, Followed | None]) -> Outcome:
         key: str | None = None
@@ -120,6 +134,8 @@ class ItemRunner:
             if task is None or task.cancelling():
                 raise
             error: Exception = AgentRunsError("the wait was cancelled by something within it, such as a handler")
+        except NotBegunError:
+            raise
         except Exception as caught:
             error = caught
         return Outcome(index, key, origin, last_state(None if stream is None else stream.run, error), error, item=item)

@@ -48,8 +48,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=BATCH_PATIENCE_SECONDS,
         metavar="SECONDS",
-        help="how long to wait for a vendor that does not answer (default: an hour); nothing is given up meanwhile; "
-        "not for --engine ray",
+        help="how long to wait for a vendor that does not answer (default: an hour); nothing is given up meanwhile",
     )
     journal = parser.add_mutually_exclusive_group()
     journal.add_argument(

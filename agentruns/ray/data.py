@@ -10,6 +10,7 @@ from typing import Any, Final
 from agentruns._api.limiter import rate_limit
 from agentruns._following import record
 from agentruns._following.ending import refuses_all
+from agentruns._following.items import NotBegunError
 from agentruns._following.options import Timeout
 from agentruns._values import check, codec
 from agentruns._values.exchange import RateLimit
@@ -37,6 +38,7 @@ def map_batches(
     budget: float | None = None,
     tools: ToolsLike | None = None,
     timeout: Timeout = "vendor",
+    patience: float = 3600.0,
     base_url: str | None = None,
     insecure: bool = False,
     journal: str | None = None,
@@ -50,13 +52,14 @@ def map_batches(
     column whose value names the row in *batch*; both together name its run. *workers* are processes of Ray that divide
     *budget*, in requests per second, among them; by default the vendor's limit. Each runs the *batch_size* rows of a
     batch at once, and as many batches beside each other as Ray Data gives it (4). *timeout* is in seconds, for each
-    run. *journal* is a path on a disk that all of them share, or a `postgresql://...`. *options* go to
-    `Dataset.map_batches`.
+    run, and begins with its first request; *patience* is the seconds for which a vendor is waited for that does not
+    answer. *journal* is a path on a disk that all of them share, or a `postgresql://...`; the budget is shared with
+    whatever else has it open. *options* go to `Dataset.map_batches`.
 
     The columns are those of `agentruns batch`: key, status, output, failure, usage, cost, started, ended, durations,
     attempts, actions, run, vendor. An output that is no text, and the actions, are JSON. No row is missing: one whose
     *origin* cannot be made is "invalid", and "unstarted" is what a worker begins no more once the vendor has answered
-    401, 402 or 403.
+    401, 402 or 403, or has not answered for longer than *patience*.
 
     Ray repeats what a worker that died had under way. The same id reaches Narrative and Origami then, and gives the run
     that exists (Origami remembers ids for 24 hours); handlers may run again. With a journal that holds for all vendors,
@@ -68,6 +71,7 @@ def map_batches(
     known = load(vendor) if isinstance(vendor, str) else vendor
     check.integer("workers", workers, 1)
     check.integer("batch_size", batch_size, 1)
+    check.number("patience", patience, zero=True)
     limit = known.BUDGET if budget is None else rate_limit(budget)
     if limit is not None and limit.count < workers:
         raise ConfigurationError(f"{limit.count} requests in {limit.seconds:g} s cannot be shared by {workers} workers")
@@ -76,10 +80,11 @@ def map_batches(
         "origin": origin,
         "batch": batch,
         "key": key,
-        "rate_limit_actor": None if limit is None else rate_limit_actor(limit, workers),
+        "rate_limit_actor": None if limit is None or journal is not None else rate_limit_actor(limit, workers),
         "limit": limit,
         "tools": tools,
         "timeout": timeout,
+        "patience": patience,
         "base_url": base_url,
         "insecure": insecure,
         "journal": journal,
@@ -96,7 +101,8 @@ class RunAgents:
 
     For `dataset.map_batches(RunAgents, fn_constructor_kwargs=..., concurrency=4)`, where more is to be said there than
     `agentruns.ray.map_batches` takes. *rate_limit_actor*, from `agentruns.ray.rate_limit_actor(limit, workers)`,
-    divides *limit*, and may be None where there is no limit. The other parameters are those of `map_batches`.
+    divides *limit*, and may be None where there is no limit, or a journal. The other parameters are those of
+    `map_batches`.
     """
 
     def __init__(
@@ -110,18 +116,25 @@ class RunAgents:
         limit: RateLimit | None = None,
         tools: ToolsLike | None = None,
         timeout: Timeout = "vendor",
+        patience: float = 3600.0,
         base_url: str | None = None,
         insecure: bool = False,
         journal: str | None = None,
     ) -> None:
         self._dialect = load(vendor) if isinstance(vendor, str) else vendor
-        if rate_limit_actor is None and (limit or self._dialect.BUDGET) is not None:
+        if journal is None and rate_limit_actor is None and (limit or self._dialect.BUDGET) is not None:
             raise ConfigurationError(
                 "workers that know nothing of each other would break the limit of the vendor together; pass "
                 "rate_limit_actor=agentruns.ray.rate_limit_actor(limit, workers), and the same limit"
             )
         options = ClientOptions(
-            vendor=vendor, base_url=base_url, insecure=insecure, timeout=timeout, journal=journal, limit=limit
+            vendor=vendor,
+            base_url=base_url,
+            insecure=insecure,
+            timeout=timeout,
+            patience=patience,
+            journal=journal,
+            limit=limit,
         )
         self._origin = origin
         self._batch = batch
@@ -157,7 +170,11 @@ class RunAgents:
         name = codec.encode([self._batch, key]).decode() if self._keeps else None  # other batches may share the journal
         run, trouble = (None, self._refusal) if self._refusal else await self._worker.follow(origin, name)
         self._refusal = refuses_all(trouble) or self._refusal
-        status, failed = record.status_of(trouble, run), record.failure_of(trouble, run)
+        begun = not isinstance(trouble, NotBegunError)
+        if isinstance(trouble, NotBegunError) and trouble.because is not None:
+            trouble = trouble.because
+        status = record.status_of(trouble, run) if begun else "unstarted"
+        failed = record.failure_of(trouble, run)
         return record.line(self._dialect, key, status, run, failed, began=began, ended=time.time())
 
 

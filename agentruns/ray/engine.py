@@ -12,12 +12,13 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
 
 from attrs import frozen
 
+from agentruns._api.admission import PLACE
 from agentruns._api.limiter import RateLimiter
 from agentruns._following.batch import Batch
 from agentruns._following.items import ItemRunner
@@ -27,7 +28,7 @@ from agentruns._polling.stats import Stats
 from agentruns._values.commands import first_request
 from agentruns._values.minted import idempotency_field
 from agentruns._values.run import Origins, Run, RunRef
-from agentruns.client import Client
+from agentruns.client import Client, entrance_of
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import AgentRunsError, ConfigurationError, OutcomeUnknownError
 from agentruns.tools import ToolsLike
@@ -77,6 +78,8 @@ class PoolOptions:
     makes the handlers, in each worker. The ids of origins derive from the name *batch*, unless it is None. With
     *own_requests*, this process sends requests too, and takes part in the budget. With *same_node*, the workers stay on
     this machine, where the journal is.
+
+    Where there is a journal, the budget is kept there, and shared with all else that has it open.
     """
 
     dialect: Dialect
@@ -104,10 +107,10 @@ class WorkerPool:
         self._workers: Sequence[Any] = ()
         self._name = f"agentruns {uuid4().hex}"  # workers find the actor by it; a handle would not keep it
         self._rate_limit_actor: Any = None
-        limit = pool.options.limit
+        self._limit = None if self.journal is not None else pool.options.limit  # that we divide ourselves
         self._lease: Lease | None = None
-        if pool.own_requests and limit is not None:
-            self._lease = Lease(limit.seconds, self._renew, "this process")
+        if pool.own_requests and self._limit is not None:
+            self._lease = Lease(self._limit.seconds, self._renew, "this process")
         self._in_flight: Counter[int] = Counter()
         self._seen: Mapping[int, tuple[Mapping[str, int], Stats | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,7 +125,7 @@ class WorkerPool:
 
     @property
     def budget(self) -> RateLimiter | None:
-        """Return this process's part of the budget, None if it sends no requests of its own."""
+        """Return this process's part of the budget, None if it sends no requests of its own, or has a journal."""
         return None if self._lease is None else self._lease.budget
 
     def with_stable_id(self, origin: Any, key: str) -> Any:
@@ -131,8 +134,8 @@ class WorkerPool:
 
     async def __aenter__(self) -> Self:
         pool, options = self._pool, self._pool.options
-        if options.limit is not None:
-            self._rate_limit_actor = rate_limit_actor(options.limit, pool.workers + pool.own_requests, name=self._name)
+        if self._limit is not None:
+            self._rate_limit_actor = rate_limit_actor(self._limit, pool.workers + pool.own_requests, name=self._name)
         kind = ray().remote(_Worker)
         actor_options = {
             "num_cpus": 0,  # it waits, nearly all of the time
@@ -201,11 +204,31 @@ class WorkerPool:
         """
 
         def follow(origin: Any, key: str | None, given: StreamOptions) -> _RemoteRun:
+            if (place := PLACE.get()) is not None:
+                place.leave()  # the run gets one where it is followed
             return _RemoteRun(self, origin, key, given.get("digest"))
 
         resolve = resolver(client.work, changed) if self.journal else None
-        runner = ItemRunner(follow, key, prepare, resolve, options, keep=changed == "keep")
+        entrance = None
+        if self._pool.own_requests:
+            entrance = entrance_of(client, self._pool.options.patience, for_runs=False)
+        runner = ItemRunner(follow, key, prepare, resolve, options, entrance, keep=changed == "keep")
         return Batch(runner, items, self._pool.limit)
+
+    def stop(self) -> None:
+        """Have the workers begin nothing more; what has begun goes on to its end."""
+        for worker in self._workers:
+            self._beside(self._stop(worker))
+
+    async def _stop(self, worker: Any) -> None:
+        with contextlib.suppress(AgentRunsError):  # one that died has nothing in flight
+            await self._ask(worker.stop.remote())
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the batch; it is given up at the end."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def follow(
         self, origin: Any, key: str | None, digest: str | None = None
@@ -252,9 +275,7 @@ class WorkerPool:
         """Give a worker that failed no calls until it is back, so that it loses no more of them."""
         if index not in self._gone:
             self._gone.add(index)
-            task = asyncio.create_task(self._await(index))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._beside(self._await(index))
 
     async def _await(self, index: int) -> None:
         while True:
@@ -319,7 +340,8 @@ class _Worker(Worker):
     """A worker as an actor; it keeps its id when its process is started again."""
 
     def __init__(self, options: ClientOptions, tools: Callable[[], ToolsLike | None] | None, actor_name: str) -> None:
-        found = None if options.limit is None else ray().get_actor(actor_name)
+        shared = options.limit is None or options.journal is not None
+        found = None if shared else ray().get_actor(actor_name)
         super().__init__(options, tools, found, name=ray().get_runtime_context().get_actor_id())
 
 

@@ -6,14 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from agentruns import connect, narrative
+from agentruns import NotFoundError, RunRef, connect, narrative
 from agentruns.cli import commands
 from agentruns.emulator import Call, Emulator, Narrative, Prompt, Turn
 from tests.ray.cluster import killing, most_in_a_window, processes, until
@@ -93,6 +96,35 @@ def test_origami_starts_each_run_once_although_a_worker_is_killed_and_no_second_
             assert commands.main(call(emulator, "origami", "--no-journal", "--budget", f"{limit}")) == 0
         assert len(results()) == len(emulator.state.runs) == count
         assert limit // 2 <= most_in_a_window([each.started for each in emulator.exchanges], 1.0) <= limit
+
+
+def test_workers_and_a_client_beside_them_on_one_journal_have_one_budget() -> None:
+    count, limit = 8, 20
+
+    async def beside(stop: threading.Event) -> int:
+        sent = 0
+        options: dict[str, Any] = {"base_url": emulator.base_url, "token": emulator.token, "journal": "shared.db"}
+        async with connect("middesk", budget=float(limit), **options) as client:
+            while not stop.is_set():
+                with suppress(NotFoundError):
+                    await client.fetch(RunRef(str(uuid4())))
+                sent += 1
+        return sent
+
+    with Emulator("middesk", script=lambda _: Turn("done", running=0.3)) as emulator:
+        businesses(count)
+        stop = threading.Event()
+        with ThreadPoolExecutor(1) as thread:
+            sent = thread.submit(asyncio.run, beside(stop))
+            until(Path("shared.db").exists)
+            words = call(emulator, "middesk", "--business-id", "{business_id}", "--budget", f"{limit}")
+            try:
+                assert commands.main([*words, "--journal", "shared.db"]) == 0
+            finally:
+                stop.set()
+            assert sent.result() > limit
+        assert len(results()) == len(emulator.state.runs) == count
+        assert most_in_a_window([each.started for each in emulator.exchanges], 1.0) <= limit
 
 
 def businesses(count: int) -> None:

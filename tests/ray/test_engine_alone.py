@@ -4,15 +4,31 @@ import asyncio
 import inspect
 import itertools
 import json
+import socket
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from agentruns import AgentRunsError, ConfigurationError, OutcomeUnknownError, Stats, connect, middesk, narrative
-from agentruns._values.exchange import RateLimit
+from agentruns import (
+    AgentRunsError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    Run,
+    RunRef,
+    RunStatus,
+    Stats,
+    TransportError,
+    connect,
+    middesk,
+    narrative,
+)
+from agentruns._following.items import NotBegunError
+from agentruns._values.exchange import RateLimit, Request
 from agentruns.cli import commands
 from agentruns.dialects.protocol import Dialect
 from agentruns.emulator import Emulator, Turn
@@ -150,17 +166,19 @@ def call(*more: str) -> list[str]:
     return [*words, "--engine", "ray", *more]
 
 
+@pytest.mark.parametrize(("more", "dividing"), [([], 0), (["--no-journal"], 1)], ids=["journal", "no journal"])
 def test_a_batch_is_the_same_and_ends_what_it_began(
-    ours: Emulator[Any], ray: Ray, capsys: pytest.CaptureFixture[str]
+    more: list[str], dividing: int, ours: Emulator[Any], ray: Ray, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert commands.main(call("--budget", "100", "--workers", "3", "--json")) == 0
+    """Where there is a journal, the budget is divided there, and no actor is begun for it."""
+    assert commands.main(call("--budget", "100", "--workers", "3", "--json", *more)) == 0
     lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert {line["status"] for line in lines} == {"completed"}
     assert len(lines) == ours.state.runs_started == 6
-    assert (ray.begun, [actor.dead for actor in ray.actors]) == (False, [True] * 4)
-    workers = ray.actors[1:]
+    assert (ray.begun, [actor.dead for actor in ray.actors]) == (False, [True] * (3 + dividing))
+    workers = ray.actors[dividing:]
     assert {(each.options["max_task_retries"], each.options["scheduling_strategy"]) for each in workers} == {
-        (-1, "this node")
+        (-1, "SPREAD" if more else "this node")
     }
     assert all(json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert list(Path().glob("*.lock")) == []
@@ -299,6 +317,78 @@ def test_a_node_that_is_gone_ends_the_call_with_the_usual_hint(
     lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert {line["failure"]["type"] for line in lines} == {"WorkersLostError"}
     assert len(lines) < 6
+
+
+def test_a_vendor_that_does_not_answer_ends_the_call_when_patience_is_over(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was not begun, here or at a worker, has no line in the output: the next call begins it."""
+    with socket.socket() as deaf:  # its port is taken, and nobody listens there
+        deaf.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("NARRATIVE_BASE_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        monkeypatch.setenv("NARRATIVE_TOKEN", "t")
+        words = call("--patience", "0", "--limit", "2", "--no-journal")
+        assert commands.main(words) == 5
+        assert len(Path("out.jsonl").read_text().splitlines()) <= 2
+        ids = [{"text": "Hi", "conversation_id": str(uuid4())} for _ in range(6)]
+        Path("in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in ids))
+        words = [word for word in words if word not in {"--conversation", "conversation.json"}]
+        words[words.index("out.jsonl")] = "other.jsonl"
+        assert commands.main(words) == 5
+        assert len(Path("other.jsonl").read_text().splitlines()) <= 4
+    said = capsys.readouterr().err
+    assert said.count("agentruns: no answer to") >= 2
+    assert said.count("rows to an end; go on with:\n  agentruns batch narrative in.jsonl") == 2
+
+
+@pytest.mark.asyncio
+async def test_rows_that_workers_do_not_begin_end_the_batch_with_the_reason(
+    ours: Emulator[Any], ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    because = TransportError(Request("GET", "/"), "no route to host")
+    given = itertools.count()
+
+    async def follow(_: Worker, origin: Any, *__: Any) -> Any:
+        if next(given):
+            return None, NotBegunError(because)
+        await asyncio.sleep(0.1)
+        return Run(RunRef("r"), RunStatus.COMPLETED, "completed", raw={}), None
+
+    monkeypatch.setattr(Worker, "follow", follow)
+    origins = [narrative.UserMessage("c", f"{number}") for number in range(20)]
+    async with (
+        connect(narrative) as client,
+        WorkerPool(pool(narrative)) as started,
+        started.batch(client, origins, key=str, prepare=lambda item: item) as batch,
+    ):
+        assert (await anext(batch)).error is None
+        with pytest.raises(TransportError, match="no route"):
+            await anext(batch)
+        assert batch.taken == 4
+
+
+@pytest.mark.asyncio
+async def test_workers_share_the_budget_of_the_journal_with_other_clients(ours: Emulator[Any], ray: Ray) -> None:
+    def held() -> int:
+        with closing(sqlite3.connect("j.db")) as file:
+            return sum(count for (count,) in file.execute("SELECT held FROM budget_part WHERE returns IS NULL"))
+
+    limit = RateLimit(40, 1.0)
+    async with (
+        connect(narrative, budget=40, journal="j.db") as client,
+        WorkerPool(pool(narrative, limit=limit, journal="j.db")) as started,
+    ):
+        assert [type(actor.inner) for actor in ray.actors] == [engine._Worker] * 2
+        clients = [client, *(actor.inner._client for actor in ray.actors)]
+        limits = [each._api.permits.limiter for each in clients]
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            assert sum(each.limit.count for each in limits) <= 40
+            if min(each.limit.count for each in limits) > 0:
+                break
+        assert held() <= 40
+        assert min(each.limit.count for each in limits) > 0
+        assert started.stats().budget == 0.0
 
 
 @pytest.mark.asyncio

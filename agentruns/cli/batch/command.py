@@ -116,12 +116,11 @@ class Job:
             if not self._left or self._task is None:
                 raise
             self._task.uncancel()
-        except APIError:
-            pass  # it was told when it came
-        except TransportError as error:
-            complain(f"agentruns: {shell_text.translate(error, self._args)}")
-            self._codes.add(_TROUBLE)
-            self._stopping = self._stopping or "no contact"
+        except (APIError, TransportError) as error:
+            if error is not self._outcomes.refusal:  # which was told when it came
+                complain(f"agentruns: {shell_text.translate(error, self._args)}")
+                self._codes.add(_TROUBLE)
+                self._stopping = self._stopping or "no contact"
         except FileError as error:
             complain(f"agentruns: {error}")
             self._codes.add(_TROUBLE)
@@ -292,6 +291,8 @@ class Job:
         self._stopping = why
         self._tally.stopped = True
         self._outcomes.stop()
+        if self._engine is not None:
+            self._engine.stop()
         self._tell(lambda: self._view.say(f"agentruns: {why}"))
 
     def _end(self) -> int:

@@ -79,7 +79,7 @@ async def batch(args: argparse.Namespace) -> int:
         client = connect(
             dialect,
             **connection(args),
-            budget=args.budget if engine is None else engine.budget,
+            budget=args.budget if engine is None or engine.budget is None else engine.budget,
             journal=None if args.no_journal else journal,
         )
         with Output(path, dialect.NAME, heal=not args.no_journal) as output:

@@ -18,7 +18,6 @@ from agentruns._values.exchange import RateLimit
 from agentruns._values.minted import idempotency_field
 from agentruns.cli import arguments, origins
 from agentruns.cli.connection import connection
-from agentruns.cli.options import BATCH_PATIENCE_SECONDS
 from agentruns.cli.printing import complain
 from agentruns.dialects import for_workers
 from agentruns.dialects.names import absolute
@@ -55,6 +54,7 @@ async def engine(
             base_url=args.base_url,
             insecure=args.insecure,
             timeout=args.timeout,
+            patience=args.patience,
             journal=_journal(args, output, nodes),
             limit=limit,
         )
@@ -82,11 +82,6 @@ def check_options(args: argparse.Namespace) -> None:
     if args.engine == "ray":
         if args.proxy is not None:
             raise ConfigurationError("--proxy is not for --engine ray: it would not reach the workers")
-        if args.patience != BATCH_PATIENCE_SECONDS:
-            raise ConfigurationError(
-                "--patience is not for --engine ray: its workers try each request a few times, however long contact is "
-                "lost; leave it out, and call again for the rows that were not done"
-            )
         if args.workers is not None:
             check.integer("--workers", args.workers, 1)
         return
