@@ -56,8 +56,8 @@ async def console(args: argparse.Namespace) -> int:
         if args.emulator:
             source = await stack.enter_async_context(emulated(args.emulator))
         else:
-            path, answers = Path(args.journal), _answers(args.answers)
-            made = over_journal(path, lambda vendors: _clients(args, path, vendors), answers=answers)
+            journal, answers = args.journal, _answers(args.answers)
+            made = over_journal(journal, lambda vendors: _clients(args, journal, vendors), answers=answers)
             source = await stack.enter_async_context(made)
         guard = AccessGuard(hosts=frozenset({args.host}), exposed=args.expose)
         address = await stack.enter_async_context(served(source, args.host, args.port, guard=guard))
@@ -76,9 +76,7 @@ def _check(args: argparse.Namespace) -> None:
         if getattr(args, option) and not args.vendor:
             raise ConfigurationError(f"--{option.replace('_', '-')} is of one vendor; say which by --vendor")
     check.integer("--port", args.port, 0)
-    if args.journal and is_database(args.journal):
-        raise ConfigurationError("the console shows the journal in a file; one in a database it cannot read")
-    if args.journal and not _is_file(args.journal):
+    if args.journal and not is_database(args.journal) and not _is_file(args.journal):
         raise ConfigurationError(
             f"there is no journal {args.journal!r}; `agentruns batch` makes one, as does a client that is given one"
         )
@@ -158,7 +156,7 @@ def _address_of(server: asyncio.Server, token: str) -> str:
 
 @asynccontextmanager
 async def over_journal(
-    path: Path,
+    journal: str | Path,
     clients: Callable[[Sequence[str]], Mapping[str, Client]],
     *,
     answers: Mapping[str, Mapping[str, Any]] | None = None,
@@ -166,16 +164,19 @@ async def over_journal(
     """Give what the console shows of a journal; *clients* makes them for those vendors of whom there is work."""
     from agentruns.console import JournalReader, Source
 
+    if is_database(str(journal)):
+        async with JournalReader(journal):
+            pass  # it is there: else the inbox would make it
     async with AsyncExitStack() as stack:
-        inbox = await stack.enter_async_context(Inbox(journal=path))
-        book = await stack.enter_async_context(JournalReader(path))
+        inbox = await stack.enter_async_context(Inbox(journal=journal))
+        book = await stack.enter_async_context(JournalReader(journal))
         opened = {
             name: await stack.enter_async_context(client) for name, client in clients(await book.vendors()).items()
         }
         yield await stack.enter_async_context(Source(book, inbox, opened, answers=answers))
 
 
-def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> dict[str, Client]:
+def _clients(args: argparse.Namespace, journal: str | Path, vendors: Sequence[str]) -> dict[str, Client]:
     """Return a client, not open yet, for each vendor that there is a token for."""
     made: dict[str, Client] = {}
     known = {**installed(), **shipped()}
@@ -190,7 +191,7 @@ def _clients(args: argparse.Namespace, path: Path, vendors: Sequence[str]) -> di
         variable = args.token_env or dialect.TOKEN_VARIABLE
         token = os.environ.get(variable, "")
         if token.strip() or dialect.AUTH.optional:
-            client = connect(dialect, token=token or None, **connection(args), journal=path)
+            client = connect(dialect, token=token or None, **connection(args), journal=journal)
             made[dialect.NAME] = client  # as the journal calls it: --vendor may be a place such as file.py:attribute
         elif args.vendor:
             raise ConfigurationError(f"there is no token for {name}; set the environment variable {variable}")

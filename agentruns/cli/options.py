@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Final
 
+from agentruns._keeping.journal.locations import is_database
 from agentruns.dialects import load
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
 BATCH_PATIENCE_SECONDS: Final = 3600.0
 """How long a batch bears with a vendor that does not answer, unless the user says otherwise."""
+
+_PASSWORD: Final = re.compile(r"//[^@]*:.*@|[?&]password=")
+"""Is found in the URL of a database that has a password."""
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +59,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     journal.add_argument(
         "--journal",
         metavar="PATH",
+        type=_journal,
         help="what keeps work across a crash: a file, or a postgresql://... (default: OUTPUT.journal)",
     )
     journal.add_argument(
@@ -94,7 +100,13 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
 
 def add_console(parser: argparse.ArgumentParser) -> None:
     """Offer what `console` takes."""
-    parser.add_argument("journal", metavar="JOURNAL", nargs="?", help="what `agentruns batch` or a client has kept")
+    parser.add_argument(
+        "journal",
+        metavar="JOURNAL",
+        nargs="?",
+        type=_journal,
+        help="what `agentruns batch` or a client has kept: a file, or a postgresql://...",
+    )
     parser.add_argument(
         "--emulator", metavar="VENDOR", type=vendor_name, help="instead of a journal, try it on an emulated vendor"
     )
@@ -130,6 +142,12 @@ def _proxy(parser: argparse.ArgumentParser) -> None:
         type=_proxy_url,
         help="go through an HTTP proxy: its URL, without a password, or `env` for that in HTTPS_PROXY, with one",
     )
+
+
+def _journal(text: str) -> str:
+    if is_database(text) and _PASSWORD.search(text):  # others see command lines, and what is typed is shown again
+        raise argparse.ArgumentTypeError("it has a password; put that into PGPASSWORD, or into a password file")
+    return text
 
 
 def _proxy_url(text: str) -> str:

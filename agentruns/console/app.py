@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler
 
 from agentruns import _extras as extras
 from agentruns._keeping.journal.entries import Entry
-from agentruns._keeping.journal.reader import PAGE, Which
+from agentruns._keeping.journal.queries import PAGE, Which
 from agentruns._values.printable import printable
 from agentruns.dialects.show import Answer, Fact, text_of
 from agentruns.errors import AgentRunsError, ConfigurationError

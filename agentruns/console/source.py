@@ -85,13 +85,15 @@ class Source:
     ) -> None:
         self.book = book
         self.jobs = jobs or Jobs()
-        self.place = place or book.path.name
+        self.place = place or book.name
         self._inbox = inbox
         self._clients = dict(clients or {})
         self._answers = dict(answers or {})
         self._feeds: dict[str, Feeds] = {}
         self._changed = Changed()
-        self._others = JournalChanges(book.version, self._on_change, self._on_error, at_most=SURE_SECONDS)
+        self._others = JournalChanges(
+            book.version, self._on_change, self._on_error, at_most=SURE_SECONDS, pause=book.pause
+        )
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._answered: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._tools: OrderedDict[tuple[str, str], Mapping[str, Tool]] = OrderedDict()

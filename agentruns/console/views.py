@@ -12,7 +12,7 @@ from attrs import frozen
 
 from agentruns import _extras as extras
 from agentruns._keeping.journal.entries import Counts, Entry
-from agentruns._keeping.journal.reader import UNREADABLE, Which
+from agentruns._keeping.journal.queries import UNREADABLE, Which
 from agentruns.dialects import known
 from agentruns.dialects.show import Fact, Step, text_of
 

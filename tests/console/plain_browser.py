@@ -203,15 +203,15 @@ def state(status: str, **changes: Any) -> Run:
     return parse_run(Response(200, {}, body, Request("GET", "/")))
 
 
-async def fill(path: Path) -> None:
+async def fill(journal: str | Path) -> None:
     """Put work into a journal: some that is done, some that waits, and some that has only begun."""
-    async with Journal(path, "narrative") as journal:
+    async with Journal(journal, "narrative") as opened:
         for key, run in (
             ("invoice-1", state("completed", id="run-1")),
             ("invoice-2", state("failed", id="run-2")),
             ("invoice-3", state("requires_action", id=RUN)),
         ):
-            await journal.begin(key, ORIGIN)
-            await journal.saw(key, run.to_json(), done=key != "invoice-3")
-        await journal.begin("invoice-4", ORIGIN)
-        await journal.release("invoice-3")
+            await opened.begin(key, ORIGIN)
+            await opened.saw(key, run.to_json(), done=key != "invoice-3")
+        await opened.begin("invoice-4", ORIGIN)
+        await opened.release("invoice-3")

@@ -16,7 +16,9 @@ import pytest
 from agentruns.cli import arguments, commands
 from agentruns.cli import console as console_command
 from agentruns.emulator import Emulator
-from tests.console.plain_browser import SECONDS, fill
+from agentruns.errors import ConfigurationError
+from tests.console.plain_browser import SECONDS, browsing, fill
+from tests.postgres_server import Server
 
 
 @pytest.fixture
@@ -31,7 +33,10 @@ def journal(tmp_path: Path) -> Path:
         ([], "a JOURNAL to show, or --emulator"),
         (["x.db", "--emulator", "origami"], "one of them"),
         (["nowhere.db"], "there is no journal"),
-        (["postgresql://me:secret@db/work"], "one in a database it cannot read"),
+        (
+            ["postgresql://me@127.0.0.1:1/work"],
+            "cannot open the journal postgresql://127.0.0.1:1/work: it cannot",
+        ),
         ([__file__], "not an SQLite file"),
         (["--emulator", "conduit", "--base-url", "http://127.0.0.1:1"], "say which by --vendor"),
         (["--emulator", "conduit", "--host", "192.0.2.1"], "add --expose"),
@@ -43,6 +48,18 @@ def journal(tmp_path: Path) -> Path:
 def test_what_cannot_work_is_said_at_once(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main(["console", *words]) == commands.USAGE
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["me:pass-word@db/work", "me:a/b@c:pass-word@db", "db/work?user=me&password=pass-word"])
+@pytest.mark.parametrize("words", [["console"], ["batch", "narrative", "in.jsonl", "-o", "out.jsonl", "--journal"]])
+def test_a_password_is_taken_from_no_command_line(
+    words: list[str], url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        commands.main([*words, f"postgresql://{url}"])
+    said = capsys.readouterr().err
+    assert "PGPASSWORD" in said
+    assert "pass-word" not in said
 
 
 def test_a_vendor_without_a_token_is_refused_when_it_is_asked_for(
@@ -170,6 +187,25 @@ def test_the_console_follows_with_the_token_of_the_environment_and_shows_it_nowh
     assert "is not set" not in said
     assert emulator.token not in page + said
     assert emulator.requests("GET", "*")  # it was looked for
+
+
+@pytest.mark.asyncio
+async def test_a_database_without_a_journal_is_refused_and_left_as_it_was(postgres: Server) -> None:
+    url = postgres.url(schema="nobody_made_it")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="its schema 'nobody_made_it' has none"):
+            await console_command.over_journal(url, lambda vendors: {}).__aenter__()
+
+
+@pytest.mark.asyncio
+async def test_the_page_of_a_journal_in_a_database_names_it_without_the_password(postgres: Server) -> None:
+    url = postgres.url(schema="named_on_the_page", prefix="my_")
+    await fill(url)
+    async with console_command.over_journal(url, lambda vendors: {}) as source, browsing(source) as browser:
+        page = await browser.open("/")
+    assert "invoice-1" in page.text
+    assert source.place == f"postgresql://127.0.0.1:{postgres.port}/postgres?schema=named_on_the_page&prefix=my_"
+    assert "not-to-be-shown" not in page.text
 
 
 def test_a_console_that_others_can_reach_says_so() -> None:

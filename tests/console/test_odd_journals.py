@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentruns import AgentRunsError, ConfigurationError, JournalError, connect
-from agentruns._keeping.journal import reader
+from agentruns._keeping.journal import file_reader, queries
 from agentruns._keeping.journal.reader import JournalReader
 from agentruns.cli import commands
 from agentruns.cli.console import over_journal
@@ -136,9 +136,9 @@ async def test_a_file_that_would_run_what_others_wrote_is_no_journal(tmp_path: P
 
 @pytest.mark.asyncio
 async def test_a_read_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(file_reader, "READ_SECONDS", 0.05)
     monkeypatch.setitem(
-        reader._WHERE,
+        queries._WHERE,
         "all",
         "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n)",
     )

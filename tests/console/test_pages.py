@@ -28,9 +28,9 @@ PACE = 0.05
 
 
 @asynccontextmanager
-async def looking_at(path: Path) -> AsyncIterator[Browser]:
+async def looking_at(journal: str | Path) -> AsyncIterator[Browser]:
     """Open a console over a journal, without any token."""
-    async with over_journal(path, lambda vendors: {}) as source, browsing(source) as browser:
+    async with over_journal(journal, lambda vendors: {}) as source, browsing(source) as browser:
         yield browser
 
 
@@ -44,11 +44,10 @@ async def trying(vendor: str) -> AsyncIterator[Browser]:
 
 
 @pytest.mark.asyncio
-async def test_the_list_shows_the_work_of_a_journal(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    await fill(path)
+async def test_the_list_shows_the_work_of_a_journal(address: str) -> None:
+    await fill(address)
 
-    async with looking_at(path) as browser:
+    async with looking_at(address) as browser:
         page = await browser.open("/")
         assert [
             page.text.index(f">{key}</a>") for key in ("invoice-4", "invoice-3", "invoice-2", "invoice-1")
@@ -68,20 +67,20 @@ async def test_the_list_shows_the_work_of_a_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_empty_journal_says_so(tmp_path: Path) -> None:
-    async with Journal(tmp_path / "j", "narrative"):
+async def test_an_empty_journal_says_so(address: str) -> None:
+    async with Journal(address, "narrative"):
         pass
-    async with looking_at(tmp_path / "j") as browser:
+    async with looking_at(address) as browser:
         assert "There is no work here yet" in (await browser.open("/")).text
         assert "Nothing waits for an answer" in (await browser.open("/?which=waiting")).text
 
 
 @pytest.mark.asyncio
-async def test_a_long_list_goes_on_on_older_pages(tmp_path: Path) -> None:
-    async with Journal(tmp_path / "j", "narrative") as journal:
+async def test_a_long_list_goes_on_on_older_pages(address: str) -> None:
+    async with Journal(address, "narrative") as journal:
         await asyncio.gather(*(journal.begin(f"job-{number:03}", ORIGIN) for number in range(150)))
 
-    async with looking_at(tmp_path / "j") as browser:
+    async with looking_at(address) as browser:
         first = await browser.open("/")
         assert first.text.count('class="row"') == 100
         (older,) = [part.partition('"')[0] for part in first.text.split('id="older" href="')[1:]]
@@ -91,16 +90,15 @@ async def test_a_long_list_goes_on_on_older_pages(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_failed_work_and_parts_of_keys_are_found_among_many(tmp_path: Path) -> None:
-    path = tmp_path / "j"
-    async with Journal(path, "narrative") as journal:
+async def test_failed_work_and_parts_of_keys_are_found_among_many(address: str) -> None:
+    async with Journal(address, "narrative") as journal:
         failed, done = (state(word, id=f"run-{word}").to_json() for word in ("failed", "completed"))
         for number in range(150):
             key = f"row {number:03} & more"
             await journal.begin(key, ORIGIN)
             await journal.saw(key, failed if number % 50 == 7 else done, done=True)
 
-    async with looking_at(path) as browser:
+    async with looking_at(address) as browser:
         page = await browser.open("/?which=failed")
         assert page.text.count('class="row"') == 3
         assert 'data-count="failed">3<' in page.text
@@ -109,26 +107,30 @@ async def test_failed_work_and_parts_of_keys_are_found_among_many(tmp_path: Path
         assert "which=failed&amp;key=7%20%26%20m" in page.text
         assert (await browser.open("/?which=failed&key=057")).text.count('class="row"') == 1
         assert "No such key is here" in (await browser.open("/?key=nothing")).text
-    with contextlib.closing(sqlite3.connect(path)) as file:
-        plan = file.execute(f"EXPLAIN QUERY PLAN SELECT count(*) FROM work WHERE {FAILED}").fetchall()
-    assert "failed" in plan[0][-1], "a page of a large journal reads no row that has not failed"
 
 
 @pytest.mark.asyncio
-async def test_who_is_at_the_work_is_shown(tmp_path: Path) -> None:
-    async with Journal(tmp_path / "j", "narrative") as journal:
+async def test_a_page_of_a_large_journal_reads_no_row_that_has_not_failed(tmp_path: Path) -> None:
+    await fill(tmp_path / "j")
+    with contextlib.closing(sqlite3.connect(tmp_path / "j")) as file:
+        plan = file.execute(f"EXPLAIN QUERY PLAN SELECT count(*) FROM work WHERE {FAILED}").fetchall()
+    assert "failed" in plan[0][-1]
+
+
+@pytest.mark.asyncio
+async def test_who_is_at_the_work_is_shown(address: str) -> None:
+    async with Journal(address, "narrative") as journal:
         await journal.begin("mine", ORIGIN)
-        async with looking_at(tmp_path / "j") as browser:
+        async with looking_at(address) as browser:
             assert "a program is at it" in (await browser.open("/")).text
             await journal.release("mine")
             assert "no program is at it" in (await browser.open("/")).text
 
 
 @pytest.mark.asyncio
-async def test_a_run_is_shown_as_the_journal_has_it(tmp_path: Path) -> None:
-    path = tmp_path / "j"
-    await fill(path)
-    async with looking_at(path) as browser:
+async def test_a_run_is_shown_as_the_journal_has_it(address: str) -> None:
+    await fill(address)
+    async with looking_at(address) as browser:
         waits = await browser.open("/work/w3")
         assert "ops-approve_invoice" in waits.text
         assert "RE-2026-118" in waits.text
@@ -145,35 +147,35 @@ async def test_a_run_is_shown_as_the_journal_has_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_was_answered_before_stands_in_the_timeline(tmp_path: Path) -> None:
-    async with Journal(tmp_path / "j", "narrative") as journal:
+async def test_what_was_answered_before_stands_in_the_timeline(address: str) -> None:
+    async with Journal(address, "narrative") as journal:
         await journal.begin("job", ORIGIN)
         await journal.handle("job", "run-0", "t1", "ops-approve_invoice")
         await journal.answered("job", "run-0", "t1", '{"approved": true}', False)
         await journal.posted("job", "run-0")
         await journal.saw("job", state("completed").to_json(), done=True)
 
-    async with looking_at(tmp_path / "j") as browser:
+    async with looking_at(address) as browser:
         text = (await browser.open("/work/w1")).text
     order = [text.index(part) for part in ("Begun", "ops-approve_invoice was answered", "approved&#34;: true", "Done.")]
     assert order == sorted(order)
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("entry", ["w99", "p1", "w", "x1", "w1x", "w²", "w" + "9" * 40, "%00"])
-async def test_work_that_is_not_there_is_said_so(tmp_path: Path, entry: str) -> None:
-    await fill(tmp_path / "j")
-    async with looking_at(tmp_path / "j") as browser:
-        page = await browser.open(f"/work/{entry}")
-        assert page.status == 404
-        assert "no such work" in page.text
+async def test_work_that_is_not_there_is_said_so(address: str) -> None:
+    await fill(address)
+    async with looking_at(address) as browser:
+        for entry in ("w99", "p1", "w", "x1", "w1x", "w²", "w" + "9" * 40, "%00"):
+            page = await browser.open(f"/work/{entry}")
+            assert page.status == 404
+            assert "no such work" in page.text
 
 
 @pytest.mark.asyncio
-async def test_what_stands_in_a_journal_is_text_and_never_html(tmp_path: Path) -> None:
+async def test_what_stands_in_a_journal_is_text_and_never_html(address: str) -> None:
     bad = "<script>alert(1)</script>'\"><b>&"
     call = {"tool_use_id": bad, "name": bad, "arguments": {bad: bad}}
-    async with Journal(tmp_path / "j", "narrative") as journal:
+    async with Journal(address, "narrative") as journal:
         spoilt: list[dict[str, Any]] = [{"pending_tool_calls": [call]}, {"final_text": bad}, {"id": bad}]
         for number, changes in enumerate(spoilt):
             await journal.begin(f"{number}{bad}", json.dumps({"text": bad}))
@@ -181,7 +183,7 @@ async def test_what_stands_in_a_journal_is_text_and_never_html(tmp_path: Path) -
                 f"{number}{bad}", state(("requires_action", "completed", "failed")[number], **changes).to_json()
             )
 
-    async with looking_at(tmp_path / "j") as browser:
+    async with looking_at(address) as browser:
         for path in ("/", "/work/w1", "/work/w2", "/work/w3"):
             page = await browser.open(path)
             assert page.status == 200
@@ -191,13 +193,13 @@ async def test_what_stands_in_a_journal_is_text_and_never_html(tmp_path: Path) -
 
 
 @pytest.mark.asyncio
-async def test_a_list_tells_what_changes_and_nothing_else(tmp_path: Path) -> None:
-    async with Journal(tmp_path / "j", "narrative") as journal:
+async def test_a_list_tells_what_changes_and_nothing_else(address: str) -> None:
+    async with Journal(address, "narrative") as journal:
         await journal.begin("job", ORIGIN)
-        async with looking_at(tmp_path / "j") as browser:
+        async with looking_at(address) as browser:
             page = await browser.open("/")
-            (address,) = [part.partition('"')[0] for part in page.text.split('sse-connect="')[1:]]
-            async with browser.events(address.replace("&amp;", "&")) as events:
+            (events_at,) = [part.partition('"')[0] for part in page.text.split('sse-connect="')[1:]]
+            async with browser.events(events_at.replace("&amp;", "&")) as events:
                 await journal.saw("job", state("running").to_json())
                 async with asyncio.timeout(SECONDS):
                     event_id, told = await anext(events)
@@ -211,10 +213,10 @@ async def test_a_list_tells_what_changes_and_nothing_else(tmp_path: Path) -> Non
 
 
 @pytest.mark.asyncio
-async def test_a_timeline_goes_on_as_the_journal_does(tmp_path: Path) -> None:
-    async with Journal(tmp_path / "j", "narrative") as journal:
+async def test_a_timeline_goes_on_as_the_journal_does(address: str) -> None:
+    async with Journal(address, "narrative") as journal:
         await journal.begin("job", ORIGIN)
-        async with looking_at(tmp_path / "j") as browser:
+        async with looking_at(address) as browser:
             async with browser.events("/work/w1/events") as events:
                 async with asyncio.timeout(SECONDS):
                     await anext(events)
@@ -234,13 +236,15 @@ async def test_a_timeline_goes_on_as_the_journal_does(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def parked(path: Path, *, key: str | None = "job") -> AsyncIterator[asyncio.Task[Any]]:
+async def parked(journal: str, *, key: str | None = "job") -> AsyncIterator[asyncio.Task[Any]]:
     """Run what a program does that follows a run of an emulated vendor and asks people by an inbox in the journal."""
     script = [Turn(calls=[Call("confirm", {"slot": "14:30"}), Call("pay", {"sum": 5})]), Turn("Thanks.")]
     async with (
         Emulator("narrative", script=script) as emulator,
-        Inbox(journal=path) as inbox,
-        connect("narrative", token=emulator.token, base_url=emulator.base_url, journal=path) as client,
+        Inbox(journal=journal) as inbox,
+        connect(
+            "narrative", token=emulator.token, base_url=emulator.base_url, journal=journal, schedule=stories.QUICK
+        ) as client,
     ):
         schema = {"type": "object", "properties": {"slot": {"type": "string"}}}
         config = narrative.Config(
@@ -270,8 +274,8 @@ async def parked(path: Path, *, key: str | None = "job") -> AsyncIterator[asynci
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("key", ["job", None])
-async def test_actions_that_another_program_parked_are_answered_and_it_goes_on(tmp_path: Path, key: str | None) -> None:
-    async with parked(tmp_path / "j", key=key) as task, looking_at(tmp_path / "j") as browser:
+async def test_actions_that_another_program_parked_are_answered_and_it_goes_on(address: str, key: str | None) -> None:
+    async with parked(address, key=key) as task, looking_at(address) as browser:
         listed = await browser.open("/?which=waiting")
         (work,) = [part.partition('"')[0] for part in listed.text.split('href="/work/')[1:]]
         page = await browser.open(f"/work/{work}")
@@ -289,8 +293,8 @@ async def test_actions_that_another_program_parked_are_answered_and_it_goes_on(t
 
 
 @pytest.mark.asyncio
-async def test_what_must_be_corrected_is_not_sent(tmp_path: Path) -> None:
-    async with parked(tmp_path / "j"), looking_at(tmp_path / "j") as browser:
+async def test_what_must_be_corrected_is_not_sent(address: str) -> None:
+    async with parked(address), looking_at(address) as browser:
         form = (await browser.open("/work/w1")).answers[0]
 
         page = await browser.send(form.action, form.filled(how="refuse", reason=" ", note="kept"))
@@ -306,8 +310,8 @@ async def test_what_must_be_corrected_is_not_sent(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("scripts", [False, True])
-async def test_a_form_that_was_answered_elsewhere_is_said_to_be_stale(tmp_path: Path, scripts: bool) -> None:
-    async with parked(tmp_path / "j"), looking_at(tmp_path / "j") as browser:
+async def test_a_form_that_was_answered_elsewhere_is_said_to_be_stale(address: str, scripts: bool) -> None:
+    async with parked(address), looking_at(address) as browser:
         form = (await browser.open("/work/w1")).answers[0]
         headers = {"HX-Request": "true"} if scripts else {}
         fields = form.filled(how="approve")
@@ -321,8 +325,8 @@ async def test_a_form_that_was_answered_elsewhere_is_said_to_be_stale(tmp_path: 
 
 
 @pytest.mark.asyncio
-async def test_of_two_who_send_at_once_one_is_told_that_it_is_too_late(tmp_path: Path) -> None:
-    async with parked(tmp_path / "j"), looking_at(tmp_path / "j") as browser:
+async def test_of_two_who_send_at_once_one_is_told_that_it_is_too_late(address: str) -> None:
+    async with parked(address), looking_at(address) as browser:
         form = (await browser.open("/work/w1")).answers[0]
 
         pages = await asyncio.gather(*(browser.send(form.action, form.filled(how="approve")) for _ in range(5)))
@@ -331,11 +335,11 @@ async def test_of_two_who_send_at_once_one_is_told_that_it_is_too_late(tmp_path:
 
 
 @pytest.mark.asyncio
-async def test_an_answer_given_elsewhere_is_told_to_who_watches(tmp_path: Path) -> None:
+async def test_an_answer_given_elsewhere_is_told_to_who_watches(address: str) -> None:
     async with (
-        parked(tmp_path / "j") as task,
-        looking_at(tmp_path / "j") as browser,
-        Inbox(journal=tmp_path / "j") as elsewhere,
+        parked(address) as task,
+        looking_at(address) as browser,
+        Inbox(journal=address) as elsewhere,
         browser.events("/work/w1/events") as events,
     ):
         async with asyncio.timeout(SECONDS):
@@ -351,11 +355,11 @@ async def test_an_answer_given_elsewhere_is_told_to_who_watches(tmp_path: Path) 
 
 
 @pytest.mark.asyncio
-async def test_no_secret_is_in_any_page(tmp_path: Path) -> None:
+async def test_no_secret_is_in_any_page(address: str) -> None:
     guard = AccessGuard()
     async with (
-        parked(tmp_path / "j"),
-        over_journal(tmp_path / "j", lambda vendors: {}) as source,
+        parked(address),
+        over_journal(address, lambda vendors: {}) as source,
         browsing(source, guard) as browser,
     ):
         form = (await browser.open("/work/w1")).answers[0]

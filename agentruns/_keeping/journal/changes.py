@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 from agentruns.errors import AgentRunsError
 
+if TYPE_CHECKING:
+    from .store import News
+
 LOOK_SECONDS: Final = 0.25
 """Seconds between two looks whether another process has written to the journal."""
+
+_GATHER_SECONDS: Final = 0.01
+
+
+async def pause(news: News | None, seen: int, seconds: float) -> None:
+    """
+    Wait so many seconds; no longer than until *news* has another version than *seen*, if the store tells any.
+
+    Where much is written, it waits a little still: one look is for all that was written meanwhile.
+    """
+    if news is None:
+        await asyncio.sleep(seconds)
+        return
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(told.set)
+
+    forget = news.call(seen, tell)
+    try:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), seconds)
+            await asyncio.sleep(_GATHER_SECONDS)
+    finally:
+        forget()
 
 
 class JournalChanges:

@@ -10,7 +10,7 @@ from agentruns import _extras as extras
 from agentruns.errors import ConfigurationError
 
 from .postgres.address import SCHEMES, Database, database
-from .store import Ledger, Location
+from .store import Ledger, LedgerReader, Location
 
 
 @frozen
@@ -24,6 +24,12 @@ class File:
         with extras.require("journal", "a journal needs"):
             from .opening import opened
         return opened(self.name, vendor)
+
+    def open_reader(self) -> LedgerReader:
+        """Open the file to read it; raise as `Location.open_reader` does, and where the extra is missing."""
+        with extras.require("journal", "a journal needs"):
+            from .file_reader import FileReader
+        return FileReader(self.name)
 
 
 @frozen
@@ -42,6 +48,12 @@ class InDatabase:
         with extras.require("postgres", "a journal in PostgreSQL needs"):
             from .postgres.opening import opened
         return opened(self.database, vendor)
+
+    def open_reader(self) -> LedgerReader:
+        """Open the tables to read them; raise as `Location.open_reader` does, and where the extra is missing."""
+        with extras.require("postgres", "a journal in PostgreSQL needs"):
+            from .postgres.reader import PostgresReader
+        return PostgresReader(self.database)
 
 
 def is_database(address: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -13,6 +13,7 @@ from agentruns._aio.shield import run_shielded
 from agentruns._values import check
 from agentruns.errors import ConfigurationError, JournalError
 
+from .changes import pause
 from .lease import LeaseLostError
 from .locations import is_unicode, location
 from .problems import reason
@@ -28,7 +29,6 @@ T = TypeVar("T")
 READ: Final = "It was only to be read: nothing was sent, and what runs at the vendor goes on"
 """How things stand when a read has failed."""
 
-_GATHER_SECONDS: Final = 0.01
 _LONGEST_KEY: Final = 1000
 
 
@@ -140,27 +140,8 @@ class Session:
         return 0 if news is None else news.version()
 
     async def pause(self, seen: int, seconds: float) -> None:
-        """
-        Wait so many seconds; no longer than until more has been heard than *seen*, if the store tells.
-
-        Where much is written, it waits a little still: one look is for all that was written meanwhile.
-        """
-        news = self._news
-        if news is None:
-            await asyncio.sleep(seconds)
-            return
-        told, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def tell() -> None:
-            loop.call_soon_threadsafe(told.set)
-
-        forget = news.call(seen, tell)
-        try:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(told.wait(), seconds)
-                await asyncio.sleep(_GATHER_SECONDS)
-        finally:
-            forget()
+        """Wait so many seconds, or until more has been heard than *seen*, if the store tells."""
+        await pause(self._news, seen, seconds)
 
     @property
     def _news(self) -> News | None:

@@ -4,18 +4,22 @@ What a journal is kept in: what a store must provide, and nothing else.
 `Journal` is the same over every store. So are the operations, `Records` and `ParkedActions`: each is SQL that SQLite
 and PostgreSQL both read, and the few expressions that they spell in two ways are a `Spelling`. A store is a `Location`
 that opens a `Ledger`: a connection that carries out batches of writes, each as one transaction which no other overlaps,
-and that knows which owners are alive. `Writer` hands it what many tasks write.
+and that knows which owners are alive. `Writer` hands it what many tasks write. For those who only look, it opens a
+`LedgerReader`: `JournalReader` is the same over every store, and asks what `EntryQueries` spells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .lease import Lease
 
 if TYPE_CHECKING:
+    from .queries import EntryQueries
     from .write import Write
+
+T = TypeVar("T")
 
 
 class News(Protocol):
@@ -84,6 +88,31 @@ class Ledger(Protocol):
         ...
 
 
+class LedgerReader(Protocol):
+    """An open store that is only read, for use in one thread; every method blocks, and all raise `JournalError`."""
+
+    @property
+    def news(self) -> News | None:
+        """Return what tells of the writes of others; None where one must look, by `version`."""
+        ...
+
+    def version(self) -> int:
+        """Return a number that changes whenever another connection has written."""
+        ...
+
+    def read(self, read: Callable[[EntryQueries], T]) -> T:
+        """Return what *read* finds, all of it of one moment; it has some seconds for that."""
+        ...
+
+    def alive(self, owners: set[str]) -> set[str]:
+        """Return which of *owners* may still act; those of whom that cannot be told now are among them."""
+        ...
+
+    def close(self) -> None:
+        """Close the store."""
+        ...
+
+
 class Location(Protocol):
     """Where a journal is, and how it is opened."""
 
@@ -97,5 +126,13 @@ class Location(Protocol):
         Open the store, made if there is none, in the thread that will use it.
 
         Raise `ConfigurationError` for what cannot be a journal, and leave it as it was.
+        """
+        ...
+
+    def open_reader(self) -> LedgerReader:
+        """
+        Open the store to read it, in the thread that will use it.
+
+        Raise `ConfigurationError` for what is no journal, and where there is none.
         """
         ...

@@ -69,7 +69,10 @@ class Leases:
 
     def _ask(self, owner: str) -> bool:
         assert self._tables is not None
-        found = self._tables.execute(
-            f"SELECT {_IS_ALIVE} FROM owner WHERE id = ?", (self.lease.seconds, owner)
-        ).fetchone()
-        return found is not None and bool(found[0])
+        return bool(living(self._tables, {owner}, self.lease.seconds))
+
+
+def living(tables: PostgresTables, owners: set[str], seconds: float) -> set[str]:
+    """Return which of *owners* may still act, where leases last so many seconds."""
+    rows = tables.execute(f"SELECT id FROM owner WHERE id = ANY(?) AND {_IS_ALIVE}", (sorted(owners), seconds))
+    return {str(owner) for (owner,) in rows.fetchall()}

@@ -129,11 +129,6 @@ def establish(connection: psycopg.Connection[Any], place: Database) -> None:
         raise UnfitError("its encoding is not UTF8; create the database with ENCODING 'UTF8'")
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (place.number,))
     version = _version(connection, place)
-    if version > len(STEPS):
-        raise UnfitError(
-            f"it has schema version {version}, and this agentruns knows versions up to {len(STEPS)}; "
-            "upgrade agentruns, or use another schema"
-        )
     if version == len(STEPS):
         return
     if version == 0:
@@ -146,13 +141,28 @@ def establish(connection: psycopg.Connection[Any], place: Database) -> None:
     connection.execute(sql.SQL("UPDATE {} SET number = {}").format(told, sql.Literal(len(STEPS))))
 
 
+def judge(connection: psycopg.Connection[Any], place: Database) -> None:
+    """Raise `UnfitError` unless the tables are there, of this version."""
+    version = _version(connection, place)
+    if version == 0:
+        raise UnfitError(f"its schema {place.schema!r} has none; `connect(..., journal=url)` makes one")
+    if version < len(STEPS):
+        raise UnfitError("an older agentruns made it; open it once by `connect(..., journal=url)`")
+
+
 def _version(connection: psycopg.Connection[Any], place: Database) -> int:
-    """Return the version of the tables that are there, 0 if there are none."""
+    """Return the version of the tables that are there, 0 if there are none; raise `UnfitError` for a later one."""
     told = f"{place.prefix}version"
     if connection.execute("SELECT to_regclass(%s)", (f"{place.schema}.{told}",)).fetchone() == (None,):
         return 0
     found = connection.execute(sql.SQL("SELECT number FROM {}").format(_in(place, told))).fetchone()
-    return int(found[0]) if found else 0
+    version = int(found[0]) if found else 0
+    if version > len(STEPS):
+        raise UnfitError(
+            f"it has schema version {version}, and this agentruns knows versions up to {len(STEPS)}; "
+            "upgrade agentruns, or use another schema"
+        )
+    return version
 
 
 def _make_room(connection: psycopg.Connection[Any], place: Database) -> None:
