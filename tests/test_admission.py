@@ -267,3 +267,29 @@ async def test_a_429_ends_no_row_and_slows_the_client_down() -> None:
 
     assert [outcome.error for outcome in found] == [None] * 150
     assert server.refused < 0.25 * len(server.asked)
+
+
+async def test_a_429_teaches_the_rate_of_a_vendor_that_documents_none() -> None:
+    """Half of what was too much, then by and by more: most of what the vendor allows is used, and little is refused."""
+    server = Strict(20, others=14)
+    async with client_of(server) as client:
+        found = await outcomes_of(client, 150, timeout=600.0)
+        needed, took = len(server.asked) - server.refused, asyncio.get_running_loop().time()
+
+    assert [outcome.error for outcome in found] == [None] * 150
+    assert server.refused < 0.25 * len(server.asked)
+    assert needed / took > 0.6 * server.left
+
+
+async def test_a_rate_that_was_learned_is_forgotten_when_the_vendor_is_quiet() -> None:
+    server = Strict(20, others=14)
+    async with client_of(server) as client:
+        await outcomes_of(client, 30, timeout=600.0)
+        assert server.refused
+        server.left = 1000
+        await asyncio.sleep(60.0)
+        began = asyncio.get_running_loop().time()
+        await outcomes_of(client, 60, timeout=600.0)
+
+        assert client._api.permits.limiter.limit is None
+        assert asyncio.get_running_loop().time() - began < 6.0

@@ -9,7 +9,8 @@ Calls (requests of what has begun: answers, the further requests of a start, rea
 else, in the order of asking, and may use up what there is. Polls take what is left, evenly spaced, so that no window
 holds a burst of them. New starts are let through one by one, when a permit is there for their first request; where
 polls are due, too, both have a share (`shares`). While a vendor asks for a pause (`Retry-After` on 429 or 503), nothing
-is sent to it. When it answers 429, less is sent (`Permits.slow_down`), and then by and by more again.
+is sent to it. When it answers 429, less is sent (`Permits.slow_down`), and then by and by more again; where no limit
+is known, one is learned so.
 
 Several clients can share one limiter, of one vendor or of several. Each has `Permits` of its own: closing them refuses
 what this client still waits for, and nothing else.
@@ -29,6 +30,7 @@ from agentruns._values.exchange import RateLimit
 from agentruns.errors import AgentRunsError
 
 from .channel import IS_CLOSED
+from .learning import Learning
 from .shares import Shares
 from .slowdown import Slowdown
 
@@ -47,7 +49,7 @@ def rate_limit(rate: float) -> RateLimit:
 
 class RateLimiter:
     """
-    Give out permits to send; `limit` is None where only the vendors' pauses hold requests back.
+    Give out permits to send; `limit` is None where only the vendors' pauses hold requests back, until one answers 429.
 
     One event loop at a time. Clients acquire by `Permits`.
     """
@@ -63,6 +65,7 @@ class RateLimiter:
         self._subscribers: dict[Permits, tuple[Callable[[], None], Callable[[], bool]]] = {}
         self._shares = Shares()
         self._slowdown = Slowdown()
+        self._learning = Learning() if limit is None else None
         self._overtaken: dict[Permits, None] = {}  # clients whose polls had to wait, the longest first
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -123,6 +126,31 @@ class RateLimiter:
         self._free = self._owed = 0
         self._returning.clear()
 
+    def _slow_down(self, now: float) -> None:
+        """Send less: of a limit that is known a part, else what is learned."""
+        learning = self._learning
+        if learning is None:
+            assert self.limit is not None
+            self._slowdown.slow_down(now, self.limit)
+            return
+        change = learning.slow_down(now)
+        if change is not None and self.limit is None:
+            self.limit, self._free = RateLimit(0, 1.0), -learning.in_flight
+            self._add(change)
+        elif change is not None:
+            self._owed += change
+
+    def _still_holds(self, now: float, learning: Learning) -> bool:
+        """Have the limit that was learned grow, or forget it; return whether there still is one."""
+        more = learning.grow(now)
+        if more is None:
+            self.limit, self._gap, self._next_poll, self._free, self._owed = None, 0.0, 0.0, 0, 0
+            self._returning.clear()
+            return False
+        self._owed, more = max(self._owed - more, 0), max(more - self._owed, 0)
+        self._add(more)
+        return True
+
     def _add(self, change: int) -> None:
         assert self.limit is not None
         count, seconds = self.limit.count + change, self.limit.seconds
@@ -132,6 +160,8 @@ class RateLimiter:
     def _free_at(self, now: float, kept: int = 0) -> float:
         """Return the time of the loop from which on a permit is free beside *kept*, whatever the vendors ask for."""
         if self.limit is None:
+            return -math.inf
+        if self._learning is not None and not self._still_holds(now, self._learning):
             return -math.inf
         self._collect(now)
         if now >= self._until:
@@ -156,8 +186,13 @@ class RateLimiter:
             self._add(-paid)
 
     def _take(self, now: float) -> None:
+        learning = self._learning
+        if learning is not None:
+            learning.sent(now)
         if self.limit is not None:
             self._free -= 1
+            if learning is not None and 2 * self._free < self.limit.count:
+                learning.is_full(now)
             self._next_poll = max(self._next_poll, now) + self._gap
 
     def _called(self, now: float) -> None:
@@ -303,6 +338,8 @@ class Permits:
     def _give_up(self) -> None:
         """Give back the permit of a request that will not be sent."""
         limiter = self.limiter
+        if limiter._learning is not None:
+            limiter._learning.in_flight -= 1
         if limiter.limit is not None:
             limiter._free += 1
             limiter._advance()
@@ -323,6 +360,8 @@ class Permits:
     def release(self) -> None:
         """Give back the permit of a request that was answered, or never will be."""
         limiter = self.limiter
+        if limiter._learning is not None:
+            limiter._learning.in_flight -= 1
         if limiter.limit is not None:
             loop = asyncio.get_running_loop()
             now = loop.time()
@@ -348,9 +387,7 @@ class Permits:
 
     def slow_down(self) -> None:
         """Send less from now on, and by and by more again: the vendor has answered 429."""
-        limiter = self.limiter
-        if limiter.limit is not None:
-            limiter._slowdown.slow_down(asyncio.get_running_loop().time(), limiter.limit)
+        self.limiter._slow_down(asyncio.get_running_loop().time())
 
     # Starts -----------------------------------------------------------------------------------------------------------
 
