@@ -56,7 +56,7 @@ class File:
 
     def __init__(self) -> None:
         self.written = 1
-        self.error: AgentRunsError | None = None
+        self.error: Exception | None = None
         self.looks = 0
         self.told = 0
         self.errors: list[AgentRunsError] = []
@@ -132,6 +132,32 @@ async def test_an_error_is_told_and_the_looks_go_on() -> None:
         file.error, file.written = None, 2
         await looks(1)
         assert file.told == 2
+
+
+async def test_a_mistake_is_logged_once_and_the_looks_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    file = File()
+    with file.changes().watching():
+        await looks(0.5)
+        for _ in range(2):
+            file.error = ZeroDivisionError("a mistake")
+            await looks(3)
+            file.error = None
+            file.written += 1
+            await looks(1)
+    assert file.told == 3
+    assert file.errors == []
+    assert caplog.text.count("what others do to a journal cannot be seen for now") == 2
+
+
+async def test_a_pause_that_fails_is_no_end_of_the_looks(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails(_: int, __: float) -> None:
+        raise ZeroDivisionError
+
+    file = File()
+    with JournalChanges(file.version, file.on_change, file.errors.append, at_most=1000.0, pause=fails).watching():
+        await looks(5.5)
+    assert file.looks == 6
+    assert "cannot be seen" in caplog.text
 
 
 async def test_a_journal_that_is_opened_again_is_looked_at_anew() -> None:

@@ -21,6 +21,7 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -399,6 +400,42 @@ async def test_one_write_that_fails_fails_alone(journal: Journal, batches: list[
     assert "UnicodeEncodeError" in str(outcomes[4])
     assert [work.key async for work in journal.unfinished()] == ["k", "a", "?", "b"]
     assert batches[:2] == [1, 6]
+
+
+@pytest.mark.asyncio
+async def test_a_store_that_makes_a_mistake_is_told_to_who_writes_and_written_to_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    with monkeypatch.context() as mistaken:
+        mistaken.setattr(ledger.Ledger, "_carry_out", fails)
+        for _ in range(2):
+            with pytest.raises(JournalError, match=r"journal\.db.*a mistake"):
+                await journal.begin("k", ORIGIN)
+    assert (await journal.begin("k", ORIGIN)).fresh
+    assert caplog.text.count("a journal cannot be written") == 2
+
+
+@pytest.mark.asyncio
+async def test_what_fails_while_a_connection_is_idle_keeps_nothing_from_being_done(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, idle = thread.ConnectionThread(), threading.Semaphore(0)
+
+    def fails() -> None:
+        idle.release()
+        raise ZeroDivisionError("a mistake")
+
+    one.when_idle(0.01, fails)
+    try:
+        for number in range(3):
+            assert await asyncio.wait_for(one.do(partial(int, number)), 10) == number
+            assert await asyncio.to_thread(idle.acquire, timeout=10)
+    finally:
+        one.close()
+    assert "is idle has failed, and is tried again" in caplog.text
 
 
 @pytest.mark.asyncio

@@ -19,6 +19,7 @@ from agentruns import (
     RunStatus,
     ServerError,
 )
+from agentruns._polling.poller import Poller
 from agentruns._values.exchange import RateLimit
 from tests.scripted_wire import STEADY
 from tests.tiny_vendor import Server, client_of
@@ -576,3 +577,24 @@ async def test_old_runs_under_many_newer_ones_are_found_soon_and_not_page_by_pag
     assert all(run.status is RunStatus.COMPLETED for run in found)
     assert asyncio.get_running_loop().time() - began < 10.0
     assert len(server.asked) <= 120
+
+
+async def test_a_mistake_in_choosing_what_to_read_ends_no_read_and_no_deadline(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    choose, mistakes = Poller._choose, 0
+
+    def fails(self: Poller, now: float) -> Any:
+        nonlocal mistakes
+        mistakes += 1
+        if mistakes <= 3:
+            raise ZeroDivisionError("a mistake")
+        return choose(self, now)
+
+    monkeypatch.setattr(Poller, "_choose", fails)
+    async with client_of(Server(5.0), schedule=STEADY) as client:
+        first = await client.start("a-1")
+        with pytest.raises(DeadlineExceededError):
+            await client.result(first, timeout=5.0)
+        assert (await client.result(first)).status is RunStatus.COMPLETED
+    assert caplog.text.count("which run to read next cannot be told") == 3

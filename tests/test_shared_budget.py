@@ -8,23 +8,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentruns import JournalError, connect
+from agentruns import Backoff, Client, JournalError, Retry, RunRef, RunStatus, connect
 from agentruns._api.limiter import Permits
+from agentruns._keeping import budget
 from agentruns._keeping.budget import SharedBudget
 from agentruns._keeping.journal import schema
 from agentruns._keeping.journal.budget import BudgetParts, Budgets, Part
 from agentruns._keeping.journal.tables import Tables
 from agentruns._values.exchange import RateLimit
+from agentruns.dialects import load
 from agentruns.testing import ScriptedTransport
 from tests.postgres_server import Server
-from tests.scripted_wire import VirtualLoop
+from tests.scripted_wire import POLL, RUN, VirtualLoop, Wire, run
 
 virtual = pytest.mark.virtual
 
@@ -73,15 +75,20 @@ class _Owners:
 
 
 class KeptInMemory:
-    """The `Budgets` of a journal; it may fail, and its answers may be lost."""
+    """The `Budgets` of a journal; it may fail, or not answer, and its answers may be lost."""
+
+    path = "j"
 
     def __init__(self, store: Store, me: str) -> None:
         self.store, self.me = store, me
-        self.fails = self.loses = False
+        self.fails: Exception | bool = False
+        self.loses = self.hangs = False
 
     async def renew(self, _: str, limit: RateLimit, held: int, *, wants: bool) -> Part:
+        if self.hangs:
+            await asyncio.sleep(1e6)
         if self.fails:
-            raise JournalError("j", "no room")
+            raise JournalError("j", "no room") if self.fails is True else self.fails
         part = self.store.renew(self.me, limit, held, wants=wants)
         if self.loses:
             raise JournalError("j", "the answer was lost")
@@ -122,7 +129,10 @@ class Process:
     async def _send(self) -> None:
         while True:
             await self.busy.wait()
-            await self.send()
+            try:
+                await self.send()
+            except JournalError:  # its part may be that of others by now
+                await asyncio.sleep(0.1)
 
     async def send(self) -> None:
         await self._permits.acquire()
@@ -237,6 +247,104 @@ async def test_a_process_that_cannot_write_the_journal_keeps_what_it_holds_and_s
     assert most_in_a_window(seen, 1.0) == 4
     for process in (first, other):
         await process.leave()
+
+
+@virtual
+@pytest.mark.asyncio
+@pytest.mark.parametrize("silent", [False, True])
+async def test_who_waits_for_a_part_that_cannot_be_renewed_hears_of_it_and_sends_again_when_it_is(silent: bool) -> None:
+    store, seen, limit = Store(), list[float](), RateLimit(4, 1.0)
+    process = await Process(store, "first", limit, seen, busy=False).begin()
+    permits, loop = process._permits, asyncio.get_running_loop()
+    process.journal.hangs, process.journal.fails = silent, not silent
+    began = loop.time()
+
+    async def call() -> NoReturn:
+        while True:
+            await permits.acquire()
+            permits.release()
+
+    with pytest.raises(JournalError, match="other processes may have this one's part"):
+        await call()
+    took = loop.time() - began
+    assert _Owners.part_seconds <= took <= _Owners.part_seconds + 15.0
+    with pytest.raises(JournalError, match="it does not answer" if silent else "no room"):
+        await permits.begin()
+    if not silent:
+        process.journal.fails = False
+        await asyncio.sleep(2.0)
+        await permits.begin()
+        await permits.acquire()
+        permits.release()
+        assert permits.refused is None
+    process.busy.clear()
+    await process.leave()
+
+
+@virtual
+@pytest.mark.asyncio
+async def test_who_follows_a_run_bears_with_a_journal_that_is_away_for_as_long_as_with_a_vendor() -> None:
+    store, limit = Store(), RateLimit(4, 1.0)
+    journal = KeptInMemory(store, "first")
+    store.alive.add("first")
+    shared = SharedBudget(cast(Budgets, journal), "pool", limit)
+    wire = Wire({POLL: run("running")})
+    loop = asyncio.get_running_loop()
+    steady = Backoff(initial=2.0, factor=1.0, jitter=0.0)
+    async with Client(load("narrative"), wire, retry=Retry(backoff=steady), schedule=steady, limit=shared) as client:
+        stream = client.stream(RunRef(RUN), timeout=None, patience=20.0)
+        await anext(stream)
+        journal.fails = True
+        began = loop.time()
+        with pytest.raises(JournalError, match="no room"):
+            await anext(stream)
+        over = _Owners.part_seconds
+        assert over + 20.0 <= loop.time() - began <= over + 45.0
+        last = wire.times(POLL)[-1]
+        assert last <= began + over
+        with pytest.raises(JournalError, match="no room"):
+            await client.fetch(RunRef(RUN))
+        journal.fails = False
+        wire.script[POLL] = [run("completed")]
+        assert (await anext(stream)).status is RunStatus.COMPLETED
+
+
+@virtual
+@pytest.mark.asyncio
+async def test_a_renewal_that_fails_otherwise_is_told_once_and_tried_on(caplog: pytest.LogCaptureFixture) -> None:
+    store, seen, limit = Store(), list[float](), RateLimit(4, 1.0)
+    process = await Process(store, "first", limit, seen).begin()
+    process.journal.fails = ZeroDivisionError("a mistake")
+    await asyncio.sleep(_Owners.part_seconds)
+    process.journal.fails = False
+    await asyncio.sleep(5.0)
+    sent = process.sent
+    await asyncio.sleep(10.0)
+    assert process.sent > sent + 30
+    (told,) = [each for each in caplog.records if "cannot be renewed" in each.message]
+    assert told.exc_info is not None
+    await process.leave()
+
+
+@virtual
+@pytest.mark.asyncio
+async def test_a_part_is_over_when_the_machine_has_slept_though_the_clock_of_the_loop_stood_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, seen, limit = Store(), list[float](), RateLimit(4, 1.0)
+    process = await Process(store, "first", limit, seen).begin()
+    asleep = 0.0
+    monkeypatch.setattr(budget, "_seconds_asleep", lambda: asleep)
+    await asyncio.sleep(5.0)
+    process.journal.fails, asleep = True, 3600.0
+    await asyncio.sleep(1.5)
+    sent = process.sent
+    await asyncio.sleep(10.0)
+    assert process.sent == sent
+    process.journal.fails = False
+    await asyncio.sleep(5.0)
+    assert process.sent > sent
+    await process.leave()
 
 
 @virtual

@@ -71,6 +71,7 @@ class RateLimiter:
         self._timer_at = 0.0
         self._until = math.inf
         self._owed = 0
+        self._refused: Exception | None = None
 
     def __repr__(self) -> str:
         return f"RateLimiter({self.limit!r})"
@@ -113,11 +114,24 @@ class RateLimiter:
 
         Nothing is sent from the time *until* of the loop on, unless this is called again: by then others may have all.
         """
-        self._until = until
+        self._until, self._refused = until, None
         self._owed = max(-change, 0)
         self._add(max(change, 0))
         self._collect(asyncio.get_running_loop().time())
         self._advance()
+
+    def refuse(self, because: Exception) -> None:
+        """
+        Send nothing, until `resize` is called: raise *because* where a call or a start waits, or would have to.
+
+        Polls are lost contact from now on, which those who follow a run bear for so long.
+        """
+        self._until, self._refused = -math.inf, because
+        for vendor in self._vendors.values():
+            for turn in (*vendor.line, *vendor.starts):
+                if not turn.future.done():
+                    turn.future.set_exception(copy(because))
+        self._notify()
 
     def clear(self) -> None:
         """Have no permits, as if none had been used: whoever gives them out knows of the windows in which they were."""
@@ -347,6 +361,8 @@ class Permits:
     async def _wait_in(self, line: deque[_Turn], undo: Callable[[], None]) -> None:
         """Stand in line; *undo* what the turn gave if it comes in the very moment in which it is given up."""
         limiter, loop = self.limiter, asyncio.get_running_loop()
+        if limiter._refused is not None:
+            raise copy(limiter._refused)
         turn = _Turn(next(limiter._numbers), loop.create_future(), self)
         line.append(turn)
         limiter._arm(loop, loop.time())
@@ -418,6 +434,11 @@ class Permits:
         limiter._look_for_starts()
 
     # Polls ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def refused(self) -> Exception | None:
+        """Return why nothing is sent for now, which is no wish of the vendor's; None if something may be."""
+        return self.limiter._refused
 
     def delay(self, now: float) -> float:
         """Return the seconds until a poll may be sent; infinite while that depends on an answer or on calls."""

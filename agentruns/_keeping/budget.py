@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from agentruns._api.limiter import RateLimiter
 from agentruns._values.exchange import RateLimit
 from agentruns.errors import JournalError
+
+from .journal.lease import clock
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
     from .journal.budget import Budgets
@@ -25,13 +28,19 @@ _LINGER_SECONDS: Final = 10.0
 """For so long a client that sends nothing keeps what others want."""
 
 
+_PATIENCE: Final = 10.0
+"""How long, when a part is over that could not be renewed, it is waited for the next before waiting callers hear."""
+
+
 class SharedBudget:
     """
     Divide *limit* over the clients that have one journal open; `limiter` has what is this client's part at the time.
 
     *pool* names what the limit is of; all who share it have the same limit. A client that is alone has all of it, one
     that sends nothing lends it to those that do. Where the journal cannot be written, nothing is shared: the client
-    has the whole limit, as without one. If that befalls a part, it lasts for as long as others leave it alone.
+    has the whole limit, as without one. If that befalls a part, it lasts for as long as others leave it alone. After
+    that nothing is sent: others may have the part, and a window would hold more than the limit. Who waits hears of it
+    by a `JournalError`, `_PATIENCE` later.
     """
 
     def __init__(self, budgets: Budgets, pool: str, limit: RateLimit) -> None:
@@ -44,7 +53,9 @@ class SharedBudget:
         self._wants = True
         self._version: int | None = None
         self._used_at = self._renewed_at = self._lasts = 0.0
-        self._failed = False
+        self._error: Exception | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._asleep = _seconds_asleep()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -65,6 +76,7 @@ class SharedBudget:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+        self._be_heard(None)
         self.limiter.resize(-self._held)  # what is left after this is of requests that a window still has
         try:
             await self._budgets.leave(self._pool, self._limit, self._held)
@@ -78,22 +90,43 @@ class SharedBudget:
         return 0 if limit is None else limit.count
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            now = loop.time()
-            if self.limiter.is_wanted:
-                self._used_at = now
             try:
-                if await self._is_to_renew(now):
-                    await self._renew(now)
-            except JournalError as error:
+                await self._look()
+            except Exception as error:
                 self._version = None
-                if not self._failed:
-                    logger.warning("the part of the budget cannot be renewed: %s", error)
-                self._failed = True
+                if self._error is None:
+                    trace = None if isinstance(error, JournalError) else error
+                    logger.warning("the part of the budget cannot be renewed: %s", error, exc_info=trace)
+                self._error = error
             else:
-                self._failed = False
+                self._error = None
+
+    async def _look(self) -> None:
+        """Renew the part if that is due."""
+        now = asyncio.get_running_loop().time()
+        asleep, self._asleep = self._asleep, _seconds_asleep()
+        if self._asleep - asleep > _LOOK_SECONDS:  # others may have the part, though the clock of the loop stood still
+            self.limiter.resize(0, now)
+            self._be_heard(now + _PATIENCE)
+            self._version = None
+        if self.limiter.is_wanted:
+            self._used_at = now
+        if await self._is_to_renew(now):
+            await self._renew(now)
+
+    def _be_heard(self, at: float | None) -> None:
+        """Have those who wait hear at a time of the loop that nothing may be sent any more, unless that is put off."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if at is None else asyncio.get_running_loop().call_at(at, self._refuse)
+
+    def _refuse(self) -> None:
+        why = self._error if isinstance(self._error, JournalError) else None
+        path, reason = ("", "it does not answer") if why is None else (why.path, why.reason)
+        standing = "Nothing is sent: other processes may have this one's part of the budget by now"
+        self.limiter.refuse(JournalError(path or self._budgets.path, reason, standing))
 
     async def _is_to_renew(self, now: float) -> bool:
         before, self._version = self._version, await self._budgets.version()
@@ -111,3 +144,9 @@ class SharedBudget:
         self.limiter.resize(part.given, until)
         self._told = self._held
         self.limiter.resize(min(part.due - self._held, 0), until)
+        self._be_heard(until + _PATIENCE)
+
+
+def _seconds_asleep() -> float:
+    """Return for how long this machine was asleep while its other clock stood still; only differences mean anything."""
+    return clock() - time.monotonic()

@@ -128,6 +128,11 @@ class Agenda:
         """Return the due runs whose vendor does not answer, and which somebody waits for."""
         return [watch for watch in self._due if watch.contact.lost_since is not None and watch.listeners]
 
+    def lose_contact(self, error: Exception, now: float) -> None:
+        """Note of the due runs that nothing can be sent to their vendor, from now on if that was not so before."""
+        for watch in self._due:
+            watch.contact.lose(error, now)
+
     def first_ended(self) -> Watch | None:
         """Return the run that a list has shown to be over and that waits longest, None if there is none."""
         return next(iter(self._ended), None)

@@ -61,6 +61,11 @@ class Contact:
             return Failure.LOST
         return Failure.LIMITED if isinstance(error, RateLimitedError) else Failure.FINAL
 
+    def lose(self, error: Exception, now: float) -> None:
+        """Note that no read can be sent, and why."""
+        if self.lost_since is None:
+            self.error, self.lost_since = copy(error), now
+
     def is_fresh(self, now: float) -> bool:
         """Tell whether a read may still come before the start is visible to it."""
         return now <= self.fresh_until

@@ -36,7 +36,7 @@ from .intake import Intake
 from .listener import Listener, Onlooker
 from .lists import Listing, Lists
 from .many import ManyReader
-from .pace import Pace
+from .pace import BROKEN_SECONDS, Pace
 from .reader import Reader
 from .stats import Counters, Stats
 from .watch import Watch
@@ -314,6 +314,8 @@ class Poller:
                     assert self._many_reader is not None
                     await self._many_reader.read(job)
                 job = None if self._closed else self._next_job(self._now())
+        except Exception:  # a mistake, which must not end the reads of all
+            logger.exception("runs could not be read, and are read again")
         finally:
             self._workers -= 1
             if job is not None:  # it was cut off
@@ -325,6 +327,14 @@ class Poller:
 
     def _next_job(self, now: float) -> Watch | Listing | Bulk | None:
         """Return what to read next, its permit acquired; None if nothing is due or may be sent."""
+        try:
+            return self._job_due(now)
+        except Exception:
+            logger.exception("which run to read next cannot be told, and is looked for again")
+            self._agenda.rearm(now, now + BROKEN_SECONDS)
+            return None
+
+    def _job_due(self, now: float) -> Watch | Listing | Bulk | None:
         agenda = self._agenda
         agenda.collect(now)
         if not self._has_due():
@@ -332,14 +342,16 @@ class Poller:
             return None
         wait = self._permits.delay(now)
         if wait > 0:
+            if self._permits.refused is not None:
+                agenda.lose_contact(self._permits.refused, now)
             if wait > SOON:  # the vendor wants to be left alone; those who have no patience left hear so now
                 wait = min(wait, self._fail_impatient(now))
             agenda.rearm(now, now + wait)
             return None
         job = self._choose(now)
-        self._permits.acquire_nowait(now)
         for watch in (job,) if isinstance(job, Watch) else job.begin_page():
             agenda.begin_reading(watch)
+        self._permits.acquire_nowait(now)
         return job
 
     def _fail_impatient(self, now: float) -> float:

@@ -123,6 +123,8 @@ class WorkHistory:
                     await self.refresh()
                 except AgentRunsError as error:
                     logger.warning("the journal could not be read: %s", error)
+                except Exception:
+                    logger.exception("the journal could not be read")
                 await change
 
     async def refresh(self) -> None:
@@ -176,6 +178,9 @@ class WorkHistory:
                             self._trouble(run, codec.decode(event.data)["message"])
             except AgentRunsError as error:
                 self._trouble(run, str(error))
+            except Exception as error:
+                logger.exception("a run is followed no more")
+                self._trouble(run, f"{type(error).__name__}; the log of the console says more")
             finally:
                 self._set_followed(False)
             self.source.notify()  # the journal may have moved on meanwhile

@@ -254,8 +254,9 @@ class Service:
                 if self._retention is not None and loop.time() >= prune_at:
                     prune_at = loop.time() + _PRUNE_SECONDS
                     await self.client.prune(older_than=self._retention)
-            except AgentRunsError as error:
-                logger.warning("work that nobody is at cannot be looked for now: %s", error)
+            except Exception as error:
+                trace = None if isinstance(error, AgentRunsError) else error
+                logger.warning("work that nobody is at cannot be looked for now: %s", error, exc_info=trace)
             await asyncio.sleep(_LOOKS.delay(looks))
 
     def _tend(self, key: str, feed: Feed | None) -> None:
@@ -266,7 +267,10 @@ class Service:
 
     def _tended(self, key: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(key, None)
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            if self._looking is not None:  # what `on_end` waited for was cancelled, and said so to us
+                logger.warning("work was cut off while it was tended, and is taken up again by the next look")
+        elif task.exception() is not None:
             logger.error("work is tended no more, and taken up again by the next look", exc_info=task.exception())
 
     async def _bring(self, key: str, feed: Feed | None) -> None:

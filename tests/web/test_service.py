@@ -366,6 +366,49 @@ async def test_a_service_that_has_lost_its_work_meanwhile_tells_nothing_more(
     assert told.calls == [(KEY, "completed")]
 
 
+async def test_a_look_that_fails_is_told_and_looked_again(
+    address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, looks = Told(), 0
+    async with process(address, ending(), Told(fails=10**9)) as served:
+        await served.start(MESSAGE, key=KEY)
+    async with process(address, ending(), told) as served:
+        abandoned = served._tending.abandoned
+
+        async def fails(ours: Any) -> list[str]:
+            nonlocal looks
+            looks += 1
+            if looks < 3:
+                raise ZeroDivisionError("a mistake")
+            return await abandoned(ours)
+
+        monkeypatch.setattr(served._tending, "abandoned", fails)
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+    failed = [each for each in caplog.records if "cannot be looked for now" in each.message]
+    assert len(failed) == 2
+    assert all(each.exc_info for each in failed)
+
+
+async def test_an_end_whose_telling_is_cancelled_from_within_is_told_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+
+    async def told(key: str, _: Run[Any]) -> None:
+        calls.append(key)
+        if len(calls) == 1:
+            raise asyncio.CancelledError
+
+    async with process(tmp_path, ending(), told) as served:
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+
+    assert calls == [KEY, KEY]
+    assert "was cut off while it was tended" in caplog.text
+
+
 async def test_what_was_told_long_ago_is_deleted(address: str) -> None:
     async with process(address, ending()) as served:
         await served.start(MESSAGE, key=KEY)

@@ -61,6 +61,11 @@ class Budgets:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    @property
+    def path(self) -> str:
+        """Return what errors call the journal."""
+        return self._session.path
+
     async def version(self) -> int:
         """Return a number that changes whenever others may have changed their parts."""
         return await self._session.version()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,8 @@ from agentruns.errors import AgentRunsError
 
 if TYPE_CHECKING:
     from .store import News
+
+logger = logging.getLogger("agentruns")
 
 LOOK_SECONDS: Final = 0.25
 """Seconds between two looks whether another process has written to the journal."""
@@ -48,8 +51,8 @@ class JournalChanges:
     *version* gives a number that changes with every write of others (`Journal.version`, `JournalReader.version`).
     *on_change* is called when it is not what it was at the last look, even if nobody watched in between, and after
     *at_most* seconds in any case: a process that dies writes nothing, and a file that is deleted has no new version.
-    The error of either is given to *on_error*, and the looks go on. *pause*, of the version seen and of seconds, waits
-    between two looks: shorter where the journal tells of changes (`Journal.pause`).
+    The error of either is given to *on_error*, or logged if it is not ours, and the looks go on. *pause*, of the
+    version seen and of seconds, waits between two looks: shorter where the journal tells of changes (`Journal.pause`).
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class JournalChanges:
         self._seen: int | None = None
         self._seen_at = 0.0
         self._watchers = 0
+        self._is_told = False
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -106,9 +110,22 @@ class JournalChanges:
                 if version != self._seen or loop.time() > self._seen_at + self._at_most:
                     await self._on_change()
                     self._seen, self._seen_at = version, loop.time()
+                self._is_told = False
             except AgentRunsError as error:
                 self._on_error(error)
-            await self._pause(version, LOOK_SECONDS)
+            except Exception as error:
+                self._tell(error)
+            try:
+                await self._pause(version, LOOK_SECONDS)
+            except Exception as error:
+                self._tell(error)
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def _tell(self, error: Exception) -> None:
+        """Log an error that is not ours, once for as long as it lasts."""
+        if not self._is_told:
+            logger.error("what others do to a journal cannot be seen for now", exc_info=error)
+        self._is_told = True
 
 
 async def _sleep(_seen: int, seconds: float) -> None:

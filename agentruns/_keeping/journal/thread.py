@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Final, TypeVar
+
+logger = logging.getLogger("agentruns")
 
 T = TypeVar("T")
 
@@ -73,7 +76,10 @@ def _work(acts: SimpleQueue[Callable[[], None] | None], idle: _Idle) -> None:
             act = acts.get(timeout=idle.seconds)
         except Empty:
             if idle.act is not None:
-                idle.act()
+                try:
+                    idle.act()
+                except Exception:  # what others wait for has to be done all the same
+                    logger.exception("what a journal does while it is idle has failed, and is tried again")
             continue
         if act is None:
             return

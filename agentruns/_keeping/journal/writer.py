@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from agentruns.errors import JournalError
+
+from .problems import reason
 from .thread import ConnectionThread
 from .write import Write
 
 if TYPE_CHECKING:
     from .lease import Lease
     from .store import Ledger, Location, News
+
+
+logger = logging.getLogger("agentruns")
 
 
 async def connect(location: Location, vendor: str) -> Writer:
@@ -25,7 +32,7 @@ async def connect(location: Location, vendor: str) -> Writer:
         return ledger
 
     try:
-        return Writer(await thread.do(opened), thread)
+        return Writer(await thread.do(opened), thread, location.name)
     except BaseException:
         thread.close()
         raise
@@ -35,11 +42,12 @@ class Writer:
     """
     Hands writes to the store in batches, in the order in which they came. Its task exists only while there are any.
 
-    *ledger* is the open store; it is touched in *thread* only.
+    *ledger* is the open store, which errors call *name*; it is touched in *thread* only.
     """
 
-    def __init__(self, ledger: Ledger, thread: ConnectionThread) -> None:
+    def __init__(self, ledger: Ledger, thread: ConnectionThread, name: str) -> None:
         self._ledger = ledger
+        self._name = name
         self._thread = thread
         self._waiting: list[Write[Any]] = []
         self._task: asyncio.Task[None] | None = None
@@ -92,7 +100,12 @@ class Writer:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                await self._thread.do(partial(self._ledger.carry_out, batch))
+                try:
+                    await self._thread.do(partial(self._ledger.carry_out, batch))
+                except Exception as error:  # a mistake of the store: what it has done is not known
+                    logger.exception("a journal cannot be written")
+                    for each in batch:
+                        each.error = each.error or JournalError(self._name, reason(error), each.standing)
                 for each in batch:
                     each.tell()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from threading import Lock, Thread
 from typing import Any, Final
 
 import psycopg
+
+logger = logging.getLogger("agentruns")
 
 _PROBE_SECONDS: Final = 30.0
 """After so many silent seconds the database is asked whether it is still there."""
@@ -74,11 +77,17 @@ class Listener:
     def _listen(self) -> None:
         pause = _FIRST_PAUSE
         while not self._closed:
-            with suppress(psycopg.Error, OSError, ValueError), self._connect() as connection:  # else lost, or refused
-                connection.execute(f"LISTEN {self._channel}")
-                self._tell()
-                pause = _FIRST_PAUSE
-                self._hear(connection)
+            try:
+                with (
+                    suppress(psycopg.Error, OSError, ValueError),
+                    self._connect() as connection,
+                ):  # else lost, or refused
+                    connection.execute(f"LISTEN {self._channel}")
+                    self._tell()
+                    pause = _FIRST_PAUSE
+                    self._hear(connection)
+            except Exception:
+                logger.exception("what others write to a journal cannot be heard for now, and is listened for again")
             if not self._closed:
                 _ready(pause, self._woken)
                 pause = min(2 * pause, _LAST_PAUSE)
