@@ -159,7 +159,9 @@ class Feeds:
         is_run = isinstance(origin, Run | RunRef)
         named = self._by_name.get(name) if name is not None else None
         known = named or (self.get(origin) if is_run else None)
-        if known is not None and (known.is_final or (known.acts and not known.is_over)):
+        # What has only looked has entered nothing under a key: the journal may not know the end that was seen.
+        is_enough = known is not None and known.is_final and (known.acts or options.get("key") is None)
+        if known is not None and (is_enough or (known.acts and not known.is_over)):
             return known
         if name is not None and named is None and not is_run:
             origin = self._ended.run_of(name) or origin

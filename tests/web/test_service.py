@@ -144,6 +144,25 @@ async def test_the_work_of_a_process_that_is_gone_is_taken_over_by_one_that_is_t
     assert second.times(START) == []
 
 
+async def test_an_end_that_a_tab_has_seen_while_nobody_was_at_the_work_is_told_all_the_same(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(_: object) -> list[str]:
+        return []
+
+    told = Told()
+    async with process(address, story(run("completed")), told) as other:
+        with monkeypatch.context() as between_two_looks:
+            between_two_looks.setattr(other._tending, "abandoned", nothing)
+            async with process(address, running(), told) as served:
+                begun_run = await served.start(MESSAGE, key=KEY)
+            seen = [event.name async for event in other.watch(begun_run)]
+        await until(lambda: is_told(other))
+
+    assert seen[-1] == "end"
+    assert told.calls == [(KEY, "completed")]
+
+
 async def test_of_two_processes_that_were_asked_for_the_same_one_begins_and_one_tells(address: str) -> None:
     told, first, second = Told(), ending(), ending()
     async with process(address, first, told) as one, process(address, second, told) as two:
