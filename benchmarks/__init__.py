@@ -1,1 +1,1 @@
-"""What the package costs; each module is a command: `python -m benchmarks.NAME`."""
+"""What the package costs: `python -m benchmarks` measures all, `python -m benchmarks.NAME` one of them."""

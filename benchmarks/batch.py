@@ -1,13 +1,14 @@
 """
 Ten thousand items through one process: `client.batch` beside loops that are written by hand.
 
-    python -m benchmarks.batch [--quick] [--json PATH]
+    python -m benchmarks.batch [--quick] [--json PATH]    (extra `journal`)
 
-`semaphore` is a task per item under a semaphore, over aiohttp and orjson, with no error handled. `paced` is the loop
+`semaphore` is a task per item under a semaphore, over aiohttp and msgspec, with no error handled. `paced` is the loop
 that cookbooks show: one task hands out items as a budget of requests refills, retries what failed from a queue, and
 keeps count. All poll as often as each other. An item costs a start and polls until its run is over. Runs `at once` are
-over with their start: nobody waits, and what is left is the CPU that an item costs; no goal is set for them. Each
-measurement has an interpreter of its own, in turn; ratios are taken within a round, and their median is what counts.
+over with their start: nobody waits, and what is left is the CPU that an item costs. Each measurement has an interpreter
+of its own, in turn; ratios are taken within a round, and their median is what counts. Where valgrind is there, the
+instructions of an item are counted beside seconds.
 
 The memory of a batch is looked at with few and with many items. A batch with a journal is killed half-way and gone on
 with; the emulator says how many runs were started. What the journal costs is the CPU of items with it and without.
@@ -16,7 +17,6 @@ with; the emulator says how many runs were started. What the journal costs is th
 from __future__ import annotations
 
 import asyncio
-import gc
 import statistics
 import subprocess
 import sys
@@ -27,9 +27,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .contestants import TOKEN, decoder
-from .process import MIB, apart, peak, pin
-from .report import Goal, arguments, at_least, at_most, finish
+import aiohttp
+import msgspec
+
+from .contestants import TOKEN, plain_session, start_of
+from .process import MIB, Spent, apart, can_count, counted, peak, pin
+from .report import Goal, arguments, at_least, at_most, finish, needs
 from .stub import Stub
 
 INTERVAL: Final = 0.25
@@ -60,46 +63,40 @@ async def ours(base_url: str, items: Iterator[str], journal: str | None = None) 
         return done
 
 
-async def follow(session: Any, loads: Callable[[bytes], Any], base_url: str, name: str) -> bool:
+async def follow(session: aiohttp.ClientSession, base_url: str, name: str) -> bool:
     """Start a run and poll it to its end, as one writes it by hand."""
-    body = {"client_op_id": name, "expected_version": 0, "payload": {"kind": "user_message", "text": "Go."}}
-    async with session.post(f"{base_url}/agents/conversations/{name}/runs", json=body) as response:
-        run = loads(await response.read())
+    async with session.post(f"{base_url}/agents/conversations/{name}/runs", json=start_of(name)) as response:
+        run = msgspec.json.decode(await response.read())
     while run["status"] in {"pending", "running"}:
         await asyncio.sleep(INTERVAL)
         async with session.get(f"{base_url}/agents/runs/{run['id']}") as response:
-            run = loads(await response.read())
+            run = msgspec.json.decode(await response.read())
     return bool(run["status"] == "completed")
 
 
 async def semaphore(base_url: str, items: Iterator[str]) -> int:
-    import aiohttp
-
-    loads, gate = decoder(), asyncio.Semaphore(LIMIT)
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+    gate = asyncio.Semaphore(LIMIT)
+    async with plain_session() as session:
 
         async def one(name: str) -> bool:
             async with gate:
-                return await follow(session, loads, base_url, name)
+                return await follow(session, base_url, name)
 
         return sum(await asyncio.gather(*map(one, items)))
 
 
 async def paced(base_url: str, items: Iterator[str]) -> int:
     """Hand out items as the budget refills; it is so large here that it holds back nothing but LIMIT at a time."""
-    import aiohttp
-
-    loads = decoder()
     again: deque[tuple[str, int]] = deque()
     tasks: set[asyncio.Task[None]] = set()
     done = 0
     capacity, refill, looked = float(LIMIT), 10.0 * LIMIT, time.monotonic()
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+    async with plain_session() as session:
 
         async def one(name: str, attempts: int) -> None:
             nonlocal done
             try:
-                completed = await follow(session, loads, base_url, name)
+                completed = await follow(session, base_url, name)
                 done += completed
             except aiohttp.ClientError:
                 if attempts > 1:
@@ -137,18 +134,16 @@ def measure(name: str, base_url: str, count: int, seconds: float, journal: str =
 async def _measure(name: str, base_url: str, count: int, seconds: float, options: dict[str, str]) -> dict[str, Any]:
     run = CONTESTANTS[name]
     await run(base_url, (f"same-0-warm-{number}" for number in range(WARM)))  # what is made on first use is set-up
-    gc.collect()
-    began, cpu = time.monotonic(), time.process_time()
-    done = await run(base_url, names(count, seconds), **options)
-    cpu, wall = time.process_time() - cpu, time.monotonic() - began
-    return {"cpu": cpu, "wall": wall, "peak": peak(), "done": done}
+    with Spent() as spent:
+        done = await run(base_url, names(count, seconds), **options)
+    return {"cpu": spent.cpu, "wall": spent.wall, "peak": peak(), "done": done}
 
 
 # Measurements ---------------------------------------------------------------------------------------------------------
 
 
-def speed(count: int, rounds: int) -> Iterator[Goal]:
-    """Compare items per second."""
+def speed(count: int, rounds: int, few: int) -> Iterator[Goal]:
+    """Compare items per second, and what an item costs; the instructions are those of *few* items."""
     title = f"{count} items, {LIMIT} at once"
     print(f"{title:<38}{'items/s':>10}{'CPU us each':>14}{'MiB':>8}")
     for title, seconds in ((f"runs of {SECONDS:g} s", SECONDS), ("at once", 0.0)):
@@ -167,6 +162,21 @@ def speed(count: int, rounds: int) -> Iterator[Goal]:
                 pairs = zip(seen[name], seen["ours"], strict=True)
                 ratio = statistics.median(other["wall"] / mine["wall"] for other, mine in pairs)
                 yield at_least(f"items/s, batch / {name} loop", ratio, 0.8)
+        else:
+            pairs = zip(seen["semaphore"], seen["ours"], strict=True)
+            ratio = statistics.median(other["cpu"] / mine["cpu"] for other, mine in pairs)
+            yield at_least("items a CPU second where nobody waits, batch / semaphore loop", ratio, 0.8)
+    if can_count():
+        spent = {name: instructions(name, few) for name in ("ours", "semaphore")}
+        print(f"{'at once':<38}" + ", ".join(f"{name} {each / 1e3:.0f} K instructions" for name, each in spent.items()))
+        ratio = spent["semaphore"] / spent["ours"]
+        yield at_least("items an instruction where nobody waits, batch / semaphore loop", ratio, 0.8)
+
+
+def instructions(name: str, count: int) -> float:
+    """Return the instructions of one item whose run is over with its start."""
+    with Stub() as stub:
+        return counted(__spec__.name, "measure", name, stub.base_url, count, 0.0)[1] / count
 
 
 def memory(few: int, many: int) -> Iterator[Goal]:
@@ -247,8 +257,9 @@ def main() -> int:
         print(asyncio.run(work(base_url, token, path, int(count))))
         return 0
     args = arguments(__doc__)
+    needs("journal", "filelock")
     goals = [
-        *speed(*((512, 1) if args.quick else (10_000, 3))),
+        *speed(*((512, 1, 256) if args.quick else (10_000, 3, 512))),
         *memory(*((500, 2_000) if args.quick else (1_000, 100_000))),
         *journal(*((500, 1) if args.quick else (5_000, 5))),
         *killed(120 if args.quick else 2_000),

@@ -1,180 +1,111 @@
 """
-Clients that start a run and wait for its end by polling it once a second, each in its own usual way.
+Clients that start a run of the stub and wait for its end: loops as they are written by hand, and agentruns.
 
 Each is an async context manager: within it stands a function that follows one run from its start to its end, and
-returns whether it was seen to complete. What they wait for is the stub's: every contestant speaks to it in the form of
-the service that it is made for, and starts a run with one request.
+returns whether it was seen to complete. In a loop of virtual time no time passes while a request is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import json
-import sys
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.metadata import distributions
 from typing import Any, Final, TypeAlias
 
-from .process import peak, pin
+import aiohttp
+import msgspec
+
+from agentruns import Backoff, Client, connect, narrative
+from agentruns._api.retry import Schedule
+
+from .virtual import VirtualLoop
 
 Follow: TypeAlias = Callable[[str], Awaitable[bool]]
-INTERVAL: Final = 1.0
+Opens: TypeAlias = Callable[[str], AbstractAsyncContextManager[Follow]]
 TOKEN: Final = "a-token-of-the-usual-length"
-WARM: Final = 8
+IN_FLIGHT: Final = frozenset({"pending", "running", "still running"})
 
 
-def decoder() -> Callable[[bytes], Any]:
-    """Return what a loop written by hand decodes with."""
-    try:
-        import orjson  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        print("orjson is not installed; bare loops use json instead", file=sys.stderr)
-        return json.loads
-    loads: Callable[[bytes], Any] = orjson.loads
-    return loads
+class Polled(msgspec.Struct):
+    """What a poll needs to know of a run; all else is skipped, not decoded."""
+
+    id: str
+    status: str
+
+
+def start_of(name: str) -> dict[str, Any]:
+    """Return the body that starts a run of this name."""
+    return {"client_op_id": name, "expected_version": 0, "payload": {"kind": "user_message", "text": "Go."}}
 
 
 @asynccontextmanager
-async def bare(base_url: str) -> AsyncIterator[Follow]:
-    """Write the loop by hand: aiohttp and orjson, a dict, no error handled."""
-    import aiohttp
-
-    loads = decoder()
+async def plain_session() -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a session that sends the token."""
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+        _let_wait(session)
+        yield session
+
+
+@asynccontextmanager
+async def bare(base_url: str, interval: float) -> AsyncIterator[Follow]:
+    """Write the loop by hand: aiohttp, a dict that msgspec decodes, no error handled."""
+    async with plain_session() as session:
 
         async def follow(name: str) -> bool:
-            body = {"client_op_id": name, "expected_version": 0, "payload": {"kind": "user_message", "text": "Go."}}
-            async with session.post(f"{base_url}/agents/conversations/{name}/runs", json=body) as response:
-                run = loads(await response.read())
+            async with session.post(f"{base_url}/agents/conversations/{name}/runs", json=start_of(name)) as response:
+                run = msgspec.json.decode(await response.read())
             url = f"{base_url}/agents/runs/{run['id']}"
-            while run["status"] in {"pending", "running"}:
-                await asyncio.sleep(INTERVAL)
+            while run["status"] in IN_FLIGHT:
+                await asyncio.sleep(interval)
                 async with session.get(url) as response:
-                    run = loads(await response.read())
+                    run = msgspec.json.decode(await response.read())
             return bool(run["status"] == "completed")
 
         yield follow
 
 
 @asynccontextmanager
-async def _agentruns(base_url: str, **options: Any) -> AsyncIterator[Follow]:
-    from agentruns import connect, narrative
-
-    async with connect(narrative, token=TOKEN, base_url=base_url, **options) as client:
+async def floor(base_url: str, interval: float) -> AsyncIterator[Follow]:
+    """Do the least that asyncio and aiohttp allow: of an answer two fields are decoded."""
+    decode = msgspec.json.Decoder(Polled).decode
+    async with plain_session() as session:
 
         async def follow(name: str) -> bool:
-            run = await client.result(narrative.UserMessage(name, "Go.", expected_version=0))
+            async with session.post(f"{base_url}/agents/conversations/{name}/runs", json=start_of(name)) as response:
+                run = decode(await response.read())
+            url = f"{base_url}/agents/runs/{run.id}"
+            while run.status in IN_FLIGHT:
+                await asyncio.sleep(interval)
+                async with session.get(url) as response:
+                    run = decode(await response.read())
+            return run.status == "completed"
+
+        yield follow
+
+
+@asynccontextmanager
+async def opened(base_url: str, schedule: Schedule | None = None, **options: Any) -> AsyncIterator[Client[Any, Any]]:
+    """Open a client of ours."""
+    async with connect(narrative, token=TOKEN, base_url=base_url, schedule=schedule, **options) as client:
+        transport: Any = client._transport
+        _let_wait(transport._session, transport._once)
+        yield client
+
+
+@asynccontextmanager
+async def ours(base_url: str, interval: float = 0.0) -> AsyncIterator[Follow]:
+    """Use agentruns, polling each run as often as the others do, or as it comes: it says itself when to poll."""
+    schedule = Backoff(initial=interval, factor=1.0, maximum=interval, jitter=0.0) if interval else None
+    async with opened(base_url, schedule) as client:
+
+        async def follow(name: str) -> bool:
+            run = await client.result(narrative.UserMessage(name, "Go.", expected_version=0), timeout=None)
             return bool(run.output == "Done.")
 
         yield follow
 
 
-def steady(base_url: str) -> AbstractAsyncContextManager[Follow]:
-    """Use agentruns, polling each run as often as the others do."""
-    from agentruns import Backoff
-
-    return _agentruns(base_url, schedule=Backoff(initial=INTERVAL, factor=1.0, jitter=0.0))
-
-
-def own(base_url: str) -> AbstractAsyncContextManager[Follow]:
-    """Use agentruns as it comes: it says itself when to poll."""
-    return _agentruns(base_url)
-
-
-@asynccontextmanager
-async def openai(base_url: str) -> AsyncIterator[Follow]:
-    """Use `create_and_poll` of the Assistants API; it polls each second."""
-    from openai import AsyncOpenAI  # type: ignore[import-not-found,unused-ignore]
-
-    async with AsyncOpenAI(api_key=TOKEN, base_url=f"{base_url}/openai") as client:
-
-        async def follow(name: str) -> bool:
-            run = await client.beta.threads.runs.create_and_poll(thread_id=name, assistant_id="asst_7c0a3d9e6f21")
-            return bool(run.status == "completed")
-
-        yield follow
-
-
-@asynccontextmanager
-async def azure(base_url: str) -> AsyncIterator[Follow]:
-    """Use `create_and_process`; it polls each second, over azure-core's aiohttp transport."""
-    from azure.ai.agents.aio import AgentsClient  # type: ignore[import-not-found,unused-ignore]
-    from azure.core.pipeline.policies import HeadersPolicy  # type: ignore[import-not-found,unused-ignore]
-
-    # Its own policy refuses to send a token over plain http.
-    right: Any = HeadersPolicy({"Authorization": f"Bearer {TOKEN}"})
-    nobody: Any = object()
-    async with AgentsClient(f"{base_url}/azure", nobody, authentication_policy=right) as client:
-
-        async def follow(name: str) -> bool:
-            run = await client.runs.create_and_process(name, agent_id="asst_7c0a3d9e6f21")
-            return bool(run.status == "completed")
-
-        yield follow
-
-
-@asynccontextmanager
-async def langgraph(base_url: str) -> AsyncIterator[Follow]:
-    """Poll by `runs.get`: `runs.join` needs a server that holds the request until the run is over."""
-    from langgraph_sdk import get_client  # type: ignore[import-not-found,unused-ignore]
-
-    async with get_client(url=f"{base_url}/langgraph", api_key=TOKEN) as client:
-
-        async def follow(name: str) -> bool:
-            run = await client.runs.create(name, "agent")
-            while run["status"] in {"pending", "running"}:
-                await asyncio.sleep(INTERVAL)
-                run = await client.runs.get(name, run["run_id"])
-            return bool(run["status"] == "success")
-
-        yield follow
-
-
-CONTESTANTS: Final[Mapping[str, tuple[str, Callable[[str], AbstractAsyncContextManager[Follow]]]]] = {
-    "bare": ("aiohttp", bare),
-    "steady": ("aiohttp", steady),
-    "own": ("aiohttp", own),
-    "azure": ("azure-ai-agents", azure),
-    "openai": ("openai", openai),
-    "langgraph": ("langgraph-sdk", langgraph),
-}
-
-
-def missing(name: str) -> str:
-    """Return the package that a contestant needs and that is not installed; empty if it is."""
-    package = CONTESTANTS[name][0]
-    return "" if any(distributions(name=package)) else package
-
-
-def measure(name: str, base_url: str, runs: int, seconds: float) -> dict[str, Any]:
-    """Follow *runs* runs at once, all of them *seconds* long; return CPU and wall time, memory and what was seen."""
-    pin("client")
-    return asyncio.run(_measure(name, base_url, runs, seconds))
-
-
-async def _measure(name: str, base_url: str, runs: int, seconds: float) -> dict[str, Any]:
-    # What is imported, built or compiled on first use is set-up. A schedule that learns must not learn from dummies.
-    warm = seconds if name == "own" else 0.0
-    async with CONTESTANTS[name][1](base_url) as follow:
-        await asyncio.gather(*(follow(f"same-{warm:g}-warm-{number}") for number in range(WARM)))
-        gc.collect()
-        began, cpu = time.monotonic(), time.process_time()
-        names = [f"same-{seconds:g}-{number:022}" for number in range(runs)]
-        waits = await asyncio.gather(*(_timed(follow, each) for each in names), return_exceptions=True)
-        cpu, wall = time.process_time() - cpu, time.monotonic() - began
-    seen = [wait for wait in waits if isinstance(wait, float)]
-    errors = Counter(type(each).__name__ for each in waits if isinstance(each, BaseException))
-    lag = sum(seen) / len(seen) - seconds if seen else 0.0
-    return {"cpu": cpu, "wall": wall, "lag": lag, "peak": peak(), "seen": len(seen), "errors": errors}
-
-
-async def _timed(follow: Follow, name: str) -> float:
-    """Return the seconds from before the start of a run until it was seen to complete."""
-    began = time.monotonic()
-    if not await follow(name):
-        raise RuntimeError(name)
-    return time.monotonic() - began
+def _let_wait(*sessions: aiohttp.ClientSession) -> None:
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        loop.await_answers(*(session.connector for session in sessions))

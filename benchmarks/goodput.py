@@ -174,7 +174,7 @@ def least_part(found: Iterable[Brought]) -> float:
 
 def main() -> int:
     """Print the table, and hold the goal for each of its rows."""
-    args = arguments(__doc__ or "")
+    args = arguments(__doc__)
     limits, timeouts = (LIMITS[1::2], TIMEOUTS[1:2]) if args.quick else (LIMITS, TIMEOUTS)
     goals: list[Goal] = []
     print(f"rows done, + rows given up, (requests) in {SECONDS:.0f} s, by --limit")

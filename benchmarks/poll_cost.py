@@ -1,101 +1,109 @@
 """
-What one poll costs through the whole client, beside `session.get` and `orjson.loads` alone: CPU of this process.
+What one poll costs through the whole client, beside `session.get` and `msgspec.json.decode` alone: CPU of this process.
 
     python -m benchmarks.poll_cost [--quick] [--json PATH] [--profile]
 
-Both poll back to back, in turn, in short blocks; each round gives one ratio, and the median of all is what counts. The
-server says how many polls came. Bytes that `repeat` are the same in every answer, `news` are other counts of tokens in
-each, and with `shown` a stream yields each state. `--profile` says instead where the client's time goes.
+Both wait as long between two polls of a run, and poll as many runs at once, in turn, in short blocks; each round gives
+one ratio, and the median of all is what counts. Time is virtual, and requests are real: waiting takes no time, and
+neither side polls more often than the other. The server says how many polls came. Bytes that `repeat` are the same in
+every answer, `news` are other counts of tokens in each, and with `shown` a stream yields each state. Where valgrind is
+there, instructions are counted beside seconds. `--profile` says instead where the client's time goes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import cProfile
-import gc
 import math
 import pstats
 import random
 import statistics
 import sys
-import time
 from bisect import bisect
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeAlias
 
-from agentruns import RunRef, connect
+import msgspec
 
-from .contestants import TOKEN, decoder
-from .process import pin
-from .report import arguments, at_most, finish
+from agentruns import Backoff, RunRef
+
+from .contestants import IN_FLIGHT, opened, plain_session
+from .process import Spent, can_count, counted, pin
+from .report import at_most, finish, parser
 from .stub import Stub
+from .virtual import SharedTime, run_virtually
 
 MODES: Final = {"repeat": "same", "news": "news", "shown": "talk"}
 CASES: Final = (("repeat", 64), ("news", 64), ("shown", 64), ("repeat", 1), ("news", 1))
-TARGETS: Final = {"repeat": 1.05, "news": 1.15}
-WARM_SECONDS: Final = 0.05
-BLOCK_SECONDS: Final = 0.1
+TARGETS: Final = {"repeat": 1.10, "news": 1.25}
+PACE: Final = 1.0
+"""Seconds of virtual time from an answer to the next poll, for both sides."""
+
+WARM_POLLS: Final = 4
+BLOCK_POLLS: Final = 640
+"""Polls of all runs in one block."""
 
 Poll: TypeAlias = Callable[[str], Coroutine[Any, Any, None]]
-"""Polls one run for ever, back to back."""
-
-
-class Now:
-    """Poll again at once."""
-
-    def delay(self, count: int, *, at_least: float = 0.0, noise: float = 0.5) -> float:  # noqa: ARG002
-        """Return no time at all."""
-        return 0.0
+"""Polls one run until it is over."""
 
 
 @asynccontextmanager
 async def plain(base_url: str) -> AsyncIterator[Poll]:
-    import aiohttp
-
-    loads = decoder()
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+    async with plain_session() as session:
 
         async def poll(name: str) -> None:
             url = f"{base_url}/agents/runs/{name}"
             while True:
                 async with session.get(url) as response:
-                    run = loads(await response.read())
-                if run["status"] not in {"running", "still running"}:
+                    run = msgspec.json.decode(await response.read())
+                if run["status"] not in IN_FLIGHT:
                     return
+                await asyncio.sleep(PACE)
 
         yield poll
 
 
 @asynccontextmanager
 async def ours(base_url: str) -> AsyncIterator[Poll]:
-    async with connect("narrative", token=TOKEN, base_url=base_url, schedule=Now()) as client:
+    schedule = Backoff(initial=PACE, factor=1.0, maximum=PACE, jitter=0.0)
+    async with opened(base_url, schedule) as client:
 
         async def poll(name: str) -> None:
-            async for _ in client.stream(RunRef(name, name), timeout=3600.0):
+            async for _ in client.stream(RunRef(name, name), timeout=None):
                 pass
 
         yield poll
 
 
-async def block(poll: Poll, names: Sequence[str], stub: Stub) -> float:
-    """Return the CPU seconds per poll while all of the runs are polled."""
-    gc.collect()
-    tasks = [asyncio.create_task(poll(name)) for name in names]
-    await asyncio.sleep(WARM_SECONDS)
-    began, cpu = time.monotonic(), time.process_time()
-    await asyncio.sleep(BLOCK_SECONDS)
-    ended, cpu = time.monotonic(), time.process_time() - cpu
+SIDES: Final[Mapping[str, Callable[[str], AbstractAsyncContextManager[Poll]]]] = {"plain": plain, "ours": ours}
+
+
+async def block(poll: Poll, names: Sequence[str]) -> tuple[float, float, float]:
+    """Poll all of the runs for a while; return when that began and ended, and the CPU seconds that it took."""
+    now, spread = asyncio.get_running_loop().time, random.Random(7)
+
+    async def one(name: str) -> None:
+        await asyncio.sleep(spread.uniform(0.0, PACE))  # so that runs do not move in step
+        await poll(name)
+
+    tasks = [asyncio.create_task(one(name)) for name in names]
+    await asyncio.sleep((WARM_POLLS + 0.5) * PACE)
+    began = now()
+    with Spent() as spent:
+        await asyncio.sleep(PACE * BLOCK_POLLS / len(names))
+    ended = now()
     for task in tasks:
         if task.done():
             raise RuntimeError("a poll has failed") from task.exception()
         task.cancel()
     await asyncio.wait(tasks)
-    times = stub.log()
-    polls = bisect(times, ended) - bisect(times, began)
-    # On a busy machine a block may pass without any.
-    return cpu / polls if polls else await block(poll, names, stub)
+    return began, ended, spent.cpu
+
+
+def polls_within(times: Sequence[float], began: float, ended: float) -> int:
+    return bisect(times, ended) - bisect(times, began)
 
 
 async def compare(stub: Stub, rounds: int) -> dict[tuple[str, int], list[tuple[float, float]]]:
@@ -106,29 +114,43 @@ async def compare(stub: Stub, rounds: int) -> dict[tuple[str, int], list[tuple[f
             for news, at_once in CASES:
                 seen = {}
                 for poll in random.sample((plainly, through_us), 2):
-                    seen[poll] = await block(poll, runs(news, at_once), stub)
+                    began, ended, cpu = await block(poll, runs(news, at_once))
+                    seen[poll] = cpu / polls_within(stub.log(), began, ended)
                 cost[news, at_once].append((seen[plainly], seen[through_us]))
     return cost
 
 
+def alone(side: str, news: str, at_once: int, base_url: str, time: str) -> tuple[float, float]:
+    """Poll for one block in a process of its own; return when it began and ended."""
+
+    async def main() -> tuple[float, float]:
+        async with SIDES[side](base_url) as poll:
+            began, ended, _ = await block(poll, runs(news, at_once))
+            return began, ended
+
+    pin("client")
+    return run_virtually(main(), SharedTime(time))
+
+
+def instructions(stub: Stub, time: SharedTime, side: str, news: str, at_once: int) -> float:
+    """Return the instructions of one poll."""
+    (began, ended), count = counted("benchmarks.poll_cost", "alone", side, news, at_once, stub.base_url, time.path)
+    return count / polls_within(stub.log(), began, ended)
+
+
 def runs(news: str, count: int) -> list[str]:
-    return [f"{MODES[news]}-86400-{number:022}" for number in range(count)]
+    return [f"{MODES[news]}-1e9-{number:022}" for number in range(count)]
 
 
-async def profile(stub: Stub, seconds: float) -> None:
+async def profile(stub: Stub) -> None:
     """Print where the time of the client goes, by module and by function."""
     for news, at_once in CASES[:2]:
         profiler = cProfile.Profile()
         async with ours(stub.base_url) as poll:
-            tasks = [asyncio.create_task(poll(name)) for name in runs(news, at_once)]
-            await asyncio.sleep(WARM_SECONDS)
             profiler.enable()
-            await asyncio.sleep(seconds)
+            began, ended, _ = await block(poll, runs(news, at_once))
             profiler.disable()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        print(f"--- {news}, {at_once} at once, {len(stub.log())} polls")
+        print(f"--- {news}, {at_once} at once, {polls_within(stub.log(), began, ended)} polls")
         stats = pstats.Stats(profiler)
         spent: Counter[str] = Counter()
         for (path, _, _), (_, _, own, _, _) in stats.stats.items():  # type: ignore[attr-defined]
@@ -148,16 +170,19 @@ def _owner(path: str) -> str:
 
 
 def main() -> int:
-    profiling = "--profile" in sys.argv
-    if profiling:
-        sys.argv.remove("--profile")
-    args = arguments(__doc__)
-    with Stub() as stub:
+    made = parser(__doc__)
+    made.add_argument("--profile", action="store_true", help="say where the client's time goes")
+    args = made.parse_args()
+    counts: dict[tuple[str, int], tuple[float, float]] = {}
+    with SharedTime.made() as time, Stub(time) as stub:
+        if not args.profile and can_count():  # a process each, whose time begins anew
+            for case in CASES[:2]:
+                counts[case] = instructions(stub, time, "plain", *case), instructions(stub, time, "ours", *case)
         pin("client")  # not before: the server would inherit it
-        if profiling:
-            asyncio.run(profile(stub, 3.0))
+        if args.profile:
+            run_virtually(profile(stub), time)
             return 0
-        cost = asyncio.run(compare(stub, 10 if args.quick else 120))
+        cost = run_virtually(compare(stub, 10 if args.quick else 120), time)
     print(f"{'CPU of one poll':<24}{'plain us':>10}{'ours us':>10}{'ours / plain':>14}{'95 % of the median':>20}")
     goals = []
     for (news, at_once), pairs in cost.items():
@@ -169,7 +194,13 @@ def main() -> int:
         us = [1e6 * statistics.median(each) for each in zip(*pairs, strict=True)]
         print(f"{name:<24}{us[0]:>10.0f}{us[1]:>10.0f}{middle:>14.3f}{low:>12.3f}{high:>8.3f}")
         if news in TARGETS:
-            goals.append(at_most(f"poll / plain poll: {name}", middle, TARGETS[news]))
+            goals.append(at_most(f"CPU of a poll / of a plain one: {name}", middle, TARGETS[news]))
+    for (news, at_once), (plainly, through_us) in counts.items():
+        name = f"{news}, {at_once} at once"
+        print(
+            f"{name:<24}{plainly / 1e3:>10.0f}{through_us / 1e3:>10.0f}{through_us / plainly:>14.3f}   K instructions"
+        )
+        goals.append(at_most(f"instructions of a poll / of a plain one: {name}", through_us / plainly, TARGETS[news]))
     return finish(goals, args)
 
 

@@ -9,7 +9,6 @@ goes with its start, so that a proxy may know it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from urllib.request import urlopen
 
 from attrs import frozen
 
-from .process import peak, pin
+from .process import Spent, peak, pin
 
 Follow: TypeAlias = Callable[[str, float], Awaitable[bool]]
 Opens: TypeAlias = Callable[[str], AbstractAsyncContextManager[Follow]]
@@ -238,15 +237,21 @@ async def _measure(opens: Opens, url: str, seconds: Sequence[float]) -> dict[str
         # What is imported, built or learned on first use is set-up.
         await asyncio.gather(*(follow(f"Warm {number}", sum(seconds) / len(seconds)) for number in range(WARM)))
         await asyncio.to_thread(_say_begun, url)
-        gc.collect()
-        began, cpu = time.monotonic(), time.process_time()
-        waits = await asyncio.gather(
-            *(_timed(follow, f"Number {number}", each) for number, each in enumerate(seconds)), return_exceptions=True
-        )
-        cpu, wall = time.process_time() - cpu, time.monotonic() - began
+        with Spent() as spent:
+            waits = await asyncio.gather(
+                *(_timed(follow, f"Number {number}", each) for number, each in enumerate(seconds)),
+                return_exceptions=True,
+            )
     seen = [(wait, lasts) for wait, lasts in zip(waits, seconds, strict=True) if isinstance(wait, float)]
     lag = sum(wait - lasts for wait, lasts in seen) / len(seen) if seen else 0.0
-    return {"cpu": cpu, "wall": wall, "lag": lag, "peak": peak(), "seen": len(seen), "errors": _errors(waits)}
+    return {
+        "cpu": spent.cpu,
+        "wall": spent.wall,
+        "lag": lag,
+        "peak": peak(),
+        "seen": len(seen),
+        "errors": _errors(waits),
+    }
 
 
 def lose(protocol: str, name: str, url: str, runs: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """
 Open protocols on real servers: runs lost, runs started twice, requests, CPU and memory, beside the official clients.
 
-    python -m benchmarks.protocols [--quick] [--json PATH]
+    python -m benchmarks.protocols [--quick] [--json PATH]    (extra `bench`)
 
 Each server is installed in an environment of its own (`uv`, and a package index) and started on this machine. Each
 client has an interpreter of its own, in turn, and speaks to the same server through the same proxy, which counts the
@@ -30,7 +30,7 @@ from tests.real.servers import HOME, MissingServerError, Server, running
 
 from .process import MIB, apart
 from .protocol_clients import BEGUN, LOST, PROTOCOLS, Protocol, installed
-from .report import Goal, arguments, at_most, finish
+from .report import CANNOT_RUN, Goal, arguments, at_most, finish
 
 LOSSES = 20
 
@@ -99,11 +99,13 @@ def main() -> int:
     Path(os.environ[HOME]).mkdir(parents=True, exist_ok=True)
     runs, shortest, longest = (60, 1.0, 2.0) if args.quick else (300, 2.0, 6.0)
     reached: list[Goal] = []
+    missing: list[str] = []
     for name, protocol in PROTOCOLS.items():
         with tempfile.TemporaryDirectory(prefix="agentruns-") as folder:
             try:
                 made: Server = importlib.import_module(protocol.server).make_server(Path(folder))
             except MissingServerError as error:
+                missing.append(name)
                 print(f"NOT MEASURED: {error}")
                 continue
             with running(made) as server:
@@ -111,7 +113,7 @@ def main() -> int:
         title = f"{name}: {runs} runs"
         show(title, measured, runs)
         reached += goals(name, measured, runs)
-    return finish(reached, args)
+    return CANNOT_RUN if len(missing) == len(PROTOCOLS) else finish(reached, args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: `--quick` and `--json`, goals, one table of them, and what they were measured on."""
+"""What the benchmarks share: the command line, goals and their table, what is missing, and the machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import argparse
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
+
+from .process import load
+
+CANNOT_RUN: Final = 3
+"""The exit code of a benchmark that lacks what it measures."""
 
 
 @frozen
@@ -34,32 +42,62 @@ def at_least(name: str, value: float, target: float) -> Goal:
     return Goal(name, value, target, value >= target, ">=")
 
 
-def arguments(doc: str) -> argparse.Namespace:
-    """Return the command line's `quick` (bool) and `json` (Path or None); the first line of *doc* is the help."""
-    parser = argparse.ArgumentParser(description=doc.strip().splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="measure less, within half a minute")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the goals as JSON")
-    return parser.parse_args()
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a command line with `quick` (bool) and `json` (Path or None); the first line of *doc* is the help."""
+    made = argparse.ArgumentParser(description=(doc or "").strip().splitlines()[0])
+    made.add_argument("--quick", action="store_true", help="measure less, within half a minute")
+    made.add_argument("--json", type=Path, metavar="PATH", help="write the goals as JSON")
+    return made
+
+
+def arguments(doc: str | None) -> argparse.Namespace:
+    """Return what `parser` makes of the command line."""
+    return parser(doc).parse_args()
+
+
+def needs(extra: str, *modules: str) -> None:
+    """End with `CANNOT_RUN`, and say which *extra* of this package brings it, if one of *modules* is missing."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        print(f"NOT MEASURED: {', '.join(missing)} cannot be imported; pip install 'agentruns[{extra}]'", flush=True)
+        sys.exit(CANNOT_RUN)
 
 
 def machine() -> str:
-    """Return one line: the package's version, the interpreter, the system and its processors."""
+    """Return one line: the package's version, the interpreter, the system, its processors and their load."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
-    return f"agentruns {version('agentruns')}, {python}, {system}"
+    return f"agentruns {version('agentruns')}, aiohttp {version('aiohttp')}, {python}, {system}, {load()}"
+
+
+def table(goals: Sequence[Goal], width: int = 0) -> None:
+    """Print a line for each goal, as wide as the longest name or *width*."""
+    width = max((len(goal.name) for goal in goals), default=width)
+    print(f"{'goal':<{width}}{'value':>12}{'target':>14}  held")
+    for goal in goals:
+        target = f"{goal.bound} {goal.target:.4g}"
+        print(f"{goal.name:<{width}}{goal.value:>12.4g}{target:>14}  {'yes' if goal.ok else 'MISSED'}")
 
 
 def finish(goals: Sequence[Goal], args: argparse.Namespace) -> int:
-    """Print the table, write the JSON if `--json` asks for it; return 0 if every goal is met, else 1."""
-    width = max((len(goal.name) for goal in goals), default=0)
+    """Print the table, write the JSON if `--json` asks for it; return 0 if every goal is held, else 1."""
     print(machine())
-    print(f"{'goal':<{width}}{'value':>12}{'target':>14}  ok")
-    for goal in goals:
-        target = f"{goal.bound} {goal.target:.4g}"
-        print(f"{goal.name:<{width}}{goal.value:>12.4g}{target:>14}  {'yes' if goal.ok else 'NO'}")
+    table(goals)
     missed = sum(not goal.ok for goal in goals)
-    print(f"{len(goals) - missed} of {len(goals)} goals met")
+    print(f"{len(goals) - missed} of {len(goals)} goals held")
     if args.json:
-        shown = {goal.name: {"value": goal.value, "target": goal.target, "ok": goal.ok} for goal in goals}
-        args.json.write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
+        args.json.write_text(as_json(goals), encoding="utf-8")
     return 1 if missed else 0
+
+
+def as_json(goals: Sequence[Goal]) -> str:
+    """Return the goals by name, as JSON."""
+    shown = {
+        goal.name: {"value": goal.value, "bound": goal.bound, "target": goal.target, "ok": goal.ok} for goal in goals
+    }
+    return json.dumps(shown, indent=2) + "\n"
+
+
+def from_json(text: str) -> list[Goal]:
+    """Return the goals that `as_json` wrote."""
+    return [Goal(name, **shown) for name, shown in json.loads(text).items()]

@@ -77,52 +77,6 @@ _NARRATIVE: Final[dict[str, Any]] = {
     "completed_at": None,
 }
 
-_OPENAI: Final[dict[str, Any]] = {
-    "id": "%(id)s",
-    "object": "thread.run",
-    "thread_id": "%(parent)s",
-    "assistant_id": "asst_7c0a3d9e6f21",
-    "created_at": 1780388109,
-    "started_at": 1780388109,
-    "expires_at": None,
-    "cancelled_at": None,
-    "failed_at": None,
-    "completed_at": None,
-    "status": "%(status)s",
-    "required_action": None,
-    "last_error": None,
-    "incomplete_details": None,
-    "model": "%(model)s",
-    "instructions": "Handle each invoice once. Ask before you approve more than 500 euros. " * 7,
-    "tools": [{"type": "function", "function": _TOOL}],
-    "metadata": {"invoice": "RE-2026-118"},
-    "usage": {"prompt_tokens": "%(count)d", "completion_tokens": 64, "total_tokens": 900},
-    "temperature": 0.2,
-    "top_p": 1.0,
-    "max_prompt_tokens": 4096,
-    "max_completion_tokens": 2048,
-    "truncation_strategy": {"type": "auto", "last_messages": None},
-    "response_format": "auto",
-    "tool_choice": "auto",
-    "parallel_tool_calls": True,
-}
-
-_LANGGRAPH: Final[dict[str, Any]] = {
-    "run_id": "%(id)s",
-    "thread_id": "%(parent)s",
-    "assistant_id": "fe096781-5601-53d2-b2f6-0d3403f7e9ca",
-    "created_at": "%(started)s",
-    "updated_at": "%(started)s",
-    "status": "%(status)s",
-    "multitask_strategy": "enqueue",
-    "metadata": {"model": "%(model)s", "prompt_tokens": "%(count)d"},
-    "kwargs": {
-        "input": {"messages": [{"role": "user", "content": "Handle invoice RE-2026-118 over 940 EUR. " * 14}]},
-        "config": {"configurable": {"tools": [_TOOL]}, "recursion_limit": 25, "tags": []},
-        "stream_mode": ["values"],
-    },
-}
-
 _CONDUIT: Final[dict[str, Any]] = {
     "id": "%(id)s",
     "run_id": "run_9f3a1c7e",
@@ -190,7 +144,5 @@ def _template(run: dict[str, Any]) -> bytes:
 NARRATIVE: Final = _shape(
     _NARRATIVE, "running", "completed", iterations_used=1, final_text="Done.", completed_at="%(completed)s"
 )
-OPENAI: Final = _shape(_OPENAI, "in_progress", "completed", completed_at=1780388199)
-LANGGRAPH: Final = _shape(_LANGGRAPH, "running", "success")
 CONDUIT: Final = _shape({"data": _CONDUIT}, "running", "completed", data=_CONDUIT | _CONDUIT_END | _CONDUIT_WHOLE)
 CONDUIT_LISTED: Final = _shape(_CONDUIT, "running", "completed", **_CONDUIT_END)

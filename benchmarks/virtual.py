@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+import mmap
 import random
 import selectors
+import tempfile
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from statistics import fmean
-from typing import Any, Final
+from typing import Any, Final, Self, TypeVar
 
 from attrs import field, frozen
 
@@ -24,32 +28,86 @@ from .shapes import Shape
 LATENCY: Final = 0.02
 """Seconds from a request to its answer; the vendor sees it half way."""
 
+T = TypeVar("T")
+
+_LOST: Final = 60.0
+"""Seconds after which an answer will not come any more."""
+
 _MIDNIGHT: Final = datetime(2026, 6, 2, tzinfo=UTC)
 
 
-class _Jump(selectors.DefaultSelector):
-    """Wait for nothing."""
+class SharedTime:
+    """A time that several processes know: a number in a file, which one of them writes."""
 
-    now = 0.0
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with Path(path).open("r+b") as file:
+            self._seconds = memoryview(mmap.mmap(file.fileno(), 8)).cast("d")
+
+    @classmethod
+    @contextmanager
+    def made(cls) -> Iterator[Self]:
+        """Make one that begins at 0."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(bytes(8))
+            file.flush()
+            yield cls(file.name)
+
+    def read(self) -> float:
+        """Return the seconds."""
+        return self._seconds[0]
+
+    def write(self, seconds: float) -> None:
+        """Set the seconds."""
+        self._seconds[0] = seconds
+
+
+class _Jump(selectors.DefaultSelector):
+    """Wait for nothing but answers that are under way."""
+
+    def __init__(self, shared: SharedTime | None) -> None:
+        super().__init__()
+        self.now = 0.0 if shared is None else shared.read()
+        self.connectors: list[Any] = []
+        self._shared = shared
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready; if nothing is, let the time pass that there was to wait."""
+        if timeout != 0 and any(connector._acquired for connector in self.connectors):
+            return super().select(_LOST)
         ready = super().select(0)
-        if not ready:
-            self.now += timeout or 0.0
+        if not ready and timeout:
+            self.now += timeout
+            if self._shared is not None:
+                self._shared.write(self.now)
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop that does not wait: when nothing is ready, its time is that of the next timer."""
+    """
+    A loop that does not wait: when nothing is ready, its time is that of the next timer.
 
-    def __init__(self) -> None:
-        self._jump = _Jump()
+    It may *share* its time with a server of another process. While one of the aiohttp connectors that `await_answers`
+    was told of has a request under way, the time stands still: no answer takes any.
+    """
+
+    def __init__(self, shared: SharedTime | None = None) -> None:
+        self._jump = _Jump(shared)
         super().__init__(self._jump)
 
     def time(self) -> float:
         """Return the seconds that have passed."""
         return self._jump.now
+
+    def await_answers(self, *connectors: Any) -> None:
+        """Let no time pass while one of *connectors* waits for an answer."""
+        self._jump.connectors += connectors
+
+
+def run_virtually(main: Coroutine[Any, Any, T], shared: SharedTime) -> T:
+    """Return what *main* returns, run in a loop of its own that shares its time."""
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(shared)) as runner:
+        return runner.run(main)
 
 
 async def _for(seconds: float, works: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -22,9 +22,9 @@ from typing import Final, Self
 
 from attrs import evolve
 
-from agentruns import Backoff, Client, Run, RunRef, connect
+from agentruns import Backoff, Client, Run, RunRef
 
-from .contestants import TOKEN
+from .contestants import opened
 from .process import apart, pin, resident
 from .report import arguments, at_most, finish
 from .stub import Stub
@@ -105,10 +105,6 @@ class Stall:
         self._last = now
 
 
-def opened(base_url: str) -> Client:
-    return connect("narrative", token=TOKEN, base_url=base_url, schedule=LATER)
-
-
 def refs(word: str, count: int) -> Iterable[RunRef]:
     return (
         RunRef(f"same-86400-{word}-{number:020}", "5e0c7d4a-93a5-4a37-8a0e-2f4b8c6d1e90") for number in range(count)
@@ -122,7 +118,7 @@ def asleep(contestant: str, base_url: str, count: int, seconds: float) -> dict[s
     """Return the bytes per waiter, and the part of a processor that all of them take while they sleep."""
 
     async def main() -> dict[str, float]:
-        async with opened(base_url) as client:
+        async with opened(base_url, LATER) as client:
             waiters = Waiters(contestant, client)
             await waiters.open(refs("warm", AT_A_TIME), AT_A_TIME)
             await waiters.cancel(AT_A_TIME)
@@ -145,7 +141,7 @@ def let_go(contestant: str, base_url: str, count: int) -> dict[str, float]:
     """Return the CPU seconds per waiter that opening and cancelling take, and the longest stall while cancelling."""
 
     async def main() -> dict[str, float]:
-        async with opened(base_url) as client:
+        async with opened(base_url, LATER) as client:
             run = await client.fetch(RunRef("same-86400-known"))
             runs = [evolve(run, ref=ref) for ref in refs("known", count)]
             waiters = Waiters(contestant, client)

@@ -1,7 +1,7 @@
 """
 What it takes to show one run to many: requests, CPU, and the delay from the answer to a poll until watchers have it.
 
-    python -m benchmarks.web [--quick] [--json PATH]
+    python -m benchmarks.web [--quick] [--json PATH]    (extras `bench` and `web`)
 
 Each contestant has an interpreter of its own, for one watcher and for a hundred. `streams` is a stream for each
 watcher; `feed` is one that they share; `starlette` (on uvicorn) and `aiohttp` serve a feed as events to browsers, bare
@@ -28,7 +28,7 @@ from agentruns.web import Feeds
 
 from .contestants import TOKEN
 from .process import apart, pin
-from .report import arguments, at_most, finish
+from .report import arguments, at_most, finish, needs
 from .stub import Stub
 
 GAP: Final = 0.1
@@ -200,6 +200,7 @@ _BY_NAME: Final[Mapping[str, Any]] = {
 
 def main() -> int:
     args = arguments(__doc__)
+    needs("bench,web", "aiohttp_sse", "sse_starlette", "starlette", "uvicorn")
     rounds, seconds = (1, 1.5) if args.quick else (3, 10.0)
     measured: dict[tuple[str, int], list[dict[str, float]]] = {
         (name, watchers): [] for name in CONTESTANTS for watchers in (1, MANY)

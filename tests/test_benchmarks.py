@@ -1,0 +1,110 @@
+"""That every benchmark can be called in the same way, and that one which cannot run says so."""
+
+import asyncio
+import importlib
+import json
+import pkgutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import benchmarks
+from benchmarks import __main__ as everything
+from benchmarks.process import Spent
+from benchmarks.report import CANNOT_RUN, arguments, at_least, at_most, finish, from_json, needs
+from benchmarks.virtual import SharedTime, VirtualLoop, run_virtually
+
+
+@pytest.mark.parametrize("name", ["__main__", *everything.BENCHMARKS])
+def test_a_benchmark_says_how_it_is_called(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as left:
+        module.main()
+    shown = capsys.readouterr().out
+    assert left.value.code == 0
+    assert "--quick" in shown
+    assert "--json PATH" in shown
+    assert f"python -m benchmarks{'' if name == '__main__' else '.' + name} [--quick] [--json PATH]" in str(
+        module.__doc__
+    )
+
+
+def test_all_in_one_go_leaves_none_out() -> None:
+    commands = [
+        module.name
+        for module in pkgutil.iter_modules(benchmarks.__path__)
+        if "[--quick]" in (Path(benchmarks.__path__[0]) / f"{module.name}.py").read_text()
+    ]
+    assert sorted(commands) == sorted(["__main__", *everything.BENCHMARKS])
+
+
+def test_the_guide_to_measuring_names_every_benchmark() -> None:
+    shown = (Path(__file__).parent.parent / ".github" / "CONTRIBUTING.md").read_text()
+    assert [name for name in everything.BENCHMARKS if f"| `{name}` |" not in shown] == []
+
+
+def test_a_benchmark_without_what_it_measures_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    needs("journal", "json")
+    with pytest.raises(SystemExit) as left:
+        needs("bench", "json", "a_client_that_nobody_wrote")
+    assert left.value.code == CANNOT_RUN
+    assert capsys.readouterr().out == (
+        "NOT MEASURED: a_client_that_nobody_wrote cannot be imported; pip install 'agentruns[bench]'\n"
+    )
+
+
+def test_one_table_shows_what_is_held_what_is_missed_and_what_was_not_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = {"polling": [at_most("polls", 1.0, 2.0)], "fleet": [at_least("seen", 0.5, 1.0)], "web": "NOT MEASURED: x"}
+    monkeypatch.setattr(everything, "measure", lambda name, quick: found[name])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--json", str(tmp_path / "goals.json"), "polling", "fleet", "web"])
+    assert everything.main() == 1
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["polling:", "polls", "1", "<=", "2", "yes"] in shown
+    assert ["fleet:", "seen", "0.5", ">=", "1", "MISSED"] in shown
+    assert ["web:", "NOT", "MEASURED:", "x"] in shown
+    assert [goal["ok"] for goal in json.loads((tmp_path / "goals.json").read_text()).values()] == [True, False, None]
+
+
+def test_goals_that_are_written_are_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "goals.json"
+    monkeypatch.setattr(sys, "argv", ["one", "--json", str(path)])
+    goals = [at_most("a", 1.0, 2.0), at_least("b", 1.0, 2.0)]
+    assert finish(goals, arguments("One.")) == 1
+    assert from_json(path.read_text()) == goals
+
+
+def test_time_that_is_shared_stands_still_while_an_answer_is_under_way() -> None:
+    class Connector:
+        _acquired = False
+
+    connector = Connector()
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.await_answers(connector)
+        await asyncio.sleep(5.0)
+        connector._acquired = True
+        timer = loop.call_later(10.0, loop.stop)
+        answered: asyncio.Future[None] = loop.create_future()
+        await asyncio.to_thread(loop.call_soon_threadsafe, answered.set_result, None)
+        await answered
+        timer.cancel()
+        connector._acquired = False
+        return loop.time()
+
+    with SharedTime.made() as shared:
+        assert run_virtually(main(), shared) == shared.read() == 5.0
+
+
+def test_what_is_spent_counts_the_work_between_entering_and_leaving() -> None:
+    with Spent() as spent:
+        sum(range(200_000))
+    assert spent.cpu > 0.0
+    assert spent.wall > 0.0
