@@ -168,10 +168,16 @@ def mixed(count: int, rate: int, since: float, until: float) -> list[Goal]:
     return goals
 
 
+def without_lists() -> Any:
+    """Return the dialect of Conduit, reading run by run."""
+    names = [name for name in conduit.__all__ if name not in {"list_parent", "page"}]
+    return SimpleNamespace(**{name: getattr(conduit, name) for name in names})
+
+
 def listed(count: int, since: float, until: float) -> list[Goal]:
     """Let runs of Conduit be followed at 120 requests a minute, with its lists and without."""
     limit = RateLimit(120, 60.0)
-    single = SimpleNamespace(**{name: getattr(conduit, name) for name in conduit.__all__ if name != "page"})
+    single = without_lists()
 
     def slots() -> list[Slot]:
         return [Slot(number, f"ag{number % AGENTS}", HOURLY) for number in range(count)]

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import benchmarks
+from agentruns.dialects.vendor import Vendor
 from benchmarks import __main__ as everything
+from benchmarks.budget import without_lists
 from benchmarks.process import Spent
 from benchmarks.report import CANNOT_RUN, arguments, at_least, at_most, finish, from_json, needs
 from benchmarks.virtual import SharedTime, VirtualLoop, run_virtually
@@ -69,6 +71,10 @@ def test_one_table_shows_what_is_held_what_is_missed_and_what_was_not_measured(
     assert ["fleet:", "seen", "0.5", ">=", "1", "MISSED"] in shown
     assert ["web:", "NOT", "MEASURED:", "x"] in shown
     assert [goal["ok"] for goal in json.loads((tmp_path / "goals.json").read_text()).values()] == [True, False, None]
+
+
+def test_a_vendor_without_its_lists_is_still_one() -> None:
+    assert Vendor.of(without_lists()).list_parent is None
 
 
 def test_goals_that_are_written_are_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
