@@ -100,6 +100,7 @@ class Client(Generic[OriginT, DetailT]):
             transport, Permits(limiter, vendor.NAME), vendor.read_problem, retry, status_of, self._telemetry
         )
         self._operations = Operations(self._api, vendor, self._telemetry)
+        self._options = Options()
         self._lifecycle = DirectLifecycle(self._operations)
         self._keys = None if journal is None else Keys(journal, self._operations, self._tasks)
         self._poller = Poller(
@@ -274,6 +275,9 @@ class Client(Generic[OriginT, DetailT]):
     def _stream(
         self, origin: Any, tools: Tools | None, options: Options, key: str | None = None, digest: str | None = None
     ) -> RunStream[DetailT]:
+        if options == self._options:  # as nearly all streams of a client have: thousands share one value
+            options = self._options
+        self._options = options
         stream: RunStream[DetailT] = RunStream(
             origin,
             lifecycle=self._lifecycle_of(origin, tools, key, digest),

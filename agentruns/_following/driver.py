@@ -11,10 +11,11 @@ from agentruns._aio.detached import Detached
 from agentruns._aio.tasks import Tasks
 from agentruns._api.admission import PLACE, Place
 from agentruns._api.flow import Attempts
+from agentruns._api.operations import Operations
 from agentruns._telemetry import WORK_KEY
 from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.errors import ConfigurationError, OutcomeUnknownError
-from agentruns.tools import Around, asking
+from agentruns.tools import asking
 
 from .answers import Handlers, PendingAnswers
 from .ending import Failed
@@ -37,21 +38,19 @@ class Driver:
     __slots__ = (
         "_attempts",
         "_lifecycle",
+        "_operations",
         "_origin",
         "_pause",
         "_pending",
-        "_tool_spans",
         "_turn",
         "_work",
         "failed",
         "resumes",
     )
 
-    def __init__(
-        self, lifecycle: Lifecycle, tasks: Tasks, turn: Turn, tool_spans: Callable[[Run], Around | None]
-    ) -> None:
+    def __init__(self, lifecycle: Lifecycle, tasks: Tasks, turn: Turn, operations: Operations) -> None:
         self._lifecycle = lifecycle
-        self._tool_spans = tool_spans
+        self._operations = operations
         self._turn = turn
         self._origin: Any = None  # what started the run, where this stream has
         self._work = Detached(tasks)
@@ -103,7 +102,7 @@ class Driver:
 
             async def ask(_: Attempts) -> None:
                 try:
-                    await asking(run, lifecycle.key, handle, pause, origin, self._tool_spans(run))
+                    await asking(run, lifecycle.key, handle, pause, origin, self._operations.tool_spans(run))
                 finally:
                     on_handled()
 

@@ -81,7 +81,7 @@ def _known(_: object, attribute: Any, value: str) -> None:
 
 @frozen(kw_only=True)
 class Options:
-    """How to wait for a run; seconds throughout."""
+    """How to wait for a run; seconds throughout. Those that are equal may stand for each other."""
 
     timeout: float | None = field(default=DEFAULT_SECONDS, validator=_some_time)
     max_resumes: int = field(default=10, validator=_count)
@@ -89,9 +89,9 @@ class Options:
     patience: float = field(default=60.0, validator=_zero_or_more)
     stall: float | None = field(default=None, validator=_some_time)
     on_cancel: OnCancel = field(default="leave", validator=_known)
-    events: bool | OnEvent = field(default=False, validator=_flag_or_function)
+    events: bool | OnEvent = field(default=False, validator=_flag_or_function, eq=id)
     include: str | None = field(default=None, validator=_text)
-    params: Mapping[str, str] = field(factory=dict, validator=_texts)
+    params: Mapping[str, str] = field(factory=dict, validator=_texts, eq=id)  # the user may change it
 
 
 class StreamOptions(TypedDict, total=False):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -103,7 +104,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         self._tools = tools
         self._options = options
         self._turn = Turn(admission, options.timeout)
-        self._driver = Driver(lifecycle, tasks, self._turn, operations.tool_spans)
+        self._driver = Driver(lifecycle, tasks, self._turn, operations)
         self._seen = Waiter(poller, operations, options, lifecycle.key)
         self._ended: Ended | None = None
         self._guard: asyncio.Timeout | None = None
@@ -156,17 +157,34 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         """
         self._check_not_waited_for()
         if self._ended is None:
-            state = await self._next()
-            if state is not None:
-                return state
+            self._operations.check_open()
+            loop = asyncio.get_running_loop()
+            if self._turn.began is None:
+                self._begin_wait(loop.time())
+            self._is_waited_for = True
+            try:
+                while (news := await self._go_on(loop)) is not None:
+                    if news:
+                        assert self.run is not None
+                        return self.run
+            except asyncio.CancelledError:
+                if not isinstance(self._ended, Closed):
+                    await self._cancel_if_asked()
+                raise
+            finally:
+                self._is_waited_for = False
+        raise self._end()
+
+    def _end(self) -> BaseException:
+        """Return what a step raises once the stream has ended."""
         if isinstance(self._ended, Failed) and not self._ended.told_once:
-            raise self._ended.error
+            return self._ended.error
         if isinstance(self._ended, Closed) and self._ended.reason:
-            raise AgentRunsError(self._ended.reason)
+            return AgentRunsError(self._ended.reason)
         if self._ended is None:
             self._ended = ended(None, Closed())
         self._stop_following()
-        raise StopAsyncIteration
+        return StopAsyncIteration()
 
     async def aclose(self) -> None:
         """End the stream, and what it has under way; another task that waits on it sees its end."""
@@ -211,36 +229,18 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
 
     # One step ---------------------------------------------------------------------------------------------------------
 
-    async def _next(self) -> Run | None:
-        """Go on until there is a state to show; None at the end."""
-        self._operations.check_open()
-        loop = asyncio.get_running_loop()
-        if self._turn.began is None:
-            self._begin_wait(loop.time())
-        self._is_waited_for = True
-        try:
-            while True:
-                run = self.run
-                if run is not None and (run.status.in_flight or self._seen.shows_answered(run)):
-                    news = await self._poll(loop, run.ref)
-                elif run is None and isinstance(self._origin, RunRef) and not self._driver.begins(self._origin):
-                    news = await self._poll(loop, self._origin)
-                else:
-                    news = await self._act(loop, run)
-                if news is None:
-                    return None
-                if news:
-                    return self.run
-        except asyncio.CancelledError:
-            if not isinstance(self._ended, Closed):
-                await self._cancel_if_asked()
-            raise
-        finally:
-            self._is_waited_for = False
-
     def _begin_wait(self, since: float) -> None:
         self._seen.changed = asyncio.get_running_loop().time()
         self._turn.begin(since)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> Coroutine[Any, Any, bool | None]:
+        """Read the run, or act on it; what is returned says whether there is a state to show, None at the end."""
+        run = self.run
+        if run is not None and (run.status.in_flight or self._seen.shows_answered(run)):
+            return self._poll(loop, run.ref)
+        if run is None and isinstance(self._origin, RunRef) and not self._driver.begins(self._origin):
+            return self._poll(loop, self._origin)
+        return self._act(loop, run)
 
     async def _act(self, loop: asyncio.AbstractEventLoop, run: Run | None) -> bool | None:
         """Start the run, or answer it; return whether there is a state to show, None if the run is over for us."""

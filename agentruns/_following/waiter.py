@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentruns._aio.tasks import Tasks
 from agentruns._api.operations import FRESH_SECONDS, Operations
@@ -17,6 +17,8 @@ from agentruns.errors import AgentRunsError
 from .pause import Pause
 
 if TYPE_CHECKING:
+    from agentruns._aio.timers import Timer
+
     from .options import Options
 
 
@@ -29,6 +31,7 @@ class Waiter:
     """
 
     __slots__ = (
+        "_alarm",
         "_answered",
         "_future",
         "_key",
@@ -51,6 +54,7 @@ class Waiter:
         self._options = options
         self._watch: Watch | None = None
         self._future: asyncio.Future[None] | None = None
+        self._alarm: Timer[Any] | None = None  # at `ends_at`: one for many waits
         self._pause: Pause | None = None
         self._answered: AnsweredActions = NONE_ANSWERED
         self.run: Run | None = None
@@ -119,6 +123,7 @@ class Waiter:
         watch, self._watch = self._watch, None
         if watch is not None:
             self._poller.release(watch)
+        self._set_alarm(math.inf)
 
     def unfollow_soon(self, tasks: Tasks) -> None:
         """Follow nothing any more, for a stream that the collector has found, in whichever thread."""
@@ -186,9 +191,9 @@ class Waiter:
         loop = asyncio.get_running_loop()
         poller, watch = self._poller, self._following()
         self._future = future = loop.create_future()
-        self.ends_at = deadline
         poller.subscribe(watch, self)
-        entry = None if deadline == math.inf else poller.set_deadline(self, deadline)
+        if deadline != self.ends_at:
+            self._set_alarm(deadline)
         try:
             await future
         except AgentRunsError:
@@ -197,10 +202,15 @@ class Waiter:
         finally:
             self._future = None
             poller.unsubscribe(watch, self)
-            if entry is not None:
-                poller.cancel_deadline(entry)
             if future.done() and not future.cancelled():
                 future.exception()  # told, or overtaken by a cancellation: not forgotten
+
+    def _set_alarm(self, when: float) -> None:
+        """Have the step that waits at that time of the loop woken: it waits no longer."""
+        if self._alarm is not None:
+            self._poller.cancel_deadline(self._alarm)
+        self.ends_at = when
+        self._alarm = None if when == math.inf else self._poller.set_deadline(self, when)
 
     def accept(self, run: Run, now: float) -> Novelty:
         """Take *run* in, unless it is older than what was seen, and return what it is beside that."""
