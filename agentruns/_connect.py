@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from urllib.parse import urlsplit
 
+from ._api.accounts import account_of
 from ._api.address import address_of, base_url_of
 from ._api.channel import Channel
 from ._api.defaults import defaults_of
@@ -178,11 +179,11 @@ def connect(
             defaults=defaults_of(known, headers, params, auth),
             proxy=proxy_of(proxy, address.base_url, trust_env=trust_env, insecure=insecure),
         )
-        url = address.base_url
+        url, sender = address.base_url, address.token
         channel: Channel = make(address) if known.locate is None else LocatedChannel(known, address, make, auth)
     else:
         _check_transport(transport, token=token, session=session, auth=auth, proxy=proxy, trust_env=trust_env or None)
-        url = base_url_of(known, base_url)
+        url, sender = base_url_of(known, base_url), None
         channel = GivenTransport(transport, url, timeout, defaults_of(known, headers, params, NoAuth()))
     if budget is None:
         limit = known.BUDGET
@@ -200,6 +201,7 @@ def connect(
         connections=connections,
         journal=kept,
         base_url=url,
+        account=account_of(known.NAME, url, sender, budget if isinstance(budget, RateLimiter) else None),
     )
 
 

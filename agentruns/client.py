@@ -11,6 +11,7 @@ from attrs import evolve
 
 from ._aio.shield import prepare_shield, run_shielded
 from ._aio.tasks import Tasks
+from ._api.accounts import Account
 from ._api.admission import Entrance
 from ._api.api import Api
 from ._api.channel import Channel
@@ -84,6 +85,7 @@ class Client(Generic[OriginT, DetailT]):
         connections: int = 100,
         journal: Journal | None = None,
         base_url: str = "",
+        account: Account | None = None,
     ) -> None:
         self._vendor = vendor = Vendor.of(dialect)
         register(vendor)
@@ -97,7 +99,7 @@ class Client(Generic[OriginT, DetailT]):
         status_of = vendor.error_status and partial(vendor.call, "error_status")
         self._telemetry.use_budget(limiter.used_at)
         self._api = Api(
-            transport, Permits(limiter, vendor.NAME), vendor.read_problem, retry, status_of, self._telemetry
+            transport, Permits(limiter, vendor.NAME), vendor.read_problem, retry, status_of, self._telemetry, account
         )
         self._operations = Operations(self._api, vendor, self._telemetry)
         self._options = Options()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agentruns import Client, RateLimitedError, Retry, Run, TransportError
+from agentruns._api.accounts import Account
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, RateLimit, Request, Response
 from agentruns._values.run import JsonText
@@ -45,9 +46,9 @@ def _start(origin: str) -> Flow[Run]:
             return _run(response.value, JsonText(response.body))
 
 
-def with_slots(server: Server) -> Client:
+def with_slots(server: Server, account: Account | None = None) -> Client:
     dialect = SimpleNamespace(**{**vars(tiny()), "start": _start, "problem": lambda _: Problem("no slot", "FULL")})
-    return Client(cast(Any, dialect), server, retry=Retry(backoff=STEADY), limit=RateLimit(90, 60.0))
+    return Client(cast(Any, dialect), server, retry=Retry(backoff=STEADY), limit=RateLimit(90, 60.0), account=account)
 
 
 class Cut(Server):

@@ -9,18 +9,23 @@ from typing import Any
 import pytest
 
 from agentruns import (
+    AgentRunsError,
     APIError,
     Client,
     DeadlineExceededError,
     Outcome,
     QuotaError,
     RateLimitedError,
+    RateLimiter,
     RunRef,
     TransportError,
+    connect,
 )
+from agentruns._api.accounts import Account, slots_of
 from agentruns._following import record
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import RateLimit
+from agentruns.testing import ScriptedTransport
 from tests.strained_servers import Cut, Slots, Strict, with_slots
 from tests.tiny_vendor import Server, client_of
 
@@ -170,8 +175,8 @@ async def test_a_start_that_nobody_holds_up_begins_at_once() -> None:
 # Slots ----------------------------------------------------------------------------------------------------------------
 
 
-async def outcomes_of(client: Client, count: int, **options: Any) -> list[Outcome]:
-    async with client.batch([f"a-{number}" for number in range(count)], **options) as outcomes:
+async def outcomes_of(client: Client, count: int, name: str = "a", **options: Any) -> list[Outcome]:
+    async with client.batch([f"{name}-{number}" for number in range(count)], **options) as outcomes:
         return [outcome async for outcome in outcomes]
 
 
@@ -185,6 +190,55 @@ async def test_a_batch_waits_in_one_line_for_the_slots_of_an_account(slots: int)
     assert [outcome.error for outcome in found] == [None] * 40
     assert asyncio.get_running_loop().time() <= 1.15 * 40 * 20 / slots
     assert server.refused <= 40 + 25, "each learns from its own refusal at most, and then now and then one"
+
+
+async def test_clients_of_one_account_wait_in_one_line() -> None:
+    """Apart, the second would hear of a free slot when the vendor's hint is over, and take more than twice as long."""
+    server, account = Slots(1, seconds=2.0), Account("tiny", "https://tiny.test", "who")
+    async with with_slots(server, account) as one, with_slots(server, account) as other:
+        batches = [outcomes_of(client, 8, timeout=60.0, name=name) for client, name in ((one, "a"), (other, "b"))]
+        found = await asyncio.gather(*batches)
+
+    assert [outcome.error for outcomes in found for outcome in outcomes] == [None] * 16
+    assert asyncio.get_running_loop().time() <= 1.3 * 16 * 2
+    assert server.refused <= 16 + 10
+
+
+async def test_a_client_that_is_left_leaves_its_slots_to_the_others_of_the_account() -> None:
+    server, account = Slots(1), Account("tiny", "https://tiny.test", "who")
+    async with with_slots(server, account) as other:
+        async with with_slots(server, account) as one:
+            streams = [one.stream("a-1"), one.stream("a-2")]
+            await anext(streams[0])
+            refused = asyncio.create_task(anext(streams[1]))
+            await asyncio.sleep(5.0)
+            assert (one.stats().waiting_for_slot, other.stats().waiting_for_slot) == (1, 0)
+            assert one.stats().slots == other.stats().slots == 1
+        with pytest.raises(AgentRunsError):
+            await refused
+        assert other._api.admission.slots.held == 0
+        for stream in streams:
+            await stream.aclose()
+        assert other._api.admission.slots.held == 0
+        assert (await other.result("b-1")).status.is_over
+
+
+async def test_clients_are_of_one_account_by_their_token_or_by_a_limiter() -> None:
+    def account(**options: Any) -> Account | None:
+        return connect("origami", **options)._api.admission._account
+
+    limiter, source = RateLimiter(None), lambda: "secret"
+    assert account(token="secret") == account(token=" secret ")
+    assert account(token="secret") != account(token="another")
+    assert account(token="secret") != account(token="secret", base_url="https://other.test/v1")
+    assert account(token="secret") != connect("middesk", token="secret")._api.admission._account
+    assert account(token=source) == account(token=source) != account(token=lambda: "secret")
+    assert account(token="secret", budget=limiter) == account(token="another", budget=limiter)
+    assert account(transport=ScriptedTransport({})) is None
+    told = account(token="secret")
+    assert isinstance(told, Account)
+    assert "secret" not in f"{told!r} {told.who!r}"
+    assert slots_of(told) is slots_of(account(token="secret")) is not slots_of(None)
 
 
 async def test_one_stream_gives_up_a_slot_after_as_long_as_its_dialect_says() -> None:

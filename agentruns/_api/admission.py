@@ -17,6 +17,7 @@ from typing import Final
 
 from attrs import frozen
 
+from .accounts import Account, slots_of
 from .limiter import Permits
 from .outages import Outages
 from .slots import Slots
@@ -26,14 +27,32 @@ PLACE: Final[ContextVar[Place | None]] = ContextVar("PLACE", default=None)
 
 
 class Admission:
-    """Give out places to the starts of one client, in the order of asking."""
+    """Give out places to the starts of one client, in the order of asking; slots are those of its *account*."""
 
-    def __init__(self, permits: Permits) -> None:
+    def __init__(self, permits: Permits, account: Account | None = None) -> None:
         self._permits = permits
+        self._account = account
         self._changed = asyncio.Event()
         self._standing_by = 0  # places for no run
+        self._held = 0  # places for runs
+        self._life = 0  # how often it was left
+        self.waiting = 0
+        """How many starts wait for a slot."""
         self.outages: Final = Outages(self._changed.set)
-        self.slots: Final = Slots(self._changed.set)
+        self.slots = Slots()
+
+    def open(self) -> None:
+        """Share the slots of the account with its other clients in the running loop."""
+        self.slots = slots_of(self._account)
+        self.slots.subscribe(self._changed.set)
+
+    def close(self) -> None:
+        """Leave every place that is held still: nothing is followed any more."""
+        while self._held:
+            self._left(self._life, for_run=True)
+        self.slots.unsubscribe(self._changed.set)
+        self._life += 1
+        self._standing_by = 0
 
     def enter_nowait(self, patience: float | None = None, *, for_run: bool = True) -> Place | None:
         """Return a place if there is one at once, and nobody waits for it; else None."""
@@ -83,24 +102,36 @@ class Admission:
     def _opens_at(self, now: float, patience: float | None) -> float:
         """Return when a place may be given, whatever the rate limit says; infinite while that depends on an answer."""
         opens_at = self.slots.opens_at(now)
-        if patience is not None and (self.slots.held or self._standing_by):
+        if patience is not None and self._held + self._standing_by > self.waiting:
             # A stream of its own finds out at once, and says so.
             opens_at = max(opens_at, self.outages.probe_at)
         return opens_at
 
-    def _entered(self, *, for_run: bool) -> None:
+    def _entered(self, *, for_run: bool) -> int:
         self.outages.tried(asyncio.get_running_loop().time())
         if for_run:
+            self._held += 1
             self.slots.enter()
         else:
             self._standing_by += 1
+        return self._life
 
-    def _left(self, *, for_run: bool) -> None:
+    def _left(self, life: int, *, for_run: bool) -> None:
+        if life != self._life:
+            return  # all places were left when the client was
         if for_run:
+            self._held -= 1
             self._permits.end()
             self.slots.leave()
         else:
             self._standing_by -= 1
+
+    async def _wait_for_slot(self, seconds: float) -> None:
+        self.waiting += 1
+        try:
+            await self.slots.wait(seconds)
+        finally:
+            self.waiting -= 1
 
 
 @frozen
@@ -151,7 +182,16 @@ class Place:
     lost contact that are borne: with it, no deadline comes while contact is lost.
     """
 
-    __slots__ = ("_admission", "_for_run", "_has_left", "_lost_before", "_waited", "_waiting_since", "patience")
+    __slots__ = (
+        "_admission",
+        "_for_run",
+        "_has_left",
+        "_life",
+        "_lost_before",
+        "_waited",
+        "_waiting_since",
+        "patience",
+    )
 
     def __init__(self, admission: Admission, patience: float | None, *, for_run: bool = True) -> None:
         self._admission = admission
@@ -161,7 +201,7 @@ class Place:
         self._waited = 0.0
         self._waiting_since: float | None = None
         self._lost_before = admission.outages.seconds(asyncio.get_running_loop().time())
-        admission._entered(for_run=for_run)
+        self._life = admission._entered(for_run=for_run)
 
     def serves(self, admission: Admission) -> bool:
         """Tell whether a start of that client needs no other place."""
@@ -171,7 +211,7 @@ class Place:
         """Leave the place to others; it may be left twice."""
         if not self._has_left:
             self._has_left = True
-            self._admission._left(for_run=self._for_run)
+            self._admission._left(self._life, for_run=self._for_run)
 
     def excused(self, now: float) -> float:
         """Return the seconds by which a deadline is put off so far; infinite while that is not known."""
@@ -190,7 +230,7 @@ class Place:
     async def wait_for_slot(self, seconds: float) -> None:
         """Wait, after a refusal, until the vendor may have a slot; it asks to be left alone for *seconds*."""
         with self.waiting():
-            await self._admission.slots.wait(seconds)
+            await self._admission._wait_for_slot(seconds)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns.dialects.wire import retry_after_refusal
 from agentruns.errors import ConfigurationError, TransportError, api_error
 
+from .accounts import Account
 from .admission import Admission
 from .channel import Channel, Heard
 from .flow import Attempts, Keeper, perform, undecodable
@@ -48,10 +49,11 @@ class Api:
         retry: Retry,
         error_status: Callable[[Response], int | None] | None = None,
         telemetry: Telemetry | None = None,
+        account: Account | None = None,
     ) -> None:
         self.send: Final[Send] = transport if error_status is None else _TrueStatus(transport, error_status)
         self.permits: Final = permits
-        self.admission: Final = Admission(permits)
+        self.admission: Final = Admission(permits, account)
         self.retry: Final = retry
         self.skipped: Final = SkippedLog()
         self._recent = RecentAnswers()
@@ -78,6 +80,7 @@ class Api:
     async def open(self) -> None:
         """Open the transport."""
         await self._transport.open(self._wait_resumed)
+        self.admission.open()
         self._is_open = True
 
     def close(self) -> None:
@@ -87,6 +90,7 @@ class Api:
 
     async def wait_closed(self) -> None:
         """Close the transport."""
+        self.admission.close()
         await self._transport.close()
 
     def check_open(self) -> None:

@@ -18,12 +18,23 @@ _FIRST_WAIT: Final = 1.0
 
 
 class Slots:
-    """The slots of one account, as this client knows them; *changed* is called when a start may be let through."""
+    """The slots of one account, as its clients in one event loop know them."""
 
-    __slots__ = ("_changed", "_hint", "_left_at", "_line", "_places", "_probe_at", "_refused", "_timer", "most")
+    __slots__ = (
+        "__weakref__",
+        "_hint",
+        "_left_at",
+        "_line",
+        "_places",
+        "_probe_at",
+        "_refused",
+        "_subscribers",
+        "_timer",
+        "most",
+    )
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[], None]] = []
         self._places = 0
         self._line: deque[asyncio.Future[None]] = deque()
         self._refused = 0  # how often in a row since a run of ours was over
@@ -33,6 +44,17 @@ class Slots:
         self._timer: asyncio.TimerHandle | None = None
         self.most: int | None = None
         """How many there are for us, None while none was refused."""
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call *changed* when a start may be let through."""
+        self._subscribers.append(changed)
+
+    def unsubscribe(self, changed: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._subscribers.remove(changed)
+        if not self._subscribers and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     @property
     def held(self) -> int:
@@ -87,7 +109,8 @@ class Slots:
         """Let the first in line ask, if a slot may be free."""
         if self._line and self.most is not None and self.held < max(self.most, 1):
             self._let()
-        self._changed()
+        for changed in tuple(self._subscribers):
+            changed()
 
     def _let(self) -> None:
         turn = self._line.popleft()

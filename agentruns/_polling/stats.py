@@ -28,8 +28,8 @@ class Stats:
     was learned of how long such runs take; None while nothing was. `rows_skipped`: rows of lists that do not fit what
     the vendor documents, and were left out; a list that is read again counts again. `lost_for`: the seconds since which
     nothing that was sent has been answered, 0 while the vendor is there. `waiting_for_slot`: starts that wait because
-    the vendor has no slot for a further run; `slots`: how many runs of this client it has room for, None while it has
-    refused none.
+    the vendor has no slot for a further run; `slots`: how many runs it has room for, of all clients in this event loop
+    that are of the account, None while it has refused none.
     """
 
     watched: int
@@ -75,7 +75,7 @@ class Counters:
             seconds_left=max((seconds for seconds in left if seconds is not None), default=None),
             rows_skipped=rows_skipped,
             lost_for=0.0 if admission.outages.since is None else now - admission.outages.since,
-            waiting_for_slot=admission.slots.waiting,
+            waiting_for_slot=admission.waiting,
             slots=admission.slots.most,
         )
 
