@@ -35,6 +35,7 @@ from agentruns.testing.case import QUICK
 
 THREAD = "3c90c3cc-0d44-4b50-8888-8dd25736052a"
 MADE = datetime(2026, 11, 29, 8, 40, 16, 588000, UTC)
+OTHER = "0190a000-0000-7000-8000-0000000000ff"
 RUN = "01a22676-4bcc-748d-8ca0-8bd8a342299d"  # an id of version 7, of that moment
 REF = RunRef(RUN, THREAD)
 THREE = [Turn(calls=[Call(node, {"ask": node}) for node in "abc"]), Turn("Done.")]
@@ -55,7 +56,14 @@ def invocation(**given: Any) -> langgraph.Invocation:
 
 
 def run_json(status: str = "success", **more: Any) -> dict[str, Any]:
-    return {"run_id": RUN, "thread_id": THREAD, "status": status, "assistant_id": "a1", "metadata": {}, **more}
+    row = {"run_id": RUN, "thread_id": THREAD, "status": status, "assistant_id": "a1"}
+    return {**row, "metadata": {}, "kwargs": {}, **more}
+
+
+def aegra_json(status: str, output: Any, **more: Any) -> dict[str, Any]:
+    """Return a run as Aegra shows it: without metadata, and with what it was made with in the row itself."""
+    row = {"run_id": RUN, "thread_id": THREAD, "status": status, "assistant_id": "a1", "output": output}
+    return {**row, "input": {"text": "x"}, "config": {}, "context": {}, "error_message": None, **more}
 
 
 def state_json(run_id: str = RUN, *, asks: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -147,7 +155,7 @@ async def test_answers_repeat_configuration_and_context_which_the_server_does_no
     (thread,) = emulator.state.threads.values()
     for row in thread.rows[1:]:
         assert row.body["context"] == {"who": "me"}
-        assert row.body["config"] == {"tags": ["t1"], "recursion_limit": 9}
+        assert row.body["config"] == {"tags": ["t1"], "recursion_limit": 9, "metadata": row.body["metadata"]}
 
 
 @pytest.mark.asyncio
@@ -310,6 +318,48 @@ def test_interrupted_is_the_word_of_a_run_that_was_cancelled_and_elsewhere_of_on
     cancelled = read(run_json("interrupted"), state_json(next=["a"]))
     waiting = read(run_json("interrupted"), state_json(asks={"a": 1}))
     assert (cancelled.status, waiting.status) == (RunStatus.FAILED, RunStatus.REQUIRES_ACTION)
+
+
+@pytest.mark.parametrize(
+    ("row", "state", "status", "output"),
+    [
+        (aegra_json("success", {"a": 1}), state_json(), RunStatus.COMPLETED, {"answer": "Done."}),
+        (aegra_json("success", {"a": 1}), state_json(OTHER, asks={"a": 1}), RunStatus.COMPLETED, {"a": 1}),
+        (aegra_json("success", {"a": 1}), state_json(next=["a"]), RunStatus.REQUIRES_ACTION, None),
+        (aegra_json("interrupted", {"a": 1}), state_json(asks={"a": 1}), RunStatus.REQUIRES_ACTION, None),
+        (aegra_json("interrupted", {"a": 1}), state_json(OTHER, asks={"a": 1}), RunStatus.REQUIRES_ACTION, None),
+        (aegra_json("interrupted", {}), state_json(OTHER, asks={"a": 1}), RunStatus.FAILED, None),
+        (aegra_json("interrupted", None), state_json(next=["a"]), RunStatus.FAILED, None),
+        (aegra_json("error", {}, error_message="m"), None, RunStatus.FAILED, None),
+    ],
+)
+def test_what_a_run_of_aegra_is_tell_its_output_and_the_checkpoint(
+    row: Any, state: Any, status: RunStatus, output: Any
+) -> None:
+    past = [[state_json(str(number)) for number in range(3)]] if state and state["metadata"]["run_id"] == OTHER else []
+    run = read(*[each for each in (row, state, *past) if each is not None])
+    assert (run.status, run.output) == (status, output)
+    assert run.failure is None or run.failure.message in {"m", "the run was cancelled"}
+
+
+def test_a_start_that_got_lost_on_aegra_is_found_by_its_configuration() -> None:
+    origin = invocation(config={"tags": ["t"], "metadata": {"of": "mine"}})
+    posted = exchange(langgraph.start(origin), Answer(run_json("pending"))).requests[-1].json
+    assert posted is not None
+    assert posted["config"] == {"tags": ["t"], "metadata": {"of": "mine", INTENT: origin.intent_id}}
+    lost = OutcomeUnknownError(Request("POST", "/"), "no answer")
+    rows = [aegra_json("running", None), aegra_json("running", None, config=posted["config"])]
+    assert exchange(langgraph.start(origin), lost, Answer(rows)).result.id == RUN
+
+
+def test_answers_on_aegra_repeat_what_its_row_says() -> None:
+    made = aegra_json("interrupted", {"a": 1}, config={"tags": ["t"], "metadata": {"x": 1}}, context={"who": "me"})
+    run = read(made, state_json(asks={"a": 1}))
+    done = exchange(langgraph.resume(run, [ToolOutput(run.actions[0], 1)]), Answer([made]), Answer(run_json()))
+    sent = done.requests[-1].json
+    assert sent is not None
+    assert (sent["config"]["tags"], sent["context"]) == (["t"], {"who": "me"})
+    assert sent["config"]["metadata"] == sent["metadata"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final, NoReturn
 from urllib.error import URLError
@@ -42,10 +42,15 @@ class MissingServerError(Exception):
 
 @frozen
 class Package:
-    """What a server is made of: its *requirements*, as pip reads them, each with its version."""
+    """
+    What a server is made of: its *requirements*, as pip reads them, each with its version.
+
+    It runs on this Python, or on the one of the version *python*, such as "3.12".
+    """
 
     name: str
     requirements: Sequence[str]
+    python: str = sys.executable
 
     def install(self) -> Path:
         """
@@ -53,13 +58,13 @@ class Package:
 
         Raise `MissingServerError` where it cannot be installed.
         """
-        wanted = "\n".join([sys.version, *self.requirements])
+        wanted = "\n".join([sys.version, self.python, *self.requirements])
         mark = hashlib.blake2b(wanted.encode(), digest_size=6).hexdigest()
         place = told().with_name(f"{self.name}-{mark}")
         if not (place / "installed").exists():
             shutil.rmtree(place, ignore_errors=True)
             uv = shutil.which("uv") or self._miss("uv is not installed, which makes its environment")
-            self._run(uv, "venv", "--quiet", "--python", sys.executable, str(place))
+            self._run(uv, "venv", "--quiet", "--no-python-downloads", "--python", self.python, str(place))
             self._run(uv, "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), *self.requirements)
             (place / "installed").write_text(wanted)
         tell(f"{self.name}: {', '.join(self.requirements)}")
@@ -91,6 +96,7 @@ class Server:
     A server that *command*, a function of its port, starts in *folder*; `url` is where it listens.
 
     It is up once the path *ready* is answered. What it prints is in `log`. It can be started again, on the same port.
+    *beside* runs what it needs, as long as it is used, and gives more variables for it.
     """
 
     name: str
@@ -99,6 +105,7 @@ class Server:
     ready: str
     variables: Mapping[str, str] = field(factory=dict)
     port: int = field(factory=free_port)
+    beside: Callable[[], AbstractContextManager[Mapping[str, str]]] = lambda: nullcontext({})
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -160,9 +167,11 @@ class Server:
 
 @contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """Start a server, and stop it at the end."""
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    """Start a server and what it needs, and stop them at the end."""
+    with server.beside() as variables:
+        server.variables = {**server.variables, **variables}
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

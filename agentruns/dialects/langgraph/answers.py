@@ -16,8 +16,8 @@ from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError, 
 
 from .lists import answers
 from .objects import GraphRun
-from .reading import NAME, NEXT, fetch, read_state, run_of
-from .starts import INTENT, LOOKS, find_intent
+from .reading import NAME, NEXT, fetch, given_to, marks_of, read_state, run_of
+from .starts import INTENT, LOOKS, find_intent, marked
 
 ANSWERS: Final = "agentruns_answers"
 """The key of a run's metadata that names the run which it answers."""
@@ -40,11 +40,12 @@ def resume(run: Run[GraphRun], outputs: Sequence[ToolOutput]) -> Flow[Run[GraphR
     made = yield from _standing(run, outputs)
     values = {name: _value(output) for name, output in given.items() if not name.startswith(NEXT)}
     intent_id = str(uuid5(_INTENTS, f"{run.id} {codec.encode(values).decode()}"))
+    config, context = _settings(made)
     body = {
         "assistant_id": made.get("assistant_id"),
-        **_settings(made),
-        **({"command": {"resume": values}} if values else {}),
-        "metadata": {INTENT: intent_id, ANSWERS: run.id},
+        **({"context": context} if context else {}),
+        **({"command": {"resume": values}} if values else {"checkpoint": {"checkpoint_ns": ""}}),
+        **marked(config, {INTENT: intent_id, ANSWERS: run.id}),
         "multitask_strategy": "reject",
     }
     request = Request("POST", wire.path("threads", run.ref.parent, "runs"), json=body)
@@ -71,12 +72,13 @@ def _standing(run: Run[GraphRun], outputs: Sequence[ToolOutput]) -> Flow[Mapping
     return wire.read_object((yield Request("GET", wire.path("threads", run.ref.parent, "runs", run.id))))
 
 
-def _settings(made: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Return what the answers to a run repeat of it; the server shows what was configurable as context, too."""
-    kwargs = wire.mapping(made.get("kwargs"))
-    config, context = wire.mapping(kwargs.get("config")), wire.mapping(kwargs.get("context"))
-    kept = {name: config[name] for name in ("tags", "recursion_limit") if name in config}
-    return {**({"config": kept} if kept else {}), **({"context": context} if context else {})}
+def _settings(made: Mapping[str, Json]) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    """Return config and context of a run as its answers repeat them; what was configurable is shown as context, too."""
+    given = given_to(made)
+    config = wire.mapping(given.get("config"))
+    return {name: config[name] for name in ("tags", "recursion_limit") if name in config}, wire.mapping(
+        given.get("context")
+    )
 
 
 def _value(output: ToolOutput) -> Any:
@@ -106,6 +108,6 @@ def answered_by(run: Run[GraphRun]) -> Flow[Run[GraphRun] | None]:
         later.insert(0, row)
     else:
         return None
-    marked = [row for row in later if wire.mapping(row.get("metadata")).get(ANSWERS) == run.id]
-    first = marked or [row for row in later[:1] if answers(row)]
+    ours = [row for row in later if marks_of(row).get(ANSWERS) == run.id]
+    first = ours or [row for row in later[:1] if answers(row)]
     return (yield from fetch(run_of(response, first[0]).ref, {})) if first else None

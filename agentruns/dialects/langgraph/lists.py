@@ -17,7 +17,18 @@ from agentruns.dialects import reading, wire
 from agentruns.dialects.protocol import ReadOn
 
 from .objects import GraphRun
-from .reading import TOLD_BY_STATE, State, fetch_settled, is_uuid, made_at, read_state, run_of, settled
+from .reading import (
+    TOLD_BY_STATE,
+    State,
+    fetch_settled,
+    given_to,
+    is_uuid,
+    made_at,
+    read_state,
+    run_of,
+    settled,
+    waited,
+)
 
 _AT_ONCE: Final = timedelta(seconds=1)
 """How long after it has made a run, at most, a server notes that the thread is busy."""
@@ -86,11 +97,11 @@ def _listed(run: Run[GraphRun], state: State | None, follower: Mapping[str, Json
         return run
     if state.run_id == run.id or follower is None:
         return settled(run, state, own=state.run_id == run.id)
-    waited = run.vendor_status == "success" and answers(follower)
-    return evolve(run, status=RunStatus.REQUIRES_ACTION) if waited else run
+    asked = waited(run) and answers(follower)
+    return evolve(run, status=RunStatus.REQUIRES_ACTION) if asked else run
 
 
 def answers(raw: Mapping[str, Json]) -> bool:
     """Tell whether a run goes on with what another has left: it answers interrupts, or comes without an input."""
-    kwargs = wire.mapping(raw.get("kwargs"))
-    return wire.mapping(kwargs.get("command")).get("resume") is not None or kwargs.get("input") is None
+    given = given_to(raw)
+    return wire.mapping(given.get("command")).get("resume") is not None or given.get("input") in (None, {})

@@ -27,6 +27,9 @@ from .objects import GraphRun
 
 NAME: Final = "langgraph"
 
+_HISTORY: Final = 1000
+"""How many checkpoints are looked through for one of a run, on Aegra, which cannot be asked for it."""
+
 NEXT: Final = "next:"
 """How the id of an action begins that lets a graph go on which has stopped before a node."""
 
@@ -109,13 +112,22 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[GraphRun]]:
     text, state = yield from read_state(ref)
     own = state.run_id == ref.id
     if not own:
-        asked = {"limit": 1, "metadata": {"run_id": ref.id}}
-        path = wire.path("threads", ref.parent, "history")
-        history = yield Request("POST", path, json=asked, idempotent=True)
-        past = wire.read_value(history)
-        if isinstance(past, list) and past:
-            own, text, state = True, codec.encode(past[0]), wire.structure(past[0], State, history, "$[0]")
+        past = yield from _last_state(run)
+        if past is not None:
+            own, (text, state) = True, past
     return settled(run, state, raw=_joined(response.body, text), own=own)
+
+
+def _last_state(run: Run[GraphRun]) -> Flow[tuple[bytes, State] | None]:
+    """Return the last checkpoint that a run has made, and its text; None if it has made none."""
+    asked = {"limit": _HISTORY} if is_of_aegra(run.raw) else {"limit": 1, "metadata": {"run_id": run.id}}
+    path = wire.path("threads", run.ref.parent, "history")
+    response = yield Request("POST", path, json=asked, idempotent=True)
+    for place, row in enumerate(wire.objects(wire.read_value(response))):
+        state = wire.structure(row, State, response, f"$[{place}]")
+        if state.run_id == run.id:
+            return codec.encode(row), state
+    return None
 
 
 def fetch_settled(ref: RunRef) -> Flow[Run[GraphRun]]:
@@ -168,12 +180,37 @@ def settled(
     """
     raw = run.raw if raw is None else raw
     actions = wire.unique(state.actions)
-    if run.vendor_status == "interrupted" and not (own and state.interrupts):
+    if not (waited(run) or (own and state.interrupts)):
         failure = Failure("interrupted", "the run was cancelled")
         return evolve(run, status=RunStatus.FAILED, failure=failure, raw=raw)
-    if actions:
+    output = wire.mapping(run.raw.get("output"))  # Aegra shows it
+    if actions and (own or not output or run.vendor_status == "interrupted"):
         return evolve(run, status=RunStatus.REQUIRES_ACTION, actions=actions, raw=raw)
-    return evolve(run, status=RunStatus.COMPLETED, output=state.values if own else None, raw=raw)
+    return evolve(run, status=RunStatus.COMPLETED, output=state.values if own else output or None, raw=raw)
+
+
+def waited(run: Run[GraphRun]) -> bool:
+    """
+    Tell whether a run that moves no more may have waited, and was not cancelled.
+
+    Aegra says `interrupted` of both, and shows an output of one that waited alone.
+    """
+    return run.vendor_status == "success" or bool(run.raw.get("output"))
+
+
+def is_of_aegra(raw: Mapping[str, Json]) -> bool:
+    """Tell whether a run is as Aegra shows it: what it was made with stands in the row itself."""
+    return "kwargs" not in raw
+
+
+def given_to(raw: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return what a run was made with: its `kwargs`; a row of Aegra has all of it itself."""
+    return raw if is_of_aegra(raw) else wire.mapping(raw["kwargs"])
+
+
+def marks_of(raw: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return the metadata of a run; Aegra shows none but in its configuration."""
+    return wire.mapping(raw.get("metadata") or wire.mapping(given_to(raw).get("config")).get("metadata"))
 
 
 def _joined(run: bytes, state: bytes) -> JsonText:
@@ -183,6 +220,9 @@ def _joined(run: bytes, state: bytes) -> JsonText:
 
 def _failure(run: Run[GraphRun]) -> Flow[Failure]:
     """Return what a run that failed has raised: its thread says it of the last run, a checkpoint of its nodes."""
+    told = wire.first_text(run.raw, "error_message")  # of Aegra
+    if told is not None:
+        return Failure(run.vendor_status, told)
     response = yield Request("GET", wire.path("threads", run.ref.parent))
     thread = wire.read_object(response)
     error = wire.mapping(thread.get("error"))

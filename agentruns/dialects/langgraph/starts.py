@@ -21,7 +21,7 @@ from agentruns.dialects.search import Before, Search, find_lost, start_once
 from agentruns.errors import ConfigurationError, NotFoundError
 
 from .objects import GraphRun
-from .reading import run_of, started, times
+from .reading import marks_of, run_of, started, times
 
 INTENT: Final = "agentruns_intent"
 """The key of a run's metadata under which its start, or answer, has put an id of its own."""
@@ -122,15 +122,21 @@ def recover(origin: Invocation, note: Mapping[str, Json]) -> Flow[Run[GraphRun]]
 
 
 def _request(origin: Invocation) -> Request:
-    said = {"input": origin.input, "config": origin.config, "context": origin.context}
+    said = {"input": origin.input, "context": origin.context}
     body = {
         "assistant_id": origin.assistant_id,
         **wire.drop_none(said),
-        "metadata": {**(origin.metadata or {}), INTENT: origin.intent_id},
+        **marked(origin.config, {**(origin.metadata or {}), INTENT: origin.intent_id}),
         "multitask_strategy": "reject",
         "if_not_exists": "create" if origin.thread_id is None else "reject",
     }
     return Request("POST", wire.path("threads", origin.thread, "runs"), json=body)
+
+
+def marked(config: Mapping[str, Json] | None, marks: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return what puts marks on a run: as its metadata, and in its configuration, since Aegra shows only that."""
+    config = config or {}
+    return {"metadata": marks, "config": {**config, "metadata": {**wire.mapping(config.get("metadata")), **marks}}}
 
 
 def _search(origin: Invocation) -> Search[GraphRun]:
@@ -165,7 +171,7 @@ def find_intent(thread_id: str, intent_id: str) -> Flow[Run[GraphRun] | None]:
         (
             started(response, row)
             for row in reversed(wire.objects(wire.read_value(response)))
-            if wire.mapping(row.get("metadata")).get(INTENT) == intent_id
+            if marks_of(row).get(INTENT) == intent_id
         ),
         None,
     )
