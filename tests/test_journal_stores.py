@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,7 @@ from agentruns._keeping.journal.moves import AnswerState
 from agentruns._keeping.journal.problems import UnfitError
 from agentruns._keeping.journal.records import Records
 from agentruns._keeping.journal.tables import SQLITE, Spelling, Tables
+from agentruns._keeping.journal.tending import Tended
 from agentruns._keeping.journal.values import GivenAnswer
 from agentruns.errors import JournalError
 
@@ -529,9 +531,11 @@ class Someone:
 
 @define
 class Expected:
+    born: int
     owner: str
     state: str
     updated: float
+    runs: set[str] = field(factory=set)
     running: dict[str, str] = field(factory=dict)
     answered: set[str] = field(factory=set)
 
@@ -539,6 +543,12 @@ class Expected:
 keys = st.sampled_from(["k", "l"])
 actions = st.sampled_from(["a", "b"])
 people = st.sampled_from([0, 1, 2])
+runs = st.sampled_from(["{}", a_run("run-1"), a_run("run-2")])
+
+
+def ids_in(run: str | None) -> set[str]:
+    """Return the id of a state that has one."""
+    return set() if run is None or run == "{}" else {json.loads(run)["ref"]["id"]}
 
 
 class Laws(RuleBasedStateMachine):
@@ -552,6 +562,7 @@ class Laws(RuleBasedStateMachine):
         self.born = 0
         self.people = [self.somebody() for _ in range(3)]
         self.model: dict[str, Expected] = {}
+        self.tended: set[str] = set()
 
     def somebody(self) -> tuple[str, Records]:
         self.born += 1
@@ -563,7 +574,7 @@ class Laws(RuleBasedStateMachine):
         self.living.discard(self.people[who][0])
         self.people[who] = self.somebody()
 
-    @rule(who=people, key=keys, run=st.sampled_from([None, "{}"]))
+    @rule(who=people, key=keys, run=st.none() | runs)
     def begin(self, who: int, key: str, run: str | None) -> None:
         me, records = self.people[who]
         work = records.begin(key, "{}", run)
@@ -571,19 +582,56 @@ class Laws(RuleBasedStateMachine):
         free = known is not None and known.state != "done" and known.owner not in self.living
         assert (work.fresh, work.taken) == (known is None, free)
         if known is None:
-            self.model[key] = Expected(me, "open" if run else "starting", work.updated)
+            self.born += 1
+            self.model[key] = Expected(self.born, me, "open" if run else "starting", work.updated, ids_in(run))
         elif free:
             known.owner = me
 
-    @rule(who=people, key=keys, done=st.booleans())
-    def saw(self, who: int, key: str, done: bool) -> None:
+    @rule(who=people, key=keys, run=runs, done=st.booleans())
+    def saw(self, who: int, key: str, run: str, done: bool) -> None:
         known = self.model.get(key)
         if known is not None:
-            self.people[who][1].saw(key, "{}", done)
+            self.people[who][1].saw(key, run, done)
+            if done or known.state != "done":
+                known.runs |= ids_in(run)
             known.state = "done" if done or known.state == "done" else "open"
 
     @rule(who=people, key=keys)
+    def tend(self, who: int, key: str) -> None:
+        Tended(self.people[who][1]).enter(key)
+        self.tended.add(key)
+
+    @rule(who=people, key=keys)
+    def tell(self, who: int, key: str) -> None:
+        Tended(self.people[who][1]).told(key)
+        self.tended.discard(key)
+
+    @rule(who=people, key=keys)
+    def take(self, who: int, key: str) -> None:
+        me, records = self.people[who]
+        known = self.model.get(key)
+        free = known is not None and (known.owner == me or known.owner not in self.living)
+        assert Tended(records).take(key) == (key in self.tended and free)
+        if known is not None and free and key in self.tended:
+            known.owner = me
+
+    @rule(who=people, key=keys)
     def forget(self, who: int, key: str) -> None:
+        known = self.model.get(key)
+        is_at_work = known is not None and known.state != "done" and known.owner in self.living
+        assert self.people[who][1].forget(key) is not is_at_work
+        if not is_at_work:
+            self.model.pop(key, None)
+
+    @rule(who=people)
+    def prune(self, who: int) -> None:
+        old = [key for key, known in self.model.items() if known.state == "done" and key not in self.tended]
+        assert self.people[who][1].prune(math.inf, 10) == len(old)
+        for key in old:
+            del self.model[key]
+
+    @rule(who=people, key=keys)
+    def forget_the_start(self, who: int, key: str) -> None:
         me, records = self.people[who]
         records.forget_start(key)
         known = self.model.get(key)
@@ -654,6 +702,24 @@ class Laws(RuleBasedStateMachine):
                 assert {each.action_id for each in found if each.state == "answered"} == known.answered
                 assert {each.action_id: each.owner for each in found if each.state == "running"} == known.running
 
+    @invariant()
+    def work_is_found_by_each_run_that_it_was_at(self) -> None:
+        for run_id in ("run-1", "run-2"):
+            at_it = [
+                (known.state != "done", known.born, key) for key, known in self.model.items() if run_id in known.runs
+            ]
+            found = self.people[0][1].of_run(run_id)
+            assert (None if found is None else found.key) == (max(at_it)[2] if at_it else None)
+
+    @invariant()
+    def what_is_tended_and_nobody_is_at_is_abandoned(self) -> None:
+        left = [
+            (known.born, key)
+            for key, known in self.model.items()
+            if key in self.tended and known.owner not in self.living
+        ]
+        assert Tended(self.people[0][1]).abandoned(None) == [key for _, key in sorted(left)]
+
 
 @define
 class Store:
@@ -664,7 +730,7 @@ class Store:
 
     def clear(self) -> None:
         """Leave nothing of the machine before."""
-        for table in ("work", "handling", "parked"):
+        for table in ("work", "handling", "parked", "tended"):
             self.tables.execute(f"DELETE FROM {table}")
 
 
