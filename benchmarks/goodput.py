@@ -117,17 +117,21 @@ class Brought:
     sent: int
 
 
-def brought(vendor: str, budget: RateLimit, timeout: float, limit: int, seconds: float = SECONDS) -> Brought:
-    """Return what a batch of more rows than can be done brings within so many *seconds*."""
+def brought(
+    vendor: str, budget: RateLimit, timeout: float, limit: int, seconds: float = SECONDS, typical: float = _TYPICAL
+) -> Brought:
+    """Return what a batch of more rows than can be done brings within so many *seconds*; runs take about *typical*."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_batch(VENDORS[vendor], vendor, budget, timeout, limit, seconds))
+        return runner.run(_batch(VENDORS[vendor], vendor, budget, timeout, limit, seconds, typical))
 
 
-async def _batch(contest: Contest, name: str, budget: RateLimit, timeout: float, limit: int, seconds: float) -> Brought:
+async def _batch(
+    contest: Contest, name: str, budget: RateLimit, timeout: float, limit: int, seconds: float, typical: float
+) -> Brought:
     loop, chance = asyncio.get_running_loop(), random.Random(7)
     emulator: Emulator[Any] = Emulator(
         name,
-        script=lambda _: Turn("Done.", running=_TYPICAL * chance.lognormvariate(0.0, 0.5)),
+        script=lambda _: Turn("Done.", running=typical * chance.lognormvariate(0.0, 0.5)),
         token=_TOKEN,
         clock=loop.time,
         **contest.options,
@@ -158,7 +162,7 @@ def _conversations(client: Client[Any, Any]) -> Callable[[Any], Any]:
 
     async def prepare(number: int) -> narrative.UserMessage:
         conversation = await client.perform(narrative.create_conversation(config))
-        return narrative.UserMessage(conversation.id, f"Hello {number}.")
+        return narrative.UserMessage.of(conversation, f"Hello {number}.")
 
     return prepare
 

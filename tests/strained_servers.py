@@ -46,9 +46,9 @@ def _start(origin: str) -> Flow[Run]:
             return _run(response.value, JsonText(response.body))
 
 
-def with_slots(server: Server, account: Account | None = None) -> Client:
+def with_slots(server: Server, account: Account | None = None, limit: RateLimit = RateLimit(90, 60.0)) -> Client:  # noqa: B008 - frozen
     dialect = SimpleNamespace(**{**vars(tiny()), "start": _start, "problem": lambda _: Problem("no slot", "FULL")})
-    return Client(cast(Any, dialect), server, retry=Retry(backoff=STEADY), limit=RateLimit(90, 60.0), account=account)
+    return Client(cast(Any, dialect), server, retry=Retry(backoff=STEADY), limit=limit, account=account)
 
 
 class Cut(Server):

@@ -177,6 +177,25 @@ def test_a_ceiling_on_tokens_counts_earlier_calls_and_every_attempt(
     assert emulator.state.runs_started == 4
 
 
+def test_a_ceiling_on_the_cost_is_reached_by_what_the_vendor_says_of_each_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of Conduit with this usage costs .45, in its own unit: the third brings the call beyond 1."""
+    monkeypatch.chdir(tmp_path)
+    turn = Turn("Done.", running=0.05, usage=(100_000, 10_000))
+    with Emulator("conduit", script=lambda _: turn, requests_per_minute=None) as running:
+        monkeypatch.setenv("CONDUIT_API_TOKEN", running.token)
+        agent, trigger = running.state.agent_id, running.state.trigger_id
+        Path("in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(9)))
+        words = ["batch", "conduit", "in.jsonl", "-o", "out.jsonl", "--base-url", running.base_url, "-q"]
+        words += ["--agent-id", agent, "--trigger-id", trigger, "--limit", "1", "--budget", "100"]
+        assert commands.main([*words, "--max-total-cost", "1"]) == 4
+        started = len(running.requests("POST", "*"))
+    assert "a cost of 1.35 is reached, and --max-total-cost is 1" in capsys.readouterr().err
+    assert [line["cost"] for line in results().values()] == [0.45] * 3
+    assert started == 3
+
+
 @pytest.mark.parametrize(
     "words", [("--first", "0"), ("--max-failures", "0"), ("--max-total-cost", "-1"), ("--keep-days", "-1")]
 )

@@ -71,6 +71,10 @@ class VendorInMemory:
         headers = {name.lower(): value for name, value in reply.headers.items()}
         return Response(int(reply.status), headers, self.spoilt(request, reply.status, reply.content), request)
 
+    def again(self, request: Request) -> None:
+        """Have the vendor get a request, at once and behind the client's back."""
+        self._answered(request)
+
     def spoilt(self, request: Request, status: int, content: bytes) -> bytes:
         """Return the body that arrives; a subclass may change it."""
         return content

@@ -18,6 +18,8 @@ The laws (`invariants`) are looked at as it happens, and after each seed:
 - nothing is left: no task, timer, waiter, watch or claim, after a process and at the end;
 - nobody waits in vain, and the journal knows what is done.
 
+Beside them stands the law of goodput (`goodput`), which takes many runs and a plainer vendor.
+
 `python -m tests.simulation --seeds 4000` plays many seeds, and prints for each that broke a law the line that plays it
 again: `python -m tests.simulation --seed 4711 --vendor middesk`. The same seed has the same history in every process.
 `--mutations` breaks the package on purpose (`mutations`), and shows which law notices: most within 300 seeds, all that

@@ -16,6 +16,7 @@ from itertools import islice
 
 from attrs import evolve
 
+from . import goodput
 from .known_defects import KNOWN
 from .mutations import BY_NAME
 from .play_seed import Outcome, play
@@ -39,9 +40,13 @@ def main() -> int:
     parser.add_argument("--real-journal", action="store_true", help="keep the journal in a file (slow)")
     parser.add_argument("--mutations", action="store_true", help="break the package, and see which law notices")
     parser.add_argument("--mutation", choices=BY_NAME, help="break it in this way", metavar="NAME")
+    parser.add_argument("--goodput", type=int, metavar="SEEDS", help="show what limits bring, for so many seeds")
     given = parser.parse_args()
     known = frozenset() if given.strict else frozenset(KNOWN) - set(given.unknown)
     options = Options(frozenset(given.bar), known, given.real_journal, given.mutation)
+    if given.goodput is not None:
+        print(*goodput.table(given.goodput), sep="\n")
+        return 0
     if given.mutations:
         return _mutations(options, given.seeds, given.jobs)
     if given.seed is not None:
