@@ -1,5 +1,6 @@
 """What a journal keeps for services: which work is at a run, who takes it over, whose end is still to be told."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -68,6 +69,32 @@ async def test_a_state_that_names_no_run_names_no_work(journal: Journal) -> None
     for text in ("null", "[]", '{"ref": {}}', "no JSON"):
         await journal.saw("k", text)
     assert await journal.of_run("") is None
+
+
+async def test_that_work_is_tended_is_entered_and_forgotten_together_with_its_beginning(journal: Journal) -> None:
+    async def tended() -> list[str]:
+        rows = await journal.do(lambda records: records.execute("SELECT key FROM tended ORDER BY key").fetchall())
+        return [key for (key,) in rows]
+
+    await journal.begin("refused", "{}", tended=True)
+    await journal.attach("attached", "{}", state("run-1"), tended=True)
+    await journal.begin("other", "{}")
+    assert await tended() == ["attached", "refused"]
+    await journal.forget_start("refused")
+    await journal.forget_start("attached")  # which has begun
+    assert await tended() == ["attached"]
+    await journal.begin("other", "{}", tended=True)
+    await journal.saw("attached", state("run-1", "completed"), done=True)
+    await journal.tending.told("attached")
+    await journal.begin("attached", "{}", tended=True)  # its end was told
+    assert await tended() == ["other"]
+
+    beginning = asyncio.create_task(journal.begin("cancelled", "{}", tended=True))
+    await asyncio.sleep(0)
+    beginning.cancel()
+    await asyncio.wait([beginning])
+    await journal.get("cancelled")
+    assert await tended() == ["other"]
 
 
 async def test_work_is_taken_over_by_one_once_its_owner_is_gone(journal: Journal, other: Journal) -> None:

@@ -8,6 +8,7 @@ recovered by looking (`dialects.Recovers`), never sent a second time blindly.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,9 @@ from .work import deserialize_origin, is_same_work, keep_state, run_text, serial
 
 if TYPE_CHECKING:
     from .journal import Work
+
+TENDED: Final[ContextVar[str]] = ContextVar("agentruns_tended", default="")
+"""The key of the work that is begun for a service, which tends it: that is entered together with its beginning."""
 
 _NOTHING_HAPPENED: Final = (ConfigurationError, UnsupportedError, RunError, APIError)
 
@@ -67,7 +71,7 @@ class Starting:
     async def _begin(self, origin: Any, attempts: Attempts) -> Run:
         text, digest = await written(partial(self._as_kept, origin))
         while True:
-            work = await self._journal.begin(self._key, text, digest)
+            work = await self._journal.begin(self._key, text, digest, tended=TENDED.get() == self._key)
             if work.fresh:
                 return await self._start(partial(self._operations.start, origin, self._keeper, attempts))
             self._check(work, origin, digest)
@@ -80,7 +84,8 @@ class Starting:
     async def _attach_to(self, origin: Run | RunRef, attempts: Attempts) -> Run:
         run = origin if isinstance(origin, Run) else await self._operations.fetch(origin, attempts=attempts)
         text, digest = serialize_origin(run.ref), self._digest_of(run.ref)
-        work = await self._journal.attach(self._key, text, await run_text(run), digest)
+        tended = TENDED.get() == self._key
+        work = await self._journal.attach(self._key, text, await run_text(run), digest, tended=tended)
         if work.fresh:
             return run
         if work.run is None and (work.taken or work.mine):  # it could not be settled; the caller knows which run it is

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from itertools import count
 from typing import Any, Final, Self, TypeAlias, Unpack
 from uuid import uuid4
@@ -19,7 +19,7 @@ from agentruns._aio.shield import run_shielded
 from agentruns._api.retry import Backoff
 from agentruns._following.options import StreamOptions
 from agentruns._keeping.digest import request_digest
-from agentruns._keeping.starting import check_same
+from agentruns._keeping.starting import TENDED, check_same
 from agentruns._keeping.work import Unfinished
 from agentruns._values import check
 from agentruns._values.exchange import Request, Response
@@ -161,12 +161,16 @@ class Service:
         self.client.stream(origin, key=key, digest=digest)  # says now what cannot work
         work = await self._found(key, origin, digest)
         is_done = work is not None and work.run is not None and work.run.status.is_over
-        if not is_done:
+        if work is not None and not is_done:
             await self._tending.enter(key)
         self._entered()
-        feed = self.feeds.open(origin, key=key, digest=digest)
+        known, tended = self.feeds.get(key), TENDED.set(key)
+        try:
+            feed = self.feeds.open(origin, key=key, digest=digest)
+        finally:
+            TENDED.reset(tended)
         if not is_done:
-            self._tend(key, feed)
+            self._tend(key, feed, enter=feed is known)
         return await feed.started()
 
     async def _found(self, key: str, origin: Any, digest: str | None) -> Unfinished | None:
@@ -259,28 +263,34 @@ class Service:
                 logger.warning("work that nobody is at cannot be looked for now: %s", error, exc_info=trace)
             await asyncio.sleep(_LOOKS.delay(looks))
 
-    def _tend(self, key: str, feed: Feed | None) -> None:
-        if key in self._tasks:
+    def _tend(self, key: str, feed: Feed | None, *, enter: bool = False) -> None:
+        """Tend work, which is *entered* as such once it has begun, unless it was entered together with that."""
+        tending = self._tasks.get(key)
+        if tending is not None and not tending.done():
             return
-        self._tasks[key] = task = asyncio.create_task(self._bring(key, feed), name="agentruns: tend a run")
+        self._tasks[key] = task = asyncio.create_task(self._bring(key, feed, enter), name="agentruns: tend a run")
         task.add_done_callback(lambda done: self._tended(key, done))
 
     def _tended(self, key: str, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(key, None)
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
         if task.cancelled():
             if self._looking is not None:  # what `on_end` waited for was cancelled, and said so to us
                 logger.warning("work was cut off while it was tended, and is taken up again by the next look")
         elif task.exception() is not None:
             logger.error("work is tended no more, and taken up again by the next look", exc_info=task.exception())
 
-    async def _bring(self, key: str, feed: Feed | None) -> None:
+    async def _bring(self, key: str, feed: Feed | None, enter: bool) -> None:
         """Bring work to its end, and have that told; leave it to whoever else is at it."""
         with self._keys.following(key):
+            if feed is not None and enter:
+                with suppress(Exception):  # which was logged
+                    await feed.started()
+                    await self._tending.enter(key)
             for attempts in count():
                 run = None if feed is None else await _followed(feed)
                 work = await self._keys.find(key)
                 if work is None:  # its start was refused: nothing was begun
-                    await self._tending.told(key)
                     return
                 if not await self._tending.take(key):  # another service is at it, or has told
                     return

@@ -21,6 +21,7 @@ from agentruns import (
     NotFoundError,
     Retry,
     Run,
+    RunRef,
     RunStatus,
     ToolOutput,
 )
@@ -184,6 +185,52 @@ async def test_a_start_that_is_refused_is_raised_and_leaves_nothing_to_tend(addr
         assert await served.client.work(KEY) is None
         await served.start(MESSAGE, key=KEY)
         await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def tended_without_work(served: Service) -> list[Any]:
+    left = "SELECT key FROM tended WHERE key NOT IN (SELECT key FROM work)"
+    found: list[Any] = await served._tending._session.do(lambda records: records.execute(left).fetchall())
+    return found
+
+
+async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing_to_tend_that_was_not_begun(address: str) -> None:
+    told, begun_keys = Told(), set[str]()
+    async with process(address, ending(), told) as served:
+        for steps in range(30):
+            starting = asyncio.create_task(served.start(MESSAGE, key=f"key-{steps}"))
+            await asyncio.sleep(steps * 0.0005)
+            starting.cancel()
+            await asyncio.wait([starting])
+        await until(lambda: is_left(served))
+        assert await tended_without_work(served) == []
+        begun_keys = {work.key for steps in range(30) if (work := await served.client.work(f"key-{steps}")) is not None}
+
+    assert begun_keys == {key for key, _ in told.calls}
+
+
+async def test_what_a_handler_begins_of_its_own_is_not_tended(tmp_path: Path) -> None:
+    told, wire = Told(), asking()
+
+    async def handler(_: Any) -> bool:
+        begun = await served.client.result(RunRef("third"), key="of its own")
+        return begun.status is RunStatus.COMPLETED
+
+    wire.script["GET /agents/runs/third"] = [run("completed", id="third")]
+    async with process(tmp_path, wire, told, tools=handler) as served:
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_what_was_opened_before_it_is_started_is_tended_from_then_on(tmp_path: Path) -> None:
+    told = Told()
+    async with process(tmp_path, ending(), told) as served:
+        served.feeds.open(MESSAGE, key=KEY)
+        await served.start(MESSAGE, key=KEY)
+        await asyncio.wait_for(told.is_called.wait(), 10)
 
     assert told.calls == [(KEY, "completed")]
 

@@ -105,27 +105,30 @@ class JournalChanges:
         loop = asyncio.get_running_loop()
         version = 0
         while True:
+            is_well = True
             try:
                 version = await self._version()  # before the look: what is written in between is seen by the next
                 if version != self._seen or loop.time() > self._seen_at + self._at_most:
                     await self._on_change()
                     self._seen, self._seen_at = version, loop.time()
-                self._is_told = False
             except AgentRunsError as error:
                 self._on_error(error)
             except Exception as error:
-                self._tell(error)
+                is_well = self._tell(error)
             try:
                 await self._pause(version, LOOK_SECONDS)
             except Exception as error:
-                self._tell(error)
+                is_well = self._tell(error)
                 await asyncio.sleep(LOOK_SECONDS)
+            if is_well:
+                self._is_told = False
 
-    def _tell(self, error: Exception) -> None:
-        """Log an error that is not ours, once for as long as it lasts."""
+    def _tell(self, error: Exception) -> bool:
+        """Log an error that is not ours, once for as long as it lasts; return False."""
         if not self._is_told:
             logger.error("what others do to a journal cannot be seen for now", exc_info=error)
         self._is_told = True
+        return False
 
 
 async def _sleep(_seen: int, seconds: float) -> None:

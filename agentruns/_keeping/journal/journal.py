@@ -40,17 +40,18 @@ class Journal(Session):
 
     # Work -------------------------------------------------------------------------------------------------------------
 
-    async def begin(self, key: str, origin: str, digest: str | None = None) -> Work:
+    async def begin(self, key: str, origin: str, digest: str | None = None, *, tended: bool = False) -> Work:
         """
         Insert a piece of work as "starting" (`fresh`), or return what is there; *digest* names what is asked for.
 
-        Work that is not done and whose owner is gone is taken over (`taken`).
+        Work that is not done and whose owner is gone is taken over (`taken`). If it is *tended*, and not done, that is
+        entered together with it.
         """
-        return await self._begin(key, origin, None, digest)
+        return await self._begin(key, origin, None, digest, tended)
 
-    async def attach(self, key: str, origin: str, run: str, digest: str | None = None) -> Work:
+    async def attach(self, key: str, origin: str, run: str, digest: str | None = None, *, tended: bool = False) -> Work:
         """Do as `begin` does, for work on a run that exists already: new work is "open"."""
-        return await self._begin(key, origin, run, digest)
+        return await self._begin(key, origin, run, digest, tended)
 
     async def checkpoint(self, key: str, note: str) -> None:
         """Keep what the start found out, before its next request."""
@@ -99,7 +100,12 @@ class Journal(Session):
 
     async def forget_start(self, key: str) -> None:
         """Delete work whose start was refused, so that a later `begin` starts anew; other work stays."""
-        await self.do_for(key, lambda records: records.forget_start(key), "The start was refused, and nothing runs")
+
+        def forget_start(records: Records) -> None:
+            if records.forget_start(key):
+                Tended(records).told(key)
+
+        await self.do_for(key, forget_start, "The start was refused, and nothing runs")
 
     async def release(self, key: str) -> None:
         """
@@ -323,10 +329,15 @@ class Journal(Session):
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    async def _begin(self, key: str, origin: str, run: str | None, digest: str | None) -> Work:
-        return await self.do_or_undo(
-            key,
-            lambda records: records.begin(key, origin, run, digest),
-            "Nothing was sent",
-            lambda records, begun: records.unbegin(key, begun),
-        )
+    async def _begin(self, key: str, origin: str, run: str | None, digest: str | None, tended: bool) -> Work:
+        def begin(records: Records) -> Work:
+            work = records.begin(key, origin, run, digest)
+            if tended and work.state != "done":
+                Tended(records).enter(key)
+            return work
+
+        def undo(records: Records, begun: Work | None) -> None:
+            if records.unbegin(key, begun):
+                Tended(records).told(key)
+
+        return await self.do_or_undo(key, begin, "Nothing was sent", undo)

@@ -53,12 +53,14 @@ class Records:
             return evolve(self._known(key), taken=True)
         return found
 
-    def unbegin(self, key: str, begun: Work | None) -> None:
-        """Undo a `begin` whose caller never heard of it."""
+    def unbegin(self, key: str, begun: Work | None) -> bool:
+        """Undo a `begin` whose caller never heard of it; return whether there is no such work any more."""
         if begun is not None and begun.fresh:
             self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
-        elif begun is not None and begun.taken:  # handlers that run are those of others here, who go on
+            return True
+        if begun is not None and begun.taken:  # handlers that run are those of others here, who go on
             self._change(key, "owner = ''")
+        return False
 
     def checkpoint(
         self, key: str, note: str, group_name: str | None = None, visible_until: float | None = None
@@ -146,11 +148,13 @@ class Records:
             self._change(key, "run = ?, state = ?, start_note = NULL", run, "done" if done else "open")
             self._was_at(key)
 
-    def forget_start(self, key: str) -> None:
-        """Delete work that was never started, unless somebody else is at its start."""
+    def forget_start(self, key: str) -> bool:
+        """Delete work that was never started, unless somebody else is at its start; return whether it is gone."""
         found = self.get(key)
-        if found is not None and found.state == "starting" and (found.mine or not found.alive):
-            self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
+        if found is None or found.state != "starting" or (found.alive and not found.mine):
+            return False
+        self._do("DELETE FROM work WHERE vendor = ? AND key = ?", (self._vendor, key))
+        return True
 
     def release(self, key: str) -> None:
         """Leave the work and the handlers that were running to whoever comes."""

@@ -1,4 +1,4 @@
-"""The work that a service brings to its end and tells of, whichever process is at it; entered before it begins."""
+"""The work that a service brings to its end and tells of, whichever process is at it; entered as it begins."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Tending:
         self._session = session
 
     async def enter(self, key: str) -> None:
-        """Keep that the work of that name is to be brought to its end and told of, though it may not have begun."""
-        await self._session.do_for(key, lambda records: Tended(records).enter(key), "Nothing was sent")
+        """Keep that the work of that name, which has begun, is to be brought to its end and told of."""
+        await self._session.do_for(key, lambda records: Tended(records).enter(key), "The work is as it was")
 
     async def told(self, key: str) -> None:
         """Keep that the end of the work was told: nobody tends it any more."""
