@@ -112,7 +112,8 @@ class RunDrive(AsyncGeneratorBase[Run[DetailT_co]]):
                     count_from(self._stream, self._began)
                     return None
                 if found.run is None:  # it is being started
-                    await asyncio.wait([change])
+                    change.seen = found
+                    await asyncio.wait([change.future])
                     return None
             self._watch = self._looks_on(found.run.ref)
         try:

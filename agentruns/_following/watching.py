@@ -18,7 +18,7 @@ from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.tasks import Tasks
 from agentruns._api.operations import Operations
 from agentruns._api.retry import Backoff
-from agentruns._keeping.shared import SharedState, SharedStates
+from agentruns._keeping.shared import Change, SharedState, SharedStates
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
 from agentruns._values.generic import DetailT_co
@@ -159,8 +159,13 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
         if stream is not None and self.run is not None and not _is_at(stream, self.run):
             await stream.aclose()
             self._stream = None
+        if self.run is not None and self.run.status.is_over and self._kept is not None and self._kept.run is self.run:
+            self._end()  # the journal has said so
+            return False
         with self._change() as change:
             kept = await self._look()
+            if change is not None:
+                change.seen = kept
             if kept is not None and kept is not self._kept:
                 before, self._kept = self._kept, kept
                 if kept.run is not None and _differs(before, kept.run) and self._accept(kept.run):
@@ -207,7 +212,7 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
             raise
         return self._accept(run)
 
-    async def _look_at_pause(self, run: Run[Any], change: asyncio.Future[None] | None) -> bool:
+    async def _look_at_pause(self, run: Run[Any], change: Change | None) -> bool:
         """Wait until a run that waits for an answer may have moved."""
         loop = asyncio.get_running_loop()
         if self._pause is None:
@@ -241,14 +246,14 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
     # Waiting ----------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _change(self) -> Iterator[asyncio.Future[None] | None]:
+    def _change(self) -> Iterator[Change | None]:
         if self._shared is None:
             yield None
             return
-        with self._shared.change() as change:
+        with self._shared.change(self._ref.id, self._kept) as change:
             yield change
 
-    async def _rest(self, change: asyncio.Future[None] | None, until: float) -> None:
+    async def _rest(self, change: Change | None, until: float) -> None:
         """Wait until something stirs, or until a time of the loop; raise `DeadlineExceededError` at the deadline."""
         loop = asyncio.get_running_loop()
         assert self._deadline is not None
@@ -256,7 +261,7 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
             self._run_out()
         self._wake = wake = loop.create_future()
         if change is not None:
-            change.add_done_callback(self._stirred)
+            change.future.add_done_callback(self._stirred)
         until = min(until, self._deadline)
         timer = None if until == math.inf else loop.call_at(until, self._stir)
         try:
@@ -266,7 +271,7 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
             if timer is not None:
                 timer.cancel()
             if change is not None:
-                change.remove_done_callback(self._stirred)
+                change.future.remove_done_callback(self._stirred)
 
     def _run_out(self) -> NoReturn:
         self._end()

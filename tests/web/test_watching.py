@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from agentruns import Action, Backoff, Client, DeadlineExceededError, NotFoundError, Retry, RunRef, RunStatus
+from agentruns import Action, Backoff, Client, DeadlineExceededError, NotFoundError, Retry, Run, RunRef, RunStatus
 from agentruns._following import watching
 from agentruns._following.driving import RunDrive
 from agentruns._keeping.journal import Journal
 from agentruns._values.exchange import Request, Response
-from agentruns.client import drive, watch
+from agentruns.client import drive, keys_of, watch
 from agentruns.dialects import load
 from agentruns.web import Feed, Feeds, Watcher
 from tests.scripted_wire import (
@@ -220,6 +220,68 @@ async def test_a_tab_that_comes_back_beside_the_recovery_finds_the_one_feed(addr
 
     assert charge.calls == 1
     assert len(recovered) == 1
+
+
+class Reads:
+    """The reads that a journal is asked for."""
+
+    def __init__(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.of: list[str] = []
+        self.glances = 0
+        get, glance = journal.get, journal.glance
+
+        async def counted(key: str) -> Any:
+            self.of.append(key)
+            return await get(key)
+
+        async def glanced(*asked: Any) -> Any:
+            self.glances += 1
+            return await glance(*asked)
+
+        monkeypatch.setattr(journal, "get", counted)
+        monkeypatch.setattr(journal, "glance", glanced)
+
+
+@pytest.mark.asyncio
+async def test_a_change_of_one_run_is_read_once_however_many_watch_it_and_others(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 40
+
+    async def look(states: Any, seen: list[RunStatus]) -> None:
+        async for state in states:
+            seen.append(state.status)  # noqa: PERF401 - it is looked at meanwhile
+
+    async with process(address, silent()) as (driver, _), process(address, silent()) as (client, _):
+        journal = keys_of(driver).journal
+        for number in range(count):
+            await journal.attach(f"key-{number}", "{}", state_of(number, "running"))
+        reads = Reads(keys_of(client).journal, monkeypatch)
+        seen: list[list[RunStatus]] = [[] for _ in range(count + 2)]
+        looking = [
+            asyncio.create_task(look(watch(client, RunRef(f"run-{max(number, 0)}")), seen[number]))
+            for number in range(-2, count)
+        ]
+        async with asyncio.timeout(20):
+            while not all(seen):  # noqa: ASYNC110 - what all have seen is no event
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+            reads.of.clear()
+            reads.glances = 0
+            await journal.saw("key-0", state_of(0, "completed"), done=True)
+            await asyncio.gather(*looking[:3])
+            await asyncio.sleep(0.3)
+        for each in looking:
+            each.cancel()
+        await asyncio.wait(looking)
+
+    assert [len(each) for each in seen] == [2] + [1] * (count - 1) + [2, 2]
+    assert reads.of == ["key-0"]
+    assert 1 <= reads.glances <= 3
+
+
+def state_of(number: int, status: str) -> str:
+    return Run(RunRef(f"run-{number}", CONVERSATION), RunStatus(status), status, vendor="narrative").to_json()
 
 
 @pytest.mark.asyncio

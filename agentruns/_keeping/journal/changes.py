@@ -74,6 +74,7 @@ class JournalChanges:
         self._watchers = 0
         self._is_told = False
         self._task: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -90,16 +91,17 @@ class JournalChanges:
 
     async def close(self) -> None:
         """Look no more; whoever still watches is not told anything."""
-        task = self._cancel()
+        self._cancel()
         self._seen = None  # another connection counts anew
-        if task is not None:
-            await asyncio.wait([task])
+        if self._ending:
+            await asyncio.wait(self._ending)
 
-    def _cancel(self) -> asyncio.Task[None] | None:
+    def _cancel(self) -> None:
         task, self._task = self._task, None
         if task is not None:
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
             task.cancel()
-        return task
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()

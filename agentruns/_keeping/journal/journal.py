@@ -13,7 +13,7 @@ from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .session import Session
 from .tending import Tended, Tending
-from .values import Decision, GivenAnswer, Handling, Work
+from .values import Decision, GivenAnswer, Glance, Handling, Work
 
 if TYPE_CHECKING:
     from .records import Records
@@ -148,6 +148,10 @@ class Journal(Session):
     async def of_run(self, run_id: str) -> Work | None:
         """Return the work that is at a run of that id, or was; None if there is none."""
         return await self.do(lambda records: records.of_run(run_id))
+
+    async def glance(self, keys: Sequence[str], run_ids: Sequence[str]) -> Glance:
+        """Return how the work of some keys stands, by one read, and which of some runs have work at all."""
+        return await self.do(lambda records: records.glance(keys, run_ids))
 
     async def forget(self, key: str) -> bool:
         """Delete work, whatever became of it; return False, and change nothing, if somebody is at it."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from attrs import evolve
@@ -12,7 +12,7 @@ from attrs import evolve
 from .moves import ANSWER_MOVES, AnswerAct, AnswerState
 from .problems import UnfitError
 from .tables import SQLITE, Owners, Spelling, Tables
-from .values import Decision, GivenAnswer, Handling, StandingAnswer, Work
+from .values import Decision, GivenAnswer, Glance, Handling, StandingAnswer, Work
 
 _WORK: Final = (
     "key, vendor, origin, state, start_note, group_name, posting_run, posting_at, run, owner, created, updated, digest"
@@ -21,6 +21,9 @@ _WORK_COLUMNS: Final = _WORK.split(", ")
 _HANDLING: Final = "run_id, action_id, name, state, output, is_error, owner, digest"
 _PAGE: Final = 32
 """Rows at a time: few, since each may hold megabytes."""
+
+
+_MOST_NAMES: Final = 500
 
 
 class Records:
@@ -189,6 +192,26 @@ class Records:
             (self._vendor, run_id),
         ).fetchone()
         return None if row is None else self._work(row)
+
+    def glance(self, keys: Sequence[str], run_ids: Sequence[str]) -> Glance:
+        """Return how work stands, briefly, and which of the runs have work at all."""
+        stands: dict[str, tuple[float, bool]] = {}
+        for some in _pieces(keys):
+            for key, owner, updated, state in self._do(
+                f"SELECT key, owner, updated, state FROM work WHERE vendor = ? AND key IN ({_marks(some)})",
+                (self._vendor, *some),
+            ).fetchall():
+                is_driven = state != "done" and owner != self._owners.me and self._owners.alive(owner)
+                stands[key] = updated, is_driven
+        found: set[str] = set()
+        for some in _pieces(run_ids):
+            rows = self._do(
+                "SELECT DISTINCT run_id FROM work_run JOIN work ON work = id"
+                f" WHERE vendor = ? AND run_id IN ({_marks(some)})",
+                (self._vendor, *some),
+            )
+            found.update(run_id for (run_id,) in rows.fetchall())
+        return Glance(stands, frozenset(found))
 
     def take(self, key: str) -> bool:
         """Take work over whose owner is gone, done or not; return whether it is ours."""
@@ -505,6 +528,16 @@ class Records:
             mine=owner == self._owners.me,
             digest=digest,
         )
+
+
+def _pieces(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield names, as many at a time as a statement takes."""
+    for begin in range(0, len(names), _MOST_NAMES):
+        yield names[begin : begin + _MOST_NAMES]
+
+
+def _marks(names: Sequence[str]) -> str:
+    return ",".join("?" * len(names))
 
 
 def _posting(run_id: str) -> tuple[str, str, float, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from attrs import field, frozen
@@ -9,6 +10,18 @@ from attrs import field, frozen
 from agentruns._values import codec
 
 from .moves import AnswerState
+
+
+@frozen
+class Glance:
+    """
+    How some work stands: by its key, when it was changed last, and whether another living process is at it.
+
+    `runs` are those, of the ids that were asked about, at which some work is, or was.
+    """
+
+    stands: Mapping[str, tuple[float, bool]]
+    runs: frozenset[str]
 
 
 @frozen
