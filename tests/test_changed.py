@@ -1,11 +1,13 @@
 """The signal that wakes waiters, and the looks at what other processes do to a journal."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from agentruns._aio.changed import Changed
-from agentruns._keeping.journal.changes import LOOK_SECONDS, JournalChanges
+from agentruns._keeping.journal.changes import LOOK_SECONDS, JournalChanges, pause
 from agentruns.errors import AgentRunsError, JournalError
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
@@ -158,6 +160,30 @@ async def test_a_pause_that_fails_is_no_end_of_the_looks(caplog: pytest.LogCaptu
         await looks(5.5)
     assert file.looks == 6
     assert "cannot be seen" in caplog.text
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_looks_that_are_ended_in_the_very_moment_of_news_end(steps: int) -> None:
+    file, waiting = File(), list[Callable[[], None]]()
+
+    class Told:
+        def version(self) -> int:
+            return file.written
+
+        def call(self, _: int, news: Callable[[], None]) -> Callable[[], None]:
+            waiting.append(news)
+            return lambda: None
+
+    changes = JournalChanges(
+        file.version, file.on_change, file.errors.append, at_most=1000.0, pause=partial(pause, Told())
+    )
+    with changes.watching():
+        await looks(0.5)
+        waiting.pop()()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+    await asyncio.wait_for(changes.close(), 10.0)
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_a_journal_that_is_opened_again_is_looked_at_anew() -> None:

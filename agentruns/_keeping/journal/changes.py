@@ -38,7 +38,8 @@ async def pause(news: News | None, seen: int, seconds: float) -> None:
     forget = news.call(seen, tell)
     try:
         with suppress(TimeoutError):
-            await asyncio.wait_for(told.wait(), seconds)
+            async with asyncio.timeout(seconds):  # unlike `wait_for`, it swallows no cancellation at the last moment
+                await told.wait()
             await asyncio.sleep(_GATHER_SECONDS)
     finally:
         forget()
