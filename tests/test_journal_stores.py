@@ -16,7 +16,14 @@ import pytest_asyncio
 from attrs import define, evolve, field
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from agentruns._keeping.journal import Handling, Journal, Work, schema
 from agentruns._keeping.journal.moves import AnswerState
@@ -551,6 +558,10 @@ def ids_in(run: str | None) -> set[str]:
     return set() if run is None or run == "{}" else {json.loads(run)["ref"]["id"]}
 
 
+def has_done(laws: "Laws") -> bool:
+    return any(each.state == "done" for each in laws.model.values())
+
+
 class Laws(RuleBasedStateMachine):
     """However calls of several owners interleave, work is started once and handlers are run once."""
 
@@ -568,6 +579,13 @@ class Laws(RuleBasedStateMachine):
         self.born += 1
         someone = Someone(f"owner-{self.born}", self.living)
         return someone.me, Records(self.store.tables, someone, "narrative", self.store.spelling)
+
+    @initialize(run=st.none() | runs, both=st.booleans(), tended=st.booleans())
+    def begin_at_once(self, run: str | None, both: bool, tended: bool) -> None:
+        for key in ("k", "l")[: 1 + both]:
+            self.begin(0, key, run)
+            if tended:
+                self.tend(0, key)
 
     @rule(who=people)
     def die(self, who: int) -> None:
@@ -623,6 +641,7 @@ class Laws(RuleBasedStateMachine):
         if not is_at_work:
             self.model.pop(key, None)
 
+    @precondition(has_done)
     @rule(who=people)
     def prune(self, who: int) -> None:
         old = [key for key, known in self.model.items() if known.state == "done" and key not in self.tended]
