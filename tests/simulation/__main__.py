@@ -11,10 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 
 from attrs import evolve
+
+from tests import postgres_server
 
 from . import goodput
 from .known_defects import KNOWN
@@ -37,16 +40,26 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="complain of known defects, too")
     parser.add_argument("--unknown", metavar="DEFECT", action="append", default=[], help="complain of this one, too")
     parser.add_argument("--bar", metavar="NAME", action="append", default=[], help="leave a fault or a habit out")
-    parser.add_argument("--real-journal", action="store_true", help="keep the journal in a file (slow)")
+    parser.add_argument(
+        "--store",
+        choices=["memory", "sqlite", "postgresql"],
+        default="memory",
+        help="where the journal is kept (default: memory); a file and PostgreSQL, which is started, are slow",
+    )
     parser.add_argument("--mutations", action="store_true", help="break the package, and see which law notices")
     parser.add_argument("--mutation", choices=BY_NAME, help="break it in this way", metavar="NAME")
     parser.add_argument("--goodput", type=int, metavar="SEEDS", help="show what limits bring, for so many seeds")
     given = parser.parse_args()
     known = frozenset() if given.strict else frozenset(KNOWN) - set(given.unknown)
-    options = Options(frozenset(given.bar), known, given.real_journal, given.mutation)
     if given.goodput is not None:
         print(*goodput.table(given.goodput), sep="\n")
         return 0
+    with ExitStack() as stack:
+        store = stack.enter_context(postgres_server.server()).url() if given.store == "postgresql" else given.store
+        return _played(given, Options(frozenset(given.bar), known, store, given.mutation))
+
+
+def _played(given: argparse.Namespace, options: Options) -> int:
     if given.mutations:
         return _mutations(options, given.seeds, given.jobs)
     if given.seed is not None:

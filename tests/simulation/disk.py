@@ -5,8 +5,9 @@ The journal, without a disk or with one.
 simulated is the thread of the file and the lock of its owner: a commit takes virtual time, lies between what was asked
 and what was told, and a process that is killed leaves it done or undone.
 
-`RealDisk` is a file, written by the package's own threads under its own locks. Time stands still while a thread is at
-it. A process that is killed is one whose file is closed under it: all that was asked until then is committed.
+`FileDisk` is a file, and `DatabaseDisk` a schema in PostgreSQL, written by the package's own threads under its own
+locks or leases. Time stands still while a thread is at it. A process that is killed is one whose journal is closed
+under it: all that was asked until then is committed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
+from uuid import uuid4
 
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal import schema as tables
@@ -232,10 +234,10 @@ def _refuse(write: Write[Any]) -> None:
     _ = write.future.cancelled() or write.future.exception()  # nobody is there to hear
 
 
-# In a file ----------------------------------------------------------------------------------------------------------
+# In a file, or in a database ----------------------------------------------------------------------------------------
 
 
-class RealDisk:
+class FileDisk:
     """A file in a folder of its own."""
 
     def __init__(self, chance: random.Random) -> None:
@@ -249,7 +251,7 @@ class RealDisk:
         self._folder.cleanup()
 
     def journal(self, vendor: str) -> SimulatedJournal:
-        return _FileJournal(self.path, vendor)
+        return _RealJournal(self.path, vendor)
 
     def is_alive(self, owner: str) -> bool:
         return bool(owner) and Owners(str(self.path)).alive(owner)
@@ -262,8 +264,39 @@ class RealDisk:
             database.close()
 
 
-class _FileJournal(SimulatedJournal):
-    def __init__(self, path: Path, vendor: str) -> None:
+class DatabaseDisk:
+    """A schema of its own in the database at *url*."""
+
+    def __init__(self, chance: random.Random, url: str) -> None:
+        import psycopg  # only whoever plays with a database needs it
+
+        self.chance = chance
+        self.full = 0.0  # never
+        self.failed = 0
+        self._schema = f"s{uuid4().hex}"
+        self._url = f"{url.partition('?')[0]}?schema={self._schema}"
+        self._connection = psycopg.connect(url.partition("?")[0], autocommit=True)
+
+    def close(self) -> None:
+        self._connection.execute(f"DROP SCHEMA IF EXISTS {self._schema} CASCADE")
+        self._connection.close()
+
+    def journal(self, vendor: str) -> SimulatedJournal:
+        return _RealJournal(self._url, vendor)
+
+    def is_alive(self, owner: str) -> bool:
+        return bool(owner) and any(row["id"] == owner for row in self.rows("owner"))
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        if self._connection.execute("SELECT to_regnamespace(%s)", (self._schema,)).fetchone() == (None,):
+            return []  # nobody has opened the journal
+        cursor = self._connection.execute(f"SELECT * FROM {self._schema}.{table} ORDER BY id")
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+class _RealJournal(SimulatedJournal):
+    def __init__(self, path: Path | str, vendor: str) -> None:
         super().__init__(path, vendor)
         self._dead = False
         self._closing: asyncio.Task[None] | None = None

@@ -12,7 +12,7 @@ from attrs import frozen
 from agentruns import RunRef
 
 from .callers import CALLER, Caller
-from .disk import Disk, MemoryDisk, RealDisk
+from .disk import DatabaseDisk, Disk, FileDisk, MemoryDisk
 from .invariants import Laws
 from .known_defects import KNOWN
 from .last_process import Finisher
@@ -36,8 +36,12 @@ class Options:
     """Faults and habits that are left out."""
     known: frozenset[str] = frozenset(KNOWN)
     """Defects that are not complained of."""
-    real_journal: bool = False
-    """Keep the journal in a file, through the threads and locks of the package: slower, and not the same each time."""
+    store: str = "memory"
+    """
+    Where the journal is: in "memory", in a file ("sqlite") or in a database, which is a URL.
+
+    What is real goes through the threads and locks of the package: slower, and not the same each time.
+    """
     mutation: str | None = None
     """What is broken on purpose."""
 
@@ -49,9 +53,16 @@ class Options:
             else [f"--unknown {name!r}" for name in KNOWN if name not in self.known]
         )
         given += [f"--bar {name!r}" for name in sorted(self.barred)]
-        given += ["--real-journal"] * self.real_journal
+        if self.store != "memory":
+            given.append(f"--store {'sqlite' if self.store == 'sqlite' else 'postgresql'}")
         given += [] if self.mutation is None else [f"--mutation {self.mutation!r}"]
         return " ".join(given)
+
+
+def _disk(store: str, chance: random.Random) -> Disk:
+    if store == "memory":
+        return MemoryDisk(chance)
+    return FileDisk(chance) if store == "sqlite" else DatabaseDisk(chance, store)
 
 
 class World:
@@ -66,7 +77,7 @@ class World:
         self.callers = self.scopes = self.exchanges = self.killed = self.nights = self.ended = self.handled = 0
         self.laws = Laws(self)
         disk_chance = random.Random(chance.getrandbits(64))
-        self.disk: Disk = RealDisk(disk_chance) if options.real_journal else MemoryDisk(disk_chance)
+        self.disk = _disk(options.store, disk_chance)
         self.stand: Stand = STANDS[vendor](random.Random(chance.getrandbits(64)), loop.time)
         self.peaceful = chance.random() < 0.15
         self.repeatable = chance.random() < 0.25

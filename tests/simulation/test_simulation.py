@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tests.postgres_server import Server
+
 from .__main__ import caught, outcomes
 from .mutations import BY_NAME
 from .play_seed import Outcome, play
@@ -72,8 +74,16 @@ def test_nothing_is_lost_and_nothing_is_done_twice(vendor: str, block: int) -> N
 
 @pytest.mark.parametrize("vendor", STANDS)
 def test_nothing_is_lost_and_nothing_is_done_twice_with_a_journal_in_a_file(vendor: str) -> None:
-    options = Options(real_journal=True)
+    options = Options(store="sqlite")
     played = [play(vendor, seed, options) for seed in range(10_000, 10_000 + round(4 * max(SCALE, 1)))]
+
+    assert not told(played), told(played)
+
+
+@pytest.mark.parametrize("vendor", STANDS)
+def test_nothing_is_lost_and_nothing_is_done_twice_with_a_journal_in_a_database(vendor: str, postgres: Server) -> None:
+    options = Options(store=postgres.url())
+    played = [play(vendor, seed, options) for seed in range(20_000, 20_000 + round(2 * max(SCALE, 1)))]
 
     assert not told(played), told(played)
 
