@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -14,6 +14,7 @@ import pytest
 from agentruns import (
     AlreadyAnsweredError,
     Client,
+    DeadlineExceededError,
     OutcomeUnknownError,
     Run,
     ToolOutput,
@@ -64,6 +65,12 @@ class RealServer(Conformance):
 
     directs = True
 
+    restarted: ClassVar[Mapping[Literal["stop", "kill"], type[Exception] | None]]
+    """
+    What becomes of runs that go on while the server is stopped, or killed, and started anew: nothing, they end; or what
+    is raised. `DeadlineExceededError` is of those that it shows in flight for ever.
+    """
+
     many: ClassVar[int] = 300
     """How many runs at once it bears within a minute"""
 
@@ -83,6 +90,10 @@ class RealServer(Conformance):
 
     def failing(self) -> Any:
         """Return what starts a run that fails."""
+        raise NotImplementedError
+
+    def working(self, number: int) -> Any:
+        """Return what starts a run that goes on for three seconds."""
         raise NotImplementedError
 
     def slow(self) -> Any:
@@ -166,6 +177,31 @@ class RealServer(Conformance):
             outputs = await following
         assert all("yes" in str(output) for output in outputs), outputs
         assert answer.given == 10
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    async def test_what_becomes_of_runs_that_go_on_while_the_server_is_started_anew_is_told(
+        self, how: Literal["stop", "kill"], server: Server
+    ) -> None:
+        if how not in self.restarted:
+            pytest.skip("played on the server of the same API")
+        wanted = self.restarted[how]
+        async with proxied(server.url) as proxy, self.client(proxy.url) as client:
+            runs = await asyncio.gather(*(client.start(self.working(number)) for number in range(4)))
+            following = [asyncio.create_task(client.result(run, timeout=100)) for run in runs]
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(server.stop if how == "stop" else server.kill)
+            await asyncio.to_thread(server.start)
+            if wanted is DeadlineExceededError:
+                assert not (await asyncio.wait(following, timeout=4))[0]
+                following = [asyncio.create_task(client.result(run, timeout=1)) for run in runs]
+            ends = await asyncio.gather(*following, return_exceptions=True)
+            assert proxy.count(*self.posts) == len(runs)
+        for run, end in zip(runs, ends, strict=True):
+            if isinstance(end, Run):
+                assert (wanted, end.output is None) == (None, False)
+            else:
+                assert (type(end), run.id in str(end)) == (wanted, True), end
 
     # Who is killed, and who comes first
 

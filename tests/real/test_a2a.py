@@ -15,6 +15,7 @@ from agentruns import (
     AuthenticationError,
     Backoff,
     Client,
+    DeadlineExceededError,
     InvalidRequestError,
     NotFoundError,
     RunFailedError,
@@ -62,6 +63,7 @@ class TestA2A(RealServer):
     posts = ("POST", "*/message:send")
     reads = ("GET", "*/tasks*")
     asks = "input_required"
+    restarted: ClassVar[Any] = {"stop": DeadlineExceededError, "kill": NotFoundError}  # its store is our agent's
     not_applicable: ClassVar[Mapping[str, str]] = {
         "several pending actions are answered together": "a task asks one thing at a time"
     }
@@ -79,6 +81,9 @@ class TestA2A(RealServer):
 
     def failing(self) -> a2a.Send:
         return a2a.Send("Please give up.")
+
+    def working(self, number: int) -> a2a.Send:
+        return a2a.Send(f"Number {number}: take 3 seconds.")
 
     def slow(self) -> a2a.Send:
         return a2a.Send("Be slow.")

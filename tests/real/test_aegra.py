@@ -16,6 +16,7 @@ class TestAegra(test_langgraph.TestLangGraph):
     name = "aegra"
     is_original = False
     many = 60
+    restarted: ClassVar[Any] = {"stop": RunFailedError}  # it interrupts them
     moments = ("before the reply to the start", "before the reply to the answer")
     not_applicable: ClassVar[Any] = {
         "many runs read at once are as read one by one": "it reads no threads by their ids"

@@ -34,6 +34,7 @@ class TestLangGraph(RealServer):
     dialect: ClassVar[Any] = langgraph
     name = "langgraph"
     posts = ("POST", "/threads/*/runs")
+    restarted: ClassVar[Any] = {"stop": None, "kill": NotFoundError}  # it keeps what it has in memory when it ends
     is_original: ClassVar[bool] = True
     """Whether it lists threads with their values, and looks for states by their metadata"""
 
@@ -52,6 +53,9 @@ class TestLangGraph(RealServer):
 
     def failing(self) -> Invocation:
         return Invocation("agent", {"text": "fail"})
+
+    def working(self, number: int) -> Invocation:
+        return Invocation("agent", {"text": f"Number {number}.", "seconds": 3})
 
     def slow(self) -> Invocation:
         return Invocation("agent", {"text": "Be slow.", "seconds": 30})
