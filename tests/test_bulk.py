@@ -12,6 +12,8 @@ import pytest
 from attrs import evolve
 
 from agentruns import Backoff, Client, ProtocolError, Run, RunRef, RunStatus
+from agentruns._polling import bulk
+from agentruns._polling.watch import Watch
 from agentruns._values.exchange import RateLimit
 from agentruns.dialects import Flow, ReadOn
 from tests.scripted_wire import STEADY
@@ -266,3 +268,30 @@ async def test_under_a_tight_budget_a_run_that_is_read_by_itself_does_not_starve
 
     times = [when for when, _, _ in server.asked]
     assert all(later - earlier >= 1 for earlier, later in zip(times, times[2:], strict=False))
+
+
+async def test_a_choice_looks_at_so_many_runs_as_a_request_takes_however_many_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks, choices = 0, 0
+    may_come, choose = bulk._may_come, bulk.Bulks.next
+
+    def looked_at(watch: Watch, now: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return may_come(watch, now)
+
+    def chosen(self: bulk.Bulks, *asked: Any) -> Any:
+        nonlocal choices
+        choices += 1
+        return choose(self, *asked)
+
+    monkeypatch.setattr(bulk, "_may_come", looked_at)
+    monkeypatch.setattr(bulk.Bulks, "next", chosen)
+    server = Server(20.0)
+    async with client_of(server, schedule=STEADY, many=10) as client:
+        ended = await follow_all(client, server, 1000)
+
+    assert {run.status for run in ended} == {RunStatus.COMPLETED}
+    assert looks <= choices * 4 * 10
+    assert looks / choices < 25

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentruns._aio.timers import TICK, TimerQueue
 
@@ -105,3 +107,14 @@ async def test_what_is_due_farther_off_than_ticks_can_be_counted_is_borne() -> N
     made.rearm(0.0)
     await asyncio.sleep(1)
     assert rang == [1.0]
+
+
+@given(st.lists(st.floats(0, 100)), st.data())
+def test_what_is_due_is_looked_at_in_the_order_in_which_it_comes_up(times: list[float], data: st.DataObject) -> None:
+    made: TimerQueue[int] = TimerQueue(lambda _, __: None)
+    timers = [made.schedule(when, number) for number, when in enumerate(times)]
+    for timer in data.draw(st.lists(st.sampled_from(timers))) if timers else ():
+        made.cancel(timer)
+
+    seen = list(made.in_order())
+    assert seen == list(made.pop_due(100.0))

@@ -104,6 +104,17 @@ class TimerQueue(Generic[T]):
                 yield what
                 heap = self._heap  # it may have been made anew meanwhile
 
+    def in_order(self) -> Iterator[T]:
+        """Yield what is due, or will be, the earliest first, and leave it where it is; only what is taken is sorted."""
+        heap = self._heap
+        ahead: list[tuple[Timer[T], int]] = [(heap[0], 0)] if heap else []
+        while ahead:
+            timer, place = heapq.heappop(ahead)
+            if timer.what is not None:
+                yield timer.what
+            for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+                heapq.heappush(ahead, (heap[child], child))
+
     def overdue(self, now: float) -> list[T]:
         """Return what is due, in order, and leave it where it is."""
         due = sorted(each for each in self._heap if each.when <= now)

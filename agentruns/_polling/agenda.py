@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from agentruns._aio.timers import Timer, TimerQueue
@@ -127,6 +127,13 @@ class Agenda:
     def due_with_lost_contact(self) -> list[Watch]:
         """Return the due runs whose vendor does not answer, and which somebody waits for."""
         return [watch for watch in self._due if watch.contact.lost_since is not None and watch.listeners]
+
+    def in_order(self) -> Iterator[Watch]:
+        """Yield the runs that are due, longest first, then those that are planned, the earliest first."""
+        yield from self._due
+        for what in self._timers.in_order():
+            if isinstance(what, Watch):
+                yield what
 
     def lose_contact(self, error: Exception, now: float) -> None:
         """Note of the due runs that nothing can be sent to their vendor, from now on if that was not so before."""

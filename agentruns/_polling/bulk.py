@@ -9,8 +9,8 @@ by itself, then and from then on: it never means the end of a run.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from heapq import nsmallest
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from attrs import frozen
@@ -40,32 +40,46 @@ class Bulk:
         return self.watches.values()
 
 
+_LOOKED_AT: Final = 4
+"""Of how many runs, for each that a request takes, it is asked whether they may come along."""
+
+
 class Bulks:
-    """All runs that are waited for, and which of them to read next by one request."""
+    """
+    Which of the runs that are waited for to read next by one request.
+
+    *in_order* gives them, those that are due before those that will be; only so many are looked at as a request takes.
+    """
 
     under_way: Final = False  # one request is all there is
 
-    def __init__(self, vendor: Vendor) -> None:
+    def __init__(self, vendor: Vendor, in_order: Callable[[], Iterator[Watch]]) -> None:
         self._vendor = vendor
         self._limit = vendor.FETCH_MANY_LIMIT
-        self._watches: dict[Watch, None] = {}
+        self._in_order = in_order
         self._rests_until = -math.inf
         self.failures = 0
 
     def add(self, watch: Watch) -> None:
-        """Count a run among those that are waited for."""
-        self._watches[watch] = None
+        """Do nothing: the line has all runs that are waited for."""
 
     def remove(self, watch: Watch) -> None:
-        """Forget a run."""
-        self._watches.pop(watch, None)
+        """Do nothing."""
 
     def next(self, soon: float, now: float, first: Watch | None) -> Bulk | None:
         """Return what to read now by one request; None unless *first*, due for longest, and another one are in it."""
         if now < self._rests_until or first is None or first.place is None:
             return None
-        chosen = nsmallest(self._limit, filter(lambda watch: _may_come(watch, now), self._watches), key=_due)
-        if len(chosen) < 2 or _due(chosen[1]) > soon:
+        chosen: list[Watch] = []
+        for watch in islice(self._in_order(), _LOOKED_AT * self._limit):
+            if not _may_come(watch, now):
+                continue
+            if len(chosen) == 1 and _due(watch) > soon:
+                return None
+            chosen.append(watch)
+            if len(chosen) == self._limit:
+                break
+        if len(chosen) < 2:
             return None
         return Bulk({watch.ref.id: watch for watch in chosen})
 

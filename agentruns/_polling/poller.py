@@ -74,15 +74,15 @@ class Poller:
         self._at_once = at_once
         self._reader = Reader(vendor, api)
         self._pace = Pace(self._reader, schedule, api.retry.backoff, vendor.POLL_SECONDS)
+        self._agenda = Agenda(self._on_due)
         self._many: Bulks | Lists | None = None
         if vendor.fetch_many is not None:
-            self._many = Bulks(vendor)
+            self._many = Bulks(vendor, self._agenda.in_order)
         elif vendor.list_parent is not None:
             self._many = Lists(vendor)
         self._counters = Counters(telemetry)
         self._intake = Intake(self._reader, self._pace, self._counters, telemetry, api.admission.outages)
         self._watches: dict[str, Watch] = {}
-        self._agenda = Agenda(self._on_due)
         self._many_reader: ManyReader | None = None
         if self._many is not None:
             self._many_reader = ManyReader(
