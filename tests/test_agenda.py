@@ -204,12 +204,11 @@ def test_deadlines_come_up_once_and_not_after_they_were_cancelled() -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        line = agenda(lambda now, late: line.collect(now))
+        line = agenda()
         line.open(loop)
         line.set_deadline(kept, 2.0, loop.time())
         line.cancel_deadline(line.set_deadline(cancelled, 1.0, loop.time()))
         await asyncio.sleep(5)
-        line.collect(loop.time())
         line.close()
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

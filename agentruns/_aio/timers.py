@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -93,10 +93,15 @@ class TimerQueue(Generic[T]):
             heapq.heapify(self._heap)
             self._cancelled = 0
 
-    def pop_due(self, now: float) -> Iterator[T]:
+    def pop_due(self, now: float) -> Iterable[T]:
         """Take out, one after the other, what is due."""
         heap = self._heap
-        while heap and heap[0].when <= now:
+        # Most of the time nothing is, which costs no iterator; and a property of the first would cost as much again.
+        return self._pop_due(now) if heap and heap[0][0] <= now else ()
+
+    def _pop_due(self, now: float) -> Iterator[T]:
+        heap = self._heap
+        while heap and heap[0][0] <= now:
             what = heapq.heappop(heap).take()
             if what is None:
                 self._cancelled -= 1
@@ -123,7 +128,7 @@ class TimerQueue(Generic[T]):
     def rearm(self, now: float, when: float = math.inf) -> None:
         """Have the handle go off for the first timer, and no later than *when*."""
         if self._heap:
-            first = self._heap[0].when
+            first = self._heap[0][0]
             when = min(when, now if first <= now else first if first > _FAR else math.ceil(first / TICK) * TICK)
         if when == math.inf or self._closed:
             return

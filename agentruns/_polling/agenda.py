@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import math
 from collections.abc import Callable, Iterator
@@ -23,22 +24,32 @@ _MOVES: Final = (
 
 class Agenda:
     """
-    Where each watched run stands in the line; *on_due* is called, as by `TimerQueue`, when a run or a deadline is due.
+    Where each watched run stands in the line; *on_due* is called, as by `TimerQueue`, when a run is due.
 
+    Deadlines have a queue, and a handle of the loop, of their own: they hardly move, and a run is planned for each poll.
     A move that the table does not have raises `RuntimeError`: a run would be read twice at once, or never again.
     """
 
     def __init__(self, on_due: Callable[[float, float], None]) -> None:
-        self._timers: TimerQueue[Watch | Listener] = TimerQueue(on_due)
+        self._timers: TimerQueue[Watch] = TimerQueue(on_due)
+        self._deadlines: TimerQueue[Listener] = TimerQueue(self._end_waits)
         self._due: dict[Watch, None] = {}
         self._ended: dict[Watch, None] = {}
         self._ranked: list[Watch] = []
-        self.open = self._timers.open
-        self.close = self._timers.close
         self.rearm = self._timers.rearm
 
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Live in *loop*."""
+        self._timers.open(loop)
+        self._deadlines.open(loop)
+
+    def close(self) -> None:
+        """Call no more, whatever is planned afterwards."""
+        self._timers.close()
+        self._deadlines.close()
+
     def __len__(self) -> int:
-        return len(self._timers)
+        return len(self._timers) + len(self._deadlines)
 
     @property
     def has_due(self) -> bool:
@@ -92,13 +103,10 @@ class Agenda:
         watch.stage = IDLE
 
     def collect(self, now: float) -> None:
-        """Take note of what has come due: runs to be read, waits to be ended."""
-        for what in self._timers.pop_due(now):
-            if isinstance(what, Watch):
-                self._move(what, DUE)
-                self._due[what] = None
-            else:
-                what.on_deadline()
+        """Take note of the runs that have come due."""
+        for watch in self._timers.pop_due(now):
+            self._move(watch, DUE)
+            self._due[watch] = None
 
     def _move(self, watch: Watch, to: Stage) -> None:
         stage = watch.stage
@@ -116,7 +124,7 @@ class Agenda:
 
     def spread_overdue(self, now: float, seconds: float) -> None:
         """Plan all runs whose time has passed anew, one after the other within half of *seconds*: no burst."""
-        overdue = [what for what in self._timers.overdue(now) if isinstance(what, Watch)]
+        overdue = self._timers.overdue(now)
         for number, watch in enumerate(overdue):
             self._move(watch, IDLE)
             watch.due = now + number * seconds / (2 * len(overdue))
@@ -162,12 +170,17 @@ class Agenda:
 
     # Deadlines --------------------------------------------------------------------------------------------------------
 
-    def set_deadline(self, listener: Listener, when: float, now: float) -> Timer[Watch | Listener]:
+    def set_deadline(self, listener: Listener, when: float, now: float) -> Timer[Listener]:
         """Call `listener.on_deadline()` at the time *when* of the loop, unless that is cancelled."""
-        timer = self._timers.schedule(when, listener)
-        self._timers.rearm(now)
+        timer = self._deadlines.schedule(when, listener)
+        self._deadlines.rearm(now)
         return timer
 
-    def cancel_deadline(self, timer: Timer[Watch | Listener]) -> None:
+    def cancel_deadline(self, timer: Timer[Listener]) -> None:
         """Cancel a deadline."""
-        self._timers.cancel(timer)
+        self._deadlines.cancel(timer)
+
+    def _end_waits(self, now: float, _late: float) -> None:
+        for listener in self._deadlines.pop_due(now):
+            listener.on_deadline()
+        self._deadlines.rearm(now)

@@ -227,11 +227,11 @@ class Poller:
         self._intake.slow_down(watch, now)
         self._plan(watch, now)
 
-    def set_deadline(self, listener: Listener, when: float) -> Timer[Watch | Listener]:
+    def set_deadline(self, listener: Listener, when: float) -> Timer[Listener]:
         """Call `listener.on_deadline()` at the time *when* of the loop, unless that is cancelled."""
         return self._agenda.set_deadline(listener, when, self._now())
 
-    def cancel_deadline(self, timer: Timer[Watch | Listener]) -> None:
+    def cancel_deadline(self, timer: Timer[Listener]) -> None:
         """Cancel a deadline."""
         self._agenda.cancel_deadline(timer)
 
@@ -285,8 +285,6 @@ class Poller:
             for watch in self._watches.values():
                 watch.segment.learns = False  # when what happened meanwhile happened is not known
         self._dispatch()
-        self._agenda.collect(now)  # deadlines do not wait for a worker
-        self._agenda.rearm(now)
 
     # Going about it ---------------------------------------------------------------------------------------------------
 
@@ -300,6 +298,8 @@ class Poller:
             self._workers += 1
             self._beginning += 1
             self._tasks.spawn(self._work(job), self._context)
+        self._agenda.collect(now)
+        self._agenda.rearm(now)
 
     async def _work(self, job: Watch | Listing | Bulk | None) -> None:
         """Do one job after the other for as long as there are any."""
