@@ -346,7 +346,7 @@ async def test_leaving_a_client_whose_polls_are_just_to_be_sent_gives_their_perm
     server = Server(100.0)
     async with client_of(server, limit=limiter) as client:
         waiting = asyncio.create_task(client.result(server.begin("a-1")))
-        while not client._poller._beginning:  # noqa: ASYNC110 - what is waited for lasts one turn of the loop
+        while not client._poller._workers.beginning:  # noqa: ASYNC110 - what is waited for lasts one turn of the loop
             await asyncio.sleep(0)
     await asyncio.gather(waiting, return_exceptions=True)
 

@@ -26,13 +26,16 @@ class Agenda:
     """
     Where each watched run stands in the line; *on_due* is called, as by `TimerQueue`, when a run is due.
 
-    Deadlines have a queue, and a handle of the loop, of their own: they hardly move, and a run is planned for each poll.
+    Deadlines have a queue, and a handle of the loop, of their own: they hardly move, and runs do with each poll.
+    `planned` is how many runs are to be read at a time to come.
+
     A move that the table does not have raises `RuntimeError`: a run would be read twice at once, or never again.
     """
 
     def __init__(self, on_due: Callable[[float, float], None]) -> None:
         self._timers: TimerQueue[Watch] = TimerQueue(on_due)
         self._deadlines: TimerQueue[Listener] = TimerQueue(self._end_waits)
+        self.planned = 0
         self._due: dict[Watch, None] = {}
         self._ended: dict[Watch, None] = {}
         self._ranked: list[Watch] = []
@@ -77,6 +80,8 @@ class Agenda:
             if watch.timer.when <= when:
                 return
             self._timers.cancel(watch.timer)
+        else:
+            self.planned += 1
         watch.stage = PLANNED
         watch.timer = self._timers.schedule(when, watch)
 
@@ -116,6 +121,7 @@ class Agenda:
             assert watch.timer is not None
             self._timers.cancel(watch.timer)
             watch.timer = None
+            self.planned -= 1
         elif stage is DUE:
             del self._due[watch]
         elif stage is ENDED:

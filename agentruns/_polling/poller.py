@@ -13,10 +13,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from copy import copy
-from typing import Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from agentruns._aio.tasks import Tasks
 from agentruns._aio.timers import Timer
@@ -40,10 +40,14 @@ from .pace import BROKEN_SECONDS, Pace
 from .reader import Reader
 from .stats import Counters, Stats
 from .watch import Watch
+from .workers import Workers
 
 logger = logging.getLogger("agentruns")
 
 T = TypeVar("T")
+
+Job: TypeAlias = Watch | Listing | Bulk
+"""What one request reads: one run, or many."""
 
 SOON: Final = 0.5
 """Seconds: polls due within them count when it is weighed whether a list is cheaper, and runs are ranked as often."""
@@ -69,9 +73,7 @@ class Poller:
     ) -> None:
         self._api = api
         self._permits = api.permits
-        self._tasks = tasks
         self._telemetry = telemetry
-        self._at_once = at_once
         self._reader = Reader(vendor, api)
         self._pace = Pace(self._reader, schedule, api.retry.backoff, vendor.POLL_SECONDS)
         self._agenda = Agenda(self._on_due)
@@ -95,11 +97,16 @@ class Poller:
                 watches=self._watches,
             )
         self._count = 0
-        self._workers = 0
-        self._beginning = 0  # of the workers, those that have a permit and have not begun
+        self._workers: Workers[Job] = Workers(
+            tasks,
+            at_once,
+            do=self._read,
+            next_job=self._next_job_now,
+            expects=self._expects_work,
+            on_cut_off=self._dispatch,
+        )
         self._closed = True
         self._now: Callable[[], float] = time.monotonic  # of the loop, once this is open
-        self._context = copy_context()  # of nobody in particular: a worker serves many
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Live in *loop*."""
@@ -114,10 +121,8 @@ class Poller:
         """Read no more; the client ends what is under way."""
         self._closed = True
         self._agenda.close()
-        for _ in range(self._beginning):  # else none would, for a worker that is cancelled before its first step
+        for _ in range(self._workers.close()):  # else none would release their permits
             self._permits.release()
-        self._workers -= self._beginning
-        self._beginning = 0
 
     def stats(self) -> Stats:
         """Return what there is to count."""
@@ -166,6 +171,8 @@ class Poller:
         if self._many is not None:
             self._many.remove(watch)
         self._agenda.cancel(watch)
+        if not self._agenda.planned:
+            self._workers.dismiss_idle()
         if watch.segment.is_open:
             self._pace.close(watch)
         watch.segment.leave_clock()
@@ -226,6 +233,8 @@ class Poller:
         self._agenda.cancel(watch)
         self._intake.slow_down(watch, now)
         self._plan(watch, now)
+        if not self._agenda.planned:
+            self._workers.dismiss_idle()
 
     def set_deadline(self, listener: Listener, when: float) -> Timer[Listener]:
         """Call `listener.on_deadline()` at the time *when* of the loop, unless that is cancelled."""
@@ -291,41 +300,26 @@ class Poller:
     def _dispatch(self) -> None:
         """Set workers to all that is due and that may be sent; have the timer go off for the next."""
         now = self._now()
-        while self._workers < self._at_once and not self._closed:
+        while self._workers.has_room and not self._closed:
             job = self._next_job(now)
             if job is None:
                 return
-            self._workers += 1
-            self._beginning += 1
-            self._tasks.spawn(self._work(job), self._context)
+            self._workers.begin(job)
         self._agenda.collect(now)
         self._agenda.rearm(now)
 
-    async def _work(self, job: Watch | Listing | Bulk | None) -> None:
-        """Do one job after the other for as long as there are any."""
-        if not self._beginning:  # `close` has released the permit
-            return
-        self._beginning -= 1
-        try:
-            while job is not None:
-                if isinstance(job, Watch):
-                    await self._read(job)
-                else:
-                    assert self._many_reader is not None
-                    await self._many_reader.read(job)
-                job = None if self._closed else self._next_job(self._now())
-        except Exception:  # a mistake, which must not end the reads of all
-            logger.exception("runs could not be read, and are read again")
-        finally:
-            self._workers -= 1
-            if job is not None:  # it was cut off
-                self._dispatch()
+    def _next_job_now(self) -> Job | None:
+        return None if self._closed else self._next_job(self._now())
+
+    def _expects_work(self) -> bool:
+        """Tell whether a run is to be read later: while nobody waits for one, there is no task."""
+        return self._agenda.planned > 0 and not self._closed
 
     def _has_due(self) -> bool:
         """Tell whether a read could be sent now."""
         return self._agenda.has_due or (self._many is not None and self._many.under_way)
 
-    def _next_job(self, now: float) -> Watch | Listing | Bulk | None:
+    def _next_job(self, now: float) -> Job | None:
         """Return what to read next, its permit acquired; None if nothing is due or may be sent."""
         try:
             return self._job_due(now)
@@ -334,7 +328,7 @@ class Poller:
             self._agenda.rearm(now, now + BROKEN_SECONDS)
             return None
 
-    def _job_due(self, now: float) -> Watch | Listing | Bulk | None:
+    def _job_due(self, now: float) -> Job | None:
         agenda = self._agenda
         agenda.collect(now)
         if not self._has_due():
@@ -367,7 +361,7 @@ class Poller:
                 self._rest(watch)
         return soonest
 
-    def _choose(self, now: float) -> Watch | Listing | Bulk:
+    def _choose(self, now: float) -> Job:
         """Return what reads many runs, or the run of which news is likeliest; an end that a list told of first."""
         ended = self._agenda.first_ended()
         if ended is not None:
@@ -383,9 +377,15 @@ class Poller:
         most = max(int(SOON * limit.count / limit.seconds), 1)
         return self._agenda.most_pressing(lambda watch: self._pace.pressure(watch, now), most)
 
+    def _read(self, job: Job) -> Coroutine[Any, Any, None]:
+        if isinstance(job, Watch):
+            return self._read_run(job)
+        assert self._many_reader is not None
+        return self._many_reader.read(job)
+
     # One run ----------------------------------------------------------------------------------------------------------
 
-    async def _read(self, watch: Watch) -> None:
+    async def _read_run(self, watch: Watch) -> None:
         """Read a run with a single request, and tell who listens."""
         sent = self._now()
         watch.worker = asyncio.current_task()

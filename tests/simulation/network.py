@@ -318,7 +318,7 @@ class Session:
 def _is_poll() -> bool:
     task = asyncio.current_task()
     assert task is not None
-    return getattr(task.get_coro(), "__qualname__", "") == "Poller._work"
+    return getattr(task.get_coro(), "__qualname__", "") == "Workers._work"
 
 
 def _is_look(process: Process, run_id: str) -> bool:
