@@ -64,6 +64,9 @@ class ExchangeTimeouts:
     """
     Cancel exchanges that take longer than *seconds*, with one timer for all: the first to begin is the first to end.
 
+    The timer stays when an exchange ends, and is set anew when it goes off, until `cancel_all`: to set and cancel one
+    for each exchange fills the heap of the loop.
+
     It is their task that is cancelled. That is told from a cancellation that came from outside as `asyncio.timeout`
     does, by the task's own count.
     """
@@ -92,9 +95,6 @@ class ExchangeTimeouts:
             self._endless.pop(task, None)
         if self._reasons:
             self._reasons.pop(task, None)
-        if not self._under_way and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def reason(self, task: Task) -> str | None:
         """Return why an exchange whose task was cancelled was ended; None if not from here, or not only."""
@@ -104,6 +104,9 @@ class ExchangeTimeouts:
 
     def cancel_all(self, reason: str) -> None:
         """Cancel every exchange."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for task in (*self._under_way, *self._endless):
             self._cancel(task, reason)
 

@@ -36,7 +36,11 @@ class Intake:
         self._outages = outages
 
     def on_state(self, watch: Watch, run: Run, sent: float, floor: float, date: str | None) -> None:
-        """Take in a state that was read by a request of the time *sent*, and tell who listens."""
+        """
+        Take in a state that was read by a request of the time *sent*, and tell who listens.
+
+        *date* is what its answer says of the time; it is looked at for the first read of a segment alone.
+        """
         now = self.now()
         segment, before, listeners = watch.segment, watch.run, watch.listeners
         self._counters.polled("unchanged" if run is before else "changed", len(listeners))

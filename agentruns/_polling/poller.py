@@ -399,7 +399,8 @@ class Poller:
             finally:
                 self._permits.release()
             run, floor = self._reader.parse(watch, response) or await self._reader.perform(watch, response)
-            self._intake.on_state(watch, run, sent, floor, response.headers.get("date"))
+            date = response.headers.get("date") if watch.segment.sent is None else None
+            self._intake.on_state(watch, run, sent, floor, date)
             if watch.onlookers and self._reader.may_be_followed(run):
                 await self._look_for_answer(watch, run, sent)
         except Exception as error:
