@@ -598,3 +598,32 @@ async def test_a_mistake_in_choosing_what_to_read_ends_no_read_and_no_deadline(
             await client.result(first, timeout=5.0)
         assert (await client.result(first)).status is RunStatus.COMPLETED
     assert caplog.text.count("which run to read next cannot be told") == 3
+
+
+async def test_one_worker_does_read_after_read_while_one_is_to_come() -> None:
+    server = Server(1000.0)
+    async with client_of(server, schedule=STEADY) as client:
+        waiting = asyncio.create_task(client.result(server.begin("a-1"), timeout=None))
+        workers = set()
+        while len(server.asked) < 5:
+            await asyncio.sleep(1)
+            workers |= asyncio.all_tasks() - {asyncio.current_task(), waiting}
+        assert len(workers) == 1
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_worker_that_is_cancelled_while_it_waits_for_work_is_missed_by_nobody() -> None:
+    server = Server(1000.0)
+    async with client_of(server, schedule=STEADY) as client:
+        waiting = asyncio.create_task(client.result(server.begin("a-1"), timeout=None))
+        await asyncio.sleep(30)
+        asked = len(server.asked)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), waiting}:
+            task.cancel()
+        await asyncio.sleep(60)
+
+        assert len(server.asked) > asked
+        waiting.cancel()
