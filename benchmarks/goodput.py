@@ -140,7 +140,7 @@ async def _batch(
     done = lost = 0
     async with Client(contest.dialect, wire, retry=Retry(), limit=budget) as client:
         rows = [contest.origin(emulator.state, number) for number in range(_ROWS)]
-        more: dict[str, Any] = {"prepare": _conversations(client)} if name == "narrative" else {}
+        more: dict[str, Any] = {"prepare": conversations(client)} if name == "narrative" else {}
         async with client.batch(rows, limit=limit, timeout=timeout, **more) as outcomes:
             try:
                 async with asyncio.timeout(seconds):
@@ -151,7 +151,8 @@ async def _batch(
     return Brought(done, lost, wire.sent)
 
 
-def _conversations(client: Client[Any, Any]) -> Callable[[Any], Any]:
+def conversations(client: Client[Any, Any]) -> Callable[[Any], Any]:
+    """Return what makes a new conversation, and its first message, for the number of a row."""
     config = narrative.Config(
         model="emulated",
         data_plane_id=_PLACE,

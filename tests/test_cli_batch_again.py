@@ -276,7 +276,7 @@ def test_a_dry_run_with_an_output_says_what_would_be_started_and_how_long_that_t
     assert commands.main(call("--dry-run", "--budget", "0.01")) == 0
     said = capsys.readouterr().out
     assert "2 would be started, the others are done or in flight; 1 have changed since" in said
-    assert "at the vendor's budget that takes 7 min at least" in said
+    assert "at the vendor's budget that takes 10 min at least" in said
     assert "the first (line 3)" in said
 
 

@@ -13,8 +13,9 @@ from agentruns._api.limiter import rate_limit
 from agentruns.cli import commands
 from agentruns.cli.batch import entry
 from agentruns.dialects import middesk, narrative, origami
+from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Emulator, Turn
-from benchmarks.goodput import LEAST, VENDORS, brought, least_part
+from benchmarks.goodput import LEAST, VENDORS, brought, conversations, least_part
 from benchmarks.virtual import VirtualLoop
 from tests.command_lines import CONFIG
 from tests.hostile.hostile_servers import TOKEN
@@ -28,6 +29,28 @@ def test_no_limit_brings_less_than_the_best_one_by_more_than_a_fifth(vendor: str
     found = [brought(vendor, budget, timeout=30.0, limit=limit, seconds=90.0) for limit in (8, 256)]
     assert least_part(found) >= LEAST
     assert found[-1].lost <= 0.2 * found[-1].done
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_start_takes_as_many_requests_as_the_vendor_says(vendor: str) -> None:
+    """Those of a row, its new conversation included; the first of many may take one more."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(requests_of_a_start(vendor)) == Vendor.of(VENDORS[vendor].dialect).START_REQUESTS
+
+
+async def requests_of_a_start(vendor: str) -> int:
+    contest = VENDORS[vendor]
+    clock = asyncio.get_running_loop().time
+    emulator: Emulator[Any] = Emulator(
+        vendor, script=lambda _: Turn("Done.", running=5.0), token=TOKEN, clock=clock, **contest.options
+    )
+    wire = VendorInMemory(emulator.state)
+    async with Client(contest.dialect, wire, retry=Retry()) as client:
+        origins = [contest.origin(emulator.state, number) for number in range(5)]
+        if vendor == "narrative":
+            origins = [await conversations(client)(number) for number in range(5)]
+        await asyncio.gather(*map(client.start, origins))
+    return len(wire.requests) // 5
 
 
 @pytest.mark.parametrize(("running", "least"), [(0.1, 0.9), (5.0, 0.75)])

@@ -134,6 +134,7 @@ class Vendor:
     TRACE_INCLUDE: str | None = None
     ANSWERS_TOGETHER: bool | None = None
     RUN_SECONDS: float | None = None
+    START_REQUESTS: int = 1
     POLL_SECONDS: tuple[float, float] | None = None
     KEY_SECONDS: float | None = None
     FETCH_MANY_LIMIT: int = 100
@@ -184,9 +185,10 @@ class Vendor:
                 f"PARENT_FIELD is {self.PARENT_FIELD!r}; beside `make_parent` it must be the field of "
                 f"{self.Origin.__name__} that names what is made",
             )
-        limit: object = self.FETCH_MANY_LIMIT
-        if not isinstance(limit, int) or limit < 1:
-            raise _wrong(self.NAME, f"FETCH_MANY_LIMIT is {self.FETCH_MANY_LIMIT!r}; it must be a number above 0")
+        for count in ("FETCH_MANY_LIMIT", "START_REQUESTS"):
+            limit: object = getattr(self, count)
+            if not isinstance(limit, int) or limit < 1:
+                raise _wrong(self.NAME, f"{count} is {limit!r}; it must be a number above 0")
         if not (self.EMULATOR is None or isinstance(self.EMULATOR, type) or ":" in str(self.EMULATOR)):
             raise _wrong(self.NAME, f"EMULATOR is {self.EMULATOR!r}; it must be a class, or `module:attribute` of one")
         for name, parameters in {**_REQUIRED, **_OPTIONAL}.items():

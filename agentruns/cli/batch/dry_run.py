@@ -85,9 +85,10 @@ def dry_run(
 
 def _seconds(args: argparse.Namespace, dialect: Dialect, starts: int) -> float | None:
     """Return the seconds that so many starts and one look at each take at least, None without a budget."""
+    requests = (Vendor.of(dialect).START_REQUESTS + 1) * starts
     if args.budget is not None:
-        return 2 * starts / float(args.budget)
-    return None if dialect.BUDGET is None else 2 * starts * dialect.BUDGET.seconds / dialect.BUDGET.count
+        return requests / float(args.budget)
+    return None if dialect.BUDGET is None else requests * dialect.BUDGET.seconds / dialect.BUDGET.count
 
 
 def _http(request: Mapping[str, Any]) -> list[str]:

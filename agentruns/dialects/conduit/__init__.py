@@ -88,6 +88,7 @@ __all__ = [
     "OPERATION_MODES",
     "PARENT",
     "RESOLVED",
+    "START_REQUESTS",
     "STATUS",
     "TOKEN_VARIABLE",
     "TRACE_ROLES",
@@ -142,6 +143,7 @@ BASE_URL: Final = "https://api.conduit.ai/v1"
 TOKEN_VARIABLE: Final = "CONDUIT_API_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "CONDUIT_BASE_URL"
 BUDGET: Final = RateLimit(108, 60.0)  # rate-limits: 120 per minute and workspace, all of its tokens together
+START_REQUESTS: Final = 2  # the dispatch and the look that finds its run; the look before is that of the start before
 PARENT: Final = "agent"
 TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.agent.id")
 Origin: Final = Dispatch

@@ -89,6 +89,7 @@ __all__ = [
     "RUN_SECONDS",
     "RUN_STARTED",
     "SANDBOX_URL",
+    "START_REQUESTS",
     "STATE_SNAPSHOT",
     "STATUS",
     "TOKEN_VARIABLE",
@@ -162,6 +163,7 @@ SANDBOX_URL: Final = "https://api-sandbox.middesk.com/v1"
 TOKEN_VARIABLE: Final = "MIDDESK_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "MIDDESK_BASE_URL"
 BUDGET: Final = RateLimit(18, 1.0)  # status-codes-errors: 20 requests per second per customer
+START_REQUESTS: Final = 2  # a thread and the run in it
 PARENT: Final = "thread"
 MODEL_CALLS: Final = False  # the vendor words what a run asks; nothing that is told of a misfit could call again
 TRACE_INCLUDE: Final = "steps"

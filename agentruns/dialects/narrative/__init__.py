@@ -78,6 +78,7 @@ __all__ = [
     "RETRYABLE",
     "RUN_SECONDS",
     "SAME",
+    "START_REQUESTS",
     "STATUS",
     "TEXT_SCHEMA",
     "TOKEN_VARIABLE",
@@ -131,6 +132,7 @@ BASE_URL: Final = "https://api.narrative.io"
 TOKEN_VARIABLE: Final = "NARRATIVE_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "NARRATIVE_BASE_URL"
 BUDGET: Final[RateLimit | None] = None  # the knowledge base says that no limit is enforced
+START_REQUESTS: Final = 2  # a look at the conversation, or a new one, and the run
 PARENT: Final = "conversation"
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.request.model")
 RUN_SECONDS: Final = 600.0  # get-a-runs-current-state: give up at about 5 minutes, after which it may turn failed yet
