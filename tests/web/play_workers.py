@@ -1,0 +1,263 @@
+"""
+What becomes of runs whose starts, tabs and clicks go to any of several worker processes, while something goes wrong.
+
+    python -m tests.web.play_workers [--runs 60] [--workers 1 4 8] [--stores sqlite postgresql] [--harm none kill ...]
+
+`approvals`: each run is begun by one request, watched by a second and approved by a third, which clicks again until
+that is taken; a tool then charges. `budget`: 120 runs of a vendor that takes 20 requests a second. Of the harms, `kill`
+kills a worker every two seconds, `restart` stops PostgreSQL as a crash does and starts it, and `cut` cuts all workers
+off from it by a proxy for three seconds.
+"""
+# ruff: noqa: T201 - it is a command
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+
+from agentruns.emulator import Call, Emulator, Turn
+from agentruns.emulator.script import Prompt
+from tests.postgres_server import Proxy, Server, server
+from tests.web.workers import Workers, kept, sample
+
+CHARGING = """
+from agentruns import Tools
+
+def charge(invoice: str) -> str:
+    \"\"\"Charge an invoice.\"\"\"
+    with open("charges", "a") as file:
+        file.write(invoice + "\\n")
+    return "charged"
+
+def tools_of(inbox):
+    tools = Tools()
+    tools.add(charge)
+    tools.default(inbox)
+    return tools
+
+"""
+
+BUSY = """
+import os
+from contextlib import asynccontextmanager
+from uuid import NAMESPACE_URL, uuid5
+from fastapi import FastAPI, Request
+from agentruns import connect, middesk
+from agentruns.web import Service
+
+async def keep(key, run):
+    print("into your database:", key, run.to_json(), flush=True)
+
+@asynccontextmanager
+async def lifespan(app):
+    async with Service(connect("middesk", journal="runs.db"), on_end=keep) as app.state.service:
+        yield
+
+app = FastAPI(lifespan=lifespan)
+
+@app.post("/runs")
+async def start(request: Request, text: str) -> str:
+    origin = middesk.RunRequest("cip_orchestrator", business_id=str(uuid5(NAMESPACE_URL, text)))
+    return (await request.app.state.service.start(origin, key=text)).slug
+"""
+
+HARMS = ("none", "kill", "restart", "cut")
+PATIENCE_SECONDS = 60.0
+
+
+def agent(prompt: Prompt) -> Turn:
+    """Ask for an approval, then charge, then work for a while."""
+    if prompt.index < 2:
+        return Turn(calls=[Call(("approve", "charge")[prompt.index], {"invoice": prompt.conversation_id})])
+    return Turn("Done.", running=1.0)
+
+
+class Clicks:
+    """What came of the clicks on one run: how many, what the first answer was, and whether one was taken."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.is_taken = False
+        self.first: int | None = None
+
+
+async def approved(site: Workers, slug: str, action: str, clicks: Clicks) -> None:
+    """Click until one is taken; what the server does not answer is clicked again."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not clicks.is_taken:
+                clicks.sent += 1
+                with suppress(aiohttp.ClientError):
+                    status = await site.clicked(slug, action)
+                    clicks.first = status if clicks.first is None else clicks.first
+                    # A click that was taken, and whose answer got lost, is refused when it is sent again.
+                    clicks.is_taken = status == 200 or (status == 409 and clicks.sent > 1)
+                await asyncio.sleep(0.1)
+
+
+async def begun(site: Workers, text: str) -> str:
+    while True:
+        with suppress(aiohttp.ClientError, AssertionError):
+            return await site.began(text)
+        await asyncio.sleep(0.2)
+
+
+async def approvals(site: Workers, folder: Path, runs: int) -> Mapping[str, object]:
+    """Play runs that wait for a click; return what came of them."""
+    slugs = await asyncio.gather(*[begun(site, f"Handle invoice {number}.") for number in range(runs)])
+    asked = [asyncio.get_running_loop().create_future() for _ in slugs]
+    tabs = [asyncio.create_task(site.tab(*each)) for each in zip(slugs, asked, strict=True)]
+    actions = await asyncio.gather(*asked)
+    clicks = [Clicks() for _ in slugs]
+    await asyncio.gather(*[approved(site, *each) for each in zip(slugs, actions, clicks, strict=True)])
+    _, lost = await asyncio.wait(tabs, timeout=PATIENCE_SECONDS)
+    for tab in lost:
+        tab.cancel()
+    ended = await told(folder, runs)
+    charged = Counter((folder / "charges").read_text().split()) if (folder / "charges").exists() else Counter()
+    made = Counter(each.conversation_id for each in site.emulator.state.runs.values())
+    return {
+        "first click taken": sum(each.first == 200 for each in clicks),
+        "never answered": sum(not each.is_taken for each in clicks),
+        "clicks": sum(each.sent for each in clicks),
+        "tabs without end": len(lost),
+        "runs too many": sum(max(count - 3, 0) for count in made.values()),
+        "charged twice": sum(count > 1 for count in charged.values()),
+        "never charged": runs - len(charged),
+        "ends told": len(ended),
+        "told twice": sum(count > 1 for count in ended.values()),
+    }
+
+
+async def told(folder: Path, runs: int) -> Counter[str]:
+    """Wait until all ends are told, or for long enough; return how often each was."""
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while len(found := kept((folder / "log").read_text())) < runs and time.monotonic() < ends:  # noqa: ASYNC110
+        await asyncio.sleep(0.2)  # a file has no event
+    return found
+
+
+async def budget(site: Workers, folder: Path, runs: int) -> Mapping[str, object]:
+    """Play runs of a vendor with a rate limit; return what came of them."""
+    since = time.monotonic()
+    await asyncio.gather(*[begun(site, f"{number}") for number in range(runs)])
+    ended = await told(folder, runs)
+    took = time.monotonic() - since
+    times = sorted(each.started for each in site.emulator.exchanges)
+    return {
+        "seconds": round(took, 1),
+        "requests": len(times),
+        "429s": sum(each.status == 429 for each in site.emulator.exchanges),
+        "most in 1 s": max(sum(at <= each < at + 1 for each in times) for at in times),
+        "runs too many": len(site.emulator.state.runs) - runs,
+        "ends told": len(ended),
+    }
+
+
+@asynccontextmanager
+async def harmed(harm: str, site: Workers, database: Server | None, proxy: Proxy | None) -> AsyncIterator[Counter[str]]:
+    """Do harm again and again; count it."""
+    done: Counter[str] = Counter()
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.sleep(2.0)
+            if harm == "kill":
+                with suppress(ProcessLookupError, aiohttp.ClientError, ValueError):
+                    os.kill(await site.someone(), signal.SIGKILL)
+            elif harm == "restart":
+                assert database is not None
+                await asyncio.to_thread(database.stop, signal.SIGQUIT)
+                await asyncio.sleep(1.0)
+                await asyncio.to_thread(database.start)
+                await asyncio.sleep(4.0)
+            else:
+                assert proxy is not None
+                proxy.cut()
+                await asyncio.sleep(3.0)
+                proxy.mend()
+                await asyncio.sleep(4.0)
+            done[harm] += 1
+
+    task = asyncio.create_task(go_on()) if harm != "none" else None
+    try:
+        yield done
+    finally:
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if proxy is not None:
+            proxy.mend()
+
+
+def site_of(what: str, folder: Path, journal: str, workers: int) -> Workers:
+    """Return the app of a play on so many processes."""
+    if what == "budget":
+        emulator = Emulator(
+            "middesk", script=lambda _: Turn("Done.", running=3.0), agents=("cip_orchestrator",), rate_limit=20
+        )
+        app = BUSY.replace('"runs.db"', repr(journal))
+        return Workers(folder, app, emulator, workers=workers, vendor="middesk")
+    app = CHARGING + sample("import FastAPI", journal)
+    app = app.replace('{"approve": approve}', '{"approve": approve, "charge": charge}')
+    app = app.replace("inbox=inbox, on_end=keep", "inbox=inbox, on_end=keep, tools=tools_of(inbox)")
+    return Workers(folder, app, Emulator("narrative", script=agent), workers=workers)
+
+
+async def play(what: str, runs: int, workers: int, harm: str, database: Server | None, proxy: Proxy | None) -> str:
+    """Play once; return the line of the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        port = proxy.port if proxy is not None and harm == "cut" else None
+        journal = "runs.db" if database is None else database.url(port=port, schema=f"s{uuid4().hex}", lease=3)
+        site = site_of(what, folder, journal, workers)
+        async with site.served():
+            await site.all_there()
+            async with harmed(harm, site, database, proxy) as done:
+                counts = await {"approvals": approvals, "budget": budget}[what](site, folder, runs)
+        store = "sqlite" if database is None else "postgresql"
+        said = ", ".join(f"{name} {count}" for name, count in counts.items())
+        return f"{what} | {store} | {workers} workers | {harm} {done[harm] or ''} | {runs} runs | {said}"
+
+
+def main() -> int:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m tests.web.play_workers", description=__doc__)
+    parser.add_argument("what", nargs="*", default=["approvals", "budget"], help="`approvals`, `budget`, or both")
+    parser.add_argument("--runs", type=int, help="runs of each (default: 60 approvals, 120 for the budget)")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 4, 8])
+    parser.add_argument("--stores", nargs="*", default=["sqlite", "postgresql"])
+    parser.add_argument("--harm", nargs="*", choices=HARMS, default=["none"])
+    given = parser.parse_args()
+    for what in given.what:
+        runs = given.runs or {"approvals": 60, "budget": 120}[what]
+        for store in given.stores:
+            for workers in given.workers:
+                for harm in given.harm:
+                    if (harm == "kill" and workers == 1) or (harm in {"restart", "cut"} and store == "sqlite"):
+                        continue
+                    with ExitStack() as stack:
+                        database = stack.enter_context(server()) if store == "postgresql" else None
+                        proxy = None
+                        if database is not None:
+                            proxy = Proxy(database.port)
+                            stack.callback(proxy.close)
+                        print(asyncio.run(play(what, runs, workers, harm, database, proxy)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
