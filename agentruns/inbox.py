@@ -28,7 +28,7 @@ from ._values.large import written
 from ._values.run import Action, Run, RunRef, ToolOutput
 from .dialects import check_answers
 from .errors import AgentRunsError, ConfigurationError, ToolError
-from .tools import current_guard, current_key, current_origin, current_pause_is_over, current_run
+from .tools import Ends, current_guard, current_key, current_origin, current_pause, current_pause_is_over, current_run
 
 if TYPE_CHECKING:  # imported with the first journal
     from ._keeping.journal import Journal
@@ -42,6 +42,9 @@ __all__ = ["Inbox", "NotPendingError", "Parked"]
 
 _SURE_SECONDS: Final = 30.0
 """Seconds after which the journal is looked into in any case: somebody may have deleted its file."""
+
+_LOOK_SECONDS: Final = 5.0
+"""How long it is waited, before an answer is taken without a journal, for the vendor to say that it is asked for."""
 
 _MOST_TOLD: Final = 200
 """How many characters of an answer that stands are told."""
@@ -63,9 +66,10 @@ class Inbox:
     """
     Park actions until a person answers; a handler for `tools=`, for `tools.default`, or for one name.
 
-    `Inbox()` keeps them in memory, and is used in one event loop. `Inbox(journal=path)` keeps them in that journal, a
-    file or a `postgresql://...`, which may be the client's: open it by `async with inbox:`, in each process that parks
-    or answers. While its actions are parked, a run is looked at after half a minute and then ever more seldom, every
+    `Inbox()` keeps them in memory, and is used in one event loop: before it takes an answer, the run is read, since
+    somebody else may have answered it. `Inbox(journal=path)` keeps them in that journal, a file or a
+    `postgresql://...`, which may be the client's: open it by `async with inbox:`, in each process that parks or
+    answers. While its actions are parked, a run is looked at after half a minute and then ever more seldom, every
     ten minutes at last: one that goes on without them, answered elsewhere or cancelled, takes them back. The stream's
     `timeout` goes on: give it `timeout=None`.
     """
@@ -76,6 +80,7 @@ class Inbox:
     def __init__(self, *, journal: str | os.PathLike[str] | None = None) -> None:
         self._waiters: dict[tuple[Place, str], set[asyncio.Future[Standing]]] = {}
         self._origins: dict[tuple[Place, str], Any] = {}  # what started the runs of those, where that is known
+        self._pauses: dict[tuple[Place, str], Ends] = {}  # what may end their waits, answered elsewhere
         self._changed = Changed()
         self._journal: Journal | None = None
         self._parking: Parking = MemoryParking()
@@ -145,6 +150,9 @@ class Inbox:
         news: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(asked, set()).add(news)
         self._origins[asked] = current_origin()
+        pause = current_pause()
+        if pause is not None and self._journal is None:
+            self._pauses[asked] = pause
         try:
             standing = await self._parking.park(parked)
             if standing.parked.changed:
@@ -197,6 +205,7 @@ class Inbox:
         if not waiters:
             self._waiters.pop(asked, None)
             self._origins.pop(asked, None)
+            self._pauses.pop(asked, None)
         if news.done() and not news.cancelled():
             news.exception()  # told, or overtaken by a cancellation: not forgotten
 
@@ -251,8 +260,29 @@ class Inbox:
         place, asked = place_of(parked), digest(parked.action)
         origin = self._origins.get((place, asked))
         check_answers(parked.run, [*await self._answered_beside(parked), given], origin=origin)
+        if await self._is_answered_elsewhere((place, asked)):
+            raise NotPendingError(
+                f"action {action_id!r} of run {parked.run.id} is not pending: the run goes on without this answer; it "
+                "was answered elsewhere, or cancelled"
+            )
         if not await run_shielded(self._settle(place, act, output, asked)):
             raise _not_pending(parked.action, parked.run.id, await self._called(place))
+
+    async def _is_answered_elsewhere(self, asked: tuple[Place, str]) -> bool:
+        """
+        Tell whether the vendor says that an action waits no more, as when another process has answered it.
+
+        A journal tells that by itself; without one, each process knows only what it has asked.
+        """
+        pause = self._pauses.get(asked)
+        if pause is None:
+            return False
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                return await pause.look()
+        except Exception as error:  # then the post of the answer tells
+            logger.debug("whether an action waits still cannot be told: %s", error)
+            return False
 
     async def _answered_beside(self, parked: Parked) -> Sequence[ToolOutput]:
         """Return the answers that the other actions of the same pause were given here."""

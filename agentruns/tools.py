@@ -45,6 +45,10 @@ class Ends(Protocol):
         """Tell whether nobody asks any more."""
         ...
 
+    async def look(self) -> bool:
+        """Ask the vendor now, and return whether nobody asks any more."""
+        ...
+
 
 Around: TypeAlias = Callable[[str, Action], AbstractContextManager[None]]
 """What gives the context in which a handler is called, by the handler's name and its action."""
@@ -83,6 +87,11 @@ def current_pause_is_over() -> bool:
     """
     pause = _asked()[2]
     return pause is not None and pause.is_over
+
+
+def current_pause() -> Ends | None:
+    """Return the pause for which a handler is running, None where nobody looks for its end; else as `current_run`."""
+    return _asked()[2]
 
 
 def current_guard() -> asyncio.Timeout | None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agentruns import Action, APIError, Backoff, Client, Inbox, Run, RunRef, RunStatus
+from agentruns._api.operations import Operations
 from agentruns._following.pause import Pause
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Request
@@ -269,6 +270,50 @@ async def test_an_inbox_withdraws_a_question_that_nobody_asks_any_more() -> None
             await inbox.answer(found.action.id, "yes", run_id="a-1")
 
 
+@pytest.mark.parametrize("server", [Asking((5.0, WORKS), (400.0, DONE)), Asking((5.0, DONE))])
+async def test_an_answer_to_what_was_answered_elsewhere_is_refused_though_nobody_has_looked_yet(server: Asking) -> None:
+    inbox = Inbox()
+    async with asking(server) as client:
+        waiting = asyncio.ensure_future(client.result(REF, tools=inbox, timeout=None))
+        (found,) = await first_parked(inbox)
+        await asyncio.sleep(10.0)
+        with pytest.raises(NotPendingError, match="the run goes on without this answer"):
+            await inbox.answer(found.action.id, "no", run_id="a-1")
+        assert (await waiting).output == "well"
+        assert await inbox.pending() == ()
+
+    assert server.posted == 0
+
+
+async def test_an_answer_to_what_another_run_has_answered_is_refused_too() -> None:
+    server, inbox = Answered(5.0, NEXT), Inbox()
+    async with following(server) as client:
+        waiting = asyncio.ensure_future(client.result(REF, tools=inbox, timeout=None))
+        (found,) = await first_parked(inbox)
+        await asyncio.sleep(10.0)
+        with pytest.raises(NotPendingError, match="the run goes on without this answer"):
+            await inbox.refuse(found.action.id, "no", run_id="a-1")
+        assert (await waiting).output == "by another"
+
+    assert (server.posted, asyncio.get_running_loop().time()) == (0, 10.0)
+
+
+async def test_an_answer_counts_where_it_cannot_be_told_whether_it_is_asked_for_and_after_one_late_read() -> None:
+    troubles: Any = ([(503, {})] * 100, [(200, {"id": "a-1", "of": "a", **WORKS})])
+    for trouble in troubles:
+        server, inbox = Asking(), Inbox()
+        async with asking(server) as client:
+            waiting = asyncio.ensure_future(client.result(REF, tools=inbox, timeout=None))
+            (found,) = await first_parked(inbox)
+            server.trouble["GET /runs/a-1"] = list(trouble)
+            began = asyncio.get_running_loop().time()
+            await inbox.answer(found.action.id, "yes", run_id="a-1")
+            assert asyncio.get_running_loop().time() - began <= 5.0
+            await asyncio.sleep(1.0)
+            assert server.posted == 1
+            waiting.cancel()
+
+
 async def test_a_feed_shows_that_the_run_goes_on() -> None:
     server, inbox = Asking((100.0, WORKS), (400.0, DONE)), Inbox()
     async with asking(server) as client, Feeds(client, tools=inbox, timeout=None) as feeds:
@@ -342,7 +387,8 @@ async def test_what_goes_wrong_while_an_answer_is_looked_for_hurts_nobody() -> N
 
 async def test_an_answer_from_elsewhere_counts_no_more_once_all_handlers_have_answered() -> None:
     over: list[bool] = []
-    pause = Pause(Run(REF, RunStatus.REQUIRES_ACTION, "asks", vendor="tiny"), 10.0, lambda: over.append(True))
+    asks, unused = Run(REF, RunStatus.REQUIRES_ACTION, "asks", vendor="tiny"), cast(Operations, None)
+    pause = Pause(asks, 10.0, lambda: over.append(True), unused)
     assert pause.on_followed(NEXT, 5.0) is False  # it was looked for before this pause began
     pause.stop()
     assert pause.on_followed(NEXT, 20.0) is False

@@ -83,7 +83,8 @@ class Driver:
     def pause(self, run: Run) -> Pause:
         """Return what is to look for the end of the pause that is being answered, and then ends its handlers."""
         if self._pause is None:
-            self._pause = Pause(run, asyncio.get_running_loop().time(), self._work.cancel)
+            now = asyncio.get_running_loop().time()
+            self._pause = Pause(run, now, self._work.cancel, self._operations)
         return self._pause
 
     async def answer(self, run: Run, handlers: Handlers, on_handled: Callable[[], None]) -> Run | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Any
 
+from agentruns._api.operations import Operations
 from agentruns._values.run import Run, RunStatus
 
 
@@ -15,18 +17,42 @@ class Pause:
 
     It is over when two reads in a row show that none of its actions is asked any more, or one that the run is over. One
     read is not enough: it may be late, and show the run as it was before the pause. It is over, too, when an answer has
-    begun another run, which is `followed` then.
+    begun another run, which is `followed` then. *operations* read the run where somebody wants to know it now.
     """
 
-    __slots__ = ("_began", "_on_over", "_suspected", "followed", "is_over", "run")
+    __slots__ = ("_began", "_on_over", "_operations", "_suspected", "followed", "heard", "is_over", "run")
 
-    def __init__(self, run: Run[Any], began: float, on_over: Callable[[], None]) -> None:
+    def __init__(self, run: Run[Any], began: float, on_over: Callable[[], None], operations: Operations) -> None:
         self.run = run
+        self._operations = operations
+        self.heard: Callable[[Run[Any]], None] | None = None
+        """What takes in a state for all who follow the run, this among them; None where nobody does."""
         self.is_over = False
         self.followed: Run[Any] | None = None
         self._began = began
         self._on_over = on_over
         self._suspected = False
+
+    async def look(self) -> bool:
+        """Read the run now; return whether the pause is over. Raise what the reads raise."""
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            if self.is_over:
+                return True
+            sent = loop.time()
+            run = await self._operations.fetch(self.run.ref)
+            if self.heard is None:
+                self.on_state(run, sent)
+            else:
+                self.heard(run)
+            if not self._suspected:
+                break
+        if not self.is_over:
+            sent = loop.time()
+            followed = await self._operations.answered_by(self.run)
+            if followed is not None:
+                self.on_followed(followed, sent)
+        return self.is_over
 
     def stop(self) -> None:
         """Look no more: all handlers have answered, and the run goes on by that."""

@@ -169,6 +169,7 @@ class Waiter:
         if self._pause is not pause:
             self.look_away()
             self._pause = pause
+            pause.heard = self.heard
             self._poller.look_on(self._following(), pause)
 
     def look_away(self) -> None:
