@@ -29,7 +29,7 @@ from agentruns import (
 )
 from agentruns._values.commands import Sleep
 from agentruns._values.exchange import Problem, Request, Response
-from agentruns._values.run import Page
+from agentruns._values.run import Page, short_json_of
 from tests.scripted_wire import CALL, CONVERSATION, RUN, refuses, run_body
 from tests.scripted_wire import run as answer_of
 
@@ -389,3 +389,39 @@ def test_what_tells_values_apart_is_what_told_them_apart_before() -> None:
     assert len({PAUSED, evolve(PAUSED, output={"a": 1}), evolve(PAUSED, output={"a": 1})}) == 2
     assert Action("1", "x", {"n": 1}) == Action("1", "x", {"n": 1.0})
     assert hash(Action("1", "x", {"n": 1})) == hash(Action("1", "x", {"n": 1.0}))
+
+
+# Kept in a journal ----------------------------------------------------------------------------------------------------
+
+LONG = "The invoice was approved on Monday, after two checks by the finance team."
+
+
+@pytest.mark.parametrize(
+    ("output", "raw"),
+    [
+        (LONG, {"id": "r", "messages": [{"text": "Hi"}, {"text": LONG}]}),
+        ({"findings": [LONG, 1]}, {"id": "r", "result": {"value": {"findings": [LONG, 1]}}}),
+    ],
+)
+def test_a_journal_keeps_an_output_once(output: Any, raw: dict[str, Any]) -> None:
+    run = Run(RunRef("r"), RunStatus.COMPLETED, "done", output=output, raw=raw)
+    text = short_json_of(run)
+    again = Run.from_json(text)
+    assert text.count(LONG) == 1
+    assert (again.output, again.raw, again) == (output, raw, run)
+    assert Run.from_json(run.to_json()) == run
+    assert run.to_json().count(LONG) == 2, "whoever reads it as JSON finds the output where it belongs"
+
+
+@pytest.mark.parametrize("output", ["Done.", None, 7, [], {"findings": [True]}, LONG])
+def test_an_output_that_is_short_or_stands_nowhere_else_is_kept_as_it_is(output: Any) -> None:
+    run = Run(RunRef("r"), RunStatus.COMPLETED, "done", output=output, raw={"a": "Done.", "b": {"findings": [1]}})
+    assert short_json_of(run).count("output_at") == 0
+    assert Run.from_json(short_json_of(run)).output == output
+
+
+def test_a_place_in_which_nothing_stands_is_told() -> None:
+    run = Run(RunRef("r"), RunStatus.COMPLETED, "done", output=LONG, raw={"messages": [{"text": LONG}]})
+    for damaged in (short_json_of(run).replace("messages", "message", 1), short_json_of(run).replace(",0,", ",9,")):
+        with pytest.raises(ConfigurationError, match="nothing at"):
+            Run.from_json(damaged)

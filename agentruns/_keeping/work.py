@@ -14,7 +14,7 @@ from agentruns._values import codec
 from agentruns._values.generic import DetailT_co, Json, OriginT_co
 from agentruns._values.large import written
 from agentruns._values.minted import minted
-from agentruns._values.run import Run, RunRef, json_of
+from agentruns._values.run import Run, RunRef, short_json_of
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
@@ -204,7 +204,7 @@ async def keep_state(journal: Journal, key: str, run: Run) -> None:
 
 async def run_text(run: Run) -> str:
     """Return a run as JSON text; a large one is written in a thread."""
-    return await written(partial(json_of, run))
+    return await written(partial(short_json_of, run))
 
 
 def json_text(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, Final, Generic, TypeAlias, cast
 
@@ -18,6 +18,7 @@ from . import check, codec, html
 from .base import ConfigurationError
 from .generic import DetailT_co, ItemT_co, Json, OriginT, OriginT_co
 from .slug import make_slug, parse_slug
+from .twice import place_of, value_at
 
 
 class RunStatus(enum.StrEnum):
@@ -263,7 +264,7 @@ class Run(Generic[DetailT_co]):
                 status=RunStatus(parked.status),
                 vendor_status=parked.vendor_status,
                 actions=parked.actions,
-                output=parked.output,
+                output=value_at(parked.output_at, parked.raw) if parked.output_at else parked.output,
                 failure=parked.failure,
                 usage=parked.usage,
                 progress=parked.progress,
@@ -286,7 +287,7 @@ def _text(value: Any) -> str:
 
 @frozen
 class _ParkedRun:
-    """What `Run.to_json` writes."""
+    """What `Run.to_json` writes; with `output_at`, the output stands there in `raw` alone."""
 
     ref: RunRef
     status: str
@@ -299,12 +300,29 @@ class _ParkedRun:
     poll_after: float | None
     vendor: str
     raw: Mapping[str, Json]
+    output_at: Sequence[str | int] = ()
+
+
+_TOLD: Final = tuple(each.name for each in fields(_ParkedRun) if each.name != "output_at")
 
 
 def json_of(run: Run, most: float = inf) -> str:
     """Return what `Run.to_json` returns; raise `TooLargeError` for a run of more than about *most* parts."""
-    parked = {each.name: getattr(run, each.name) for each in fields(_ParkedRun)}
-    return codec.encode(codec.to_jsonable(parked, f"run {run.id}", most)).decode()
+    return codec.encode(_plain(run, most)).decode()
+
+
+def short_json_of(run: Run, most: float = inf) -> str:
+    """Return what `Run.from_json` reads as well, and which has the output once; raise as `json_of` does."""
+    plain = _plain(run, most)
+    place = place_of(plain["output"], plain["raw"])
+    if place is not None:
+        plain |= {"output": None, "output_at": place}
+    return codec.encode(plain).decode()
+
+
+def _plain(run: Run, most: float) -> dict[str, Json]:
+    told = {name: getattr(run, name) for name in _TOLD}
+    return cast("dict[str, Json]", codec.to_jsonable(told, f"run {run.id}", most))
 
 
 def _read_detail(vendor: str, raw: Mapping[str, Json]) -> Any:
