@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agentruns import Run, RunRef
 from agentruns._polling.agenda import Agenda
+from agentruns._polling.listener import Change
 from agentruns._polling.watch import Stage, Watch
 from tests.scripted_wire import VirtualLoop
 
@@ -61,7 +62,7 @@ class Listens:
     def __init__(self) -> None:
         self.expired = 0
 
-    def on_state(self, run: Run, now: float) -> bool:
+    def on_state(self, run: Run, now: float, change: Change | None) -> bool:
         return False
 
     def on_error(self, error: Exception) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentruns._aio.tasks import Tasks
 from agentruns._api.operations import FRESH_SECONDS, Operations
+from agentruns._polling.listener import Change
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
 from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, actions_of, compare, shows_answered
@@ -75,10 +76,10 @@ class Waiter:
         """Return when the run counts as stalled unless a read shows that it is not."""
         return math.inf if self._options.stall is None else self.changed + self._options.stall
 
-    def on_state(self, run: Run, now: float) -> bool:
+    def on_state(self, run: Run, now: float, change: Change | None) -> bool:
         """Wake the step that waits if the state is news to it, and return whether it is."""
         if run is not self.taken:
-            novelty = compare(self.run, run)
+            novelty = change[1] if change is not None and change[0] is self.run else compare(self.run, run)
             if novelty is not Novelty.SAME and (novelty is not Novelty.PROGRESS or self._options.progress):
                 return self.wake()
             if novelty is Novelty.PROGRESS:

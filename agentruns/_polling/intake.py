@@ -9,12 +9,13 @@ from functools import partial
 
 from agentruns._api.outages import Outages
 from agentruns._telemetry import Telemetry
+from agentruns._values.news import Novelty
 from agentruns._values.printable import printable
 from agentruns._values.run import Run
 from agentruns.errors import AgentRunsError
 
 from .contact import Failure
-from .listener import Listener
+from .listener import Change, Listener
 from .pace import BROKEN_SECONDS, Pace
 from .reader import Reader
 from .stats import Counters
@@ -50,12 +51,17 @@ class Intake:
             self._outages.answered(now)
         if before is None:
             segment.leave_clock()  # now its timing group can be told
+        change: Change | None = None
         if run is before:
             watch.unchanged_count += 1
-        elif watch.take(run):
-            kind = self._reader.timing_group(run)
-            tell = partial(self._telemetry.on_state, run, before, kind=kind, key=watch.key)
-            _ = tell() if watch.context is None else watch.context.run(tell)
+        else:
+            novelty = watch.take(run)
+            if novelty is Novelty.NEWS or novelty is Novelty.ANSWERED:
+                kind = self._reader.timing_group(run)
+                tell = partial(self._telemetry.on_state, run, before, kind=kind, key=watch.key)
+                _ = tell() if watch.context is None else watch.context.run(tell)
+            if not watch.answered:
+                change = before, novelty
         run = watch.run or run
         if is_first and segment.is_whole and not segment.learns and date:
             age = self._reader.age(run, date)
@@ -68,7 +74,7 @@ class Intake:
             watch.due = self._pace.next_after_end(watch, now)
             if segment.is_open:
                 self._end_segment(watch, run, now)
-        self._unsubscribe_told(watch, [listener for listener in listeners if listener.on_state(run, now)])
+        self._unsubscribe_told(watch, [listener for listener in listeners if listener.on_state(run, now, change)])
         if watch.onlookers:
             watch.onlookers = tuple(each for each in watch.onlookers if not each.on_state(run, sent))
             if not run.status.in_flight:  # else it is looked at again soon, to make sure

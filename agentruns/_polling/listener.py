@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+from agentruns._values.news import Novelty
 from agentruns._values.run import Run
+
+Change: TypeAlias = tuple[Run | None, Novelty]
+"""A state that was known, None for the first, and what the next one is beside it: found once for all who listen."""
 
 
 class Listener(Protocol):
@@ -30,8 +34,12 @@ class Listener(Protocol):
         """Return the time of the loop at which it gave up last, minus infinity if it never did."""
         ...
 
-    def on_state(self, run: Run, now: float) -> bool:
-        """Take note of an answer; return whether it ends the waiting."""
+    def on_state(self, run: Run, now: float, change: Change | None) -> bool:
+        """
+        Take note of an answer; return whether it ends the waiting.
+
+        *change* is what the state is beside the one before, None where that depends on what was answered.
+        """
         ...
 
     def on_deadline(self) -> None:

@@ -102,5 +102,6 @@ class Pace:
 def _delay(schedule: Schedule, count: int, floor: float) -> float:
     """Return the seconds that a schedule says, which may be the user's own; raise what is wrong with them."""
     seconds = schedule.delay(count, at_least=floor, noise=random.random())  # noqa: S311
-    check.number(f"the delay of {type(schedule).__name__}", seconds, zero=True)
+    if seconds.__class__ is not float or not 0.0 <= seconds < math.inf:
+        check.number(f"the delay of {type(schedule).__name__}", seconds, zero=True)
     return max(seconds, _LEAST)

@@ -300,12 +300,12 @@ class Poller:
     def _dispatch(self) -> None:
         """Set workers to all that is due and that may be sent; have the timer go off for the next."""
         now = self._now()
-        while self._workers.has_room and not self._closed:
+        self._agenda.collect(now)
+        while self._workers.has_room and not self._closed and self._has_due():
             job = self._next_job(now)
             if job is None:
                 return
             self._workers.begin(job)
-        self._agenda.collect(now)
         self._agenda.rearm(now)
 
     def _next_job_now(self) -> Job | None:

@@ -118,11 +118,11 @@ class Watch:
         if self.place is None and not self.params:
             self.place = 0
 
-    def take(self, run: Run) -> bool:
-        """Take in a state that was read, unless it is old; return whether it differs from the one before."""
+    def take(self, run: Run) -> Novelty:
+        """Take in a state that was read, unless it is old; return what it is beside the one before."""
         novelty = compare(self.run, run, self.answered)
         changed = novelty is Novelty.NEWS or novelty is Novelty.ANSWERED
         if novelty is not Novelty.STALE:
             self.run = run
         self.unchanged_count = 0 if changed else self.unchanged_count + 1
-        return changed
+        return novelty

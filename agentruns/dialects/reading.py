@@ -23,9 +23,11 @@ T = TypeVar("T")
 
 def count(value: Any) -> int | None:
     """Return a count, None for what is none: 4213.0 is one, True and -1 are not."""
-    if value.__class__ is float and value.is_integer():
+    if value.__class__ is not int:
+        if value.__class__ is not float or not value.is_integer():
+            return None
         value = int(value)
-    return value if value.__class__ is int and value >= 0 else None
+    return value if value >= 0 else None
 
 
 def usage(value: Any, input_tokens: str, output_tokens: str) -> Usage | None:
