@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .tasks import Tasks
 
 logger = logging.getLogger("agentruns")
+
+
+def _wake(over: asyncio.Future[None], _: object) -> None:
+    if not over.done():
+        over.set_result(None)
 
 
 class Detached:
@@ -43,7 +49,16 @@ class Detached:
         task = self._task
         if task is None:
             raise RuntimeError("there is no work under way")
-        await asyncio.wait((task,))
+        if not task.done():
+            over: asyncio.Future[None] = (
+                task.get_loop().create_future()
+            )  # what `asyncio.wait` does, and many calls less
+            wake = partial(_wake, over)
+            task.add_done_callback(wake)
+            try:
+                await over
+            finally:
+                task.remove_done_callback(wake)
         self._task = None
         return task.result()
 

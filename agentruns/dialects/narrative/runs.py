@@ -69,7 +69,7 @@ def _choice(_: object, __: object, value: Any) -> None:
 
 def as_sent(name: str, value: Any) -> Mapping[str, Json]:
     """Return an option of a run as its request has it; raise `ConfigurationError` for what JSON cannot carry."""
-    return given(codec.to_jsonable(value or {}, name))
+    return given(codec.to_jsonable(value, name)) if value else {}
 
 
 def _version(owner: object, _: Attribute[int | None], value: int | None) -> None:
