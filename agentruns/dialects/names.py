@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentruns.errors import ConfigurationError
+
+if TYPE_CHECKING:  # imported when packages are first looked for: it brings all that reads mail
+    from importlib.metadata import EntryPoint
 
 GROUP: Final = "agentruns.dialects"
 """The group of entry points by which packages offer dialects."""
@@ -25,7 +27,9 @@ def shipped() -> Mapping[str, Path]:
 
 
 def installed() -> Mapping[str, EntryPoint]:
-    """Return the entry points of dialects by name; nothing is imported."""
+    """Return the entry points of dialects by name; nothing of them is imported."""
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
