@@ -3,55 +3,44 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from . import dialects as _dialects
-from ._api.limiter import RateLimiter
-from ._api.retry import Backoff, Retry, Schedule
-from ._connect import ConnectOptions, connect
-from ._following.batch import Batch
-from ._following.events import EventStream
-from ._following.options import OnCancel, StreamOptions
-from ._following.progress import BatchProgress, progress_bar
-from ._following.stream import RunStream
-from ._keeping.work import Changed, Unfinished
-from ._polling.stats import Stats
-from ._values.auth import Auth
-from ._values.exchange import RateLimit, ServerEvent, Transport
-from ._values.generic import Json
-from ._values.run import Action, Failure, Outcome, Progress, Run, RunRef, RunStatus, ToolOutput, Usage
-from .client import Client
-from .dialects.protocol import Dialect
-from .errors import (
-    ActionRequiredError,
-    AgentRunsError,
-    AlreadyAnsweredError,
-    AnswerIgnoredError,
-    APIError,
-    AuthenticationError,
-    ConfigurationError,
-    ConflictError,
-    DeadlineExceededError,
-    InvalidRequestError,
-    JournalError,
-    NotFoundError,
-    OutcomeUnknownError,
-    ProtocolError,
-    QuotaError,
-    RateLimitedError,
-    RunError,
-    RunFailedError,
-    ServerError,
-    StalledError,
-    ToolError,
-    ToolOutcomeUnknownError,
-    TooManyResumesError,
-    TransportError,
-    UnsupportedError,
-)
-from .tools import Tools, ToolSchema, ToolsLike
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported when they are first asked for: `import agentruns` stays light
+    from . import client as client
+    from . import dialects as dialects
+    from . import errors as errors
+    from . import tools as tools
+    from ._api.limiter import RateLimiter as RateLimiter
+    from ._api.retry import Backoff as Backoff
+    from ._api.retry import Retry as Retry
+    from ._api.retry import Schedule as Schedule
+    from ._connect import ConnectOptions as ConnectOptions
+    from ._connect import connect as connect
+    from ._following.batch import Batch as Batch
+    from ._following.events import EventStream as EventStream
+    from ._following.options import OnCancel as OnCancel
+    from ._following.options import StreamOptions as StreamOptions
+    from ._following.progress import BatchProgress as BatchProgress
+    from ._following.progress import progress_bar as progress_bar
+    from ._following.stream import RunStream as RunStream
+    from ._keeping.work import Changed as Changed
+    from ._keeping.work import Unfinished as Unfinished
+    from ._polling.stats import Stats as Stats
+    from ._values.auth import Auth as Auth
+    from ._values.exchange import RateLimit as RateLimit
+    from ._values.exchange import ServerEvent as ServerEvent
+    from ._values.exchange import Transport as Transport
+    from ._values.generic import Json as Json
+    from ._values.run import Action as Action
+    from ._values.run import Failure as Failure
+    from ._values.run import Outcome as Outcome
+    from ._values.run import Progress as Progress
+    from ._values.run import Run as Run
+    from ._values.run import RunRef as RunRef
+    from ._values.run import RunStatus as RunStatus
+    from ._values.run import ToolOutput as ToolOutput
+    from ._values.run import Usage as Usage
+    from .client import Client as Client
     from .dialects import a2a as a2a
     from .dialects import conduit as conduit
     from .dialects import langgraph as langgraph
@@ -59,7 +48,38 @@ if TYPE_CHECKING:
     from .dialects import narrative as narrative
     from .dialects import openai_responses as openai_responses
     from .dialects import origami as origami
-    from .inbox import Inbox, NotPendingError, Parked
+    from .dialects.protocol import Dialect as Dialect
+    from .errors import ActionRequiredError as ActionRequiredError
+    from .errors import AgentRunsError as AgentRunsError
+    from .errors import AlreadyAnsweredError as AlreadyAnsweredError
+    from .errors import AnswerIgnoredError as AnswerIgnoredError
+    from .errors import APIError as APIError
+    from .errors import AuthenticationError as AuthenticationError
+    from .errors import ConfigurationError as ConfigurationError
+    from .errors import ConflictError as ConflictError
+    from .errors import DeadlineExceededError as DeadlineExceededError
+    from .errors import InvalidRequestError as InvalidRequestError
+    from .errors import JournalError as JournalError
+    from .errors import NotFoundError as NotFoundError
+    from .errors import OutcomeUnknownError as OutcomeUnknownError
+    from .errors import ProtocolError as ProtocolError
+    from .errors import QuotaError as QuotaError
+    from .errors import RateLimitedError as RateLimitedError
+    from .errors import RunError as RunError
+    from .errors import RunFailedError as RunFailedError
+    from .errors import ServerError as ServerError
+    from .errors import StalledError as StalledError
+    from .errors import ToolError as ToolError
+    from .errors import ToolOutcomeUnknownError as ToolOutcomeUnknownError
+    from .errors import TooManyResumesError as TooManyResumesError
+    from .errors import TransportError as TransportError
+    from .errors import UnsupportedError as UnsupportedError
+    from .inbox import Inbox as Inbox
+    from .inbox import NotPendingError as NotPendingError
+    from .inbox import Parked as Parked
+    from .tools import Tools as Tools
+    from .tools import ToolSchema as ToolSchema
+    from .tools import ToolsLike as ToolsLike
 
 __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "connect",
@@ -136,11 +156,107 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
 
 
 if not TYPE_CHECKING:  # to a type checker, a name that is misspelled would be one that this function gives
+    _WHERE: Final = {
+        "_api.limiter": ("RateLimiter",),
+        "_api.retry": (
+            "Backoff",
+            "Retry",
+            "Schedule",
+        ),
+        "_connect": (
+            "ConnectOptions",
+            "connect",
+        ),
+        "_following.batch": ("Batch",),
+        "_following.events": ("EventStream",),
+        "_following.options": (
+            "OnCancel",
+            "StreamOptions",
+        ),
+        "_following.progress": (
+            "BatchProgress",
+            "progress_bar",
+        ),
+        "_following.stream": ("RunStream",),
+        "_keeping.work": (
+            "Changed",
+            "Unfinished",
+        ),
+        "_polling.stats": ("Stats",),
+        "_values.auth": ("Auth",),
+        "_values.exchange": (
+            "RateLimit",
+            "ServerEvent",
+            "Transport",
+        ),
+        "_values.generic": ("Json",),
+        "_values.run": (
+            "Action",
+            "Failure",
+            "Outcome",
+            "Progress",
+            "Run",
+            "RunRef",
+            "RunStatus",
+            "ToolOutput",
+            "Usage",
+        ),
+        "client": ("Client",),
+        "dialects.protocol": ("Dialect",),
+        "errors": (
+            "ActionRequiredError",
+            "AgentRunsError",
+            "AlreadyAnsweredError",
+            "AnswerIgnoredError",
+            "APIError",
+            "AuthenticationError",
+            "ConfigurationError",
+            "ConflictError",
+            "DeadlineExceededError",
+            "InvalidRequestError",
+            "JournalError",
+            "NotFoundError",
+            "OutcomeUnknownError",
+            "ProtocolError",
+            "QuotaError",
+            "RateLimitedError",
+            "RunError",
+            "RunFailedError",
+            "ServerError",
+            "StalledError",
+            "ToolError",
+            "ToolOutcomeUnknownError",
+            "TooManyResumesError",
+            "TransportError",
+            "UnsupportedError",
+        ),
+        "tools": (
+            "Tools",
+            "ToolSchema",
+            "ToolsLike",
+        ),
+        "inbox": (
+            "Inbox",
+            "NotPendingError",
+            "Parked",
+        ),
+    }
+    _MODULES: Final = {name: module for module, names in _WHERE.items() for name in names}
+    _VENDORS: Final = frozenset({"a2a", "conduit", "langgraph", "middesk", "narrative", "openai_responses", "origami"})
 
     def __getattr__(name: str) -> Any:
-        """Import what not every program needs, when it is first asked for: a vendor's module, and the inbox."""
-        if name in _dialects.NAMES:
-            return import_module(f"{__name__}.dialects.{name}")
-        if name in {"Inbox", "NotPendingError", "Parked"}:
-            return getattr(import_module(f"{__name__}.inbox"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        """Import what a program asks for, when it first asks: attrs makes 70 classes, and few need all vendors."""
+        if name in _MODULES:
+            found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        elif name in _VENDORS:
+            found = import_module(f"{__name__}.dialects.{name}")
+        elif name in {"client", "dialects", "errors", "tools"}:
+            found = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        """Return what is there, imported or not."""
+        return sorted({*globals(), *__all__})

@@ -135,6 +135,17 @@ def test_a_face_shows_the_documented_names_only(face: type, documented: set[str]
 def test_the_public_names_are_those_that_can_be_imported() -> None:
     assert all(getattr(agentruns, name) is not None for name in agentruns.__all__)
     assert len(set(agentruns.__all__)) == len(agentruns.__all__)
+    assert set(agentruns.__all__) <= set(dir(agentruns))
+    with pytest.raises(AttributeError, match="no attribute 'conect'"):
+        _ = agentruns.conect  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_imports_no_more_of_it_than_is_asked_for() -> None:
+    program = "import sys, agentruns; print([name for name in sys.modules if name.startswith('agentruns.')])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+    program = "import agentruns; agentruns.connect; import sys; print('email' in sys.modules, 'sqlite3' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert shown == "False False\n"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = agentruns.nonsense  # type: ignore[attr-defined]
 
@@ -188,8 +199,8 @@ def test_every_dialect_satisfies_the_protocol_and_is_public() -> None:
     "heavy",
     ["aiohttp", "cattrs", "msgspec", "rich", "docstring_parser", "agentruns.dialects.narrative", "agentruns.inbox"],
 )
-def test_importing_agentruns_does_not_import(heavy: str) -> None:
-    program = f"import sys, agentruns; sys.exit({heavy!r} in sys.modules)"
+def test_importing_what_connects_does_not_import(heavy: str) -> None:
+    program = f"import sys, agentruns; agentruns.connect; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

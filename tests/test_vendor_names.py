@@ -1,6 +1,7 @@
 """A dialect of one's own by its name: an installed package, a module or a file, in Python and on the command line."""
 
 import asyncio
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
@@ -24,7 +25,9 @@ MODULE = "tests.conformance.acme:"
 def offered(monkeypatch: pytest.MonkeyPatch, **places: str) -> None:
     """Let packages offer dialects: by name, what stands in their entry points."""
     points = [EntryPoint(name, place, names.GROUP) for name, place in places.items()]
-    monkeypatch.setattr(names, "entry_points", lambda group: points if group == names.GROUP else [])
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda **given: points if given == {"group": names.GROUP} else []
+    )
 
 
 def filed(folder: Path) -> Path:
