@@ -28,6 +28,7 @@ BENCHMARKS: Final = (
     "polling",
     "poll_cost",
     "fleet",
+    "crowd",
     "budget",
     "goodput",
     "watch",

@@ -6,6 +6,7 @@ A fresh interpreter for each contestant, a processor for each side, and what a p
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import json
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 MIB: Final = 2**20
+
+TICK: Final = 0.002
+"""Seconds after which it is looked whether a loop has stalled."""
 
 COUNTER: Final = ("valgrind", "callgrind_control")
 """The programs that it takes to count instructions."""
@@ -77,6 +81,36 @@ class Spent:
     def __exit__(self, *_: object) -> None:
         self.cpu, self.wall = time.process_time() - self._cpu, time.monotonic() - self._began
         _count("off")
+
+
+class Stall:
+    """
+    The longest time, in seconds, that the running loop took to come round while this was entered.
+
+    `longest` is by the clock, `longest_busy` by the CPU time of the process, whatever else the machine does.
+    """
+
+    longest = longest_busy = 0.0
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._last, self._cpu = time.monotonic(), time.process_time()
+        self._timer = self._loop.call_later(TICK, self._tick)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._note()
+
+    def _tick(self) -> None:
+        self._note()
+        self._timer = self._loop.call_later(TICK, self._tick)
+
+    def _note(self) -> None:
+        now, cpu = time.monotonic(), time.process_time()
+        self.longest = max(self.longest, now - self._last)
+        self.longest_busy = max(self.longest_busy, cpu - self._cpu)
+        self._last, self._cpu = now, cpu
 
 
 def _count(switch: Literal["on", "off"]) -> None:

@@ -18,21 +18,20 @@ import sys
 import time
 from collections.abc import Iterable
 from itertools import islice
-from typing import Final, Self
+from typing import Final
 
 from attrs import evolve
 
 from agentruns import Backoff, Client, Run, RunRef
 
 from .contestants import opened
-from .process import apart, pin, resident
+from .process import Stall, apart, pin, resident
 from .report import arguments, at_most, finish
 from .stub import Stub
 
 HOURS: Final = 36000.0
 LATER: Final = Backoff(initial=HOURS, factor=1.0, maximum=HOURS, jitter=0.0)
 AT_A_TIME: Final = 100
-TICK: Final = 0.002
 CONTESTANTS: Final = ("bare", "ours")
 
 
@@ -79,30 +78,6 @@ class Waiters:
                 task.cancel()
             await asyncio.wait(some)
             assert all(task.cancelled() for task in some), "a waiter has failed"
-
-
-class Stall:
-    """The longest time, in seconds, that a loop took to come round while this was entered."""
-
-    def __enter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        self.longest = 0.0
-        self._last = self._loop.time()
-        self._timer = self._loop.call_later(TICK, self._tick)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._note()
-
-    def _tick(self) -> None:
-        self._note()
-        self._timer = self._loop.call_later(TICK, self._tick)
-
-    def _note(self) -> None:
-        now = self._loop.time()
-        self.longest = max(self.longest, now - self._last)
-        self._last = now
 
 
 def refs(word: str, count: int) -> Iterable[RunRef]:

@@ -1,0 +1,280 @@
+"""
+Ten thousand runs followed by one client on one core, 2,000 of which end in a minute, by 200 requests a second.
+
+    python -m benchmarks.crowd [--quick] [--json PATH] [--html PATH] [--python PATH ...]
+
+In real time, with a run that follows wherever one has ended: CPU, memory, how late ends are seen, and the longest time
+in which the loop did nothing else. How each grows is measured from 1,000 to 20,000 runs, of which as large a part ends,
+by as many requests for each. Runs last 300 s in the mean (lognormal), and are under way from the beginning.
+
+A loop stalls for what it does itself, and for what else the machine does: `stall` is by the clock, `busy` by the CPU
+time of the process, and `gc` is the longest that the collector took of it. The goal is for `busy`. Beside asyncio there
+is uvloop (extra `bench`), and each interpreter that `--python` names. `--html` writes a page with the growth as a plot
+(extra `report`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from agentruns import Run, narrative
+from agentruns._values.exchange import Request, Response
+from agentruns._values.run import RunRef
+
+from .contestants import opened
+from .process import MIB, Spent, Stall, apart, pin, resident
+from .report import Goal, at_most, finish, machine, parser
+from .shapes import NARRATIVE
+from .stub import Stub, most_within
+
+MEAN: Final = 300.0
+"""Seconds that runs last: of 10,000, so many end in a minute that it makes 2,000."""
+
+SIGMA: Final = 0.6
+PER_REQUEST: Final = 50
+"""How many runs there are for each request that may be sent in a second."""
+
+CROWD: Final = 10_000
+GROWTH: Final = (1_000, 2_000, 5_000, CROWD, 20_000)
+STALL_SECONDS: Final = 0.02
+IN_TURN: Final = PER_REQUEST / 2
+"""Seconds by which ends are seen late where each run is asked about in turn."""
+
+Measured: TypeAlias = Mapping[str, float]
+
+
+# In a process of its own ----------------------------------------------------------------------------------------------
+
+
+class Collector:
+    """The longest time, in seconds, that one pass of the garbage collector took while this was entered."""
+
+    longest = 0.0
+
+    def __enter__(self) -> Collector:
+        self._began = 0.0
+        gc.callbacks.append(self._on_pass)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gc.callbacks.remove(self._on_pass)
+
+    def _on_pass(self, phase: str, _: object) -> None:
+        if phase == "start":
+            self._began = time.process_time()
+        else:
+            self.longest = max(self.longest, time.process_time() - self._began)
+
+
+class Slot:
+    """A place that always has a run: what is seen to end is followed by the next."""
+
+    def __init__(self, number: int, now: float) -> None:
+        self._number = number
+        self._random = random.Random(number)
+        self._count = 0
+        # The longer a run, the likelier it is to be under way.
+        lasts = self._lasts(SIGMA**2)
+        self._begin(now - self._random.random() * lasts, lasts)
+
+    def _lasts(self, longer: float = 0.0) -> float:
+        return self._random.lognormvariate(math.log(MEAN) - SIGMA**2 / 2 + longer, SIGMA)
+
+    def _begin(self, began: float, lasts: float) -> None:
+        self._count += 1
+        self.name = f"same-{lasts:.3f}@{began:.3f}-{self._number:06}x{self._count:03}"
+        self.began, self.ends = began, began + lasts
+
+    def next(self) -> None:
+        """Have another run begin now."""
+        self._begin(time.monotonic(), self._lasts())
+
+    def run(self) -> Run[Any]:
+        """Return the run as somebody else has started it, at no cost to our budget."""
+        flow = narrative.fetch(RunRef(self.name, self.name), {})
+        request = next(flow)
+        assert isinstance(request, Request)
+        origin = time.time() - time.monotonic()
+        started = datetime.fromtimestamp(origin + self.began, UTC).isoformat()
+        body = NARRATIVE.body(over=False, id=self.name, parent=self.name, count=0, started=started)
+        try:
+            flow.send(Response(200, {}, body, request))
+        except StopIteration as end:
+            run: Run[Any] = end.value
+            return run
+        raise AssertionError("one answer tells a run")
+
+
+def measure(count: int, loop: str, warm: float, seconds: float, base_url: str) -> dict[str, float]:
+    """Follow *count* runs at a time; return what it took in so many *seconds*, after *warm* ones."""
+    pin("client")
+    with asyncio.Runner(loop_factory=_loops()[loop]) as runner:
+        return runner.run(_measure(count, warm, seconds, base_url))
+
+
+def _loops() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if find_spec("uvloop") is not None:
+        import uvloop
+
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
+
+
+async def _measure(count: int, warm: float, seconds: float, base_url: str) -> dict[str, float]:
+    lags: list[float] = []
+
+    async def keep(slot: Slot) -> None:
+        while True:
+            await client.result(slot.run(), timeout=None)
+            lags.append(time.monotonic() - slot.ends)
+            slot.next()
+
+    async with opened(base_url, budget=count / PER_REQUEST) as client:
+        gc.collect()
+        before = resident()
+        tasks = []
+        for number in range(count):
+            tasks.append(asyncio.create_task(keep(Slot(number, time.monotonic()))))
+            if number % 100 == 99:
+                await asyncio.sleep(0)
+        await asyncio.sleep(warm)
+        lags.clear()
+        with Spent() as spent:  # which collects what opening has left
+            began = time.monotonic()
+            with Stall() as stall, Collector() as collector:
+                await asyncio.sleep(seconds)
+            ended = time.monotonic()
+        grown, found = resident() - before, list(lags)
+        for task in tasks:
+            if task.done():
+                raise RuntimeError("a run cannot be followed") from task.exception()
+            task.cancel()
+        await asyncio.wait(tasks)
+    return {
+        "cpu": spent.cpu / (ended - began),
+        "bytes": grown,
+        "ends": 60 * len(found) / (ended - began),
+        "lag": statistics.fmean(found) if found else math.nan,
+        "stall": stall.longest,
+        "busy": stall.longest_busy,
+        "gc": collector.longest,
+        "began": began,
+        "ended": ended,
+    }
+
+
+# Side by side ---------------------------------------------------------------------------------------------------------
+
+
+def take(count: int, loop: str, python: str, warm: float, seconds: float) -> Measured:
+    """Return what was measured in a process of its own, and how many requests the server saw in a second."""
+    with Stub() as stub:
+        told: dict[str, float] = apart(
+            "benchmarks.crowd", "measure", count, loop, warm, seconds, stub.base_url, python=python
+        )
+        times = [moment for moment in stub.log() if told["began"] <= moment <= told["ended"]]
+    told["requests"] = len(times) / (told["ended"] - told["began"])
+    told["most"] = most_within(1.0, times) / (count / PER_REQUEST)
+    return told
+
+
+def show(title: str, measured: Measured) -> None:
+    print(
+        f"{title:<30}{measured['cpu']:>8.0%}{measured['bytes'] / MIB:>8.0f} {measured['requests']:>10.1f}"
+        f"{measured['ends']:>10.0f}{measured['lag']:>8.1f}"
+        + "".join(f"{1e3 * measured[what]:>9.1f}" for what in ("stall", "busy", "gc")),
+        flush=True,
+    )
+
+
+def goals(measured: Measured, count: int) -> list[Goal]:
+    return [
+        at_most(f"{count} runs: seconds of the loop's longest stall", measured["busy"], STALL_SECONDS),
+        at_most(f"{count} runs: most requests in any second / limit", measured["most"], 1.0),
+        at_most(f"{count} runs: lag / in turn", measured["lag"] / IN_TURN, 0.9),
+        at_most(f"{count} runs: part of one core", measured["cpu"], 0.5),
+    ]
+
+
+def page(grown: Mapping[int, Measured], beside: Sequence[tuple[str, Measured]]) -> str:
+    """Return a page with the growth as a plot and all figures as a table."""
+    from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
+
+    figure: Any = Figure(figsize=(9, 6), layout="constrained")
+    panels: tuple[tuple[str, Callable[[Measured], float]], ...] = (
+        ("part of one core", lambda each: each["cpu"]),
+        ("MiB", lambda each: each["bytes"] / MIB),
+        ("lag, s", lambda each: each["lag"]),
+        ("longest stall, ms of CPU", lambda each: 1e3 * each["busy"]),
+    )
+    for axes, (title, of) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        axes.plot(list(grown), [of(each) for each in grown.values()], marker="o")
+        axes.set(title=title, xlabel="runs followed", ylim=(0, None))
+        axes.grid(visible=True, alpha=0.3)
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg")
+    svg = drawn.getvalue()
+    what = ("cpu", "bytes", "requests", "ends", "lag", "stall", "busy", "gc")
+    rows = [("", what), *((title, [f"{each[name]:.4g}" for name in what]) for title, each in beside)]
+    table = "".join(
+        f"<tr><th>{escape(title)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        for title, cells in rows
+    )
+    head = '<!doctype html><meta charset="utf-8"><title>Many runs at once</title>'
+    return f"{head}<h1>Many runs at once</h1><p>{escape(machine())}</p>{svg[svg.index('<svg') :]}<table>{table}</table>"
+
+
+def main() -> int:
+    made = parser(__doc__)
+    made.add_argument("--html", type=Path, metavar="PATH", help="write a page with the growth as a plot")
+    made.add_argument("--python", action="append", default=[], metavar="PATH", help="measure under it, too")
+    args = made.parse_args()
+    crowd, sizes, warm, seconds = (2_000, (500, 2_000), 2.0, 5.0) if args.quick else (CROWD, GROWTH, 60.0, 30.0)
+    columns = ("requests/s", "ends/min", "lag s", "stall ms", "busy ms", "gc ms")
+    widths = (10, 10, 8, 9, 9, 9)
+    print(
+        f"{'':<30}{'CPU':>8}{'MiB':>8} "
+        + "".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))
+    )
+    grown: dict[int, Measured] = {}
+    beside: list[tuple[str, Measured]] = []
+
+    def row(title: str, count: int, loop: str, python: str) -> Measured:
+        measured = take(count, loop, python, warm, seconds)
+        show(title, measured)
+        beside.append((title, measured))
+        return measured
+
+    for count in sizes:
+        grown[count] = row(f"{count} runs", count, "asyncio", sys.executable)
+    loops = ["asyncio", "uvloop"] if "uvloop" in _loops() else ["asyncio"]
+    if len(loops) == 1:
+        print("NO UVLOOP: it is not installed; pip install 'agentruns[bench]'")
+    for loop in loops[1:]:
+        row(f"{crowd} runs, {loop}", crowd, loop, sys.executable)
+    for python in args.python:
+        for loop in loops:
+            row(f"{crowd} runs, {loop}, {Path(python).resolve().name}", crowd, loop, python)
+    if args.html and find_spec("matplotlib") is None:
+        print("NO PAGE IS WRITTEN: matplotlib is not installed; pip install 'agentruns[report]'")
+    elif args.html:
+        args.html.write_text(page(grown, beside), encoding="utf-8")
+    return finish(goals(grown[crowd], crowd), args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
