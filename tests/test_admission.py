@@ -261,6 +261,24 @@ async def test_an_outage_costs_a_batch_no_row(begins: float) -> None:
     assert asyncio.get_running_loop().time() < begins + 900.0 + 60.0
 
 
+@pytest.mark.parametrize("begins", [0.0, 7.0])
+async def test_an_outage_costs_a_batch_no_row_that_is_being_prepared(begins: float) -> None:
+    """It is no part of the timeout, which ends a `prepare` that hangs."""
+    server = Cut(begins, begins + 900.0)
+    async with client_of(server, limit=RateLimit(5, 1.0)) as client:
+        server.begin("b-1")
+
+        async def prepare(item: str) -> str:
+            await client.fetch(RunRef("b-1", "b"))
+            return item
+
+        found = await outcomes_of(client, 30, timeout=30.0, limit=20, prepare=prepare)
+        hung = await outcomes_of(client, 1, timeout=30.0, prepare=lambda _: asyncio.Event().wait())
+
+    assert [outcome.error for outcome in found] == [None] * 30
+    assert [type(outcome.error) for outcome in hung] == [DeadlineExceededError]
+
+
 async def test_somebody_finds_out_that_the_vendor_answers_again_though_those_who_have_begun_do_not_ask() -> None:
     server = Cut(7.0, 20.0)
     async with client_of(server, limit=RateLimit(5, 1.0)) as client:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 
 from attrs import frozen
 
-from agentruns._api.admission import Entrance, Place, for_row
+from agentruns._api.admission import PLACE, Entrance, Place, for_row
 from agentruns._handlers.items import for_item
 from agentruns._keeping.digest import request_digest
 from agentruns._values.run import Outcome, Run
@@ -18,6 +19,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceede
 
 from .ending import last_state
 from .options import StreamOptions
+from .turn import AGAIN_SECONDS
 
 
 class NotBegunError(AgentRunsError):
@@ -83,15 +85,17 @@ class ItemRunner:
         """
         Return what `prepare` makes of an item.
 
-        Raise `DeadlineExceededError` if that takes longer than so many seconds; None sets no end.
+        Raise `DeadlineExceededError` if that takes longer than so many seconds; None sets no end. Waiting for a vendor
+        that does not answer is no part of them.
         """
         if self.prepare is None:
             return item
-        limit = asyncio.timeout(seconds)
+        limit = asyncio.timeout(None)
         try:
             async with limit:
-                made = self.prepare(item)
-                return await made if inspect.isawaitable(made) else made
+                with _ending(limit, seconds):
+                    made = self.prepare(item)
+                    return await made if inspect.isawaitable(made) else made
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -139,3 +143,30 @@ class ItemRunner:
         except Exception as caught:
             error = caught
         return Outcome(index, key, origin, last_state(None if stream is None else stream.run, error), error, item=item)
+
+
+@contextmanager
+def _ending(limit: asyncio.Timeout, seconds: float | None) -> Iterator[None]:
+    """Have *limit* come after so many seconds, beside those by which the place of the row is excused."""
+    if seconds is None:
+        yield
+        return
+    loop, place = asyncio.get_running_loop(), PLACE.get()
+    began = loop.time()
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        now = loop.time()
+        at = began + seconds + (0.0 if place is None else place.excused(now))
+        if at <= now:
+            limit.reschedule(now)
+        else:
+            timer = loop.call_at(at if at < math.inf else now + AGAIN_SECONDS, look)
+
+    look()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()

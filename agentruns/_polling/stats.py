@@ -27,7 +27,8 @@ class Stats:
     does not answer at present. `seconds_left`: those after which the last of the runs is as likely over as not, by what
     was learned of how long such runs take; None while nothing was. `rows_skipped`: rows of lists that do not fit what
     the vendor documents, and were left out; a list that is read again counts again. `lost_for`: the seconds since which
-    nothing that was sent has been answered, 0 while the vendor is there. `waiting_for_slot`: starts that wait because
+    nothing that was sent has been answered, 0 while the vendor is there; a request to which nobody says anything counts
+    when it is given up, after `timeout` of `connect`. `waiting_for_slot`: starts that wait because
     the vendor has no slot for a further run; `slots`: how many runs it has room for, of all clients in this event loop
     that are of the account, None while it has refused none.
     """
