@@ -4,9 +4,9 @@ What becomes of runs whose starts, tabs and clicks go to any of several worker p
     python -m tests.web.play_workers [--runs 60] [--workers 1 4 8] [--stores sqlite postgresql] [--harm none kill ...]
 
 `approvals`: each run is begun by one request, watched by a second and approved by a third, which clicks again until
-that is taken; a tool then charges. `budget`: 120 runs of a vendor that takes 20 requests a second. Of the harms, `kill`
-kills a worker every two seconds, `restart` stops PostgreSQL as a crash does and starts it, and `cut` cuts all workers
-off from it by a proxy for three seconds.
+that is taken; a tool then charges. `budget`: 120 runs of a vendor that takes 20 requests a second. A harm is done three
+times, each when all workers are there: `kill` kills one, `restart` stops PostgreSQL as a crash does and starts it, and
+`cut` cuts all workers off from it by a proxy for three seconds.
 """
 # ruff: noqa: T201 - it is a command
 
@@ -74,7 +74,9 @@ async def start(request: Request, text: str) -> str:
 """
 
 HARMS = ("none", "kill", "restart", "cut")
+HARMS_EACH = 3
 PATIENCE_SECONDS = 60.0
+"""How long what is under way may take once nothing goes wrong any more."""
 
 
 def agent(prompt: Prompt) -> Turn:
@@ -96,7 +98,7 @@ class Clicks:
 async def approved(site: Workers, slug: str, action: str, clicks: Clicks) -> None:
     """Click until one is taken; what the server does not answer is clicked again."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(3 * PATIENCE_SECONDS):
             while not clicks.is_taken:
                 clicks.sent += 1
                 with suppress(aiohttp.ClientError):
@@ -122,7 +124,7 @@ async def approvals(site: Workers, folder: Path, runs: int) -> Mapping[str, obje
     actions = await asyncio.gather(*asked)
     clicks = [Clicks() for _ in slugs]
     await asyncio.gather(*[approved(site, *each) for each in zip(slugs, actions, clicks, strict=True)])
-    _, lost = await asyncio.wait(tabs, timeout=PATIENCE_SECONDS)
+    _, lost = await asyncio.wait(tabs, timeout=3 * PATIENCE_SECONDS)
     for tab in lost:
         tab.cancel()
     ended = await told(folder, runs)
@@ -143,7 +145,7 @@ async def approvals(site: Workers, folder: Path, runs: int) -> Mapping[str, obje
 
 async def told(folder: Path, runs: int) -> Counter[str]:
     """Wait until all ends are told, or for long enough; return how often each was."""
-    ends = time.monotonic() + PATIENCE_SECONDS
+    ends = time.monotonic() + 2 * PATIENCE_SECONDS
     while len(found := kept((folder / "log").read_text())) < runs and time.monotonic() < ends:  # noqa: ASYNC110
         await asyncio.sleep(0.2)  # a file has no event
     return found
@@ -168,15 +170,15 @@ async def budget(site: Workers, folder: Path, runs: int) -> Mapping[str, object]
 
 @asynccontextmanager
 async def harmed(harm: str, site: Workers, database: Server | None, proxy: Proxy | None) -> AsyncIterator[Counter[str]]:
-    """Do harm again and again; count it."""
+    """Do harm a few times, each when the workers are there again; count it."""
     done: Counter[str] = Counter()
 
     async def go_on() -> None:
-        while True:
+        for _ in range(HARMS_EACH):
             await asyncio.sleep(2.0)
+            await site.all_there()
             if harm == "kill":
-                with suppress(ProcessLookupError, aiohttp.ClientError, ValueError):
-                    os.kill(await site.someone(), signal.SIGKILL)
+                os.kill(await site.someone(), signal.SIGKILL)
             elif harm == "restart":
                 assert database is not None
                 await asyncio.to_thread(database.stop, signal.SIGQUIT)
@@ -242,6 +244,7 @@ def main() -> int:
     parser.add_argument("--stores", nargs="*", default=["sqlite", "postgresql"])
     parser.add_argument("--harm", nargs="*", choices=HARMS, default=["none"])
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers must not outlive this
     for what in given.what:
         runs = given.runs or {"approvals": 60, "budget": 120}[what]
         for store in given.stores:
