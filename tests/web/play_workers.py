@@ -96,7 +96,7 @@ class Clicks:
 
 
 async def approved(site: Workers, slug: str, action: str, clicks: Clicks) -> None:
-    """Click until one is taken; what the server does not answer is clicked again."""
+    """Click until one is taken; a click that is lost, or comes before the action was asked for, is sent again."""
     with suppress(TimeoutError):
         async with asyncio.timeout(3 * PATIENCE_SECONDS):
             while not clicks.is_taken:
@@ -104,9 +104,10 @@ async def approved(site: Workers, slug: str, action: str, clicks: Clicks) -> Non
                 with suppress(aiohttp.ClientError):
                     status = await site.clicked(slug, action)
                     clicks.first = status if clicks.first is None else clicks.first
-                    # A click that was taken, and whose answer got lost, is refused when it is sent again.
-                    clicks.is_taken = status == 200 or (status == 409 and clicks.sent > 1)
+                    clicks.is_taken = status == 200
                 await asyncio.sleep(0.1)
+                # One that was taken, and whose answer got lost, is refused when it is sent again; the page tells.
+                clicks.is_taken |= action not in site.asked[slug]
 
 
 async def begun(site: Workers, text: str) -> str:

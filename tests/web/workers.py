@@ -59,7 +59,8 @@ class Workers:
     """
     An app, a module with an `app`, on a server of several processes; each request is a new connection, for any of them.
 
-    The environment tells it where the emulated *vendor* is; `at` has which worker shows which run, by the slug.
+    The environment tells it where the emulated *vendor* is; `at` has which worker shows which run, by the slug, and
+    `asked` the ids of the actions that its page shows.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Workers:
         self._vendor = vendor
         self.emulator = emulator
         self.at: dict[str, int] = {}
+        self.asked: dict[str, set[str]] = {}
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
@@ -161,6 +163,7 @@ class Workers:
                             if name == "end":
                                 return status
                             status = told["status"] if name == "run" else name
+                            self.asked[slug] = {each["id"] for each in told["actions"]} if name == "run" else set()
                             if name == "run" and told["actions"] and not asked.done():
                                 asked.set_result(told["actions"][0]["id"])
             except aiohttp.ClientError:
