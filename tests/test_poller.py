@@ -22,7 +22,7 @@ from agentruns import (
 from agentruns._polling.poller import Poller
 from agentruns._values.exchange import RateLimit
 from tests.scripted_wire import STEADY
-from tests.tiny_vendor import Server, client_of
+from tests.tiny_vendor import Server, client_of, tiny
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual]
 
@@ -314,6 +314,22 @@ async def test_each_kind_of_run_has_a_clock_of_its_own() -> None:
     assert server.times("GET /runs/fast-29")[0] - server.runs["fast-29"].begins < 3
 
 
+async def test_a_vendor_that_names_a_least_gap_is_asked_no_more_often_whatever_was_learned() -> None:
+    server = Server(3.0)
+    async with client_of(server, dialect=tiny(LEAST_POLL_SECONDS=2.0)) as client:
+        for number in range(20):
+            await client.result(f"a-{number}")
+        times = [[server.runs[f"a-{n}"].begins, *server.times(f"GET /runs/a-{n}")] for n in range(20)]
+        before = len(server.asked)
+        await asyncio.gather(*(client.result(f"a-{number}") for number in range(100, 400)))
+        crowd = sorted(when for when, line, _ in server.asked[before:] if line.startswith("GET"))
+
+    assert min(later - sooner for polls in times for sooner, later in pairwise(polls[1:])) >= 2.0
+    assert min(polls[1] - polls[0] for polls in times) >= 1.5
+    assert len(crowd) <= 2 * 300
+    assert max(sum(begin <= each < begin + 0.1 for each in crowd) for begin in crowd) < 45
+
+
 async def test_runs_that_start_together_are_not_asked_about_together() -> None:
     server = Server(10.0)
     async with client_of(server) as client:
@@ -434,6 +450,16 @@ async def test_many_runs_are_refreshed_by_one_request_and_each_end_is_read_by_it
     assert stats.lists == lists
     assert stats.polls_saved_by_lists > 1500
     assert stats.polls == singles
+
+
+async def test_of_a_list_that_shows_all_an_end_is_taken_as_it_stands() -> None:
+    server = Server(30.0)
+    server.whole = True
+    async with client_of(server, schedule=STEADY, dialect=tiny(lists=True, LIST_IS_WHOLE=True)) as client:
+        runs = await asyncio.gather(*(client.result(f"a-{number}") for number in range(80)))
+
+    assert {run.output for run in runs} == {"well"}
+    assert sum(len(server.times(f"GET /runs/a-{number}")) for number in range(80)) <= 80 // 2
 
 
 async def test_one_run_alone_is_not_looked_for_in_a_list() -> None:

@@ -51,11 +51,11 @@ def _fetch_many(refs: Sequence[RunRef]) -> Flow[Sequence[Run | RunRef]]:
     return [RunRef(each["id"]) if each["status"] == "as it was" else _run(each, each) for each in response.value]
 
 
-def tiny(*, lists: bool = False, many: int = 0) -> Dialect:
+def tiny(*, lists: bool = False, many: int = 0, **more: Any) -> Dialect:
     """
     Return the dialect; its origins are texts: `a-7` starts the run of that name, of which `a` is the parent.
 
-    With *many* it reads so many runs at once.
+    With *many* it reads so many runs at once; *more* are names that it has besides.
     """
     names: dict[str, Any] = {
         "NAME": "tiny",
@@ -74,7 +74,7 @@ def tiny(*, lists: bool = False, many: int = 0) -> Dialect:
         names |= {"page": _page, "list_parent": lambda ref: ref.parent}
     if many:
         names |= {"fetch_many": _fetch_many, "FETCH_MANY_LIMIT": many}
-    return cast(Dialect, SimpleNamespace(**names))
+    return cast(Dialect, SimpleNamespace(**names, **more))
 
 
 def _handler_names(action: Action) -> Sequence[str]:
@@ -112,6 +112,7 @@ class Server:
         self.cut = 0
         self.hidden: set[str] = set()  # runs that are left out where many are read at once
         self.terse = False  # of a run that is in flight, many that are read at once say no more
+        self.whole = False  # a list shows outputs, too
         self.trouble: dict[str, list[tuple[int, dict[str, str]]]] = {}  # by line, answers to give before the true one
 
     async def open(self, *_: object) -> None:
@@ -157,7 +158,8 @@ class Server:
             self.begin(name)
         if place == "runs":
             return {**self.runs[name].body(now), "output": "well" if now >= self._ends(name) else None}
-        mine = [each.body(now) for each in reversed(self.runs.values()) if each.name.startswith(f"{name}-")]
+        show = self._told if self.whole else lambda name, now: self.runs[name].body(now)
+        mine = [show(each.name, now) for each in reversed(self.runs.values()) if each.name.startswith(f"{name}-")]
         number = int(request.params["page"])
         until = (number + 1) * self.page
         return {

@@ -43,6 +43,7 @@ class ManyReader:
         watches: Mapping[str, Watch],
     ) -> None:
         self._kind = kind
+        self._flow = "page" if isinstance(kind, Lists) else "fetch_many"
         self._vendor = vendor
         self._api = api
         self._agenda = agenda
@@ -88,7 +89,7 @@ class ManyReader:
                 found += 1
                 if watch.stage is READING:
                     self._agenda.finish_reading(watch)
-                self._take_one(watch, run, sent, date, is_whole=False)
+                self._take_one(watch, run, sent, date, is_whole=self._vendor.LIST_IS_WHOLE)
             self._counters.listed(found)
             listing.turn(page.cursor)
             lists.turned(listing)
@@ -146,7 +147,7 @@ class ManyReader:
                 watch.reads = told.read
                 self._read_alone(watch)
                 return
-            run = known if isinstance(told, RunRef) else self._vendor.run("fetch_many" if is_whole else "page", told)
+            run = known if isinstance(told, RunRef) else self._vendor.run(self._flow, told)
             if run is None or not (run.status.in_flight or (is_whole and run is told)):
                 self._read_alone(watch)
                 return

@@ -27,14 +27,21 @@ class Pace:
     Say when a run is to be read next; `clocks` learn from each segment that is closed.
 
     *advised* are the first and the longest gap between two reads that the vendor advises: they hold for a clock that
-    has learned nothing, and for answers that do not say themselves when to come back.
+    has learned nothing, and for answers that do not say themselves when to come back. *least* is a gap that holds for
+    such answers whatever a clock has learned.
     """
 
     def __init__(
-        self, reader: Reader, schedule: Schedule | None, backoff: Backoff, advised: tuple[float, float] | None = None
+        self,
+        reader: Reader,
+        schedule: Schedule | None,
+        backoff: Backoff,
+        advised: tuple[float, float] | None = None,
+        least: float = 0.0,
     ) -> None:
         self._reader = reader
         self._advised = advised and Backoff(initial=advised[0], factor=_ADVISED_FACTOR, maximum=advised[1], jitter=0.0)
+        self._least = least
         self._schedule = schedule
         self._backoff = backoff
         self.clocks = Clocks()
@@ -49,7 +56,8 @@ class Pace:
         follows_read = segment.sent is not None or segment.learns or segment.later
         if self._advised and not told and not clock.observations and follows_read:
             floor = max(floor, self._advised.delay(watch.unchanged_count))
-        return segment.next(clock, now, floor)
+        due = segment.next(clock, now, floor)
+        return max(due, segment.earliest(self._least)) if self._least and not told else due
 
     def next_after_end(self, watch: Watch, now: float) -> float:
         """Return when a run that moves no more is due: a pause that was answered may show for a while."""

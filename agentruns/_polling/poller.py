@@ -75,7 +75,7 @@ class Poller:
         self._permits = api.permits
         self._telemetry = telemetry
         self._reader = Reader(vendor, api)
-        self._pace = Pace(self._reader, schedule, api.retry.backoff, vendor.POLL_SECONDS)
+        self._pace = Pace(self._reader, schedule, api.retry.backoff, vendor.POLL_SECONDS, vendor.LEAST_POLL_SECONDS)
         self._agenda = Agenda(self._on_due)
         self._many: Bulks | Lists | None = None
         if vendor.fetch_many is not None:

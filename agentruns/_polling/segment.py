@@ -60,6 +60,10 @@ class Segment:
         phase = self.phase if self.sent is None else None
         return self.began + clock.next(self._sent, now - self.began, phase=phase, price=PRICE, floor=floor)
 
+    def earliest(self, gap: float) -> float:
+        """Return when a poll may come so that each follows another by *gap* seconds; the first ones are spread."""
+        return self.began + gap * self.phase if self.sent is None else self.sent + gap
+
     def pressure(self, clock: PollClock, now: float) -> float:
         """Return how much a poll is wanted *now*, beside others."""
         return clock.pressure(now - self.began, self._sent, polled=self.sent is not None)

@@ -136,6 +136,8 @@ class Vendor:
     RUN_SECONDS: float | None = None
     START_REQUESTS: int = 1
     POLL_SECONDS: tuple[float, float] | None = None
+    LEAST_POLL_SECONDS: float = 0.0
+    LIST_IS_WHOLE: bool = False
     KEY_SECONDS: float | None = None
     FETCH_MANY_LIMIT: int = 100
     EMULATOR: str | type[Any] | None = None

@@ -45,6 +45,7 @@ __all__ = [
     "BUDGET",
     "DEFAULT_HEADERS",
     "EMULATOR",
+    "LIST_IS_WHOLE",
     "MODEL_CALLS",
     "NAME",
     "PARENT",
@@ -99,6 +100,7 @@ TOKEN_VARIABLE: Final = "A2A_TOKEN"  # noqa: S105
 BASE_URL_VARIABLE: Final = "A2A_BASE_URL"
 AUTH: Final[Auth] = Bearer(optional=True)  # unless the card says otherwise
 BUDGET: Final[RateLimit | None] = None
+LIST_IS_WHOLE: Final = True  # with artifacts and history
 DEFAULT_HEADERS: Final = {"A2A-Version": "1.0"}
 PARENT: Final = "context"
 MODEL_CALLS: Final = False  # an agent asks in words of its own

@@ -108,7 +108,7 @@ def cancel(ref: RunRef) -> Flow[Run[Task] | None]:
 
 def page(parent: str, cursor: str | None) -> Flow[Page[Task]]:
     """Return a page of the tasks of a context, or of all: those that changed last come first (List Tasks)."""
-    return (yield from listed(parent, cursor, {"historyLength": "0"}))
+    return (yield from listed(parent, cursor, {}))
 
 
 def listed(parent: str, cursor: str | None, more: Mapping[str, str]) -> Flow[Page[Task]]:

@@ -44,6 +44,7 @@ __all__ = [
     "BASE_URL_VARIABLE",
     "BUDGET",
     "EMULATOR",
+    "LEAST_POLL_SECONDS",
     "NAME",
     "PARENT",
     "RUN_SECONDS",
@@ -81,6 +82,7 @@ BASE_URL: Final = "https://api.openai.com/v1"
 TOKEN_VARIABLE: Final = "OPENAI_API_KEY"  # noqa: S105
 BASE_URL_VARIABLE: Final = "OPENAI_BASE_URL"
 BUDGET: Final[RateLimit | None] = None  # each account and model has limits of its own
+LEAST_POLL_SECONDS: Final = 2.0  # guides/background: its example asks each two seconds
 RUN_SECONDS: Final = 1800.0  # guides/background: long tasks take minutes
 ANSWERS_TOGETHER: Final = True
 PARENT: Final = "conversation"

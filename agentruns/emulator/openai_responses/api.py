@@ -26,9 +26,9 @@ _ANSWERS: Final = {answer: kind for kind, answer in PENDING.items()}
 
 @frozen(kw_only=True)
 class OpenAIResponsesOptions:
-    """What may differ: `poll_after_ms` is a hint that answers give whose response is not over."""
+    """What may differ: `poll_after_ms` is a hint that answers give whose response is not over; None, they give none."""
 
-    poll_after_ms: int | None = None
+    poll_after_ms: int | None = 100
 
 
 class _RefusedError(Exception):
