@@ -9,7 +9,6 @@ beside its goals goes to the standard error.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -45,7 +44,10 @@ def measure(name: str, *, quick: bool) -> list[Goal] | str:
         command = [sys.executable, "-m", f"{__package__}.{name}", "--json", str(path), *(["--quick"] if quick else [])]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            said = [line for line in process.stdout if not sys.stderr.write(line) < 0]
+            said = []
+            for line in process.stdout:
+                print(line, end="", file=sys.stderr, flush=True)
+                said.append(line)
         if process.returncode == CANNOT_RUN:
             return next((line.strip() for line in reversed(said) if line.startswith("NOT MEASURED")), "NOT MEASURED")
         if not path.exists():
@@ -54,7 +56,7 @@ def measure(name: str, *, quick: bool) -> list[Goal] | str:
 
 
 def main() -> int:
-    made: argparse.ArgumentParser = parser(__doc__)
+    made = parser(__doc__)
     made.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHMARKS)}")
     args = made.parse_args()
     unknown = [name for name in args.names if name not in BENCHMARKS]
