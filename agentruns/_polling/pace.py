@@ -56,6 +56,7 @@ class Pace:
         follows_read = segment.sent is not None or segment.learns or segment.later
         if self._advised and not told and not clock.observations and follows_read:
             floor = max(floor, self._advised.delay(watch.unchanged_count))
+            clock.floor = max(clock.floor, floor)  # else the next run, of which more is known, is polled too early
         due = segment.next(clock, now, floor)
         return max(due, segment.earliest(self._least)) if self._least and not told else due
 
