@@ -58,7 +58,7 @@ class Pace:
             floor = max(floor, self._advised.delay(watch.unchanged_count))
             clock.floor = max(clock.floor, floor)  # else the next run, of which more is known, is polled too early
         due = segment.next(clock, now, floor)
-        return max(due, segment.earliest(self._least)) if self._least and not told else due
+        return max(due, segment.earliest(now, self._least)) if self._least and not told else due
 
     def next_after_end(self, watch: Watch, now: float) -> float:
         """Return when a run that moves no more is due: a pause that was answered may show for a while."""
