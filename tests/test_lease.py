@@ -203,3 +203,11 @@ async def test_one_timer_looks_for_all_who_act(lease: Lease) -> None:
     loop = asyncio.get_running_loop()
     assert len([each for each in loop._scheduled if not each.cancelled()]) == 100 + 1  # type: ignore[attr-defined]
     await acting
+
+
+async def test_nothing_looks_any_more_when_the_last_act_is_over(lease: Lease) -> None:
+    async with lease.held():
+        async with lease.held():
+            pass
+        assert lease._timer is not None
+    assert lease._timer is None

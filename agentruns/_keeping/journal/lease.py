@@ -87,6 +87,9 @@ class Lease:
         finally:
             self._watches.discard(watch)
             watch.end()
+            if not self._watches and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     def _look_later(self) -> None:
         """Look at what is done within it when it ends, and now and then before: one timer for all."""
