@@ -19,7 +19,7 @@ from agentruns._aio.changed import Changed
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._values import check
 from agentruns._values.run import Run, RunRef
-from agentruns.errors import AgentRunsError, NotFoundError
+from agentruns.errors import AgentRunsError, JournalError, NotFoundError
 
 from .events import Event, Events, missing
 
@@ -341,7 +341,7 @@ class Watcher(AsyncGeneratorBase[Event]):
             found = feed._after(self._place)
             if found is not None:
                 self._place, event = found
-                if event.name == "end" and self._goes_on_after(feed):
+                if event.name in {"error", "end"} and self._goes_on_after(feed):
                     continue
                 if event.name == "run":
                     if event.data == self._shown:
@@ -376,14 +376,20 @@ class Watcher(AsyncGeneratorBase[Event]):
         return self._feed
 
     def _goes_on_after(self, feed: Feed) -> bool:
-        """Tell whether the run is to be watched on where handlers follow it no further."""
-        return self._rejoins is not None and feed.is_paused
+        """
+        Tell whether the run is to be watched on where handlers follow it no further.
+
+        So it is where the journal was away: the run goes on, and whoever is at it then. If it is away still, that is
+        told of what only looks.
+        """
+        gave_up = feed.acts and feed.run is not None and isinstance(feed.error, JournalError)
+        return self._rejoins is not None and (feed.is_paused or gave_up)
 
     def _following(self, feed: Feed) -> Feed | None:
         """Return what follows the run after a feed that is over, None if nothing does."""
         if self._closed:
             return None
-        if feed.successor is None and self._rejoins is not None and feed.run is not None and feed.is_paused:
+        if feed.successor is None and self._rejoins is not None and feed.run is not None and self._goes_on_after(feed):
             with suppress(StoppedError):
                 return self._rejoins.join(feed.run.ref)
         return feed.successor

@@ -164,6 +164,30 @@ async def test_an_end_that_a_tab_has_seen_while_nobody_was_at_the_work_is_told_a
     assert told.calls == [(KEY, "completed")]
 
 
+async def test_a_tab_sees_the_end_of_a_run_although_the_journal_was_away_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise JournalError("work.db", "it cannot be reached")
+
+    told = Told()
+    async with process(tmp_path, story(run("running"), run("running"), run("completed")), told) as served:
+        begun_run = await served.start(MESSAGE, key=KEY)
+        watcher = served.watch(begun_run)
+        seen = [(await anext(watcher)).name]
+        with monkeypatch.context() as away:
+            away.setattr(served._keys.journal, "saw", fails)
+            feed = served.feeds.get(KEY)
+            assert feed is not None
+            with pytest.raises(JournalError):
+                await feed.ended()
+        seen += [event.name async for event in watcher]
+        await until(lambda: is_told(served))
+
+    assert (set(seen), seen[-1]) == ({"run", "end"}, "end")
+    assert told.calls == [(KEY, "completed")]
+
+
 async def test_of_two_processes_that_were_asked_for_the_same_one_begins_and_one_tells(address: str) -> None:
     told, first, second = Told(), ending(), ending()
     async with process(address, first, told) as one, process(address, second, told) as two:
