@@ -509,6 +509,19 @@ def test_a_name_below_localhost_may_be_another_machine() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_client_that_is_entered_under_another_framework_than_asyncio_says_so() -> None:
+    client = client_of(Wire({}))
+
+    def without_a_loop() -> None:
+        with pytest.raises(ConfigurationError, match=r"runs on asyncio.*agentruns\.blocking"):
+            client.__aenter__().send(None)
+
+    await asyncio.to_thread(without_a_loop)
+    async with client:  # nothing is left of that
+        pass
+
+
+@pytest.mark.asyncio
 async def test_a_client_is_entered_once_at_a_time() -> None:
     wire = Wire({POLL: run("completed")})
     client = client_of(wire)

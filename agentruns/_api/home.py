@@ -29,7 +29,13 @@ class Home:
                 "this client is open already; use it as it is, within the `async with` that opened it, or make another "
                 "one by `connect(...)`"
             )
-        self._loop = asyncio.get_running_loop()
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError(
+                "a client runs on asyncio, and no event loop of asyncio runs here; in trio, and in code that is not "
+                "async, use `agentruns.blocking`, from a thread"
+            ) from None
         return self._loop
 
     def leave(self) -> None:

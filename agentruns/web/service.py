@@ -233,8 +233,11 @@ class Service:
                 await decide(run_id if run is None else run.id)
             except NotPendingError as error:
                 waits = run is not None and any(each.id == action_id for each in run.actions)
-                if error.was_asked or not waits or loop.time() >= until:
+                if error.was_asked or known is None or not waits or loop.time() >= until:
                     raise
+                if not known.is_driven and known.key not in self._tasks and await self._tending.take(known.key):
+                    self._tend(known.key, None)  # whoever was to ask is gone
+                    until = loop.time() + _ASK_SECONDS
             else:
                 return
             await asyncio.sleep(_ASK_SECONDS / 40)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,6 +19,7 @@ from agentruns import (
     UnsupportedError,
 )
 from agentruns.web import Event, Feeds, Watcher, memory
+from tests.guides import ROOT, blocks_of
 from tests.scripted_wire import (
     CONVERSATION,
     HALF,
@@ -537,3 +539,19 @@ async def test_the_id_of_the_last_event_is_a_text_or_none() -> None:
                 feeds.watch(REF, value)
         for text in (None, "", "x", HALF):  # a browser may say anything
             feeds.watch(REF, text)
+
+
+async def test_the_guide_shows_many_runs_over_one_connection() -> None:
+    (block,) = [each for name, each in blocks_of(ROOT / "agentruns/web/README.md").items() if "Many runs" in name]
+    written: dict[str, Any] = {}
+    exec(block, written)
+    names = [f"run-{number}" for number in range(3)]
+    wire = Wire({f"GET /agents/runs/{name}": [run("running", id=name), run("completed", id=name)] for name in names})
+    async with client_of(wire) as client, Feeds(client) as feeds:
+        page = written["together"]([feeds.watch(RunRef(name)) for name in names])
+        seen = [(json.loads(event.data)["id"], json.loads(event.data)["status"]) async for event in page]
+        left = written["together"]([feeds.watch(RunRef(name)) for name in names])
+        await anext(left)
+        await left.aclose()
+
+    assert sorted(seen) == [(name, status) for name in names for status in ("completed", "running")]

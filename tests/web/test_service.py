@@ -362,6 +362,22 @@ async def test_a_person_answers_in_any_process_and_the_second_click_is_refused(a
     assert told.calls == [(KEY, "completed")]
 
 
+async def test_a_click_takes_up_work_whose_process_was_gone_before_it_could_ask(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_LOOKS", Backoff(initial=60.0))
+    told, inbox, wire = Told(), Inbox(journal=address), asking()
+    async with process(address, wire, told, inbox=inbox) as other:
+        await asyncio.sleep(0.1)  # it has looked for work, and will not do so soon
+        async with process(address, wire, told) as gone:
+            slug = (await gone.start(MESSAGE, key=KEY)).slug
+            action = await asked_for(gone, slug)
+        await other.answer(slug, action, True)
+        await until(lambda: is_told(other))
+
+    assert told.calls == [(KEY, "completed")]
+
+
 async def test_the_url_of_the_first_run_is_that_of_what_an_answer_brings_too(tmp_path: Path) -> None:
     wire = asking()
     wire.script[HEAD] = [conversation(0), conversation(2), conversation(4)]
