@@ -45,8 +45,8 @@ logger = logging.getLogger("agentruns")
 _LOOK_SECONDS: Final = 1.0
 _BACK_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 5.0
-_LOST_SECONDS: Final = 30.0
-"""How long no worker may answer: Ray starts one that died again in a few seconds."""
+_LOST_SECONDS: Final = 90.0
+"""How long no worker may answer: Ray starts one that died again in seconds, or in half a minute on a busy machine."""
 _NOTHING: Final = Stats(
     watched=0, polls=0, polls_shared=0, lists=0, polls_saved_by_lists=0, ended=0, lag=None, budget=0.0, contact_lost=0
 )
