@@ -107,13 +107,8 @@ def cancel(ref: RunRef) -> Flow[Run[Task] | None]:
 
 
 def page(parent: str, cursor: str | None) -> Flow[Page[Task]]:
-    """Return a page of the tasks of a context, or of all: those that changed last come first (List Tasks)."""
-    return (yield from listed(parent, cursor, {}))
-
-
-def listed(parent: str, cursor: str | None, more: Mapping[str, str]) -> Flow[Page[Task]]:
-    """Return a page of tasks with their artifacts, asked for with *more* parameters."""
-    params = {"pageSize": str(PER_PAGE), "includeArtifacts": "true", **more}
+    """Return a page of tasks, whole, of a context or of all: those that changed last come first (List Tasks)."""
+    params = {"pageSize": str(PER_PAGE), "includeArtifacts": "true"}
     params |= {name: value for name, value in (("contextId", parent), ("pageToken", cursor)) if value}
     response = yield Request("GET", wire.path("tasks"), params=params)
     raw, path = unwrapped(response)

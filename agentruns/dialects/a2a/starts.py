@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, TypeAlias
 from uuid import UUID, uuid4, uuid5
 
@@ -21,7 +22,7 @@ from agentruns.dialects.search import Before, Search, find_lost, start_once
 
 from .objects import Part, Task
 from .parts import parts_of
-from .reading import listed, parse_run, post
+from .reading import page, parse_run, post
 
 NAMES: Final = UUID("6f1d6f4e-2f0e-5b38-9a55-6d1e8a3c0b77")
 """The namespace of the ids that follow from others: of a new context, of the message that answers a question."""
@@ -110,7 +111,7 @@ def sending(names: Mapping[str, Json], parts: Sequence[Mapping[str, Json]]) -> R
 
 def _search(origin: Send) -> Search[Task]:
     return Search(
-        page=lambda cursor: listed(origin.context, cursor, {}),
+        page=partial(page, origin.context),
         created_at=lambda _: _LONG_AGO,
         fits=lambda _: False,
         is_named=lambda run: any(each.get("messageId") == origin.message_id for each in user_messages(run)),
