@@ -978,6 +978,14 @@ async def test_an_answer_lost_twice_is_not_sent_a_third_time() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.virtual
+async def test_an_answer_that_was_lost_and_then_could_not_be_sent_is_of_unknown_outcome() -> None:
+    wire = Wire({RESUME: [Lost(), Lost("connection refused", sent=False)], POLL: Answer(paused())})
+    with pytest.raises(OutcomeUnknownError, match="connection reset; then connection refused"):
+        await resumed(wire, retry=Retry(attempts=1))
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
 async def test_the_second_of_two_lost_answers_may_have_been_taken() -> None:
     wire = Wire({RESUME: Lost(), POLL: [Answer(paused()), Answer(paused()), run()]})
 

@@ -73,7 +73,7 @@ class Starting:
         while True:
             work = await self._journal.begin(self._key, text, digest, tended=TENDED.get() == self._key)
             if work.fresh:
-                return await self._start(partial(self._operations.start, origin, self._keeper, attempts))
+                return await self._start(partial(self._operations.start, origin, self._keeper, attempts), attempts)
             self._check(work, origin, digest)
             if work.run is not None:
                 return await self._present(Run.from_json(work.run), attempts)
@@ -140,7 +140,7 @@ class Starting:
         begin = partial(self._operations.start, origin, self._keeper, attempts)
         # Without a note it died before the first request that must not be repeated.
         if vendor.recover is None or work.start_note is None:
-            return await self._start(begin, again=True)
+            return await self._start(begin, attempts, again=True)
         note = codec.decode(work.start_note)
 
         async def recover() -> Run:
@@ -150,9 +150,9 @@ class Starting:
                 note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
             return await self._operations.recover(origin, note, self._keeper, attempts)
 
-        return await self._start(recover, again=True)
+        return await self._start(recover, attempts, again=True)
 
-    async def _start(self, start: Callable[[], Awaitable[Run]], *, again: bool = False) -> Run:
+    async def _start(self, start: Callable[[], Awaitable[Run]], attempts: Attempts, *, again: bool = False) -> Run:
         """
         Start the run, and enter what came of it.
 
@@ -168,8 +168,8 @@ class Starting:
             await run_shielded(end(self._key))
             raise
         except TransportError as error:
-            # One that must not be repeated comes here only if no try of it was sent.
-            never_sent = not (again or error.sent or error.request.idempotent)
+            # A flow that sends a request again has a try without a clear answer behind one that was never sent.
+            never_sent = not (again or error.sent or error.request.idempotent or attempts.doubt)
             end = self._journal.forget_start if never_sent else self._journal.release
             await run_shielded(end(self._key))
             raise

@@ -53,9 +53,9 @@ class Sight:
     """The seconds of it that the client says it waited in its own line, before and within a start."""
     asked_first: float = float("inf")
     """When the first request for it left; polls tell nothing of whom they are for."""
-    no_slot_since: float | None = None
-    without_slot: float = 0.0
-    """The seconds between refusals for want of a slot and what was sent next."""
+    no_place_since: float | None = None
+    without_place: float = 0.0
+    """The seconds between refusals for want of a slot, or starts that failed, and what was sent next."""
     closed: bool = False
     """Somebody has closed it, so that it may end anywhere."""
     states: list[Run] = field(factory=list)

@@ -108,8 +108,8 @@ class Laws:
             process.polling.add(exchange.poll)
         elif (sight := SIGHT.get()) is not None:
             sight.asked_first = min(sight.asked_first, now)
-            if sight.no_slot_since is not None:
-                sight.without_slot, sight.no_slot_since = sight.without_slot + now - sight.no_slot_since, None
+            if sight.no_place_since is not None:
+                sight.without_place, sight.no_place_since = sight.without_place + now - sight.no_place_since, None
 
     def over(self, exchange: Exchange) -> None:
         """Note that a request is no longer under way."""
@@ -127,7 +127,7 @@ class Laws:
             process.own[exchange.born] = self.world.now
         asked = headers.get("Retry-After")
         if (sight := SIGHT.get()) is not None and exchange.reply is not None and _NO_SLOT in exchange.reply.content:
-            sight.no_slot_since = self.world.now
+            sight.no_place_since = self.world.now
         attempt = self.world.stand.name == "origami" and exchange.request.method == "POST"
         attempt = attempt and not exchange.request.path.endswith("/cancel")
         if status in {429, 503} and asked and not attempt:
@@ -181,6 +181,8 @@ class Laws:
         kind = type(error).__name__
         self.errors[kind] += 1
         self._in_time(sight)
+        if not sight.states and sight.no_place_since is None:
+            sight.no_place_since = self.world.now  # whoever tries again waits in line again, which is no part of it
         self.world.note("%s: %s", sight, repr(error)[:300])  # the error itself would hold on to the stream
         if isinstance(error, Flaw):
             return
@@ -218,8 +220,8 @@ class Laws:
         """Look whether a stream has outlived its deadline, which begins with its turn; handlers clean up for 5 s."""
         late = self.world.now - sight.began - sight.in_line - sight.timeout
         self.check(late < 8.0, f"deadlines: {sight} goes on {late:.1f} s after its deadline")
-        if sight.no_slot_since is None and sight.asked_first != float("inf"):
-            late = self.world.now - sight.asked_first - sight.without_slot - sight.timeout
+        if sight.no_place_since is None and sight.asked_first != float("inf"):
+            late = self.world.now - sight.asked_first - sight.without_place - sight.timeout
             self.check(late < 8.0, f"deadlines: {sight} goes on {late:.1f} s too long after its first request")
 
     def _without_claim(self, sight: Sight, error: AgentRunsError) -> None:

@@ -173,6 +173,18 @@ def test_a_start_of_origami_that_was_lost_and_then_held_back_for_long_is_not_for
     holds("origami", story)
 
 
+def test_a_start_of_origami_that_was_lost_and_then_could_not_be_sent_again_is_not_forgotten() -> None:
+    async def story(world: World) -> None:
+        intent = work(world)
+        world.weather.planned = [("POST", "*/agents*", "lost after"), *[("POST", "*/agents*", "refused")] * 3]
+        async with process(world, retry=Retry(attempts=1)).client as client:
+            with pytest.raises(AgentRunsError):
+                await client.result(origin(world, intent), key=intent.key)
+            await client.result(origin(world, intent), key=intent.key)
+
+    holds("origami", story)
+
+
 def test_a_stream_that_is_closed_as_it_takes_over_a_start_leaves_it_to_the_next() -> None:
     async def story(world: World) -> None:
         intent = work(world)

@@ -21,6 +21,7 @@ from agentruns.errors import (
     ConflictError,
     NotFoundError,
     OutcomeUnknownError,
+    TransportError,
 )
 
 from .objects import MiddeskRun
@@ -162,6 +163,10 @@ def _answered(answering: _Answering, output: ToolOutput) -> Flow[Run[MiddeskRun]
     for _ in range(2):
         try:
             response = yield request
+        except TransportError as unsent:
+            if lost is None:
+                raise
+            raise OutcomeUnknownError(request, f"{lost.reason}; then {unsent.reason}") from unsent
         except OutcomeUnknownError as error:
             lost = error
             try:
