@@ -32,14 +32,14 @@ async def calls(permits: Permits, count: int, latency: float = 0.0) -> list[floa
     return await asyncio.gather(*(call() for _ in range(count)))
 
 
-async def polls(permits: Permits, count: int) -> list[float]:
-    """Return when each of *count* polls in a row was let through."""
+async def polls(permits: Permits, count: int, *, late: float = 0.0) -> list[float]:
+    """Return when each of *count* polls in a row was let through, by timers that go off so *late*."""
     loop = asyncio.get_running_loop()
     sent: list[float] = []
     while len(sent) < count:
         wait = permits.delay(loop.time())
         if wait > 0:
-            await asyncio.sleep(wait)
+            await asyncio.sleep(wait + late)
             continue
         permits.acquire_nowait(loop.time())
         sent.append(loop.time())
@@ -57,6 +57,13 @@ async def test_a_permit_comes_free_one_window_after_its_answer() -> None:
 
 async def test_polls_are_evenly_spaced() -> None:
     assert await polls(permits_of(RateLimit(4, 1.0)), 6) == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
+
+
+async def test_timers_that_go_off_late_take_nothing_of_the_budget() -> None:
+    sent = await polls(permits_of(RateLimit(200, 1.0)), 2000, late=0.001)
+
+    assert sent[-1] < 10.3
+    assert all(later - first >= 1.0 for first, later in zip(sent, sent[200:], strict=False))
 
 
 async def test_idle_time_saves_up_no_burst_of_polls() -> None:

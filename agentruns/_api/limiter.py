@@ -40,6 +40,9 @@ LONGEST_PAUSE: Final = 3600.0
 HEAD_START: Final = 1 / 64
 """Seconds, at most: by so much a client that has waited for a poll comes before those that have not."""
 
+_LATE_SECONDS: Final = 0.05
+"""A timer may go off so late, in a loop that is busy: that is made up for, and no longer idle time is."""
+
 
 def rate_limit(rate: float) -> RateLimit:
     """Return the limit that *rate* requests per second are: in no second more than that, rounded up."""
@@ -207,7 +210,9 @@ class RateLimiter:
             self._free -= 1
             if learning is not None and 2 * self._free < self.limit.count:
                 learning.is_full(now)
-            self._next_poll = max(self._next_poll, now) + self._gap
+            # A poll that is late, since the loop was busy, does not put off those after it.
+            is_late = self._next_poll < now < self._next_poll + _LATE_SECONDS
+            self._next_poll = (self._next_poll if is_late else max(self._next_poll, now)) + self._gap
 
     def _called(self, now: float) -> None:
         """Note that a call was sent. Polls after it make what is left last, however many calls came at once."""
