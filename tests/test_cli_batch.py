@@ -752,7 +752,7 @@ def test_a_journal_that_cannot_be_written_stops_the_call(
     from agentruns import JournalError
     from agentruns._keeping.journal import Journal
 
-    async def full(self: Journal, *_: object) -> None:
+    async def full(self: Journal, *_: object, **__: object) -> None:
         raise JournalError(self.path, "the disk is full")
 
     ask(*(f"number {n}" for n in range(30)))

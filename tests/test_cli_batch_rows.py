@@ -187,7 +187,7 @@ def test_a_journal_that_fails_is_told_in_its_own_words_once_and_without_a_traceb
 ) -> None:
     from agentruns._keeping.journal import Journal
 
-    async def begin(self: Journal, *_: object) -> None:
+    async def begin(self: Journal, *_: object, **__: object) -> None:
         raise JournalError(self.path, "the disk is full; free some space, then make the same call again")
 
     Path("in.csv").write_text("id,question\n" + "".join(f"{n},hello\n" for n in range(9)))

@@ -4,6 +4,8 @@ import copy
 import json
 import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -425,3 +427,11 @@ def test_a_place_in_which_nothing_stands_is_told() -> None:
     for damaged in (short_json_of(run).replace("messages", "message", 1), short_json_of(run).replace(",0,", ",9,")):
         with pytest.raises(ConfigurationError, match="nothing at"):
             Run.from_json(damaged)
+
+
+def test_a_run_out_of_a_file_has_its_detail_in_a_program_that_imports_no_more() -> None:
+    program = "import sys; from agentruns import Run; print(type(Run.from_json(sys.stdin.read()).detail).__name__)"
+    command = [sys.executable, "-c", program]
+    text = narrative_run("completed").to_json()
+
+    assert subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout == "NarrativeRun\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from math import inf
 from typing import Any, Final, Generic, TypeAlias, cast
 
@@ -327,6 +328,7 @@ def _plain(run: Run, most: float) -> dict[str, Json]:
 
 def _read_detail(vendor: str, raw: Mapping[str, Json]) -> Any:
     """Return the vendor's class for what was received, None of a vendor that is not known."""
+    import_module("agentruns.dialects")  # it enters itself; a program may have a run, out of a file, and no more yet
     for find in detail_finders:
         read = find(vendor)
         if read is not None:
