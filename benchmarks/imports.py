@@ -3,9 +3,9 @@ What `import agentruns` costs, side by side with `import aiohttp`: fresh process
 
     python -m benchmarks.imports [--quick] [--json PATH]
 
-Where valgrind is there, the instructions of both are counted, too: seconds drift with what else a machine does. What a
-program asks for is imported when it first asks: what `connect` takes, and a vendor's module, stands below, each with
-all that it imports.
+Where valgrind is there, the instructions of both are counted, too, unless it is to be quick: seconds drift with what
+else a machine does. What a program asks for is imported when it first asks: what `connect` takes, and a vendor's
+module, stands below, each with all that it imports.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
         seconds(statement)
     rounds = [{each: seconds(each) for each in _IMPORTS} for _ in range(5 if args.quick else 15)]
     counts: dict[str, int] = {}
-    if can_count():
+    if can_count() and not args.quick:
         nothing = instructions_of("")
         counts = {each: instructions_of(each) - nothing for each in _IMPORTS}
     print(f"{'import':<44}{'median ms':>10}{'x aiohttp':>11}{'M instructions':>16}{'x aiohttp':>11}")
