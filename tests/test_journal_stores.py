@@ -26,9 +26,11 @@ from hypothesis.stateful import (
 )
 
 from agentruns._keeping.journal import Handling, Journal, Work, schema
+from agentruns._keeping.journal.handlings import Handlings
 from agentruns._keeping.journal.moves import AnswerState
 from agentruns._keeping.journal.problems import UnfitError
 from agentruns._keeping.journal.records import Records
+from agentruns._keeping.journal.starts import Starts
 from agentruns._keeping.journal.tables import SQLITE, Spelling, Tables
 from agentruns._keeping.journal.tending import Tended
 from agentruns._keeping.journal.values import GivenAnswer
@@ -662,10 +664,10 @@ class Laws(RuleBasedStateMachine):
         me, records = self.people[who]
         known = self.model.get(key)
         if known is not None and known.owner == me:
-            records.checkpoint(key, "{}")
+            Starts(records).checkpoint(key, "{}")
         elif known is not None:
             with pytest.raises(UnfitError, match="not this process's any more"):
-                records.checkpoint(key, "{}")
+                Starts(records).checkpoint(key, "{}")
 
     @rule(who=people, key=keys)
     def release(self, who: int, key: str) -> None:
@@ -682,7 +684,7 @@ class Laws(RuleBasedStateMachine):
         known = self.model.get(key)
         if known is None:
             return
-        handling = records.handle(key, "run", action, "name", repeatable)
+        handling = Handlings(records).handle(key, "run", action, "name", repeatable)
         cut_off = action in known.running and known.running[action] not in self.living
         expected = (action not in known.running | dict.fromkeys(known.answered, "")) or (cut_off and repeatable)
         assert handling.fresh == expected
@@ -693,7 +695,7 @@ class Laws(RuleBasedStateMachine):
     def answer(self, who: int, key: str, action: str) -> None:
         known = self.model.get(key)
         if known is not None and action in known.running:
-            self.people[who][1].answered(key, "run", action, "1", False)
+            Handlings(self.people[who][1]).answered(key, "run", action, "1", False)
             del known.running[action]
             known.answered.add(action)
 
@@ -703,7 +705,7 @@ class Laws(RuleBasedStateMachine):
         known = self.model.get(key)
         if known is None:
             return
-        records.abandon_handler(key, "run", action)
+        Handlings(records).abandon_handler(key, "run", action)
         if action in known.running and (known.running[action] == me or known.running[action] not in self.living):
             del known.running[action]
 
@@ -717,7 +719,7 @@ class Laws(RuleBasedStateMachine):
                 assert (work.owner, work.state, work.alive) == (known.owner, known.state, known.owner in self.living)
                 assert work.updated >= known.updated
                 known.updated = work.updated
-                found = records.answers(key, "run")
+                found = Handlings(records).answers(key, "run")
                 assert {each.action_id for each in found if each.state == "answered"} == known.answered
                 assert {each.action_id: each.owner for each in found if each.state == "running"} == known.running
 

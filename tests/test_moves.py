@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agentruns._keeping.journal import schema
+from agentruns._keeping.journal.decisions import Decisions
+from agentruns._keeping.journal.handlings import Handlings
 from agentruns._keeping.journal.moves import (
     ANSWER_MOVES,
     WAIT_MOVES,
@@ -87,6 +89,7 @@ class Follows(RuleBasedStateMachine):
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         schema.establish(self.connection)
         self.records = Records(self.connection, cast("Owners", Someone()), "narrative")
+        self.handlings = Handlings(self.records)
         self.parked = ParkedActions(self.records)
         self.records.begin("k", "{}", RUN)
         self.answer = AnswerState.OPEN
@@ -102,29 +105,31 @@ class Follows(RuleBasedStateMachine):
 
     @rule()
     def handle(self) -> None:
-        self.may(AnswerAct.HANDLE, lambda: self.records.handle("k", "run-1", "a", "name", False))
+        self.may(AnswerAct.HANDLE, lambda: self.handlings.handle("k", "run-1", "a", "name", False))
 
     @rule()
     def answers(self) -> None:
         if self.answer is not AnswerState.OPEN:
-            self.may(AnswerAct.ANSWER, lambda: self.records.answered("k", "run-1", "a", '"handler"', False))
+            self.may(AnswerAct.ANSWER, lambda: self.handlings.answered("k", "run-1", "a", '"handler"', False))
 
     @rule()
     def abandon(self) -> None:
-        self.may(AnswerAct.ABANDON, lambda: self.records.abandon_handler("k", "run-1", "a"))
+        self.may(AnswerAct.ABANDON, lambda: self.handlings.abandon_handler("k", "run-1", "a"))
 
     @rule()
     def decide(self) -> None:
-        self.may(AnswerAct.DECIDE, lambda: self.records.decided("run-1", [GivenAnswer("a", "name", '"person"')]))
+        self.may(
+            AnswerAct.DECIDE, lambda: Decisions(self.records).decided("run-1", [GivenAnswer("a", "name", '"person"')])
+        )
 
     @rule()
     def post(self) -> None:
-        self.may(AnswerAct.POST, lambda: self.records.posted("k", "run-1"))
+        self.may(AnswerAct.POST, lambda: self.handlings.posted("k", "run-1"))
 
     @rule()
     def unfit(self) -> None:
         if self.answer is not AnswerState.OPEN:
-            self.may(AnswerAct.UNFIT, lambda: self.records.unfit("k", "run-1", "a"))
+            self.may(AnswerAct.UNFIT, lambda: self.handlings.unfit("k", "run-1", "a"))
 
     @rule()
     def take_back(self) -> None:
@@ -149,7 +154,7 @@ class Follows(RuleBasedStateMachine):
 
     @invariant()
     def the_rows_say_so(self) -> None:
-        found = [each.state for each in self.records.answers("k", "run-1")]
+        found = [each.state for each in self.handlings.answers("k", "run-1")]
         assert found == ([] if self.answer is AnswerState.OPEN else [self.answer])
         rows = self.parked.called("a", "run-1")
         assert [row.state for row in rows] == ([] if self.wait is None else [self.wait])

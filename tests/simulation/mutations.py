@@ -23,8 +23,11 @@ from agentruns._following.turn import Turn
 from agentruns._following.waiter import Waiter
 from agentruns._keeping import handlers, keys, posting, starting
 from agentruns._keeping.journal import Journal
+from agentruns._keeping.journal.decisions import Decisions
+from agentruns._keeping.journal.handlings import Handlings
 from agentruns._keeping.journal.parked import ParkedActions
 from agentruns._keeping.journal.records import Records
+from agentruns._keeping.journal.starts import Starts
 from agentruns._polling.contact import Contact
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
@@ -82,20 +85,20 @@ def _repeated() -> Sequence[Patch]:
     return [(flow, "_exchange", repeated)]
 
 
-def _fresh(what: str) -> Sequence[Patch]:
-    original = getattr(Records, what)
+def _fresh(where: type, what: str) -> Sequence[Patch]:
+    original = getattr(where, what)
 
     def fresh(*args: Any, **options: Any) -> Any:
         return evolve(original(*args, **options), fresh=True)
 
-    return [(Records, what, fresh)]
+    return [(where, what, fresh)]
 
 
 def _unkept_answers() -> Sequence[Patch]:
-    def shown(records: Any, key: str, run_id: str, action_id: str, *_: Any) -> Any:
-        return records._present((records._id_of(key), run_id, action_id))
+    def shown(handlings: Any, key: str, run_id: str, action_id: str, *_: Any) -> Any:
+        return handlings.present((handlings._records.id_of(key), run_id, action_id))
 
-    return [(Records, "answered", shown)]
+    return [(Handlings, "answered", shown)]
 
 
 def _answers_of_streams() -> Sequence[Patch]:
@@ -184,13 +187,13 @@ def _kept_claims() -> Sequence[Patch]:
 
 
 def _last_answers() -> Sequence[Patch]:
-    decided = Records.decided
+    decided = Decisions.decided
 
     def overruling(self: Any, run_id: str, answers: Any, *, posting: bool = False, again: bool = False) -> Any:
         return decided(self, run_id, answers, posting=posting, again=True)
 
     return [
-        (Records, "decided", overruling),
+        (Decisions, "decided", overruling),
         (ParkedActions, "standing", lambda *_: ()),
         (narrative_answers, "_check_replay", _nobody),
     ]
@@ -226,12 +229,12 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("the id of a start is minted anew for each attempt", lambda: _minted(True), ("narrative", "origami")),
     Mutation("the id of an answer is minted anew for each attempt", lambda: _minted(False), ("narrative", "origami")),
     Mutation("what must not be repeated is repeated", _repeated, ("middesk", "conduit")),
-    Mutation("the journal begins afresh each time", lambda: _fresh("begin")),
-    Mutation("every handler is fresh", lambda: _fresh("handle"), ("narrative", "middesk", "origami")),
+    Mutation("the journal begins afresh each time", lambda: _fresh(Records, "begin")),
+    Mutation("every handler is fresh", lambda: _fresh(Handlings, "handle"), ("narrative", "middesk", "origami")),
     Mutation("the journal keeps no answers", _unkept_answers, ("narrative", "middesk")),
     Mutation("a stream keeps no answers when posting fails", _answers_of_streams, ("narrative", "middesk", "origami")),
     Mutation("the last answer of a person stands", _last_answers, ("narrative", "middesk")),
-    Mutation("the journal keeps no notes", lambda: [(Records, "checkpoint", _nothing)], ("middesk", "conduit")),
+    Mutation("the journal keeps no notes", lambda: [(Starts, "checkpoint", _nothing)], ("middesk", "conduit")),
     Mutation("the journal keeps no states", lambda: [(Records, "saw", _nothing)]),
     Mutation("the journal keeps work open that is done", _reopened),
     Mutation("the journal keeps starts that were refused", lambda: [(Records, "forget_start", _nothing)]),
@@ -270,7 +273,7 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     ),
     Mutation(
         "a run that another key has found is found again",
-        lambda: [(Records, "claim", lambda self, key, run_id: "mine")],
+        lambda: [(Starts, "claim", lambda self, key, run_id: "mine")],
         ("middesk", "conduit"),
     ),
     Mutation("holds hold nobody", _no_locks, ("conduit", "middesk")),

@@ -19,7 +19,7 @@ from agentruns import _telemetry, client
 from agentruns._aio import timers
 from agentruns._following.stream import RunStream
 from agentruns._keeping import keys
-from agentruns._keeping.journal import records
+from agentruns._keeping.journal import handlings, records, starts
 from agentruns._polling import poller
 from agentruns._polling.lists import Listing
 from agentruns._polling.watch import Watch
@@ -223,7 +223,9 @@ def _deterministic(loop: SimLoop, seed: int) -> Iterator[None]:
     clock = _Clock(loop)
     replaced: list[tuple[Any, str, Any]] = [
         (keys, "time", clock),
+        (handlings, "time", clock),
         (records, "time", clock),
+        (starts, "time", clock),
         (timers, "time", clock),
         (poller, "_OFFSET", 0.25),
         (_telemetry, "Meters", _meters),

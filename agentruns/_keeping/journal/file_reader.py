@@ -15,11 +15,9 @@ from . import schema
 from .owners import Owners, identity
 from .problems import UnfitError, reason
 from .queries import SQLITE_READING, EntryQueries
+from .store import READ_SECONDS
 
 T = TypeVar("T")
-
-READ_SECONDS: Final = 10.0
-"""How long one read may take: a file that somebody has made for it could keep the reader for ever."""
 
 _STEPS: Final = 20_000
 """Instructions of SQLite between two looks at the time."""

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve
 
 from .budget import Budgets
+from .decisions import Decisions
+from .handlings import Handlings
 from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .session import Session
+from .starts import Starts
 from .tending import Tended, Tending
 from .values import Decision, GivenAnswer, Glance, Handling, Work
 
@@ -56,7 +59,7 @@ class Journal(Session):
     async def checkpoint(self, key: str, note: str) -> None:
         """Keep what the start found out, before its next request."""
         await self.do_for(
-            key, lambda records: records.checkpoint(key, note), "The next request of the start was not sent"
+            key, lambda records: Starts(records).checkpoint(key, note), "The next request of the start was not sent"
         )
 
     async def reserve(self, key: str, note: str, group_name: str, visible_after: float = 0.0) -> bool:
@@ -67,14 +70,14 @@ class Journal(Session):
         """
         return await self.do_for(
             key,
-            lambda records: records.reserve(key, note, group_name, visible_after),
+            lambda records: Starts(records).reserve(key, note, group_name, visible_after),
             "The next request of the start was not sent",
         )
 
     async def recovering(self, key: str) -> None:
         """Keep that a start is not gone through with any more, but looked for."""
         await self.do_for(
-            key, lambda records: records.recovering(key), "The run goes on at the vendor, if there is one"
+            key, lambda records: Starts(records).recovering(key), "The run goes on at the vendor, if there is one"
         )
 
     async def claim(self, key: str, run_id: str) -> str:
@@ -83,7 +86,9 @@ class Journal(Session):
 
         It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
         """
-        return await self.do_for(key, lambda records: records.claim(key, run_id), "The run goes on at the vendor")
+        return await self.do_for(
+            key, lambda records: Starts(records).claim(key, run_id), "The run goes on at the vendor"
+        )
 
     async def saw(self, key: str, run: str, *, done: bool = False) -> None:
         """Keep a state of the run; the first makes the work "open", *done* ends it for good."""
@@ -200,16 +205,16 @@ class Journal(Session):
         """
         return await self.do_or_undo(
             key,
-            lambda records: records.handle(key, run_id, action_id, name, repeatable, digest),
+            lambda records: Handlings(records).handle(key, run_id, action_id, name, repeatable, digest),
             "The handler was not run",
-            lambda records, handled: records.unhandle(key, handled),
+            lambda records, handled: Handlings(records).unhandle(key, handled),
         )
 
     async def answered(self, key: str, run_id: str, action_id: str, output: str, is_error: bool) -> Handling:
         """Keep the answer to an action, before it is posted; return what is kept: one given by hand stands."""
         return await self.do_for(
             key,
-            lambda records: records.answered(key, run_id, action_id, output, is_error),
+            lambda records: Handlings(records).answered(key, run_id, action_id, output, is_error),
             f"The handler of action {action_id!r} has run, and its answer is not in the journal",
         )
 
@@ -217,7 +222,7 @@ class Journal(Session):
         """Forget an action whose handler ended without an answer or was cut off, so that it may be run again."""
         await self.do_for(
             key,
-            lambda records: records.abandon_handler(key, run_id, action_id),
+            lambda records: Handlings(records).abandon_handler(key, run_id, action_id),
             f"The handler of action {action_id!r} counts as running until this process ends",
         )
 
@@ -225,7 +230,7 @@ class Journal(Session):
         """Note that a handler of ours was cut off: what it did is not known, and nobody is at it any more."""
         await self.do_for(
             key,
-            lambda records: records.cut_off(key, run_id, action_id),
+            lambda records: Handlings(records).cut_off(key, run_id, action_id),
             f"The handler of action {action_id!r} counts as running until this process ends",
         )
 
@@ -237,7 +242,7 @@ class Journal(Session):
         """
 
         def unfit(records: Records) -> None:
-            records.unfit(key, run_id, action_id)
+            Handlings(records).unfit(key, run_id, action_id)
             if ask_again:
                 ParkedActions(records).take_back(run_id, action_id)
 
@@ -259,7 +264,7 @@ class Journal(Session):
             standing = () if again else parked.standing(run_id, answers)
             if standing:
                 return Decision(standing)
-            decision = records.decided(run_id, answers, posting=posting, again=again)
+            decision = Decisions(records).decided(run_id, answers, posting=posting, again=again)
             if decision.standing:
                 return decision
             return evolve(decision, withdrawn=parked.decided(run_id, [each.action_id for each in answers]))
@@ -270,7 +275,7 @@ class Journal(Session):
         """Undo what `decided` has entered, since the vendor has refused it: who answers next is the first."""
 
         def take_back(records: Records) -> None:
-            records.take_back(run_id, decision)
+            Decisions(records).take_back(run_id, decision)
             ParkedActions(records).wait_again(run_id, decision.withdrawn)
 
         await self.do(take_back, "The vendor has refused the answers, and the journal keeps them")
@@ -285,23 +290,27 @@ class Journal(Session):
 
     async def moved(self, run_id: str, action_ids: Sequence[str], run: str, *, done: bool) -> None:
         """Note that actions of a run were answered by hand: *run* follows it, in all work whose last state it was."""
-        await self.do(lambda records: records.moved(run_id, action_ids, run, done), "The run goes on at the vendor")
+        await self.do(
+            lambda records: Decisions(records).moved(run_id, action_ids, run, done), "The run goes on at the vendor"
+        )
 
     async def posting(self, key: str, run_id: str) -> None:
         """Keep that the answers to a run are about to be posted, and when that was tried first."""
-        await self.do_for(key, lambda records: records.posting(key, run_id), "Nothing was posted")
+        await self.do_for(key, lambda records: Handlings(records).posting(key, run_id), "Nothing was posted")
 
     async def not_posted(self, key: str, run_id: str) -> None:
         """Take back what `posting` kept: the answers were clearly refused."""
-        await self.do_for(key, lambda records: records.not_posted(key, run_id), "The answers were refused")
+        await self.do_for(key, lambda records: Handlings(records).not_posted(key, run_id), "The answers were refused")
 
     async def posted(self, key: str, run_id: str) -> None:
         """Keep that all answers of this pause were posted."""
-        await self.do_for(key, lambda records: records.posted(key, run_id), "The answers were posted, and may be again")
+        await self.do_for(
+            key, lambda records: Handlings(records).posted(key, run_id), "The answers were posted, and may be again"
+        )
 
     async def answers(self, key: str, run_id: str) -> tuple[Handling, ...]:
         """Return every action of a run that `handle` was called for, oldest first, whatever became of it."""
-        return await self.do_for(key, lambda records: records.answers(key, run_id))
+        return await self.do_for(key, lambda records: Handlings(records).answers(key, run_id))
 
     # Parked actions ---------------------------------------------------------------------------------------------------
 

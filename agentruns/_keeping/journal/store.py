@@ -1,17 +1,18 @@
 """
 What a journal is kept in: what a store must provide, and nothing else.
 
-`Journal` is the same over every store. So are the operations, `Records` and `ParkedActions`: each is SQL that SQLite
-and PostgreSQL both read, and the few expressions that they spell in two ways are a `Spelling`. A store is a `Location`
-that opens a `Ledger`: a connection that carries out batches of writes, each as one transaction which no other overlaps,
-and that knows which owners are alive. `Writer` hands it what many tasks write. For those who only look, it opens a
-`LedgerReader`: `JournalReader` is the same over every store, and asks what `EntryQueries` spells.
+`Journal` is the same over every store. So are the operations, `Records` and what stands on it (`Starts`, `Handlings`,
+`Decisions`, `Tended`, `ParkedActions`): each is SQL that SQLite and PostgreSQL both read, and the few expressions that
+they spell in two ways are a `Spelling`. A store is a `Location` that opens a `Ledger`: a connection that carries out
+batches of writes, each as one transaction which no other overlaps, and that knows which owners are alive. `Writer`
+hands it what many tasks write. For those who only look, it opens a `LedgerReader`: `JournalReader` is the same over
+every store, and asks what `EntryQueries` spells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from .lease import Lease
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from .write import Write
 
 T = TypeVar("T")
+
+READ_SECONDS: Final = 10.0
+"""How long one read of a `LedgerReader` may take: what somebody has made for it could keep it for ever."""
 
 
 class News(Protocol):
@@ -101,7 +105,7 @@ class LedgerReader(Protocol):
         ...
 
     def read(self, read: Callable[[EntryQueries], T]) -> T:
-        """Return what *read* finds, all of it of one moment; it has some seconds for that."""
+        """Return what *read* finds, all of it of one moment; it has `READ_SECONDS` for that."""
         ...
 
     def alive(self, owners: set[str]) -> set[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 
 from agentruns._keeping.journal.problems import UnfitError
 from agentruns._keeping.journal.queries import EntryQueries, ReadSpelling
+from agentruns._keeping.journal.store import READ_SECONDS
 from agentruns.errors import ConfigurationError, JournalError
 
 from . import schema
@@ -22,9 +23,6 @@ from .problems import is_lost, reason_of
 from .tables import POSTGRES, PostgresTables
 
 T = TypeVar("T")
-
-READ_SECONDS: Final = 10.0
-"""How long one question may take."""
 
 
 class PostgresReader:

@@ -1,0 +1,98 @@
+"""The starts of work: what each has found out, and whose a run is that was found by looking."""
+# ruff: noqa: S608 - what is put into the SQL here is written here
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .problems import UnfitError
+
+if TYPE_CHECKING:
+    from .records import Records
+
+
+class Starts:
+    """The rows of work whose run is not known yet. For use within a transaction that holds the write lock."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._owners = records.owners
+        self._vendor = records.vendor
+        self._do = records.execute
+
+    def checkpoint(
+        self, key: str, note: str, group_name: str | None = None, visible_until: float | None = None
+    ) -> None:
+        """Keep what the start found out, in the place of all that is known of it from before."""
+        self._hold(key)
+        self._records.change(
+            key,
+            "start_note = ?, group_name = ?, visible_until = ?, recovers = 0, found_run = NULL",
+            note,
+            group_name,
+            visible_until,
+        )
+
+    def reserve(self, key: str, note: str, group_name: str, visible_after: float) -> bool:
+        """
+        Do as `checkpoint` does, unless a start of the same group is under way whose run is not known.
+
+        One that has died counts as under way for as long as its run may yet be shown: *visible_after* seconds.
+        """
+        self._hold(key)
+        now = time.time()
+        for owner, recovers, visible_until in self._others(key, group_name):
+            if now < visible_until or (not recovers and self._owners.alive(owner)):
+                return False
+        self.checkpoint(key, note, group_name, now + visible_after)
+        return True
+
+    def recovering(self, key: str) -> None:
+        """Keep that a start is not gone through with any more, but looked for."""
+        self._hold(key)
+        self._records.change(key, "recovers = 1")
+
+    def claim(self, key: str, run_id: str) -> str:
+        """
+        Tell whose a run is that was found by looking: "mine", which is kept, or "others".
+
+        It is "open" while another start is under way whose run it may be, and "unclear" if one has died unsettled.
+        """
+        self._hold(key)
+        group_name, recovers, created = self._do(
+            "SELECT group_name, recovers, created FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
+        ).fetchone()
+        taken = self._do(
+            "SELECT 1 FROM work WHERE vendor = ? AND updated >= ? AND key <> ?"
+            f" AND (found_run = ? OR {self._records.spelling.run_id} = ?) LIMIT 1",
+            (self._vendor, created, key, run_id, run_id),
+        ).fetchone()
+        if taken is not None:
+            return "others"
+        if recovers and group_name is not None:
+            others = self._others(key, group_name)
+            if any(self._owners.alive(owner) for owner, recovers, _ in others if not recovers):
+                return "open"
+            if others:
+                return "unclear"
+        self._records.change(key, "found_run = ?", run_id)
+        return "mine"
+
+    def _others(self, key: str, group_name: str) -> list[tuple[str, bool, float]]:
+        """
+        Return the other starts of a group whose run is not known.
+
+        That is: who is at it, whether that is to recover it, and by when, of the epoch, its run is shown.
+        """
+        rows = self._do(
+            "SELECT owner, recovers, visible_until FROM work WHERE vendor = ? AND state <> 'done'"
+            " AND state = 'starting' AND key <> ? AND group_name = ? AND found_run IS NULL",
+            (self._vendor, key, group_name),
+        )
+        return [(owner, bool(recovers), visible_until or 0.0) for owner, recovers, visible_until in rows.fetchall()]
+
+    def _hold(self, key: str) -> None:
+        """Raise `UnfitError` for a start that is not ours any more: others took us for dead, and may be at it."""
+        if self._records.column("owner", key) != self._owners.me:
+            raise UnfitError(f"the start of {key!r} is not this process's any more; make the same call again")
