@@ -166,28 +166,20 @@ def test_what_a_list_has_shown_to_be_over_goes_in_order_before_what_is_due() -> 
     assert line.first_due() is due
 
 
-def test_the_most_pressing_of_the_due_runs_goes_first_and_the_ranking_holds_for_a_while() -> None:
+def test_the_most_pressing_of_the_due_runs_goes_first_unless_it_is_followed_no_more() -> None:
     line, runs = agenda(), [watch(str(number)) for number in range(6)]
     for each in runs:
         line.plan(each, 0.0)
     line.collect(5.0)
-    asked: list[str] = []
 
-    def pressure(each: Watch) -> float:
-        asked.append(each.ref.id)
-        return float(each.ref.id)
-
-    taken = []
-    for _ in range(3):
-        chosen = line.most_pressing(pressure, 3)
+    def next_run() -> Watch:
+        chosen = line.most_pressing(lambda each, _: float(each.ref.id), 5.0, most=3, seconds=0.5)
         line.begin_reading(chosen)
-        taken.append(chosen.ref.id)
-    ranked = len(asked)
+        return chosen
 
-    assert taken == ["5", "4", "3"]
+    assert [next_run() for _ in range(3)] == [runs[5], runs[4], runs[3]]
     line.cancel(runs[2])
-    assert line.most_pressing(pressure, 3) is runs[1]
-    assert len(asked) > ranked
+    assert [next_run(), next_run()] == [runs[1], runs[0]]
 
 
 def test_what_is_overdue_is_spread_over_half_of_what_was_missed() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import math
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 from agentruns._aio.timers import Timer, TimerQueue
 
 from .listener import Listener
+from .ranking import Pressure, Ranking
 from .watch import DUE, ENDED, IDLE, PLANNED, READING, Stage, Watch
 
 _MOVES: Final = (
@@ -36,9 +36,10 @@ class Agenda:
         self._timers: TimerQueue[Watch] = TimerQueue(on_due)
         self._deadlines: TimerQueue[Listener] = TimerQueue(self._end_waits)
         self.planned = 0
-        self._due: dict[Watch, None] = {}
+        self._due: dict[Watch, int] = {}
+        self._came_due = 0
+        self._ranking = Ranking(self._due)
         self._ended: dict[Watch, None] = {}
-        self._ranked: list[Watch] = []
         self.rearm = self._timers.rearm
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -111,7 +112,8 @@ class Agenda:
         """Take note of the runs that have come due."""
         for watch in self._timers.pop_due(now):
             self._move(watch, DUE)
-            self._due[watch] = None
+            self._came_due += 1
+            self._due[watch] = self._came_due
 
     def _move(self, watch: Watch, to: Stage) -> None:
         stage = watch.stage
@@ -124,6 +126,8 @@ class Agenda:
             self.planned -= 1
         elif stage is DUE:
             del self._due[watch]
+            if not self._due:
+                self._ranking.clear()
         elif stage is ENDED:
             del self._ended[watch]
         watch.stage = to
@@ -162,17 +166,9 @@ class Agenda:
         """Return the run that has been due for longest."""
         return next(iter(self._due))
 
-    def most_pressing(self, pressure: Callable[[Watch], float], most: int) -> Watch:
-        """Return the due run of the greatest *pressure*; the *most* pressing are ranked at once, and then taken."""
-        ranked = self._ranked
-        while ranked:
-            watch = ranked.pop()
-            if watch.stage is DUE:
-                return watch
-        if len(self._due) == 1:
-            return self.first_due()
-        self._ranked = sorted(heapq.nlargest(most, self._due, key=pressure), key=pressure)
-        return self._ranked.pop()
+    def most_pressing(self, pressure: Pressure, now: float, *, most: int, seconds: float) -> Watch:
+        """Return the run that is due and most pressing; see `Ranking`."""
+        return self._ranking.take(pressure, now, most=most, seconds=seconds)
 
     # Deadlines --------------------------------------------------------------------------------------------------------
 

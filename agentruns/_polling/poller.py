@@ -375,7 +375,7 @@ class Poller:
         if limit is None:
             return self._agenda.first_due()
         most = max(int(SOON * limit.count / limit.seconds), 1)
-        return self._agenda.most_pressing(lambda watch: self._pace.pressure(watch, now), most)
+        return self._agenda.most_pressing(self._pace.pressure, now, most=most, seconds=SOON)
 
     def _read(self, job: Job) -> Coroutine[Any, Any, None]:
         if isinstance(job, Watch):
