@@ -118,13 +118,13 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_a_second_stream_attaches_to_the_run_that_the_first_started(path: Path) -> None:
-    wire = plain(POLL=run("running"))
+    wire = plain(**{POLL: run("running")})
     async with client_of(wire, path) as client:
         stream = client.stream(message(), key=KEY)
         assert (await anext(stream)).status is RunStatus.PENDING
         await stream.aclose()
         again = client.stream(message(), key=KEY)
-        assert (await anext(again)).status is RunStatus.PENDING
+        assert (await anext(again)).status is RunStatus.RUNNING  # as it is now, not as it was seen last
     async with client_of(wire, path) as client:  # in another process, say
         wire.script[POLL] = [run("completed")]
         assert (await client.result(message(), key=KEY)).status is RunStatus.COMPLETED

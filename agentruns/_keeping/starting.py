@@ -17,7 +17,7 @@ from agentruns._api.flow import Attempts
 from agentruns._values import codec
 from agentruns._values.commands import first_request
 from agentruns._values.large import written
-from agentruns._values.run import Run, RunRef, RunStatus
+from agentruns._values.run import Run, RunRef
 from agentruns.errors import (
     APIError,
     ConfigurationError,
@@ -76,34 +76,41 @@ class Starting:
                 return await self._start(partial(self._operations.start, origin, self._keeper, attempts), attempts)
             self._check(work, origin, digest)
             if work.run is not None:
-                return await self._present(Run.from_json(work.run), attempts)
+                return await self._present(Run.from_json(work.run), attempts, anew=work.taken)
             if work.taken or work.mine:  # ours, if the journal could not be told that it was given up
                 return await self._start_again(work, attempts)
             await self._journal.wait(self._key, work.updated)  # somebody else is starting it
 
     async def _attach_to(self, origin: Run | RunRef, attempts: Attempts) -> Run:
+        tended = TENDED.get() == self._key
+        kept = await self._journal.get(self._key)
+        if kept is not None and kept.run is not None and await self._was_at(kept, kept.run, origin.id):
+            work = await self._journal.attach(self._key, kept.origin, kept.run, kept.digest, tended=tended)
+            is_ours = work.taken or (work.mine and isinstance(origin, RunRef))
+            return await self._present(Run.from_json(work.run or kept.run), attempts, anew=is_ours)
         run = origin if isinstance(origin, Run) else await self._operations.fetch(origin, attempts=attempts)
         text, digest = serialize_origin(run.ref), self._digest_of(run.ref)
-        tended = TENDED.get() == self._key
         work = await self._journal.attach(self._key, text, await run_text(run), digest, tended=tended)
         if work.fresh:
             return run
         if work.run is None and (work.taken or work.mine):  # it could not be settled; the caller knows which run it is
             await run_shielded(keep_state(self._journal, self._key, run))
             return run
-        if not await self._was_at(work, run):
+        if work.run is None or not await self._was_at(work, work.run, run.id):
             self._check(work, run.ref, digest)
-        return await self._present(run if work.run is None else Run.from_json(work.run), attempts)
+        return await self._present(run if work.run is None else Run.from_json(work.run), attempts, anew=work.taken)
 
-    async def _was_at(self, work: Work, run: Run) -> bool:
-        """Tell whether the work is, or was, at that run: its name is no other work."""
-        if work.run is not None and Run.from_json(work.run).id == run.id:
-            return True
-        return bool(await self._journal.answers(self._key, run.id))
+    async def _was_at(self, work: Work, kept: str, run_id: str) -> bool:
+        """Tell whether the work, whose last state was *kept*, is or was at that run: its name is no other work."""
+        return Run.from_json(kept).id == run_id or bool(await self._journal.answers(work.key, run_id))
 
-    async def _present(self, run: Run, attempts: Attempts) -> Run:
-        """Return the run as it is now, if it waited when it was last seen: it may have been answered since."""
-        if run.status is not RunStatus.REQUIRES_ACTION:
+    async def _present(self, run: Run, attempts: Attempts, *, anew: bool) -> Run:
+        """
+        Return the run as it is now, not as it was last seen: if it waited, it may have been answered since.
+
+        With *anew*, so may it have gone on: whoever was at the work is gone, and who only looks may have seen that.
+        """
+        if run.status.is_over or (run.status.in_flight and not anew):
             return run
         now = await self._operations.fetch(run.ref, attempts=attempts)
         if now != run:

@@ -2,7 +2,7 @@
 What an app holds for its runs: each is begun under a key, brought to its end, and told of, whatever dies meanwhile.
 
 The journal has which work is tended. Whoever starts work tends it; what nobody is at any more, another service takes
-over: when it starts, and every few seconds.
+over: when it starts, and every two seconds.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ logger = logging.getLogger("agentruns")
 OnEnd: TypeAlias = Callable[[str, Run[Any]], Awaitable[None]]
 """What is called with the key and the last state of each run that is over."""
 
-_LOOKS: Final = Backoff(initial=15.0, factor=1.0, jitter=0.2)
-"""How often it is looked for work that nobody is at."""
+_LOOKS: Final = Backoff(initial=2.0, factor=1.0, jitter=0.2)
+"""How often it is looked for work that nobody is at; it costs little, and those who watch wait for it."""
 
 _AGAIN: Final = Backoff(initial=1.0, factor=2.0, maximum=300.0, jitter=0.2)
 """When what has failed is tried again: following a run, and `on_end`."""

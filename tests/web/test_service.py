@@ -28,7 +28,7 @@ from agentruns import (
 from agentruns._following import watching
 from agentruns._keeping.journal import Journal
 from agentruns.dialects import load
-from agentruns.web import NotPendingError, Service, service
+from agentruns.web import Event, NotPendingError, Service, Watcher, service
 from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Answer, Wire, begun, conversation, run
 from tests.web.scripted_runs import MESSAGE, said, story
 
@@ -376,6 +376,43 @@ async def test_a_click_takes_up_work_whose_process_was_gone_before_it_could_ask(
         await until(lambda: is_told(other))
 
     assert told.calls == [(KEY, "completed")]
+
+
+async def test_a_page_goes_back_to_no_earlier_state_when_work_is_taken_over(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(_: object) -> list[str]:
+        return []
+
+    told, blind, wire = Told(), story(Answer({}, after=3600)), asking()
+    wire.script[HEAD], wire.script[START] = [conversation(2)], [begun(id=NEXT_RUN)]
+    async with process(address, wire, told, inbox=Inbox(journal=address)) as other:
+        with monkeypatch.context() as between_two_looks:
+            between_two_looks.setattr(other._tending, "abandoned", nothing)
+            async with process(address, blind, told) as gone:
+                slug = (await gone.start(MESSAGE, key=KEY)).slug
+            page = other.watch(slug)
+            seen = [await anext(page)]
+            while said(seen[-1]) != ("run", "requires_action"):
+                seen.append(await anext(page))
+            rest = asyncio.create_task(events_of(page))
+        await until(lambda: is_asked(other))
+        await other.answer(slug, await asked_for(other, slug), True)
+        seen += await rest
+        await until(lambda: is_told(other))
+
+    of_first_run = [json.loads(event.data)["status"] for event in seen if f'"id":"{RUN}"' in event.data]
+    assert of_first_run == ["pending", "requires_action"]
+    assert told.calls == [(KEY, "completed")]
+
+
+async def events_of(page: Watcher) -> list[Event]:
+    return [event async for event in page]
+
+
+async def is_asked(served: Service) -> bool:
+    assert served.inbox is not None
+    return bool(await served.inbox.pending())
 
 
 async def test_the_url_of_the_first_run_is_that_of_what_an_answer_brings_too(tmp_path: Path) -> None:

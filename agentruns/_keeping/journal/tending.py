@@ -64,14 +64,15 @@ class Tended:
 
     def abandoned(self, ours: Collection[str] | None) -> list[str]:
         """Return the names of the work that is tended, and at which nobody is; we are at *ours* only, if given."""
-        rows = self._do(
-            "SELECT key, owner FROM tended JOIN work USING (vendor, key) WHERE vendor = ? ORDER BY id", (self._vendor,)
-        )
-        return [
-            key
-            for key, owner in rows.fetchall()
-            if not self._owners.alive(owner) or (ours is not None and owner == self._owners.me and key not in ours)
-        ]
+        tended = "FROM tended JOIN work USING (vendor, key) WHERE vendor = ?"
+        owners = self._do(f"SELECT DISTINCT owner {tended}", (self._vendor,)).fetchall()  # few, and looked at often
+        found: list[tuple[int, str]] = []
+        for (owner,) in owners:
+            is_me = owner == self._owners.me
+            if (is_me and ours is not None) or not self._owners.alive(owner):
+                rows = self._do(f"SELECT id, key {tended} AND owner = ?", (self._vendor, owner)).fetchall()
+                found += [(place, key) for place, key in rows if not is_me or key not in (ours or ())]
+        return [key for _, key in sorted(found)]
 
     def take(self, key: str) -> bool:
         """Take work over that is tended, and whose owner is gone; return whether it is ours."""
