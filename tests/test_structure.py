@@ -14,7 +14,6 @@ import pytest
 
 import agentruns
 from agentruns import a2a, conduit, dialects, langgraph, middesk, narrative, openai_responses, origami, tools
-from agentruns._api.limiter import Permits
 from agentruns.dialects.protocol import Dialect
 
 PACKAGE = Path(agentruns.__file__).parent
@@ -181,7 +180,7 @@ def classes_in(annotation: Any) -> Iterator[type]:
 def test_every_class_that_a_public_signature_names_can_be_imported() -> None:
     found = {id(getattr(house, name)) for house in (agentruns, dialects) for name in house.__all__}
     known = {"aiohttp": aiohttp} | {name: getattr(agentruns, name) for name in dialects.NAMES}
-    internal = {tools.Tool, Permits}  # `Tools.find` is for streams, `RateLimiter.subscribe` for clients
+    internal = {tools.Tool}  # `Tools.find` is for streams
     for name, function in public_functions():
         for annotation in get_type_hints(function, localns=known).values():
             for named in set(classes_in(annotation)) - internal:

@@ -335,7 +335,7 @@ class Laws:
 
     def _no_waiters(self, process: Process) -> None:
         permits, transport = process.client._api.permits, process.transport
-        waiting = [turn for turn in permits._vendor.line if not turn.future.done()]
+        waiting = [turn for turn in permits._vendor.calls if not turn.future.done()]
         self.check(not waiting, f"leaks: {len(waiting)} requests of {process} wait for a permit")
         limit, timeouts = transport._limit, transport._timeouts
         waiting_here = [turn for turn in limit._line if not turn.done()]

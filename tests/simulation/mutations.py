@@ -17,7 +17,8 @@ from unittest import mock
 from attrs import evolve, frozen
 
 from agentruns._api import api, flow
-from agentruns._api.limiter import Permits, RateLimiter
+from agentruns._api.limiter import Permits
+from agentruns._api.window import Window
 from agentruns._following.driver import Driver
 from agentruns._following.turn import Turn
 from agentruns._following.waiter import Waiter
@@ -125,19 +126,19 @@ def _apart() -> Sequence[Patch]:
 
 
 def _no_answers_counted() -> Sequence[Patch]:
-    take = RateLimiter._take
+    take = Window.take
 
     def counting(self: Any, now: float) -> None:
         take(self, now)
         if self.limit is not None:
-            self._returning.append(now + self.limit.seconds)
+            self.answered(now)
 
     def releasing(self: Any) -> None:
         limiter = self.limiter
-        if limiter.limit is not None and self._vendor.line:
+        if limiter.limit is not None and self._vendor.calls:
             limiter._advance()
 
-    return [(RateLimiter, "_take", counting), (Permits, "release", releasing)]
+    return [(Window, "take", counting), (Permits, "release", releasing)]
 
 
 def _drop_goes_on() -> Sequence[Patch]:
