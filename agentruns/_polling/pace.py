@@ -11,6 +11,7 @@ from agentruns._values import check
 
 from .clock import Clocks, PollClock
 from .reader import Reader
+from .segment import Segment
 from .watch import Watch
 
 _LEAST: Final = 0.01  # seconds between two reads of a run, whatever a schedule says
@@ -18,6 +19,9 @@ _ADVISED_FACTOR: Final = 1.25
 _LOOKS: Final = Backoff(initial=30.0, factor=1.5, maximum=600.0)
 _LESS_OFTEN: Final = 1.25
 _MOST_OFTEN: Final = 30.0
+_REST: Final = 10.0
+"""A vendor that wants a least gap is let be for so many times as long as it took to answer: its queue grows no more."""
+
 BROKEN_SECONDS: Final = 10.0
 """When a run is read again whose schedule says nothing that makes sense."""
 
@@ -28,7 +32,7 @@ class Pace:
 
     *advised* are the first and the longest gap between two reads that the vendor advises: they hold for a clock that
     has learned nothing, and for answers that do not say themselves when to come back. *least* is a gap that holds for
-    such answers whatever a clock has learned.
+    such answers whatever a clock has learned, and a longer one holds where they take long to come.
     """
 
     def __init__(
@@ -57,8 +61,17 @@ class Pace:
         if self._advised and not told and not clock.observations and follows_read:
             floor = max(floor, self._advised.delay(watch.unchanged_count))
             clock.floor = max(clock.floor, floor)  # else the next run, of which more is known, is polled too early
-        due = segment.next(clock, now, floor)
-        return max(due, segment.earliest(now, self._least)) if self._least and not told else due
+        if self._least and not told:
+            return self._next_apart(segment, clock, now, floor)
+        return segment.next(clock, now, floor)
+
+    def _next_apart(self, segment: Segment, clock: PollClock, now: float, floor: float) -> float:
+        """Return when a run is due if the least gap is to lie between an answer and the next read of it."""
+        if segment.sent is not None:
+            return segment.next(clock, now, max(floor, self._least, _REST * (now - segment.sent)))
+        clock.floor = max(clock.floor, self._least)  # so that the first read does not come just before the usual end
+        spread = self._least * (segment.phase % 1) / 2  # else the first reads of a crowd would come at once after that
+        return max(segment.next(clock, now, floor) + spread, segment.began + self._least * segment.phase)
 
     def next_after_end(self, watch: Watch, now: float) -> float:
         """Return when a run that moves no more is due: a pause that was answered may show for a while."""

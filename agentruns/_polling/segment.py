@@ -60,14 +60,6 @@ class Segment:
         phase = self.phase if self.sent is None else None
         return self.began + clock.next(self._sent, now - self.began, phase=phase, price=PRICE, floor=floor)
 
-    def earliest(self, now: float, gap: float) -> float:
-        """
-        Return when to poll next, at the earliest, if *gap* seconds are to lie between an answer and the next poll.
-
-        The last answer came *now*: a server that takes its time is asked the less. First polls are spread.
-        """
-        return self.began + gap * self.phase if self.sent is None else now + gap
-
     def pressure(self, clock: PollClock, now: float) -> float:
         """Return how much a poll is wanted *now*, beside others."""
         return clock.pressure(now - self.began, self._sent, polled=self.sent is not None)
