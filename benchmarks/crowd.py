@@ -22,11 +22,9 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from html import escape
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -35,8 +33,9 @@ from agentruns._values.exchange import Request, Response
 from agentruns._values.run import RunRef
 
 from .contestants import opened
+from .page import page
 from .process import MIB, Spent, Stall, apart, pin, resident
-from .report import Goal, at_most, finish, machine, parser
+from .report import Goal, as_json, at_most, finish, machine, parser
 from .shapes import NARRATIVE
 from .stub import Stub, most_within
 
@@ -53,7 +52,7 @@ STALL_SECONDS: Final = 0.02
 IN_TURN: Final = PER_REQUEST / 2
 """Seconds by which ends are seen late where each run is asked about in turn."""
 
-Measured: TypeAlias = Mapping[str, float]
+Measured: TypeAlias = Mapping[str, Any]
 
 
 # In a process of its own ----------------------------------------------------------------------------------------------
@@ -210,34 +209,6 @@ def goals(measured: Measured, count: int) -> list[Goal]:
     ]
 
 
-def page(grown: Mapping[int, Measured], beside: Sequence[tuple[str, Measured]]) -> str:
-    """Return a page with the growth as a plot and all figures as a table."""
-    from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
-
-    figure: Any = Figure(figsize=(9, 6), layout="constrained")
-    panels: tuple[tuple[str, Callable[[Measured], float]], ...] = (
-        ("part of one core", lambda each: each["cpu"]),
-        ("MiB", lambda each: each["bytes"] / MIB),
-        ("lag, s", lambda each: each["lag"]),
-        ("longest stall, ms of CPU", lambda each: 1e3 * each["busy"]),
-    )
-    for axes, (title, of) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        axes.plot(list(grown), [of(each) for each in grown.values()], marker="o")
-        axes.set(title=title, xlabel="runs followed", ylim=(0, None))
-        axes.grid(visible=True, alpha=0.3)
-    drawn = StringIO()
-    figure.savefig(drawn, format="svg")
-    svg = drawn.getvalue()
-    what = ("cpu", "bytes", "requests", "ends", "lag", "stall", "busy", "gc")
-    rows = [("", what), *((title, [f"{each[name]:.4g}" for name in what]) for title, each in beside)]
-    table = "".join(
-        f"<tr><th>{escape(title)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for title, cells in rows
-    )
-    head = '<!doctype html><meta charset="utf-8"><title>Many runs at once</title>'
-    return f"{head}<h1>Many runs at once</h1><p>{escape(machine())}</p>{svg[svg.index('<svg') :]}<table>{table}</table>"
-
-
 def main() -> int:
     made = parser(__doc__)
     made.add_argument("--html", type=Path, metavar="PATH", help="write a page with the growth as a plot")
@@ -250,30 +221,33 @@ def main() -> int:
         f"{'':<30}{'CPU':>8}{'MiB':>8} "
         + "".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))
     )
-    grown: dict[int, Measured] = {}
-    beside: list[tuple[str, Measured]] = []
+    rows: list[Measured] = []
 
-    def row(title: str, count: int, loop: str, python: str) -> Measured:
+    def row(count: int, loop: str, python: str = sys.executable) -> Measured:
+        grows = loop if python == sys.executable else f"{loop}, {Path(python).resolve().name}"
+        title = f"{count} runs, {grows}"
         measured = take(count, loop, python, warm, seconds)
         show(title, measured)
-        beside.append((title, measured))
+        rows.append({"title": title, "grows": grows, "runs": count, **measured})
         return measured
 
-    for count in sizes:
-        grown[count] = row(f"{count} runs", count, "asyncio", sys.executable)
-    loops = ["asyncio", "uvloop"] if "uvloop" in _loops() else ["asyncio"]
+    grown = {count: row(count, "asyncio") for count in sizes}
+    loops = [loop for loop in ("asyncio", "uvloop") if loop in _loops()]
     if len(loops) == 1:
         print("NO UVLOOP: it is not installed; pip install 'agentruns[bench]'")
     for loop in loops[1:]:
-        row(f"{crowd} runs, {loop}", crowd, loop, sys.executable)
+        row(crowd, loop)
     for python in args.python:
         for loop in loops:
-            row(f"{crowd} runs, {loop}, {Path(python).resolve().name}", crowd, loop, python)
+            row(crowd, loop, python)
+    reached = goals(grown[crowd], crowd)
+    figures = {"rows": rows}
     if args.html and find_spec("matplotlib") is None:
-        print("NO PAGE IS WRITTEN: matplotlib is not installed; pip install 'agentruns[report]'")
-    elif args.html:
-        args.html.write_text(page(grown, beside), encoding="utf-8")
-    return finish(goals(grown[crowd], crowd), args)
+        print("NO PLOT IS DRAWN: matplotlib is not installed; pip install 'agentruns[report]'")
+    if args.html:
+        told = {"machine": machine(), "goals": as_json(reached), "figures": {"crowd": figures}}
+        args.html.write_text(page(told), encoding="utf-8")
+    return finish(reached, args, figures)
 
 
 if __name__ == "__main__":

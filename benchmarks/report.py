@@ -7,11 +7,11 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -70,34 +70,45 @@ def machine() -> str:
     return f"agentruns {version('agentruns')}, aiohttp {version('aiohttp')}, {python}, {system}, {load()}"
 
 
-def table(goals: Sequence[Goal], width: int = 0) -> None:
-    """Print a line for each goal, as wide as the longest name or *width*."""
-    width = max((len(goal.name) for goal in goals), default=width)
+def table(goals: Sequence[Goal], others: Mapping[str, str] | None = None) -> None:
+    """Print a line for each goal, then one for each of the *others*, with what became of it."""
+    others = others or {}
+    width = max(map(len, (*others, *(goal.name for goal in goals))), default=0)
     print(f"{'goal':<{width}}{'value':>12}{'target':>14}  held")
     for goal in goals:
         target = f"{goal.bound} {goal.target:.4g}"
         print(f"{goal.name:<{width}}{goal.value:>12.4g}{target:>14}  {'yes' if goal.ok else 'MISSED'}")
+    for name, why in others.items():
+        print(f"{name:<{width}}{'-':>12}{'-':>14}  {why}")
 
 
-def finish(goals: Sequence[Goal], args: argparse.Namespace) -> int:
-    """Print the table, write the JSON if `--json` asks for it; return 0 if every goal is held, else 1."""
+def finish(goals: Sequence[Goal], args: argparse.Namespace, figures: Mapping[str, Any] | None = None) -> int:
+    """
+    Print the table, and write the goals and the *figures* as JSON if `--json` asks for it.
+
+    Return 0 if every goal is held, else 1.
+    """
     print(machine())
     table(goals)
     missed = sum(not goal.ok for goal in goals)
     print(f"{len(goals) - missed} of {len(goals)} goals held")
     if args.json:
-        args.json.write_text(as_json(goals), encoding="utf-8")
+        write(args.json, {"machine": machine(), "goals": as_json(goals), "figures": figures or {}})
     return 1 if missed else 0
 
 
-def as_json(goals: Sequence[Goal]) -> str:
-    """Return the goals by name, as JSON."""
-    shown = {
+def write(path: Path, told: Mapping[str, Any]) -> None:
+    """Write what was measured as JSON."""
+    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def as_json(goals: Sequence[Goal]) -> Mapping[str, Any]:
+    """Return the goals by name, as a JSON value."""
+    return {
         goal.name: {"value": goal.value, "bound": goal.bound, "target": goal.target, "ok": goal.ok} for goal in goals
     }
-    return json.dumps(shown, indent=2) + "\n"
 
 
-def from_json(text: str) -> list[Goal]:
-    """Return the goals that `as_json` wrote."""
-    return [Goal(name, **shown) for name, shown in json.loads(text).items()]
+def from_json(told: Mapping[str, Any]) -> list[Goal]:
+    """Return the goals that `as_json` told."""
+    return [Goal(name, **shown) for name, shown in told.items()]

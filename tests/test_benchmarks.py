@@ -12,9 +12,11 @@ import pytest
 import benchmarks
 from agentruns.dialects.vendor import Vendor
 from benchmarks import __main__ as everything
+from benchmarks.__main__ import Found
 from benchmarks.budget import without_lists
+from benchmarks.page import page
 from benchmarks.process import Spent
-from benchmarks.report import CANNOT_RUN, arguments, at_least, at_most, finish, from_json, needs
+from benchmarks.report import CANNOT_RUN, arguments, as_json, at_least, at_most, finish, from_json, needs
 from benchmarks.virtual import SharedTime, VirtualLoop, run_virtually
 
 
@@ -59,18 +61,72 @@ def test_a_benchmark_without_what_it_measures_names_the_extra(capsys: pytest.Cap
     )
 
 
-def test_one_table_shows_what_is_held_what_is_missed_and_what_was_not_measured(
+FOUND = {
+    "polling": Found([at_most("polls", 1.0, 2.0)], figures={"rows": []}, notes=["NO INSTRUCTIONS ARE COUNTED: y"]),
+    "fleet": Found([at_least("seen", 0.5, 1.0)]),
+    "web": Found(why="NOT MEASURED: x"),
+    "batch": Found(why="FAILED with code 1: ValueError: z"),
+}
+
+
+def test_one_table_shows_what_is_held_what_is_missed_what_was_not_measured_and_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    found = {"polling": [at_most("polls", 1.0, 2.0)], "fleet": [at_least("seen", 0.5, 1.0)], "web": "NOT MEASURED: x"}
-    monkeypatch.setattr(everything, "measure", lambda name, quick: found[name])
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "--json", str(tmp_path / "goals.json"), "polling", "fleet", "web"])
+    path = tmp_path / "measured.json"
+    monkeypatch.setattr(everything, "measure", lambda name, **_: FOUND[name])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--json", str(path), *FOUND])
     assert everything.main() == 1
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["polling:", "polls", "1", "<=", "2", "yes"] in shown
     assert ["fleet:", "seen", "0.5", ">=", "1", "MISSED"] in shown
-    assert ["web:", "NOT", "MEASURED:", "x"] in shown
-    assert [goal["ok"] for goal in json.loads((tmp_path / "goals.json").read_text()).values()] == [True, False, None]
+    assert ["web", "-", "-", "NOT", "MEASURED:", "x"] in shown
+    assert ["batch", "-", "-", "FAILED", "with", "code", "1:", "ValueError:", "z"] in shown
+    assert ["polling:", "NO", "INSTRUCTIONS", "ARE", "COUNTED:", "y"] in shown
+    told = json.loads(path.read_text())
+    assert from_json(told["goals"])[1] == at_least("fleet: seen", 0.5, 1.0)
+    assert told["figures"] == {"polling": {"rows": []}}
+    assert told["benchmarks"]["web"]["why"] == "NOT MEASURED: x"
+
+
+def test_a_benchmark_that_fails_does_not_keep_the_others_from_being_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(name: str, *, quick: bool, seconds: float) -> Found:
+        assert quick
+        assert 0.0 < seconds <= 30.0
+        if name == "polling":
+            raise ValueError(name)
+        return FOUND[name]
+
+    monkeypatch.setattr(everything, "measure", measure)
+    found = everything.measure_all(["polling", "fleet"], quick=True, seconds=90.0)
+    assert found["polling"].has_failed
+    assert found["fleet"].goals
+
+
+def test_benchmarks_for_which_no_time_is_left_are_not_measured() -> None:
+    assert everything.measure_all(["fleet"], quick=True, seconds=0.0)["fleet"].why.startswith("NOT MEASURED: no time")
+
+
+def test_a_benchmark_that_takes_too_long_is_ended_with_all_that_it_has_begun() -> None:
+    code, said = everything._run(["sh", "-c", "echo begun; sleep 60 & sleep 60"], 0.2)
+    assert code < 0
+    assert said == ["begun"]
+
+
+def test_what_a_benchmark_says_last_tells_why_it_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = everything._run([sys.executable, "-S", "-c", "raise ValueError('why')"], 60.0)
+    assert (code, said[-1]) == (1, "ValueError: why")
+
+
+def test_a_page_shows_goals_what_was_left_out_and_each_figure_of_many_runs() -> None:
+    row = {"title": "9 <runs>", "grows": "asyncio", "runs": 9, "cpu": 0.5, "bytes": 2**20, "lag": 1.0, "busy": 0.01}
+    shown = page({
+        "machine": "one & all",
+        "goals": as_json([at_most("polls", 3.0, 2.0)]),
+        "benchmarks": {"web": {"why": "NOT MEASURED: x", "notes": []}},
+        "figures": {"crowd": {"rows": [row]}},
+    })
+    for text in ("one &amp; all", "MISSED", "web: NOT MEASURED: x", "9 &lt;runs&gt;", "<td>0.5</td>"):
+        assert text in shown
 
 
 def test_a_vendor_without_its_lists_is_still_one() -> None:
@@ -82,7 +138,7 @@ def test_goals_that_are_written_are_read_again(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(sys, "argv", ["one", "--json", str(path)])
     goals = [at_most("a", 1.0, 2.0), at_least("b", 1.0, 2.0)]
     assert finish(goals, arguments("One.")) == 1
-    assert from_json(path.read_text()) == goals
+    assert from_json(json.loads(path.read_text())["goals"]) == goals
 
 
 def test_time_that_is_shared_stands_still_while_an_answer_is_under_way() -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentruns import RunRef
@@ -71,8 +71,7 @@ def test_of_runs_that_can_be_weighed_at_once_each_round_has_the_most_pressing_in
 def test_of_a_crowd_each_round_after_the_first_has_the_most_pressing_in_order_if_there_are_reads_enough(
     pressures: list[int], at_once: int, most: int
 ) -> None:
-    at_once = max(at_once, most)
-    assume(at_once * most >= len(pressures))
+    at_once = max(at_once, most, -(-len(pressures) // most))
     line = Line(pressures, at_once, most)
     first = line.read_round()
     assert list(first) == heapq.nlargest(most, pressures[:at_once])
