@@ -74,9 +74,12 @@ if TYPE_CHECKING:  # imported when they are first asked for: `import agentruns` 
     from .errors import TooManyResumesError as TooManyResumesError
     from .errors import TransportError as TransportError
     from .errors import UnsupportedError as UnsupportedError
+    from .inbox import AlreadyDecidedError as AlreadyDecidedError
     from .inbox import Inbox as Inbox
+    from .inbox import NotAskedYetError as NotAskedYetError
     from .inbox import NotPendingError as NotPendingError
     from .inbox import Parked as Parked
+    from .inbox import UnknownActionError as UnknownActionError
     from .tools import Tools as Tools
     from .tools import ToolSchema as ToolSchema
     from .tools import ToolsLike as ToolsLike
@@ -151,6 +154,9 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "ToolOutcomeUnknownError",
     "DeadlineExceededError",
     "NotPendingError",
+    "AlreadyDecidedError",
+    "NotAskedYetError",
+    "UnknownActionError",
     "ToolError",
 ]
 
@@ -237,8 +243,11 @@ if not TYPE_CHECKING:  # to a type checker, a name that is misspelled would be o
         ),
         "inbox": (
             "Inbox",
+            "AlreadyDecidedError",
+            "NotAskedYetError",
             "NotPendingError",
             "Parked",
+            "UnknownActionError",
         ),
     }
     _MODULES: Final = {name: module for module, names in _WHERE.items() for name in names}

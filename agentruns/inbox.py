@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 
 from ._aio.changed import Changed
 from ._aio.shield import run_shielded
@@ -38,7 +38,14 @@ T = TypeVar("T")
 
 logger = logging.getLogger("agentruns")
 
-__all__ = ["Inbox", "NotPendingError", "Parked"]
+__all__ = [
+    "AlreadyDecidedError",
+    "Inbox",
+    "NotAskedYetError",
+    "NotPendingError",
+    "Parked",
+    "UnknownActionError",
+]
 
 _SURE_SECONDS: Final = 30.0
 """Seconds after which the journal is looked into in any case: somebody may have deleted its file."""
@@ -52,14 +59,33 @@ _MOST_TOLD: Final = 200
 _GIVEN: Final = frozenset({WaitState.ANSWERED, WaitState.REFUSED})
 
 
-class NotPendingError(ConfigurationError):
+class NotPendingError(ConfigurationError, public=True):
     """
-    Report an action that nobody waits for: it was answered, refused or withdrawn, or never asked for.
+    Report an action that nobody waits for: by a class of its own why, else it was withdrawn, or asks something else.
 
-    `was_asked` tells whether the inbox has ever asked for it.
+    `status` is the HTTP status that says the same. `parked` is what was asked for under that id last, None where that
+    is not known.
     """
 
-    was_asked = True
+    status: ClassVar[int] = 409
+
+    parked: Parked | None = None
+
+
+class AlreadyDecidedError(NotPendingError, public=True):
+    """Report an action that was answered or refused before, by whomever: the first answer stands."""
+
+
+class NotAskedYetError(NotPendingError, public=True):
+    """Report an action that a run shows, and that no process has asked anybody for yet: try again in a moment."""
+
+    status = 503
+
+
+class UnknownActionError(NotPendingError, public=True):
+    """Report an action that nobody was ever asked for, or a run of which nothing is known."""
+
+    status = 404
 
 
 class Inbox:
@@ -241,9 +267,9 @@ class Inbox:
         else by then is not answered. Where the inbox is used in another event loop, as that of a web framework's
         thread, the answer is handed over to it.
 
-        Raise `NotPendingError` for an action that does not wait, because it was answered (it says what stands),
-        withdrawn, changed or never asked for, and `ConfigurationError` for an id that is not unique, or an output that
-        JSON or the vendor cannot take; then it waits on.
+        Raise a `NotPendingError` for an action that does not wait: `AlreadyDecidedError` (it says what stands),
+        `UnknownActionError`, or itself for one that was withdrawn or has changed. Raise `ConfigurationError` for an id
+        that is not unique, or an output that JSON or the vendor cannot take; then it waits on.
         """
         plain = await written(partial(codec.to_jsonable, output, f"the answer to action {action_id!r}"))
         await self._at_home(partial(self._decide, action_id, run_id, seen, WaitAct.ANSWER, plain))
@@ -440,11 +466,9 @@ def _end(waiters: Iterable[asyncio.Future[Standing]], error: Exception) -> None:
 def _not_pending(action: Action, run_id: str | None, found: Sequence[Standing]) -> NotPendingError:
     if not found:
         of = "" if run_id is None else f" of run {run_id}"
-        error = NotPendingError(
+        return UnknownActionError(
             f"action {action.id!r}{of} is not pending: this inbox knows no such action. Take ids from `pending()`"
         )
-        error.was_asked = False
-        return error
     standing = found[0]
     why = {
         WaitState.ANSWERED: f"it was answered already: {_told(standing.output)}",
@@ -452,7 +476,10 @@ def _not_pending(action: Action, run_id: str | None, found: Sequence[Standing]) 
         WaitState.WITHDRAWN: "it was withdrawn, since nobody waits for it any more",
         WaitState.WAITING: "it has just been asked for again, or asks something else by now",
     }[standing.state]
-    return NotPendingError(f"action {action.id!r} of run {standing.parked.run.id} is not pending: {why}")
+    kind = AlreadyDecidedError if standing.state in _GIVEN else NotPendingError
+    error = kind(f"action {action.id!r} of run {standing.parked.run.id} is not pending: {why}")
+    error.parked = standing.parked
+    return error
 
 
 def _told(output: Any) -> str:

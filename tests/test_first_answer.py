@@ -13,12 +13,12 @@ import pytest_asyncio
 from agentruns import (
     Action,
     AlreadyAnsweredError,
+    AlreadyDecidedError,
     Backoff,
     Client,
     ConflictError,
     Inbox,
     InvalidRequestError,
-    NotPendingError,
     Retry,
     Run,
     RunRef,
@@ -336,7 +336,7 @@ async def test_an_answer_in_an_inbox_stands_before_its_handler_has_come_back_for
         await inbox.answer(parked.action.id, "yes")
         with pytest.raises(AlreadyAnsweredError, match='has an answer: "yes"'):
             await one.resume(parked.run, outputs(parked.run, "no"))
-        with pytest.raises(NotPendingError, match='it was answered already: "yes"'):
+        with pytest.raises(AlreadyDecidedError, match='it was answered already: "yes"'):
             await inbox.answer(parked.action.id, "no")
         assert (await one.result(message(), key=KEY, tools=inbox, timeout=None)).id == NEXT_RUN
 
@@ -366,7 +366,7 @@ async def test_two_tasks_that_answer_one_parked_action_at_once_end_it_once() -> 
         )
         await following
 
-    assert [type(each) for each in ended] == [type(None), NotPendingError]
+    assert [type(each) for each in ended] == [type(None), AlreadyDecidedError]
     assert 'it was answered already: "yes"' in str(ended[1])
 
 

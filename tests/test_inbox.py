@@ -30,7 +30,7 @@ from agentruns import (
 from agentruns._keeping.journal.moves import WaitAct
 from agentruns._values.run import ToolOutput
 from agentruns.emulator import Call, Emulator, Turn
-from agentruns.inbox import Inbox, NotPendingError, Parked
+from agentruns.inbox import AlreadyDecidedError, Inbox, Parked
 from agentruns.tools import asking, current_key, current_run
 from tests.scripted_wire import CALL, HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Wire, client_of, conversation, run
 from tests.test_keys import QUICK, config, message
@@ -143,7 +143,7 @@ async def test_only_the_first_answer_counts(inbox: Inbox) -> None:
     (task,) = await parked(inbox, paused(), 1)
     results = await asyncio.gather(*(inbox.answer("0", each) for each in range(5)), return_exceptions=True)
 
-    assert [type(each) for each in results] == [type(None), *[NotPendingError] * 4]
+    assert [type(each) for each in results] == [type(None), *[AlreadyDecidedError] * 4]
     assert str(results[1]) == "action '0' of run run-1 is not pending: it was answered already: 0"
     assert (await task).output == 0
     with pytest.raises(ConfigurationError, match="'0' of run run-1 is not pending: it was answered already"):

@@ -95,7 +95,7 @@ class Parking(Protocol):
         ...
 
     async def called(self, action_id: str, run_id: str | None) -> Sequence[Standing]:
-        """Return what waits under that id; if nothing does, the last that did, if it is known."""
+        """Return what waits under that id; if nothing does, the last that did in the same work, if it is known."""
         ...
 
 

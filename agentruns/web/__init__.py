@@ -9,7 +9,7 @@ make responses of either; `chunks` and `HEADERS` do for any other framework.
 
 from __future__ import annotations
 
-from agentruns.inbox import Inbox, NotPendingError
+from agentruns.inbox import AlreadyDecidedError, Inbox, NotAskedYetError, NotPendingError, UnknownActionError
 
 from .events import HEADERS, Event, Events, Shown, Told, chunks, encode, events, public, told, told_in_full
 from .feed import Feed, Watcher
@@ -18,16 +18,19 @@ from .service import OnEnd, Service
 
 __all__ = [
     "HEADERS",
+    "AlreadyDecidedError",
     "Event",
     "Events",
     "Feed",
     "Feeds",
     "Inbox",
+    "NotAskedYetError",
     "NotPendingError",
     "OnEnd",
     "Service",
     "Shown",
     "Told",
+    "UnknownActionError",
     "Watcher",
     "chunks",
     "encode",

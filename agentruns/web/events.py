@@ -35,6 +35,7 @@ from agentruns._following.watching import RunWatch
 from agentruns._values import check, codec
 from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunStatus
+from agentruns.inbox import AlreadyDecidedError, NotAskedYetError, NotPendingError, UnknownActionError
 
 logger = logging.getLogger("agentruns")
 
@@ -65,6 +66,10 @@ _SAID: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.StalledError, "nothing has changed for long; the run may go on all the same"),
     (errors.ToolOutcomeUnknownError, "a step of this run was cut off, and somebody must look at it"),
     (errors.RunFailedError, "the run has failed"),
+    (AlreadyDecidedError, "this was answered before, and the first answer stands"),
+    (NotAskedYetError, "this is not asked yet; try again in a moment"),
+    (UnknownActionError, "nothing like this is asked for here"),
+    (NotPendingError, "this is asked no more: the run has gone on, or asks something else by now"),
 )
 """What whoever watches is told of an error, by its class; nothing in it comes from the error itself."""
 

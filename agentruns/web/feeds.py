@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any, Final, Self, Unpack, cast
 
@@ -147,6 +148,11 @@ class Feeds:
         ref = run.ref if isinstance(run, Run) else run
         watch(self._client, run, **self._watch_options(options))  # says now what cannot work
         return Watcher(self.get(ref), _Rejoining(self, options), last_event_id, ref)
+
+    def look(self, run: RunRef) -> None:
+        """Follow a run, for a minute at least, as if somebody had begun to watch it; there must be one."""
+        with suppress(StoppedError):
+            self._watch(run, {})
 
     def get(self, run: Run | RunRef | str) -> Feed | None:
         """Return the feed of a run, or of the name that it was opened under; None if there is none, or no more."""

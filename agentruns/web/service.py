@@ -19,6 +19,7 @@ from agentruns._aio.shield import run_shielded
 from agentruns._api.retry import Backoff
 from agentruns._following.options import StreamOptions
 from agentruns._keeping.digest import request_digest
+from agentruns._keeping.shared import SharedState
 from agentruns._keeping.starting import TENDED, check_same
 from agentruns._keeping.work import Unfinished
 from agentruns._values import check
@@ -27,8 +28,9 @@ from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import Client, keys_of, watch
 from agentruns.errors import AgentRunsError, ConfigurationError, NotFoundError
-from agentruns.inbox import Inbox, NotPendingError, is_journaled
+from agentruns.inbox import Inbox, UnknownActionError, is_journaled
 
+from .answering import Answering
 from .events import Shown, Told, public, told
 from .feed import Feed, StoppedError, Watcher
 from .feeds import HISTORY, Feeds
@@ -44,9 +46,6 @@ _LOOKS: Final = Backoff(initial=2.0, factor=1.0, jitter=0.2)
 
 _AGAIN: Final = Backoff(initial=1.0, factor=2.0, maximum=300.0, jitter=0.2)
 """When what has failed is tried again: following a run, and `on_end`."""
-
-_ASK_SECONDS: Final = 2.0
-"""How long a click may come before the inbox has the action that a page shows already."""
 
 _PRUNE_SECONDS: Final = 3600.0
 _STOP_SECONDS: Final = 5.0
@@ -102,6 +101,7 @@ class Service:
         self.feeds = Feeds(client, history=history, memory=memory, shown=shown, told=told, **options)
         self._keys = keys_of(client)
         self._tending = self._keys.journal.tending
+        self._answering = Answering(self._keys, self.feeds, self._take_up)
         self._on_end = on_end
         self._retention = retention
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -197,16 +197,16 @@ class Service:
         """
         Answer an action of a run through the inbox, in whatever process it waits; *run* may be a slug.
 
-        Raise `NotPendingError` for what does not wait, or waits no more, and else as `inbox.answer` does. A click that
-        comes before the inbox has the action that a page shows waits a moment for it.
+        Raise as `inbox.answer` does. A click that comes before the inbox has the action that a page shows waits a
+        moment for it, then it is a `NotAskedYetError`.
         """
-        inbox, run_id = self._asked(run)
-        await self._decide(lambda at: inbox.answer(action_id, output, run_id=at), run_id, action_id)
+        inbox, ref = self._asked(run)
+        await self._answering.decide(ref, action_id, lambda at: inbox.answer(action_id, output, run_id=at))
 
     async def refuse(self, run: Run[Any] | RunRef | str, action_id: str, why: str) -> None:
         """Give no answer to an action of a run, and tell the model *why*; for the rest as `answer`."""
-        inbox, run_id = self._asked(run)
-        await self._decide(lambda at: inbox.refuse(action_id, why, run_id=at), run_id, action_id)
+        inbox, ref = self._asked(run)
+        await self._answering.decide(ref, action_id, lambda at: inbox.refuse(action_id, why, run_id=at))
 
     def ref(self, run: Run[Any] | RunRef | str) -> RunRef:
         """Return the reference that a run, or its slug, stands for; raise `ConfigurationError` for any other text."""
@@ -214,33 +214,20 @@ class Service:
             return RunRef.from_slug(run, self._keys.vendor.NAME)
         return run.ref if isinstance(run, Run) else run
 
-    def _asked(self, run: Run[Any] | RunRef | str) -> tuple[Inbox, str]:
+    def _asked(self, run: Run[Any] | RunRef | str) -> tuple[Inbox, RunRef]:
         if self.inbox is None:
             raise ConfigurationError("this service has no inbox: pass `Service(client, inbox=Inbox(journal=...))`")
         try:
-            return self.inbox, self.ref(run).id
+            return self.inbox, self.ref(run)
         except ConfigurationError:
-            raise NotPendingError(f"{str(run)[:80]!r} names no run, so nothing waits for an answer") from None
+            raise UnknownActionError(f"{str(run)[:80]!r} names no run, so nothing waits for an answer") from None
 
-    async def _decide(self, decide: Callable[[str], Awaitable[None]], run_id: str, action_id: str) -> None:
-        """Decide what the work of a run waits for, in the run where it is now, as soon as the inbox asks for it."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _ASK_SECONDS
-        while True:
-            known = await self._keys.shared.of_run(run_id)
-            run = None if known is None else known.run
-            try:
-                await decide(run_id if run is None else run.id)
-            except NotPendingError as error:
-                waits = run is not None and any(each.id == action_id for each in run.actions)
-                if error.was_asked or known is None or not waits or loop.time() >= until:
-                    raise
-                if not known.is_driven and known.key not in self._tasks and await self._tending.take(known.key):
-                    self._tend(known.key, None)  # whoever was to ask is gone
-                    until = loop.time() + _ASK_SECONDS
-            else:
-                return
-            await asyncio.sleep(_ASK_SECONDS / 40)
+    async def _take_up(self, work: SharedState) -> bool:
+        """Go on with work that is to be tended, and that nobody is at; return whether it was so."""
+        if work.is_driven or work.key in self._tasks or not await self._tending.take(work.key):
+            return False
+        self._tend(work.key, None)
+        return True
 
     def _entered(self) -> None:
         if self._has_stopped:

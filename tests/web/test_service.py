@@ -11,25 +11,45 @@ import pytest
 from attrs import evolve
 
 from agentruns import (
+    Action,
     AgentRunsError,
+    AlreadyDecidedError,
     AuthenticationError,
     Backoff,
     Client,
     ConfigurationError,
     Inbox,
     JournalError,
+    NotAskedYetError,
     NotFoundError,
+    NotPendingError,
     Retry,
     Run,
     RunRef,
     RunStatus,
     ToolOutput,
+    Unfinished,
+    UnknownActionError,
 )
 from agentruns._following import watching
 from agentruns._keeping.journal import Journal
 from agentruns.dialects import load
-from agentruns.web import Event, NotPendingError, Service, Watcher, service
-from tests.scripted_wire import HEAD, NEXT_RUN, POLL, POLL_NEXT, RUN, START, Answer, Wire, begun, conversation, run
+from agentruns.web import Event, Service, Watcher, answering, service
+from agentruns.web import told as text_of
+from tests.scripted_wire import (
+    CALL,
+    HEAD,
+    NEXT_RUN,
+    POLL,
+    POLL_NEXT,
+    RUN,
+    START,
+    Answer,
+    Wire,
+    begun,
+    conversation,
+    run,
+)
 from tests.web.scripted_runs import MESSAGE, said, story
 
 pytestmark = pytest.mark.asyncio
@@ -352,14 +372,124 @@ async def test_a_person_answers_in_any_process_and_the_second_click_is_refused(a
         slug = (await served.start(MESSAGE, key=KEY)).slug
         action = await asked_for(other, slug)
         for wrong in ("no slug", "narrative..unknown"):
-            with pytest.raises(NotPendingError):
+            with pytest.raises(UnknownActionError):
                 await other.answer(wrong, action, True)
         await other.answer(slug, action, True)
-        with pytest.raises(NotPendingError):
-            await served.refuse(slug, action, "too late")
+        for late in (served, other):
+            with pytest.raises(AlreadyDecidedError, match="it was answered already: true"):
+                await late.refuse(slug, action, "too late")
+        await until(lambda: is_told(served))
+        for late in (served, other):  # the run has moved on to another one, and is over
+            with pytest.raises(AlreadyDecidedError, match="it was answered already: true"):
+                await late.answer(slug, action, True)
+            with pytest.raises(UnknownActionError):
+                await late.answer(slug, "no such action", True)
+        await (await found(served)).forget()
+        with pytest.raises(UnknownActionError):
+            await other.answer(slug, action, True)
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def found(served: Service) -> Unfinished:
+    work = await served.client.work(KEY)
+    assert work is not None
+    return work
+
+
+async def test_a_click_that_comes_before_anybody_is_asked_waits_for_that(address: str) -> None:
+    told = Told()
+    async with (
+        process(address, asking(), told, inbox=Inbox(journal=address)) as served,
+        process(address, asking(), told, inbox=Inbox(journal=address)) as other,
+    ):
+        begun_run = await served.start(MESSAGE, key=KEY)
+        await other.answer(begun_run.slug, str(CALL["tool_use_id"]), True)  # nobody has seen the pause yet
         await until(lambda: is_told(served))
 
     assert told.calls == [(KEY, "completed")]
+
+
+async def test_a_click_on_what_nobody_gets_to_ask_for_is_told_to_try_again(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "_ASK_SECONDS", 0.1)
+    is_free = asyncio.Event()
+    inbox = Inbox(journal=address)
+
+    async def busy(action: Action) -> Any:
+        await is_free.wait()
+        return await inbox(action)
+
+    told = Told()
+    async with (
+        process(address, asking(), told, inbox=inbox, tools=busy) as served,
+        process(address, Wire({}), told, inbox=Inbox(journal=address)) as other,
+    ):
+        slug = (await served.start(MESSAGE, key=KEY)).slug
+        action = await asked_for(other, slug)
+        for early in (served, other):
+            with pytest.raises(NotAskedYetError):
+                await early.answer(slug, action, True)
+            with pytest.raises(UnknownActionError):
+                await early.answer(slug, "no such action", True)
+        is_free.set()
+        await other.answer(slug, action, True)
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_a_click_on_what_was_answered_by_hand_or_by_a_handler_hears_that(address: str) -> None:
+    told, wire = Told(), asking()
+    async with process(address, wire, told, inbox=Inbox(journal=address)) as served:
+        slug = (await served.start(MESSAGE, key=KEY)).slug
+        action = await asked_for(served, slug)
+        paused = await served.client.fetch(served.ref(slug))
+        await served.client.resume(paused, [ToolOutput(paused.actions[0], {"approved": True})])
+        with pytest.raises(AlreadyDecidedError):
+            await served.answer(slug, action, True)
+        await until(lambda: is_told(served))
+        with pytest.raises(AlreadyDecidedError):
+            await served.answer(slug, action, True)
+
+
+async def test_the_second_question_of_an_id_is_not_taken_for_the_first(address: str) -> None:
+    first, second = ({**CALL, "arguments": {"invoice": each}} for each in ("17", "18"))
+    wire = asking()
+    wire.script[POLL_NEXT] = [run("requires_action", id=NEXT_RUN, pending_tool_calls=[second])]
+    wire.script[HEAD] = [conversation(0), conversation(2), conversation(4)]
+    wire.script[START] = [begun(), begun(id=NEXT_RUN), begun(id="third")]
+    wire.script[POLL] = [run("requires_action", pending_tool_calls=[first])]
+    wire.script["GET /agents/runs/third"] = [run("completed", id="third")]
+    is_free, told = asyncio.Event(), Told()
+    inbox = Inbox(journal=address)
+
+    async def slow(action: Action) -> Any:
+        if action.arguments["invoice"] == "18":
+            await is_free.wait()
+        return await inbox(action)
+
+    async with process(address, wire, told, inbox=inbox, tools=slow) as served:
+        slug = (await served.start(MESSAGE, key=KEY)).slug
+        await served.answer(slug, await asked_for(served, slug), True)
+        action = await asked_for(served, slug, NEXT_RUN)
+        clicking = asyncio.create_task(served.answer(slug, action, True))
+        await asyncio.sleep(0.1)
+        is_free.set()
+        await clicking
+        await until(lambda: is_told(served))
+
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_what_a_browser_is_told_of_a_click_is_safe_and_says_what_to_do() -> None:
+    kinds: list[type[NotPendingError]] = [NotPendingError, AlreadyDecidedError, NotAskedYetError, UnknownActionError]
+    texts = [text_of(kind("a secret")) for kind in kinds]
+    assert [each["type"] for each in texts] == [kind.__name__ for kind in kinds]
+    assert len({each["message"] for each in texts}) == len(kinds)
+    assert "secret" not in str(texts)
+    assert [kind.status for kind in kinds] == [409, 409, 503, 404]
 
 
 async def test_a_click_takes_up_work_whose_process_was_gone_before_it_could_ask(

@@ -333,7 +333,7 @@ class Journal(Session):
         return await self.do(lambda records: ParkedActions(records).waiting(run_id))
 
     async def called(self, action_id: str, run_id: str | None = None) -> list[ParkedRow]:
-        """Return the actions of that id that wait; if there are none, the last one that did."""
+        """Return the actions of that id that wait; if there are none, the last one that did, in the same work."""
         return await self.do(lambda records: ParkedActions(records).called(action_id, run_id))
 
     async def look(self, places: Sequence[Place]) -> Look:

@@ -153,12 +153,23 @@ class ParkedActions:
         return self._rows("state = 'waiting' AND run_id = coalesce(?, run_id) ORDER BY id", (run_id,))
 
     def called(self, action_id: str, run_id: str | None) -> list[ParkedRow]:
-        """Return what waits under that id; if nothing does, the last that did."""
+        """
+        Return what waits under that id; if nothing does, the last that did.
+
+        Of a run that has begun by an answer, that may be what an earlier run of the same work has asked for.
+        """
         where, values = "action_id = ?", [action_id]
         if run_id is not None:
             where, values = f"{where} AND run_id = ?", [action_id, run_id]
-        return self._rows(f"state = 'waiting' AND {where} ORDER BY id", values) or self._rows(
+        found = self._rows(f"state = 'waiting' AND {where} ORDER BY id", values) or self._rows(
             f"{where} ORDER BY id DESC LIMIT 1", values
+        )
+        if found or run_id is None:
+            return found
+        return self._rows(
+            "state <> 'waiting' AND action_id = ? AND run_id IN (SELECT run_id FROM work_run WHERE work IN"
+            " (SELECT work FROM work_run WHERE run_id = ?)) ORDER BY id DESC LIMIT 1",
+            values,
         )
 
     def look(self, places: Iterable[Place]) -> Look:
