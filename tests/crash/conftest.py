@@ -20,9 +20,9 @@ def _thawed() -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if sys.platform == "win32":
         return
-    from tests.crash.killed_processes import EXHAUSTIVE, counted
+    from tests.crash.killed_processes import EXHAUSTIVE, STORE, counted
     from tests.crash.loop_steps import cuts
 
-    if EXHAUSTIVE:
+    if EXHAUSTIVE or STORE != "sqlite":
         for name, number in [*sorted(counted.items()), *sorted((f"cut off: {what}", n) for what, n in cuts.items())]:
             terminalreporter.write_line(f"{number:8} {name}")
