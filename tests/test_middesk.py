@@ -969,7 +969,7 @@ async def test_a_lost_answer_that_did_not_arrive_is_sent_once_more(lost: Scripte
 @pytest.mark.virtual
 async def test_an_answer_lost_twice_is_not_sent_a_third_time() -> None:
     wire = Wire({RESUME: Lost(), POLL: Answer(paused())})
-    with pytest.raises(OutcomeUnknownError, match="sent twice, and the interrupt is still listed") as caught:
+    with pytest.raises(OutcomeUnknownError, match="tried twice, and the interrupt is still listed") as caught:
         await resumed(wire)
 
     assert caught.value.request.line == RESUME

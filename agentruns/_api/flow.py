@@ -12,7 +12,7 @@ from copy import copy
 from itertools import count
 from typing import Any, Final, Protocol, TypeAlias, cast
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from agentruns._values import codec
 from agentruns._values.commands import (
@@ -70,11 +70,29 @@ class Attempts:
     failure: Exception | None = None
     idle: bool = False
     doubt: bool = False
+    _unclear: list[tuple[Request, str]] = field(factory=list, init=False)
 
-    def ended(self, failure: Exception | None, *, doubt: bool = False) -> None:
-        """Note what a request came to."""
-        self.failure, self.idle = failure, failure is not None
-        self.doubt = self.doubt or doubt
+    def succeeded(self, request: Request) -> None:
+        """Note that a request was answered well: what became of the tries before is of no interest any more."""
+        self.failure, self.idle = None, False
+        if self._unclear:
+            self._unclear = [each for each in self._unclear if not _is_same(each[0], request)]
+
+    def failed(self, request: Request, error: TransportError | APIError, *, unclear: bool) -> None:
+        """Note what a request came to; *unclear* says that it may have been acted on."""
+        self.failure, self.idle = copy(error), True
+        self.doubt = self.doubt or (unclear and request.method != "GET")
+        if unclear and self.in_doubt(request) is None:
+            reason = error.reason if isinstance(error, TransportError) else f"it was answered {error.status}"
+            self._unclear.append((request, reason))
+
+    def in_doubt(self, request: Request) -> str | None:
+        """Return why a try of the same request, in whichever part of the flow, may have been acted on; None if none."""
+        return next((reason for each, reason in self._unclear if _is_same(each, request)), None)
+
+
+def _is_same(one: Request, other: Request) -> bool:
+    return evolve(one, idempotent=True) == evolve(other, idempotent=True)
 
 
 async def perform(
@@ -99,6 +117,7 @@ async def perform(
     flow that is *guarded*, such as a `KeyError`, becomes a `ProtocolError` that names it and the request.
     """
     held: list[asyncio.Lock] = []
+    attempts = Attempts() if attempts is None else attempts
     answer = last = GRANTED
     thrown: Exception | None = None
     try:
@@ -178,7 +197,7 @@ async def _await_slot(wanted: AwaitSlot) -> Ownership:
 
 
 async def _exchange(
-    request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry, attempts: Attempts | None
+    request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry, attempts: Attempts
 ) -> Response:
     """
     Return the 2xx answer to *request*, or raise.
@@ -187,12 +206,14 @@ async def _exchange(
     always tried again: it was refused before anything was done, and so is what a dialect's `problem` says that of.
     `Retry-After` is a floor. For one of many rows (a `Place` with patience), what may be tried again is so for as long
     as it takes: after 429, though its flow may have asked to hear of that, and while contact is lost.
+
+    A try that got no clear answer leaves the request in doubt until one is answered well, also where the flow sends it
+    again by itself: that a later try was refused, or was never sent, does not say that nothing was done.
     """
-    doubt = False
-    attempts = attempts or Attempts()
     for attempt in count(1):
         floor = 0.0
-        error: Exception
+        error: TransportError | APIError
+        before = attempts.in_doubt(request)
         attempts.idle = False
         try:
             response = await send(request)
@@ -203,13 +224,13 @@ async def _exchange(
             if _bears(resting):
                 await sleep(max(retry.longest, _LEAST_REST))
                 continue
-            resting.after_doubt = doubt
+            resting.after_doubt = before is not None
             raise
         else:
             if 200 <= response.status < 300:
                 cut = undecodable(response) if request.is_json else None
                 if cut is None:
-                    attempts.ended(None)
+                    attempts.succeeded(request)
                     return response
                 # A body that is cut off without a declared length looks like this; the next one may be whole.
                 error, again, unclear = cut, request.idempotent, True
@@ -233,18 +254,28 @@ async def _exchange(
                 unclear = not refused and (response.status == 408 or response.status >= 500)
                 again = (refused and request.again_after_429) or (unclear and request.idempotent)
                 again = again or (response.status == 429 and said.rate_limited and _bears(error))
-        attempts.ended(copy(error), doubt=unclear and request.method != "GET")
-        if not again and unclear and not request.idempotent:
-            raise OutcomeUnknownError(request, str(error)) from error
+        attempts.failed(request, error, unclear=unclear)
         if not again or ((attempt >= retry.attempts or floor > retry.longest) and not _bears(error)):
-            if doubt and isinstance(error, APIError):
-                error.after_doubt = True
-            raise error
-        doubt = doubt or unclear
+            raise _failure(request, error, unclear, before)
         wait = retry.backoff.delay(attempt - 1, at_least=floor, noise=random.random())  # noqa: S311
         logger.debug("%s: attempt %d of %d failed, next in %.2f s", request.line, attempt, retry.attempts, wait)
         await sleep(wait)
     raise AssertionError("counting never ends")  # pragma: no cover
+
+
+def _failure(request: Request, error: TransportError | APIError, unclear: bool, before: str | None) -> Exception:
+    """Return what is raised for a request that is given up; *before* is why a try before the last is in doubt."""
+    if before is not None and isinstance(error, TransportError) and not error.sent:
+        unsent, unclear = error, True
+        error = TransportError(request, f"{before}; then {unsent.reason}", final=unsent.final)
+        error.__cause__ = unsent
+    if isinstance(error, APIError):
+        error.after_doubt = before is not None
+    if not unclear or request.idempotent:
+        return error
+    unknown = OutcomeUnknownError(request, str(error))
+    unknown.__cause__ = error
+    return unknown
 
 
 def _bears(error: Exception) -> bool:

@@ -175,7 +175,7 @@ class Starting:
             await run_shielded(end(self._key))
             raise
         except TransportError as error:
-            # A flow that sends a request again has a try without a clear answer behind one that was never sent.
+            # Where another request of it is in doubt, that may have begun something.
             never_sent = not (again or error.sent or error.request.idempotent or attempts.doubt)
             end = self._journal.forget_start if never_sent else self._journal.release
             await run_shielded(end(self._key))

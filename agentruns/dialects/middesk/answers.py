@@ -21,7 +21,6 @@ from agentruns.errors import (
     ConflictError,
     NotFoundError,
     OutcomeUnknownError,
-    TransportError,
 )
 
 from .objects import MiddeskRun
@@ -163,10 +162,6 @@ def _answered(answering: _Answering, output: ToolOutput) -> Flow[Run[MiddeskRun]
     for _ in range(2):
         try:
             response = yield request
-        except TransportError as unsent:
-            if lost is None:
-                raise
-            raise OutcomeUnknownError(request, f"{lost.reason}; then {unsent.reason}") from unsent
         except OutcomeUnknownError as error:
             lost = error
             try:
@@ -199,7 +194,8 @@ def _answered(answering: _Answering, output: ToolOutput) -> Flow[Run[MiddeskRun]
         else:
             return (yield from _confirmed(answering, response))
     assert lost is not None
-    raise OutcomeUnknownError(request, f"{lost.reason}; it was sent twice, and the interrupt is still listed") from lost
+    told = f"{lost.reason}; it was tried twice, and the interrupt is still listed"
+    raise OutcomeUnknownError(request, told) from lost
 
 
 def _gone(answering: _Answering, output: ToolOutput, looks: int) -> Flow[Run[MiddeskRun] | None]:

@@ -141,15 +141,10 @@ def _attempt(intent: Intent, number: int) -> Flow[Run[RunDetail]]:
     lost, in_flight, limited = iter(_BACKOFF), iter(_BACKOFF), iter(_RATE_BACKOFF)
     forgotten: OutcomeUnknownError | None = None  # a 5xx that no key remembers
     since: datetime | None = None
-    unclear: OutcomeUnknownError | None = None  # the last try that may have been admitted
     error: OutcomeUnknownError | APIError
     while True:
         try:
             response = yield request
-        except TransportError:  # it was never sent, which says nothing of the tries before it
-            if unclear is None:
-                raise
-            error = unclear
         except (OutcomeUnknownError, APIError) as caught:
             error = caught
         else:
@@ -164,9 +159,6 @@ def _attempt(intent: Intent, number: int) -> Flow[Run[RunDetail]]:
             started = yield from _look(intent, forgotten, since)
             if started is not None:
                 return started
-        unclear = error if isinstance(error, OutcomeUnknownError) else unclear
-        if isinstance(reason, APIError):
-            reason.after_doubt = unclear is not None
         if isinstance(error, OutcomeUnknownError):
             waits = lost
         elif code == IN_FLIGHT:
