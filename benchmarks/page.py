@@ -23,7 +23,9 @@ _PANELS: Final[Sequence[tuple[str, Callable[[Mapping[str, float]], float]]]] = (
     ("part of one core", lambda each: each["cpu"]),
     ("MiB", lambda each: each["bytes"] / MIB),
     ("lag, s", lambda each: each["lag"]),
-    ("longest stall, ms of CPU", lambda each: 1e3 * each["busy"]),
+    ("longest stall without the collector, ms of CPU", lambda each: 1e3 * each["own"]),
+    ("longest pass of the collector, ms of CPU", lambda each: 1e3 * each["gc"]),
+    ("requests in a second", lambda each: each["requests"]),
 )
 _STYLE: Final = (
     "body{font:15px sans-serif;margin:2em}td,th{padding:2px 9px;text-align:right}th:first-child{text-align:left}"
@@ -67,11 +69,11 @@ def _plot(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the growth, as an SVG; one line for each loop and interpreter that was measured at several sizes."""
     from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 
-    figure: Any = Figure(figsize=(9, 6), layout="constrained")
+    figure: Any = Figure(figsize=(12, 7), layout="constrained")
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         lines.setdefault(row["grows"], []).append(row)
-    for axes, (title, of) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+    for axes, (title, of) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         for label, line in lines.items():
             axes.plot([row["runs"] for row in line], [of(row) for row in line], marker="o", label=label)
         axes.set(title=title, xlabel="runs followed", ylim=(0, None))

@@ -87,19 +87,25 @@ class Stall:
     """
     The longest time, in seconds, that the running loop took to come round while this was entered.
 
-    `longest` is by the clock, `longest_busy` by the CPU time of the process, whatever else the machine does.
+    `longest` is by the clock, `longest_busy` by the CPU time of the process, whatever else the machine does, and
+    `longest_own` what is left of that without the garbage collector. `longest_pass` is the longest that one pass of the
+    collector took, and `passes` says how many there were over all objects.
     """
 
-    longest = longest_busy = 0.0
+    longest = longest_busy = longest_own = longest_pass = 0.0
+    passes = 0
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._collected = self._pass_began = 0.0
+        gc.callbacks.append(self._on_pass)
         self._last, self._cpu = time.monotonic(), time.process_time()
         self._timer = self._loop.call_later(TICK, self._tick)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        gc.callbacks.remove(self._on_pass)
         self._note()
 
     def _tick(self) -> None:
@@ -108,9 +114,20 @@ class Stall:
 
     def _note(self) -> None:
         now, cpu = time.monotonic(), time.process_time()
+        busy = cpu - self._cpu
         self.longest = max(self.longest, now - self._last)
-        self.longest_busy = max(self.longest_busy, cpu - self._cpu)
-        self._last, self._cpu = now, cpu
+        self.longest_busy = max(self.longest_busy, busy)
+        self.longest_own = max(self.longest_own, busy - self._collected)
+        self._last, self._cpu, self._collected = now, cpu, 0.0
+
+    def _on_pass(self, phase: str, told: dict[str, int]) -> None:
+        if phase == "start":
+            self._pass_began = time.process_time()
+            return
+        took = time.process_time() - self._pass_began
+        self._collected += took
+        self.longest_pass = max(self.longest_pass, took)
+        self.passes += told["generation"] == 2
 
 
 def _count(switch: Literal["on", "off"]) -> None:

@@ -1,11 +1,13 @@
 """That every benchmark can be called in the same way, and that one which cannot run says so."""
 
 import asyncio
+import gc
 import importlib
 import json
 import pkgutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from benchmarks import __main__ as everything
 from benchmarks.__main__ import Found
 from benchmarks.budget import without_lists
 from benchmarks.page import page
-from benchmarks.process import Spent
+from benchmarks.process import Spent, Stall
 from benchmarks.report import CANNOT_RUN, arguments, as_json, at_least, at_most, finish, from_json, needs
 from benchmarks.virtual import SharedTime, VirtualLoop, run_virtually
 
@@ -118,7 +120,16 @@ def test_what_a_benchmark_says_last_tells_why_it_failed(capsys: pytest.CaptureFi
 
 
 def test_a_page_shows_goals_what_was_left_out_and_each_figure_of_many_runs() -> None:
-    row = {"title": "9 <runs>", "grows": "asyncio", "runs": 9, "cpu": 0.5, "bytes": 2**20, "lag": 1.0, "busy": 0.01}
+    row: dict[str, Any] = {
+        "title": "9 <runs>",
+        "grows": "asyncio",
+        "runs": 9,
+        "cpu": 0.5,
+        "bytes": 2**20,
+        "lag": 1.0,
+        "own": 0.01,
+    }
+    row |= {"gc": 0.1, "requests": 2.0}
     shown = page({
         "machine": "one & all",
         "goals": as_json([at_most("polls", 3.0, 2.0)]),
@@ -170,3 +181,17 @@ def test_what_is_spent_counts_the_work_between_entering_and_leaving() -> None:
         sum(range(200_000))
     assert spent.cpu > 0.0
     assert spent.wall > 0.0
+
+
+def test_a_stall_is_told_with_and_without_what_the_collector_takes_of_it() -> None:
+    async def main() -> Stall:
+        with Stall() as stall:
+            await asyncio.sleep(0.01)
+            gc.collect()
+            await asyncio.sleep(0.01)
+        return stall
+
+    stall = asyncio.run(main())
+    assert stall.passes >= 1
+    assert 0.0 < stall.longest_pass <= stall.longest_busy
+    assert stall.longest_own <= stall.longest_busy

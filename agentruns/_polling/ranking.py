@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from heapq import heappush, heapreplace
+from heapq import heappush, heappushpop
 from typing import Final, TypeAlias
 
 from .watch import Watch
@@ -35,10 +36,14 @@ class Ranking:
 
     def clear(self) -> None:
         """Forget what was ranked: nothing is due any more."""
-        self._round: list[tuple[float, int, Watch]] = []  # the most pressing last; a number is the one of `due` negated
-        self._best: list[tuple[float, int, Watch]] = []  # a heap: the first *most* of those weighed for the next round
-        self._unweighed: list[tuple[Watch, int]] = []  # what has been due for longest last
-        self._newest = 0  # the last number that was in `_unweighed`
+        self._round: list[
+            tuple[float, float, Watch]
+        ] = []  # the most pressing last; a number is the one of `due` negated
+        self._best: list[
+            tuple[float, float, Watch]
+        ] = []  # a heap: the first *most* of those weighed for the next round
+        self._unweighed: dict[Watch, None] = {}  # what has been due for longest last
+        self._newest = 0  # the last number that was in `_unweighed`: what has a later one comes in with the next round
         self._begins = 0.0  # when the next round is to begin
 
     def take(self, pressure: Pressure, now: float, *, most: int, seconds: float) -> Watch:
@@ -70,27 +75,30 @@ class Ranking:
             self._weigh_newcomers(pressure, most)
         self._round, self._best = sorted(self._best), []
         if is_crowd and (is_anew or not self._unweighed):
-            chosen = {watch for _, _, watch in self._round}
-            self._unweighed = [item for item in reversed(due.items()) if item[0] not in chosen]
-        self._newest = next(reversed(due.values()))
+            self._unweighed = dict.fromkeys(reversed(due))  # no object for each, which would call the collector
+            for _, _, watch in self._round:
+                del self._unweighed[watch]
 
     def _weigh_newcomers(self, pressure: Pressure, most: int) -> None:
         """Weigh what has come due since the last round began, then what else there is to weigh."""
-        for newcomer in reversed(self._due.items()):
-            if newcomer[1] <= self._newest:
+        newest = self._newest
+        for watch, number in reversed(self._due.items()):
+            if number <= newest:
                 break
-            self._unweighed.append(newcomer)
+            self._newest = max(self._newest, number)
+            self._unweighed[watch] = None
         self._weigh(pressure, self._at_once, most)
 
     def _weigh(self, pressure: Pressure, count: int, most: int) -> None:
         """Weigh the next *count* runs, as far as that may be done at once, and keep the first *most* of all."""
         due, unweighed, best, begins = self._due, self._unweighed, self._best, self._begins
         for _ in range(min(count, self._at_once, len(unweighed))):
-            watch, number = unweighed.pop()
-            if due.get(watch) != number:
+            watch, _ = unweighed.popitem()
+            number = due.get(watch, math.inf)
+            if number > self._newest:  # it was read, or left
                 continue
-            entry = pressure(watch, begins), -number, watch
+            pressing = pressure(watch, begins)
             if len(best) < most:
-                heappush(best, entry)
-            elif entry > best[0]:
-                heapreplace(best, entry)
+                heappush(best, (pressing, -number, watch))
+            elif pressing >= best[0][0]:
+                heappushpop(best, (pressing, -number, watch))
