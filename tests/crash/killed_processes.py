@@ -33,7 +33,7 @@ EXHAUSTIVE = os.environ.get("AGENTRUNS_EXHAUSTIVE") == "1"
 """Whether everything is looked at, not what is for every day; `tests/crash/__init__.py` tells what that means."""
 
 STORE = os.environ.get("AGENTRUNS_CRASH_STORE", "sqlite")
-"""Which store the journals are in; `postgres` is for runs by hand, since every death is seen a second later."""
+"""Which store the journals are in; `postgres` is for runs by hand, since every death is seen three seconds later."""
 
 SEEDS = 40 if EXHAUSTIVE else 2
 """How many stories of deaths at random are told of each kind."""
@@ -277,8 +277,8 @@ def journal_of(folder: Path) -> Path | str:
 
 
 def journal_in(running: Server) -> str:
-    """Return the URL of a new journal, whose owners are missed after a second."""
-    return running.url(schema=f"s{uuid4().hex[:12]}", lease=1)
+    """Return the URL of a new journal, whose owners are missed after three seconds: a busy machine is no death."""
+    return running.url(schema=f"s{uuid4().hex[:12]}", lease=3)
 
 
 @contextmanager

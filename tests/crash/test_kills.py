@@ -19,6 +19,7 @@ from tests.crash.killed_processes import (
     EXHAUSTIVE,
     PLOTS,
     SEEDS,
+    STORE,
     UNSURE,
     Kept,
     Plot,
@@ -32,7 +33,7 @@ from tests.crash.killed_processes import (
 from tests.crash.worker import DURING, Kill
 from tests.postgres_server import Server
 
-pytestmark = pytest.mark.timeout(1200 if EXHAUSTIVE else 120)
+pytestmark = pytest.mark.timeout(1200 if EXHAUSTIVE or STORE != "sqlite" else 120)
 
 SIDES = ("before", "within", "after") if EXHAUSTIVE else ("before", "after")
 
