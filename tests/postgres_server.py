@@ -61,26 +61,31 @@ def free_port() -> int:
 class Server:
     """One server; *folder* is its own, and must be reachable for everybody."""
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
+    def __init__(self, folder: Path, binaries: Path, *, everywhere: bool = False) -> None:
         self._data = folder / "data"
         self._binaries = binaries
         self._user = _unprivileged()
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "log"
+        self._everywhere = everywhere
         self.port = free_port()
         if self._user is not None:
             os.chown(folder, pwd.getpwnam(self._user).pw_uid, pwd.getpwnam(self._user).pw_gid)
         options = ["--no-sync", "--auth=trust", "--username=agentruns", "--encoding=UTF8", "--locale=C"]
         self._run("initdb", *options, "--pgdata", str(self._data))
+        if everywhere:
+            with (self._data / "pg_hba.conf").open("a") as allowed:
+                allowed.write("host all all 0.0.0.0/0 trust\n")
 
-    def url(self, *, port: int | None = None, **options: object) -> str:
+    def url(self, *, host: str = "127.0.0.1", port: int | None = None, **options: object) -> str:
         """Return the URL of a journal: *options* are `schema`, `prefix` and `lease`."""
         said = "&".join(f"{name}={value}" for name, value in options.items())
-        return f"postgresql://agentruns:not-to-be-shown@127.0.0.1:{port or self.port}/postgres?{said}"
+        return f"postgresql://agentruns:not-to-be-shown@{host}:{port or self.port}/postgres?{said}"
 
     def start(self) -> None:
         """Start, and return when it answers."""
-        options = ["fsync=off", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"]
+        listens = "*" if self._everywhere else "127.0.0.1"
+        options = ["fsync=off", f"listen_addresses={listens}", "unix_socket_directories=", "max_connections=200"]
         options.append("dynamic_shared_memory_type=mmap")  # so that nothing is left outside the folder
         command = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port)]
         with self._log.open("ab") as log:
@@ -133,8 +138,8 @@ shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def server() -> Iterator[Server]:
-    """Run a server of its own."""
+def server(*, everywhere: bool = False) -> Iterator[Server]:
+    """Run a server of its own, which is reached from this machine, or from *everywhere*."""
     binaries = needed()
     folder = Path(tempfile.mkdtemp(prefix="agentruns-postgres-"))
     clearing = subprocess.Popen(
@@ -142,7 +147,7 @@ def server() -> Iterator[Server]:
     )
     try:
         folder.chmod(0o755)
-        made = Server(folder, binaries)
+        made = Server(folder, binaries, everywhere=everywhere)
         made.start()
         try:
             yield made

@@ -6,7 +6,8 @@ What becomes of runs whose starts, tabs and clicks go to any of several worker p
 `approvals`: each run is begun by one request, watched by a second and approved by a third, which clicks again until
 that is taken; a tool then charges. `budget`: 120 runs of a vendor that takes 20 requests a second. A harm is done three
 times, each when all workers are there: `kill` kills one, `restart` stops PostgreSQL as a crash does and starts it, and
-`cut` cuts all workers off from it by a proxy for three seconds.
+`cut` cuts all workers off from it by a proxy for three seconds. `part` plays on two machines, this one and a network
+namespace, with so many workers on each, and takes the second one's cable to PostgreSQL away for five seconds.
 """
 # ruff: noqa: T201 - it is a command
 
@@ -20,17 +21,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import aiohttp
+from attrs import frozen
 
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.script import Prompt
 from tests.postgres_server import Proxy, Server, server
-from tests.web.workers import Workers, kept, sample
+from tests.web.two_machines import DATABASE, WORLD, SecondMachine, second_machine
+from tests.web.workers import Machine, Workers, kept, sample
 
 CHARGING = """
 from agentruns import Tools
@@ -73,7 +76,7 @@ async def start(request: Request, text: str) -> str:
     return (await request.app.state.service.start(origin, key=text)).slug
 """
 
-HARMS = ("none", "kill", "restart", "cut")
+HARMS = ("none", "kill", "restart", "cut", "part")
 HARMS_EACH = 3
 PATIENCE_SECONDS = 60.0
 """How long what is under way may take once nothing goes wrong any more."""
@@ -84,6 +87,36 @@ def agent(prompt: Prompt) -> Turn:
     if prompt.index < 2:
         return Turn(calls=[Call(("approve", "charge")[prompt.index], {"invoice": prompt.conversation_id})])
     return Turn("Done.", running=1.0)
+
+
+@frozen
+class Stage:
+    """What a play has beside its workers, where it needs that: PostgreSQL, a proxy before it, and a second machine."""
+
+    database: Server | None = None
+    proxy: Proxy | None = None
+    second: SecondMachine | None = None
+
+    def journal(self, harm: str) -> str:
+        """Return where the journal is, as seen from here."""
+        if self.database is None:
+            return "runs.db"
+        port = self.proxy.port if self.proxy is not None and harm == "cut" else None
+        return self.database.url(port=port, schema=f"s{uuid4().hex}", lease=3)
+
+
+@contextmanager
+def stage(store: str, harm: str) -> Iterator[Stage]:
+    """Set up what a play needs."""
+    with ExitStack() as stack:
+        database = proxy = second = None
+        if store == "postgresql":
+            database = stack.enter_context(server(everywhere=harm == "part"))
+            proxy = Proxy(database.port)
+            stack.callback(proxy.close)
+        if harm == "part":
+            second = stack.enter_context(second_machine())
+        yield Stage(database, proxy, second)
 
 
 class Clicks:
@@ -170,8 +203,9 @@ async def budget(site: Workers, folder: Path, runs: int) -> Mapping[str, object]
 
 
 @asynccontextmanager
-async def harmed(harm: str, site: Workers, database: Server | None, proxy: Proxy | None) -> AsyncIterator[Counter[str]]:
+async def harmed(harm: str, site: Workers, stage: Stage) -> AsyncIterator[Counter[str]]:
     """Do harm a few times, each when the workers are there again; count it."""
+    database, proxy, second = stage.database, stage.proxy, stage.second
     done: Counter[str] = Counter()
 
     async def go_on() -> None:
@@ -185,6 +219,12 @@ async def harmed(harm: str, site: Workers, database: Server | None, proxy: Proxy
                 await asyncio.to_thread(database.stop, signal.SIGQUIT)
                 await asyncio.sleep(1.0)
                 await asyncio.to_thread(database.start)
+                await asyncio.sleep(4.0)
+            elif harm == "part":
+                assert second is not None
+                await asyncio.to_thread(second.cut)
+                await asyncio.sleep(5.0)
+                await asyncio.to_thread(second.mend)
                 await asyncio.sleep(4.0)
             else:
                 assert proxy is not None
@@ -206,32 +246,44 @@ async def harmed(harm: str, site: Workers, database: Server | None, proxy: Proxy
             proxy.mend()
 
 
-def site_of(what: str, folder: Path, journal: str, workers: int) -> Workers:
-    """Return the app of a play on so many processes."""
+def site_of(what: str, folder: Path, journal: str, workers: int, second: SecondMachine | None) -> Workers:
+    """Return the app of a play on so many processes, of each machine."""
+    machines, host = [Machine()], "127.0.0.1"
+    if second is not None:
+        assert "@127.0.0.1" in journal
+        there = {"AGENTRUNS_PLAY": journal.replace("@127.0.0.1", f"@{DATABASE}")}
+        machines.append(Machine(second.host, second.within, there))
+        host = WORLD
     if what == "budget":
         emulator = Emulator(
-            "middesk", script=lambda _: Turn("Done.", running=3.0), agents=("cip_orchestrator",), rate_limit=20
+            "middesk",
+            script=lambda _: Turn("Done.", running=3.0),
+            agents=("cip_orchestrator",),
+            rate_limit=20,
+            host=host,
         )
-        app = BUSY.replace('"runs.db"', repr(journal))
-        return Workers(folder, app, emulator, workers=workers, vendor="middesk")
-    app = CHARGING + sample("import FastAPI", journal)
+        return Workers(folder, on(BUSY, journal), emulator, workers=workers, vendor="middesk", machines=machines)
+    app = on(CHARGING + sample("import FastAPI"), journal)
     app = app.replace('{"approve": approve}', '{"approve": approve, "charge": charge}')
     app = app.replace("inbox=inbox, on_end=keep", "inbox=inbox, on_end=keep, tools=tools_of(inbox)")
-    return Workers(folder, app, Emulator("narrative", script=agent), workers=workers)
+    return Workers(folder, app, Emulator("narrative", script=agent, host=host), workers=workers, machines=machines)
 
 
-async def play(what: str, runs: int, workers: int, harm: str, database: Server | None, proxy: Proxy | None) -> str:
+def on(app: str, journal: str) -> str:
+    """Return an app with another journal, or with that of its machine; the vendor may be on another one."""
+    where = f'__import__("os").environ.get("AGENTRUNS_PLAY", {journal!r})'
+    return app.replace('"runs.db"', where).replace(", journal=", ", insecure=True, journal=")
+
+
+async def play(what: str, runs: int, workers: int, store: str, harm: str, stage: Stage) -> str:
     """Play once; return the line of the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        port = proxy.port if proxy is not None and harm == "cut" else None
-        journal = "runs.db" if database is None else database.url(port=port, schema=f"s{uuid4().hex}", lease=3)
-        site = site_of(what, folder, journal, workers)
+        site = site_of(what, folder, stage.journal(harm), workers, stage.second)
         async with site.served():
             await site.all_there()
-            async with harmed(harm, site, database, proxy) as done:
+            async with harmed(harm, site, stage) as done:
                 counts = await {"approvals": approvals, "budget": budget}[what](site, folder, runs)
-        store = "sqlite" if database is None else "postgresql"
         said = ", ".join(f"{name} {count}" for name, count in counts.items())
         return f"{what} | {store} | {workers} workers | {harm} {done[harm] or ''} | {runs} runs | {said}"
 
@@ -251,15 +303,10 @@ def main() -> int:
         for store in given.stores:
             for workers in given.workers:
                 for harm in given.harm:
-                    if (harm == "kill" and workers == 1) or (harm in {"restart", "cut"} and store == "sqlite"):
+                    if (harm == "kill" and workers == 1) or (harm in {"restart", "cut", "part"} and store == "sqlite"):
                         continue
-                    with ExitStack() as stack:
-                        database = stack.enter_context(server()) if store == "postgresql" else None
-                        proxy = None
-                        if database is not None:
-                            proxy = Proxy(database.port)
-                            stack.callback(proxy.close)
-                        print(asyncio.run(play(what, runs, workers, harm, database, proxy)), flush=True)
+                    with stage(store, harm) as set_up:
+                        print(asyncio.run(play(what, runs, workers, store, harm, set_up)), flush=True)
     return 0
 
 

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from attrs import field, frozen
 
 from agentruns.dialects import load
 from agentruns.dialects.vendor import Vendor
@@ -44,9 +46,10 @@ app.on_response_prepare.append(mark)
 """What of a sample each worker serves, with the number of its process in each answer."""
 
 UVICORN = (
-    "-m uvicorn app:app --workers {workers} --port {port} --ws none --timeout-graceful-shutdown 1 --log-level warning"
+    "-m uvicorn app:app --workers {workers} --host {host} --port {port} --ws none --timeout-graceful-shutdown 1"
+    " --log-level warning"
 )
-GUNICORN = "-m gunicorn app:app -w {workers} -b 127.0.0.1:{port} --preload --graceful-timeout 1 --log-level warning -k "
+GUNICORN = "-m gunicorn app:app -w {workers} -b {host}:{port} --preload --graceful-timeout 1 --log-level warning -k "
 
 
 def sample(mark: str, journal: str = "runs.db") -> str:
@@ -55,9 +58,20 @@ def sample(mark: str, journal: str = "runs.db") -> str:
     return block.replace('"runs.db"', repr(journal))
 
 
+@frozen
+class Machine:
+    """Where workers are: their address, how a command begins that is run there, and what its environment adds."""
+
+    host: str = "127.0.0.1"
+    within: Sequence[str] = ()
+    environment: Mapping[str, str] = field(factory=dict)
+
+
 class Workers:
     """
     An app, a module with an `app`, on a server of several processes; each request is a new connection, for any of them.
+
+    On several *machines* there are as many on each, and requests go to them by turns.
 
     The environment tells it where the emulated *vendor* is; `at` has which worker shows which run, by the slug, and
     `asked` the ids of the actions that its page shows.
@@ -72,6 +86,7 @@ class Workers:
         *,
         workers: int = 4,
         vendor: str = "narrative",
+        machines: Sequence[Machine] = (Machine(),),
     ) -> None:
         (folder / "block.py").write_text(app)
         (folder / "app.py").write_text(AIOHTTP if "from aiohttp import web" in app else ASGI)
@@ -79,6 +94,7 @@ class Workers:
         self._command = command
         self._workers = workers
         self._vendor = vendor
+        self._machines = machines
         self.emulator = emulator
         self.at: dict[str, int] = {}
         self.asked: dict[str, set[str]] = {}
@@ -87,39 +103,48 @@ class Workers:
     async def served(self) -> AsyncIterator[None]:
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         async with self.emulator, aiohttp.ClientSession(connector=connector) as self._session:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            self.url = f"http://127.0.0.1:{port}"
             log = self._folder / "log"
             with log.open("wb") as output:
-                self._process = self._started(port, output)
+                started = [self._started(machine, output) for machine in self._machines]
+            self._processes = [process for _, process in started]
+            self._urls = cycle(url for url, _ in started)
             try:
                 yield
             finally:
-                with suppress(ProcessLookupError):  # all of them have stopped
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+                for process in self._processes:
+                    with suppress(ProcessLookupError):  # all of them have stopped
+                        os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
                 self.output = log.read_text()
 
-    def _started(self, port: int, output: Any) -> subprocess.Popen[bytes]:
+    def _started(self, machine: Machine, output: Any) -> tuple[str, subprocess.Popen[bytes]]:
+        """Start the server of one machine; return its URL, and its process."""
         vendor = Vendor.of(load(self._vendor))
         settings = {vendor.BASE_URL_VARIABLE: self.emulator.base_url, vendor.TOKEN_VARIABLE: self.emulator.token}
-        command = [sys.executable, *self._command.format(workers=self._workers, port=port).split()]
-        return subprocess.Popen(
-            command,
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = self._command.format(workers=self._workers, host=machine.host, port=port)
+        process = subprocess.Popen(
+            [*machine.within, sys.executable, *command.split()],
             cwd=self._folder,
-            env=os.environ | settings,
+            env={**os.environ, **settings, **machine.environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        return f"http://{machine.host}:{port}", process
+
+    @property
+    def url(self) -> str:
+        """Return where the next request goes."""
+        return next(self._urls)
 
     async def all_there(self) -> set[int]:
         """Wait until as many processes answer as there are workers; return their ids."""
         seen: set[int] = set()
         async with asyncio.timeout(90):
-            while len(seen) < self._workers:
+            while len(seen) < self._workers * len(self._machines):
                 try:
                     seen.add(await self.someone())
                 except aiohttp.ClientError:
@@ -171,9 +196,10 @@ class Workers:
 
     async def stop(self) -> None:
         """Stop as a supervisor does."""
-        self._process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(30):
-            while self._process.poll() is None:  # noqa: ASYNC110 - a process has no event
+            while any(process.poll() is None for process in self._processes):  # noqa: ASYNC110 - a process has no event
                 await asyncio.sleep(0.05)
 
 
