@@ -189,7 +189,7 @@ class Events(AsyncGeneratorBase[Event]):
         except Exception as error:
             self.error = error
             self._log(error)
-            return self._event("error", self._told(error))
+            return self._event_of(error)
 
     async def aclose(self) -> None:
         """End the stream, and with it the events; the remote run is cancelled if `on_cancel` says so."""
@@ -220,6 +220,14 @@ class Events(AsyncGeneratorBase[Event]):
             logger.log(level, "%s is followed no more: %s: %s", what, type(error).__name__, error, extra=about)
         else:
             logger.error("%s is followed no more", what, exc_info=error, extra=about)
+
+    def _event_of(self, error: Exception) -> Event:
+        """Return what is told of an error; where the app's own `told` fails, what is told without it."""
+        try:
+            return self._event("error", self._told(error))
+        except Exception as failure:
+            logger.error("`told` has failed, and something else was told", exc_info=failure)
+            return self._event("error", told(error))
 
     def _end(self) -> Event:
         self._is_over = True

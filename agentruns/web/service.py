@@ -8,6 +8,7 @@ over: when it starts, and every two seconds.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
@@ -326,7 +327,7 @@ class Service:
                     if not await self._tending.take(key):
                         return True
                     if self._on_end is not None:
-                        await self._on_end(key, run)
+                        await _called(self._on_end, key, run)
                     await self._tending.told(key)
         except Exception as error:
             about = {"agentruns_run_id": run.id, "agentruns_vendor": run.vendor, "agentruns_status": run.status.value}
@@ -335,6 +336,17 @@ class Service:
             )
             return False
         return True
+
+
+async def _called(on_end: OnEnd, key: str, run: Run[Any]) -> None:
+    """Call the function of the app; whatever it raises fails this call alone, and ends no loop."""
+    try:
+        called: object = on_end(key, run)
+        if not inspect.isawaitable(called):
+            raise ConfigurationError(f"on_end has returned {called!r}; it must be an async function of a key and a Run")
+        await called
+    except SystemExit as error:
+        raise RuntimeError(f"on_end raised {error!r}") from error
 
 
 class _Nowhere:

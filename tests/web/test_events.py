@@ -154,6 +154,23 @@ async def test_what_ends_the_following_is_logged_as_a_warning_with_the_run(caplo
 
 @pytest.mark.asyncio
 @pytest.mark.virtual
+@pytest.mark.parametrize("said_by_the_app", [KeyError("none"), object()], ids=["it fails", "it is no JSON"])
+async def test_where_what_the_app_tells_of_an_error_fails_the_safe_sentence_is_told(
+    said_by_the_app: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: Exception) -> Any:
+        if isinstance(said_by_the_app, Exception):
+            raise said_by_the_app
+        return {"message": said_by_the_app}
+
+    seen = await told_of(story(Answer({}, 401)), told=fails)
+
+    assert [seen[1][1]["type"], *[name for name, _ in seen]] == ["AuthenticationError", "run", "error", "end"]
+    assert "`told` has failed" in caplog.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
 async def test_an_output_that_json_cannot_carry_is_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
     async with client_of(story()) as client:
         done = Run(REF, RunStatus.COMPLETED, "completed", output=object())

@@ -17,10 +17,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agentruns import Run, connect, narrative
+from agentruns import Run, RunRef, connect, narrative
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.emulator.script import Prompt
+from agentruns.web import Feeds
 from tests.guides import ROOT, blocks_of
+from tests.scripted_wire import Wire, client_of, run
 from tests.web.servers import CONFIG, Page, until
 
 BLOCKS = [block for name, block in blocks_of(ROOT / "agentruns/web/README.md").items() if "In a web handler" in name]
@@ -109,6 +111,28 @@ def server(tmp_path: Path) -> Callable[[str], Server]:
 
 def test_there_is_an_example_for_each_framework() -> None:
     assert len(BLOCKS) == len(BY_MARK)
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_many_runs_are_shown_over_one_stream_and_all_are_left_with_it() -> None:
+    (block,) = [each for each in blocks_of(ROOT / "agentruns/web/README.md").values() if "def together" in each]
+    scope: dict[str, Any] = {}
+    exec(block, scope)
+    ends = {id_: [run("running", id=id_), run("completed", id=id_)] for id_ in ("a", "b")}
+    wire = Wire({f"GET /agents/runs/{id_}": polls for id_, polls in ends.items()})
+    wire.script["GET /agents/runs/endless"] = [run("running", id="endless")]
+    async with client_of(wire) as client, Feeds(client) as feeds:
+        shown = [json.loads(each.data) async for each in scope["together"]([feeds.watch(RunRef(id_)) for id_ in ends])]
+        one, endless = RunRef("a"), RunRef("endless")
+        page = scope["together"]([feeds.watch(one), feeds.watch(endless)])
+        await anext(page)
+        await page.aclose()
+        left = feeds.get(endless)
+        assert left is None or left.watching == 0
+
+    for id_ in ends:
+        assert [each["status"] for each in shown if each["id"] == id_] == ["running", "completed"]
 
 
 @pytest.mark.asyncio

@@ -34,7 +34,7 @@ from agentruns import (
 from agentruns._following import watching
 from agentruns._keeping.journal import Journal
 from agentruns.dialects import load
-from agentruns.web import Event, Service, Watcher, answering, service
+from agentruns.web import Event, Feeds, Service, Watcher, answering, service
 from agentruns.web import told as text_of
 from tests.scripted_wire import (
     CALL,
@@ -680,6 +680,67 @@ async def test_an_end_whose_telling_is_cancelled_from_within_is_told_again(
 
     assert calls == [KEY, KEY]
     assert "was cut off while it was tended" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyError])
+async def test_an_on_end_that_fails_or_exits_fails_alone_and_is_called_again(
+    tmp_path: Path, kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+
+    async def fails(key: str, _: Run[Any]) -> None:
+        calls.append(key)
+        if len(calls) == 1:
+            raise kind("no")
+
+    async with process(tmp_path, ending(), fails) as served:
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+
+    assert calls == [KEY, KEY]
+    assert "could not be told, and is told again" in caplog.text
+
+
+async def test_an_on_end_that_is_not_async_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    not_async: Any = lambda *_: None  # noqa: E731
+    async with process(tmp_path, ending(), not_async) as served:
+        await served.start(MESSAGE, key=KEY)
+        async with asyncio.timeout(10):
+            while "it must be an async function of a key and a Run" not in caplog.text:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.005)
+
+
+async def test_a_form_that_is_sent_twice_begins_one_run_though_each_makes_a_conversation(address: str) -> None:
+    again, third = (evolve(MESSAGE, conversation_id=each) for each in ("another", "a third"))
+    async with process(address, running()) as served:
+        begun_run = await served.start(MESSAGE, key=KEY, digest="Approve it.")
+        assert (await served.start(again, key=KEY, digest="Approve it.")).id == begun_run.id
+    wire = running()
+    async with process(address, wire) as served:
+        assert (await served.start(third, key=KEY, digest="Approve it.")).id == begun_run.id
+        with pytest.raises(ConfigurationError, match="names other work"):
+            await served.start(third, key=KEY, digest="Something else.")
+
+    assert wire.times(START) == []
+
+
+async def test_work_that_is_forgotten_while_a_tab_watches_it_is_shown_on(address: str) -> None:
+    async with process(address, running()) as served:
+        begun_run = await served.start(MESSAGE, key=KEY)
+    async with watching_only(address, story(run("running"), run("running"), run("completed"))) as (client, feeds):
+        tab = feeds.watch(begun_run)
+        await anext(tab)
+        work = await client.work(KEY)
+        assert work is not None
+        await work.forget()
+        assert [said(event)[1] for event in [event async for event in tab][:-1]][-1] == "completed"
+
+
+@asynccontextmanager
+async def watching_only(path: str, wire: Wire) -> AsyncIterator[tuple[Client, Feeds]]:
+    """Give a process that goes on with no work."""
+    async with client_on(path, wire) as client, Feeds(client) as feeds:
+        yield client, feeds
 
 
 async def test_what_was_told_long_ago_is_deleted(address: str) -> None:
