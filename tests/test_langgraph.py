@@ -310,6 +310,15 @@ def test_a_graph_that_stops_before_a_node_waits_without_arguments_and_goes_on_wi
     assert "command" not in done.requests[-1].json
 
 
+def test_a_run_that_is_over_when_its_start_is_answered_is_read_before_it_counts_as_over() -> None:
+    quick = exchange(langgraph.start(invocation()), Answer(run_json())).result
+    asks = read(run_json(), state_json(asks={"a": 1}))
+    answered = exchange(
+        langgraph.resume(asks, [ToolOutput(asks.actions[0], 1)]), Answer([run_json()]), Answer(run_json())
+    )
+    assert (quick.status, answered.result.status) == (RunStatus.RUNNING, RunStatus.RUNNING)
+
+
 def test_nodes_that_are_next_are_waited_for_where_a_state_has_no_tasks() -> None:
     assert read(run_json(), state_json(next=["deploy"])).actions == (Action("next:deploy", "deploy"),)
 

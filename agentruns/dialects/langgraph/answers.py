@@ -16,7 +16,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, ConflictError, 
 
 from .lists import answers
 from .objects import GraphRun
-from .reading import NAME, NEXT, fetch, given_to, marks_of, read_state, run_of
+from .reading import NAME, NEXT, fetch, given_to, marks_of, read_state, run_of, started
 from .starts import INTENT, LOOKS, find_intent, marked
 
 ANSWERS: Final = "agentruns_answers"
@@ -53,7 +53,7 @@ def resume(run: Run[GraphRun], outputs: Sequence[ToolOutput]) -> Flow[Run[GraphR
         posted = yield request
     except OutcomeUnknownError as lost:
         return (yield from _found(run, intent_id, lost))
-    return run_of(posted)
+    return started(posted)
 
 
 def _standing(run: Run[GraphRun], outputs: Sequence[ToolOutput]) -> Flow[Mapping[str, Json]]:

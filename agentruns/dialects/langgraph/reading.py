@@ -158,8 +158,12 @@ def run_of(response: Response, row: Mapping[str, Json] | None = None) -> Run[Gra
     return Run(ref, STATUS.get(seen.status, RunStatus.RUNNING), seen.status, vendor=NAME, raw=text)
 
 
-def started(response: Response, row: Mapping[str, Json]) -> Run[GraphRun]:
-    """Return a run that was found: one that moves no more counts as in flight, until it is read."""
+def started(response: Response, row: Mapping[str, Json] | None = None) -> Run[GraphRun]:
+    """
+    Return a run that was just made, or found in a *row*: one that moves no more counts as in flight, until it is read.
+
+    One that is quick may be over by the time of the answer, which has neither what it asks nor what it has brought.
+    """
     run = run_of(response, row)
     return run if run.status.in_flight else evolve(run, status=RunStatus.RUNNING)
 

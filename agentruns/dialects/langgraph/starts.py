@@ -21,7 +21,7 @@ from agentruns.dialects.search import Before, Search, find_lost, start_once
 from agentruns.errors import ConfigurationError, NotFoundError
 
 from .objects import GraphRun
-from .reading import marks_of, run_of, started, times
+from .reading import marks_of, started, times
 
 INTENT: Final = "agentruns_intent"
 """The key of a run's metadata under which its start, or answer, has put an id of its own."""
@@ -109,7 +109,7 @@ def start(origin: Invocation) -> Flow[Run[GraphRun]]:
     """
     search = _search(origin)
     yield from wire.checkpoint(Before().note(search))
-    return (yield from start_once(search, _request(origin), run_of, Before()))
+    return (yield from start_once(search, _request(origin), started, Before()))
 
 
 def recover(origin: Invocation, note: Mapping[str, Json]) -> Flow[Run[GraphRun]]:
