@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from attrs import evolve
 
@@ -20,39 +17,19 @@ from agentruns._values import codec
 from agentruns._values.exchange import NO_PARAMS, Request, ServerEvent
 from agentruns._values.generic import Json
 from agentruns._values.large import written
-from agentruns._values.run import Action, Run, RunRef, RunStatus, ToolOutput
+from agentruns._values.run import Action, Run, RunRef, ToolOutput
 from agentruns.dialects.vendor import Vendor
-from agentruns.errors import (
-    AgentRunsError,
-    AlreadyAnsweredError,
-    APIError,
-    ConfigurationError,
-    ConflictError,
-    InvalidRequestError,
-    ProtocolError,
-    TransportError,
-    UnsupportedError,
-)
+from agentruns.errors import ProtocolError, UnsupportedError
 
+from .answering import Answering
 from .api import Api
 from .channel import Heard
 from .flow import Attempts, Keeper
-
-logger = logging.getLogger("agentruns")
+from .origins import Origins
+from .performing import Performing
 
 FRESH_SECONDS: Final = 10.0
 """A 404 this soon after our own start is taken for a read that came before the write was visible."""
-
-_TAKEN: Final = 256
-"""How many answers that were taken are remembered, so that the same one is known again; and how many origins."""
-
-_MOST_WAITED: Final = 600.0
-"""How long a run that came of another answer is waited for where the vendor does not say how long runs take."""
-
-_PACE: Final = (2.0, 8.0)
-"""The first and the longest gap between two reads of it, where the vendor advises none."""
-
-_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Operations:
@@ -63,9 +40,9 @@ class Operations:
         self._api = api
         self._telemetry = telemetry
         self._started: dict[RunRef, float] = {}
-        self._answering: WeakValueDictionary[RunRef, asyncio.Lock] = WeakValueDictionary()
-        self._taken: OrderedDict[RunRef, Sequence[ToolOutput]] = OrderedDict()
-        self._origins: OrderedDict[RunRef, Any] = OrderedDict()
+        self._performing = Performing(api, vendor)
+        self._origins = Origins(vendor)
+        self._answering = Answering(self._performing, self._origins)
 
     def require(self, capability: str, operation: str) -> None:
         """Raise `UnsupportedError` for a vendor that has no such function: it has no way to *operation* runs."""
@@ -81,8 +58,8 @@ class Operations:
 
     async def start(self, origin: Any, keeper: Keeper | None = None, attempts: Attempts | None = None) -> Run:
         """Start a run; *keeper* keeps what the start finds out on its way."""
-        run = await self._repeat_conflicts("start", (origin,), keeper, attempts)
-        self._keep_origin(run, origin)
+        run = await self._performing.repeat_conflicts("start", (origin,), keeper, attempts)
+        self._origins.keep(run, origin)
         return self._note(run, None)
 
     async def recover(
@@ -94,13 +71,13 @@ class Operations:
     ) -> Run:
         """Return the run of a start that had got as far as *note*, or go through with it."""
         self.require("recover", "recover")
-        run = await self._perform("recover", (origin, note), keeper, attempts)
-        self._keep_origin(run, origin)
+        run = await self._performing.perform("recover", (origin, note), keeper, attempts)
+        self._origins.keep(run, origin)
         return run
 
     async def fetch(self, ref: RunRef, params: Mapping[str, str] = NO_PARAMS, attempts: Attempts | None = None) -> Run:
         """Read a run once; *params* go to the vendor as query parameters."""
-        return await self._perform("fetch", (ref, params), attempts=attempts)
+        return await self._performing.fetch(ref, params, attempts)
 
     def origin_for(self, run: Run, origin: Any = None) -> Any:
         """
@@ -108,18 +85,7 @@ class Operations:
 
         None for a vendor whose answers need no origin. Raise `ConfigurationError` where it is needed and not known.
         """
-        if not self.vendor.asks_origin():
-            return None
-        known = self._origins.get(run.ref) if origin is None else origin
-        if known is None:
-            raise ConfigurationError(
-                f"{self.vendor.NAME} wants each answer to repeat what started run {run.id}, and this client does not "
-                "know that",
-                field="origin",
-                remedy="`client.resume(run, outputs, origin=...)` says it; a stream knows it that starts the run, and "
-                "so does one whose `key` names it in a journal",
-            )
-        return known
+        return self._origins.of(run, origin)
 
     async def answer(
         self,
@@ -140,10 +106,7 @@ class Operations:
         found = await self.answered_by(run, attempts) if again else None
         if found is not None:
             return self._note(found, run)
-        fit = await plain_outputs(outputs)
-        async with self._answering.setdefault(run.ref, asyncio.Lock()):
-            resumed = await self._resumed("resume", run, fit, attempts, origin)
-            self._take(run, fit)
+        resumed = await self._answering.answer(run, await plain_outputs(outputs), origin, attempts)
         return self._note(resumed, run)
 
     @property
@@ -161,127 +124,12 @@ class Operations:
         *again*, once more, if the run that answered it has failed; where a run goes on in place, just answer it.
         """
         self.require("resume", "resume")
-        origin = self.origin_for(run, origin)
-        resume = "resume"
-        if again and self.vendor.resume_again is not None:
-            resume = "resume_again"
-        elif self.vendor.resume_first is not None:
-            resume = "resume_first"
-        attempts = Attempts()
-        async with self._answering.setdefault(run.ref, asyncio.Lock()):
-            # Asked first: where a reply gets lost, some vendors cannot be asked whose answer they took.
-            standing = () if again else self._other_answers(run, outputs)
-            if standing:
-                raise AlreadyAnsweredError(run, standing)
-            try:
-                resumed = await self._resumed(resume, run, outputs, attempts, origin)
-            except AlreadyAnsweredError as error:
-                # What was taken cannot be read yet: it is ours if we have heard so, or if our first try got no answer.
-                if error.standing:
-                    raise
-                if attempts.doubt or self._taken.get(run.ref) == outputs:
-                    resumed = error.run
-                elif error.run.ref != run.ref and await self._stops_moving(error.run):
-                    resumed = await self._resumed(resume, run, outputs, Attempts(), origin)
-                else:
-                    raise
-            except (ConflictError, InvalidRequestError) as error:
-                if not again and not error.after_doubt:
-                    await self._check_answered(run, outputs, error)
-                raise
-            self._take(run, outputs)
+        resumed = await self._answering.answer_first(run, outputs, self.origin_for(run, origin), again=again)
         return self._note(resumed, run)
-
-    async def _check_answered(self, run: Run, outputs: Sequence[ToolOutput], refusal: APIError) -> None:
-        """
-        Raise `AlreadyAnsweredError` if it can be seen that a refusal comes of another answer, which was first.
-
-        That is a run that came of it, or one that goes on in place. A dialect with `resume_first` has looked at the run
-        itself: what it says of a refusal is more than could be seen here, but for a run that came meanwhile.
-        """
-        looks_itself = self.vendor.resume_first is not None
-        if looks_itself and not isinstance(refusal, ConflictError):
-            return
-        try:
-            followed = await self.answered_by(run)
-            if followed is not None:
-                why = f"run {run.id} was answered before, and run {followed.id} has come of it"
-            elif looks_itself or self.vendor.answered_by is not None:
-                return
-            else:
-                followed, why = await self.fetch(run.ref), f"run {run.id} does not ask for this any more"
-                asked = {action.id for action in followed.actions}
-                if followed.status is RunStatus.FAILED or not asked.isdisjoint(each.action.id for each in outputs):
-                    return  # it ended without an answer, or asks still
-        except AgentRunsError:
-            return  # the refusal says what there is to say
-        raise AlreadyAnsweredError(followed, (), why, response=refusal.response) from refusal
-
-    async def _resumed(
-        self, name: str, run: Run, outputs: Sequence[ToolOutput], attempts: Attempts | None, origin: Any
-    ) -> Run:
-        """Post answers; what refuses them, or loses them, says what can be done next."""
-        given = {"origin": origin} if self.vendor.asks_origin(name) else {}
-        try:
-            resumed = await self._repeat_conflicts(name, (run, outputs), None, attempts, given)
-        except AlreadyAnsweredError:
-            raise
-        except (APIError, TransportError) as error:
-            error.remedy = error.remedy or (
-                f"`client.resume(run, outputs)` answers run {run.id} once that is put right, if `client.fetch(run)` "
-                "shows that it still waits"
-            )
-            raise
-        self._keep_origin(resumed, origin)
-        return resumed
-
-    async def _stops_moving(self, run: Run) -> bool:
-        """Read a run until it moves no more, as long as runs of the vendor may take; tell whether it came to that."""
-        if not run.status.in_flight:
-            return False
-        clock = asyncio.get_running_loop().time
-        until = clock() + (self.vendor.RUN_SECONDS or _MOST_WAITED)
-        wait, longest = self.vendor.POLL_SECONDS or _PACE
-        while clock() < until:
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, longest)
-            try:
-                run = await self.fetch(run.ref)
-            except (APIError, ProtocolError, TransportError) as error:
-                logger.debug("looking again: %s", error)
-            if not run.status.in_flight:
-                return True
-        return False
-
-    def _take(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
-        """Remember, for a while, what the vendor has taken."""
-        self._taken[run.ref] = outputs
-        while len(self._taken) > _TAKEN:
-            self._taken.popitem(last=False)
-
-    def _keep_origin(self, run: Run, origin: Any) -> None:
-        """Remember, for a while, what started a run, if its answers need it: the caller may come back with the run."""
-        if origin is None or not self.vendor.asks_origin():
-            return
-        self._origins[run.ref] = origin
-        while len(self._origins) > _TAKEN:
-            self._origins.popitem(last=False)
-
-    def _other_answers(self, run: Run, outputs: Sequence[ToolOutput]) -> tuple[ToolOutput, ...]:
-        """Return those answers that this client has had taken for the same actions of *run*, and that differ."""
-        given = {each.action.id: (each.output, each.is_error) for each in outputs}
-        return tuple(
-            each
-            for each in self._taken.get(run.ref, ())
-            if given.get(each.action.id, (each.output, each.is_error)) != (each.output, each.is_error)
-        )
 
     async def answered_by(self, run: Run, attempts: Attempts | None = None) -> Run | None:
         """Return the run that followed a paused one, None if there is none, or the vendor does not tell."""
-        if self.vendor.answered_by is None:
-            return None
-        found = await self._api.perform(self.vendor.flow("answered_by", run), attempts=attempts)
-        return None if found is None else self.vendor.run("answered_by", found)
+        return await self._performing.answered_by(run, attempts)
 
     async def cancel(self, ref: RunRef) -> Run | None:
         """Cancel a run; return what the vendor says of it, None if it says nothing."""
@@ -361,35 +209,6 @@ class Operations:
             self._telemetry.on_passed_on(paused, timing_group(self.vendor, paused))
         self._telemetry.on_state(run, paused if goes_on else None, kind=group, started=not goes_on)
         return run
-
-    async def _repeat_conflicts(
-        self,
-        name: str,
-        args: tuple[Any, ...],
-        keeper: Keeper | None = None,
-        attempts: Attempts | None = None,
-        given: Mapping[str, Any] = _NOTHING,
-    ) -> Run:
-        """Perform a flow that reads a state and acts on it, anew as often as `Retry.conflicts` allows."""
-        for _ in range(int(self._api.retry.conflicts)):
-            try:
-                return await self._perform(name, args, keeper, attempts, given)
-            except AlreadyAnsweredError:
-                raise
-            except ConflictError as error:
-                logger.debug("looking again: %s", error)
-        return await self._perform(name, args, keeper, attempts, given)
-
-    async def _perform(
-        self,
-        name: str,
-        args: tuple[Any, ...],
-        keeper: Keeper | None = None,
-        attempts: Attempts | None = None,
-        given: Mapping[str, Any] = _NOTHING,
-    ) -> Run:
-        """Return the run that a function of the dialect comes to."""
-        return self.vendor.run(name, await self._api.perform(self.vendor.flow(name, *args, **given), keeper, attempts))
 
 
 def timing_group(vendor: Vendor, run: Run | None) -> str:
