@@ -677,12 +677,13 @@ def watch(
     client: Client[Any, DetailT], run: Run[DetailT] | RunRef, **options: Unpack[WatchOptions]
 ) -> RunWatch[DetailT]:
     """
-    Return the states of a run as an async iterator for one who only looks: nothing is answered, cancelled or kept.
+    Return the states of a run as an async iterator for one who only looks: nothing is answered or cancelled.
 
     It goes on through every pause, to the end of the run, and shows what others answer; of an answer that brings
     another run, where the journal or the vendor tells which that is. What another process that is at the run enters
     into the journal is shown without a request. Else the run is read as a stream reads it, and while it waits for an
-    answer, after 5 seconds, then ever more seldom, every 30 seconds at last.
+    answer, after 5 seconds, then ever more seldom, every 30 seconds at last; with a journal, by one of all processes
+    that watch it, and the others see what that one sees.
 
     The *options* are those of `client.stream`, and there is no timeout by default. Nothing is sent before the first
     step. Raise at once `ConfigurationError` for a run of another vendor and for an option that is out of range,

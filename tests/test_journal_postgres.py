@@ -153,7 +153,8 @@ async def test_two_prefixes_in_one_schema_are_two_journals(postgres: Server) -> 
         assert (await two.begin("k", ORIGIN)).fresh
     names = admin(postgres, f"SELECT tablename FROM pg_tables WHERE schemaname = '{place}' ORDER BY 1")
     assert [name for (name,) in names if name.startswith("a_")] == [
-        "a_budget_part", "a_handling", "a_owner", "a_parked", "a_tended", "a_version", "a_work", "a_work_run",
+        "a_budget_part", "a_handling", "a_owner", "a_parked", "a_reading", "a_tended", "a_version", "a_work",
+        "a_work_run",
     ]  # fmt: skip
 
 
@@ -323,6 +324,17 @@ async def test_tables_of_an_older_version_are_brought_up_with_what_they_hold(
     assert work.origin == ORIGIN
     place = url.rpartition("=")[2]
     assert admin(postgres, f"SELECT number, colour FROM {place}.version, {place}.work") == [(len(schema.STEPS), "red")]
+
+
+@pytest.mark.asyncio
+async def test_tables_of_the_first_version_are_brought_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(schema, "STEPS", schema.STEPS[:1])
+        async with Journal(url, "narrative") as journal:
+            await journal.begin("k", ORIGIN)
+    async with Journal(url, "narrative") as journal:
+        assert (await journal.reading.claim("run-1")).is_ours
+        assert await journal.get("k") is not None
 
 
 @pytest.mark.asyncio

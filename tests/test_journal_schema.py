@@ -3,7 +3,8 @@ Journals that older versions of this package have left: opened, brought up to da
 
 `samples/journal/schema_N.db` were written by the versions that had that schema, in the middle of their work, by a
 process that was killed: runs that are followed, starts whose answer was not heard, handlers that run or have answered,
-answers that were sent, and (from schema 2 on) an action that waits for a person.
+answers that were sent, and (from schema 2 on) an action that waits for a person. `schema_7.db` is that of 6, which was
+brought up.
 """
 
 import asyncio

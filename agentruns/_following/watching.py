@@ -2,7 +2,8 @@
 One run as those see it who only look: from where it is, through every pause, to its end; nothing is done to it.
 
 Who drives the run is not known here. It may be another process: where both have one journal, that tells what it sees,
-and the vendor is not asked. Else the run is read as a stream reads it, and while it waits for an answer, seldom.
+and the vendor is not asked. A run that nobody drives is read as a stream reads it, and while it waits for an answer,
+seldom. Of several processes that have one journal, one reads it, and the others see what that one sees.
 """
 
 from __future__ import annotations
@@ -11,22 +12,22 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, NoReturn
-from weakref import WeakMethod
 
 from agentruns._aio.generator import AsyncGeneratorBase
 from agentruns._aio.tasks import Tasks
 from agentruns._api.operations import Operations
 from agentruns._api.retry import Backoff
-from agentruns._keeping.shared import Change, SharedState, SharedStates
+from agentruns._keeping.shared import Change, ReadState, SharedState, SharedStates
 from agentruns._polling.poller import Poller
-from agentruns._polling.watch import Watch
 from agentruns._values.generic import DetailT_co
 from agentruns._values.news import Novelty, compare
 from agentruns._values.run import Run, RunRef
 from agentruns.errors import AgentRunsError, DeadlineExceededError
 
 from .ending import Closed, Ended, ended
+from .looking import Look
 from .options import Options
 from .stream import RunStream, close
 
@@ -46,16 +47,19 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
     __slots__ = (
         "__weakref__",
         "_deadline",
+        "_elsewhere",
         "_ended",
         "_is_waited_for",
         "_kept",
         "_look_at",
         "_look_count",
+        "_news",
         "_open",
         "_operations",
         "_options",
         "_pause",
         "_poller",
+        "_reads",
         "_ref",
         "_shared",
         "_stream",
@@ -87,8 +91,11 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
         self._options = options
         self._until_free = until_free
         self._kept: SharedState | None = None
+        self._elsewhere: ReadState | None = None  # what another process has read
+        self._reads: str | None = None  # the run that this process reads for the others
+        self._news = False  # a state is to be shown that the others are not told yet
         self._stream: RunStream[DetailT_co] | None = None
-        self._pause: _Look | None = None
+        self._pause: Look | None = None
         self._look_at = 0.0
         self._look_count = 0
         self._deadline: float | None = None
@@ -140,9 +147,12 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
     def __del__(self) -> None:
         if self._pause is not None:
             self._tasks.call_soon(self._pause.stop)
+        if self._reads is not None and self._shared is not None:
+            self._tasks.call_soon(partial(self._shared.read_no_more, self._reads))
 
     async def _let_go(self) -> None:
         self._look_away()
+        self._read_no_more()
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()
@@ -152,6 +162,8 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
     async def _next(self) -> bool:
         """Go on by one state, or one wait; return whether there is a state to show."""
         self._operations.check_open()
+        if self._news:
+            return await self._tell()
         if self._deadline is None:
             seconds = self._options.timeout
             self._deadline = math.inf if seconds is None else asyncio.get_running_loop().time() + seconds
@@ -168,7 +180,7 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
                 change.seen = kept
             if kept is not None and kept is not self._kept:
                 before, self._kept = self._kept, kept
-                if kept.run is not None and _differs(before, kept.run) and self._accept(kept.run):
+                if self._takes(before, kept):
                     return True
             if self._ended is not None or (self.run is not None and self.run.status.is_over):
                 self._end()
@@ -179,11 +191,59 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
                 return False
             if is_driven and self.run is not None:
                 self._look_away()
+                self._read_no_more()
                 await self._rest(change, math.inf)
                 return False
-            if self.run is None or self.run.status.in_flight:
-                return await self._read()
-            return await self._look_at_pause(self.run, change)
+            is_ours = kept is not None and kept.is_ours
+            if self._shared is not None and change is not None and self._reads is None and not is_ours:
+                seen = self._elsewhere
+                self._elsewhere = await self._shared.read_elsewhere(self._ref.id, seen)
+                if self._elsewhere is not None:
+                    return await self._look_on(self._elsewhere, change, is_new=self._elsewhere is not seen)
+                self._reads = self._ref.id
+            return await self._read_on(change)
+
+    def _takes(self, before: SharedState | None, kept: SharedState) -> bool:
+        """Take in what the journal has of the work; return whether it is to be shown."""
+        if kept.run is None or not _differs(before, kept.run):
+            return False
+        if self.run is None and not (kept.is_driven or kept.is_ours or kept.run.status.is_over):
+            self._ref = kept.run.ref  # it may have been shown in a later state: whoever reads it knows
+            return False
+        return self._accept(kept.run)
+
+    async def _look_on(self, elsewhere: ReadState, change: Change, *, is_new: bool) -> bool:
+        """Take in what another process has read; wait for more of it, if that is nothing to show."""
+        change.run_id, change.read = self._ref.id, elsewhere
+        await self._let_go()
+        if is_new and elsewhere.run is not None and self._accept(elsewhere.run):
+            return True
+        if not elsewhere.is_done:
+            await self._rest(change, math.inf)
+        return False
+
+    async def _read_on(self, change: Change | None) -> bool:
+        """Wait for the next state; return whether it is to be shown."""
+        if self.run is None or self.run.status.in_flight:
+            self._news = await self._read()
+        else:
+            self._news = await self._look_at_pause(self.run, change)
+        return self._news and await self._tell()
+
+    async def _tell(self) -> bool:
+        """Tell those who watch in other processes of a state that is to be shown; return True."""
+        if self._reads is not None and self._shared is not None and self.run is not None:
+            is_reader = await self._shared.share(self._reads, self.run)
+            if not is_reader or self.run.id != self._reads:
+                self._read_no_more()
+        self._news = False
+        return True
+
+    def _read_no_more(self) -> None:
+        """Leave it to others to read the run, if this process does."""
+        run_id, self._reads = self._reads, None
+        if run_id is not None and self._shared is not None:
+            self._shared.read_no_more(run_id)
 
     async def _look(self) -> SharedState | None:
         """Return what the journal has of the run, None if it has nothing."""
@@ -216,7 +276,7 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
         """Wait until a run that waits for an answer may have moved."""
         loop = asyncio.get_running_loop()
         if self._pause is None:
-            self._pause = _Look(run, self._poller, self._options, self._stir, loop.time())
+            self._pause = Look(run, self._poller, self._options, self._stir, loop.time())
             self._look_count = 0
             self._look_at = loop.time() + _LOOKS.delay(0)
         if self._pause.moved is None:
@@ -240,6 +300,7 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
             return False
         if self.run is not None and run.id != self.run.id:
             self._look_away()
+            self._elsewhere = None
         self.run, self._ref = run, run.ref
         return novelty is Novelty.NEWS or self._options.progress
 
@@ -292,48 +353,6 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
     def _end(self) -> None:
         if self._ended is None:
             self._ended = ended(None, Closed())
-
-
-class _Look:
-    """
-    Have a run looked at that waits for an answer; `moved` is the first state that differs.
-
-    *stir* is called then. It keeps nothing alive: the poller holds this, and a `RunWatch` that is dropped has to go.
-    """
-
-    def __init__(self, run: Run[Any], poller: Poller, options: Options, stir: Callable[[], None], began: float) -> None:
-        self.moved: Run[Any] | None = None
-        self._run = run
-        self._stir = WeakMethod(stir)
-        self._began = began
-        self._poller = poller
-        self._watch: Watch | None = poller.acquire(run.ref, options.params)
-        poller.look_on(self._watch, self)
-
-    def on_state(self, run: Run[Any], sent: float) -> bool:
-        """Take note of a state; a read that was sent before this looked may show the run as it was earlier."""
-        if sent >= self._began and compare(self._run, run) is Novelty.NEWS:
-            self.moved = run
-            stir = self._stir()
-            if stir is not None:
-                stir()
-        return self.moved is not None
-
-    def on_followed(self, followed: Run[Any], sent: float) -> bool:
-        """Take note of the run that came of an answer, looked for since *sent*."""
-        return self.on_state(followed, sent)
-
-    def look_again(self, now: float) -> None:
-        """Have the run read now."""
-        if self._watch is not None:
-            self._poller.poll_by(self._watch, now)
-
-    def stop(self) -> None:
-        """Have it looked at no more."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            self._poller.look_away(watch, self)
-            self._poller.release(watch)
 
 
 def _is_at(stream: RunStream[Any], run: Run[Any]) -> bool:

@@ -41,7 +41,7 @@ class Keys:
 
     def __init__(self, journal: Journal, operations: Operations, tasks: Tasks) -> None:
         self.journal = journal
-        self.shared = SharedStates(journal)
+        self.shared = SharedStates(journal, tasks)
         self.vendor = operations.vendor
         self.operations = operations
         self._tasks = tasks

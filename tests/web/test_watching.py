@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,56 @@ async def test_who_watches_does_nothing_even_when_the_driver_is_gone(address: st
 
     assert charge.calls == 1
     assert {request.method for _, request in other.asked} == {"GET"}
+
+
+@pytest.mark.asyncio
+async def test_of_all_processes_that_watch_a_run_that_nobody_drives_one_reads_it(address: str) -> None:
+    now = "running"
+    wires = [Wire({POLL: lambda _: run(now)}) for _ in range(4)]
+
+    def readers() -> set[int]:
+        return {number for number, wire in enumerate(wires) if wire.asked}
+
+    async with AsyncExitStack() as stack:
+        processes = [AsyncExitStack() for _ in wires]
+        feeds = []
+        for each, wire in zip(processes, wires, strict=True):
+            await stack.enter_async_context(each)
+            feeds.append((await each.enter_async_context(process(address, wire)))[1])
+        watchers = [each.watch(REF) for each in feeds]
+        shown = [[said(await anext(each))[1]] for each in watchers]
+        tabs = [asyncio.create_task(states(each)) for each in watchers]
+        (first,) = readers()
+        while len(wires[first].asked) < 5:  # noqa: ASYNC110 - what a vendor is asked has no event
+            await asyncio.sleep(0.005)
+        assert readers() == {first}
+
+        await processes[first].aclose()
+        while len(readers()) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        now = "requires_action"
+        for number in {0, 1, 2, 3} - {first}:
+            feed = feeds[number].get(REF)
+            assert feed is not None
+            await until(feed, RunStatus.REQUIRES_ACTION)
+        now = "completed"
+        seen = await asyncio.gather(*tabs)
+
+    assert len(readers()) == 2
+    assert shown == [["running"]] * 4
+    assert [each for number, each in enumerate(seen) if number != first] == [["requires_action", "completed"]] * 3
+
+
+@pytest.mark.asyncio
+async def test_a_tab_that_comes_back_elsewhere_while_nobody_drives_sees_no_earlier_state(address: str) -> None:
+    asks, silently = Wire({POLL: run("requires_action")}), story(Answer({}, after=3600))
+    async with process(address, asks) as (_, here), process(address, silent()) as (_, there):
+        async with process(address, silently) as (_, driver):
+            assert (await driver.open(MESSAGE, key=KEY).started()).status is RunStatus.PENDING
+        watcher = here.watch(REF)
+        seen = [said(await anext(watcher)), said(await anext(there.watch(REF)))]
+
+    assert seen == [("run", "requires_action")] * 2
 
 
 @pytest.mark.asyncio

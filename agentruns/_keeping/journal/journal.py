@@ -13,6 +13,7 @@ from .decisions import Decisions
 from .handlings import Handlings
 from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
+from .reading import Readers, Reading
 from .session import Session
 from .starts import Starts
 from .tending import Tended, Tending
@@ -33,12 +34,13 @@ class Journal(Session):
 
     Texts are JSON, made and read by the caller. All is as `Session` says; a cancelled `begin`, `attach` or `handle` is
     undone. All raise `ConfigurationError` for a key that is none. `tending` has what services tend,
-    `budgets` what may be sent.
+    `reading` what one process reads for all, `budgets` what may be sent.
     """
 
     def __init__(self, path: str | os.PathLike[str], vendor: str) -> None:
         super().__init__(path, vendor)
         self.tending: Final = Tending(self)
+        self.reading: Final = Reading(self)
         self.budgets: Final = Budgets(self)
 
     # Work -------------------------------------------------------------------------------------------------------------
@@ -154,9 +156,13 @@ class Journal(Session):
         """Return the work that is at a run of that id, or was; None if there is none."""
         return await self.do(lambda records: records.of_run(run_id))
 
-    async def glance(self, keys: Sequence[str], run_ids: Sequence[str]) -> Glance:
-        """Return how the work of some keys stands, by one read, and which of some runs have work at all."""
-        return await self.do(lambda records: records.glance(keys, run_ids))
+    async def glance(self, keys: Sequence[str], run_ids: Sequence[str], read: Sequence[str] = ()) -> Glance:
+        """Return, by one read, how the work of keys stands, which runs have work at all, and how others are *read*."""
+
+        def glance(records: Records) -> Glance:
+            return evolve(records.glance(keys, run_ids), readings=Readers(records).stands(read))
+
+        return await self.do(glance)
 
     async def forget(self, key: str) -> bool:
         """Delete work, whatever became of it; return False, and change nothing, if somebody is at it."""

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from attrs import evolve
 
 from .problems import UnfitError
-from .tables import SQLITE, Owners, Spelling, Tables
+from .tables import SQLITE, Owners, Spelling, Tables, marks, pieces
 from .values import Glance, Work
 
 _WORK: Final = (
@@ -19,8 +19,6 @@ _WORK: Final = (
 _WORK_COLUMNS: Final = _WORK.split(", ")
 _PAGE: Final = 32
 """Rows at a time: few, since each may hold megabytes."""
-
-_MOST_NAMES: Final = 500
 
 
 class Records:
@@ -111,18 +109,18 @@ class Records:
     def glance(self, keys: Sequence[str], run_ids: Sequence[str]) -> Glance:
         """Return how work stands, briefly, and which of the runs have work at all."""
         stands: dict[str, tuple[float, bool]] = {}
-        for some in _pieces(keys):
+        for some in pieces(keys):
             for key, owner, updated, state in self._do(
-                f"SELECT key, owner, updated, state FROM work WHERE vendor = ? AND key IN ({_marks(some)})",
+                f"SELECT key, owner, updated, state FROM work WHERE vendor = ? AND key IN ({marks(some)})",
                 (self._vendor, *some),
             ).fetchall():
                 is_driven = state != "done" and owner != self._owners.me and self._owners.alive(owner)
                 stands[key] = updated, is_driven
         found: set[str] = set()
-        for some in _pieces(run_ids):
+        for some in pieces(run_ids):
             rows = self._do(
                 "SELECT DISTINCT run_id FROM work_run JOIN work ON work = id"
-                f" WHERE vendor = ? AND run_id IN ({_marks(some)})",
+                f" WHERE vendor = ? AND run_id IN ({marks(some)})",
                 (self._vendor, *some),
             )
             found.update(run_id for (run_id,) in rows.fetchall())
@@ -224,13 +222,3 @@ class Records:
         known = dict(zip(_WORK_COLUMNS, row, strict=True))
         owner = known["owner"]
         return Work(**known, alive=self._owners.alive(owner), mine=owner == self._owners.me)
-
-
-def _pieces(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield names, as many at a time as a statement takes."""
-    for begin in range(0, len(names), _MOST_NAMES):
-        yield names[begin : begin + _MOST_NAMES]
-
-
-def _marks(names: Sequence[str]) -> str:
-    return ",".join("?" * len(names))

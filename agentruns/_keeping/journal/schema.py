@@ -163,7 +163,23 @@ _VERSION_7: Final = (
     """,
 )
 
-STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
+_VERSION_8: Final = (
+    # The runs that nobody drives and somebody watches: who reads each, and the last state that was read. `is_done`
+    # says that nobody needs to read it any more.
+    """
+    CREATE TABLE reading (
+        vendor TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        is_done INTEGER NOT NULL CHECK (is_done IN (0, 1)),
+        updated REAL NOT NULL,
+        run TEXT,
+        PRIMARY KEY (vendor, run_id)
+    )
+    """,
+)
+
+STEPS: Final = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8)
 """What brings a file from each version to the next, the first from nothing; a new version is one more entry."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import frozen
@@ -47,7 +47,7 @@ class Rows(Protocol):
 
 
 class Tables(Protocol):
-    """The tables `work`, `work_run`, `handling`, `parked`, `tended` and `budget_part`, within one transaction."""
+    """The tables of a journal, each by its name, within one transaction."""
 
     def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Rows:
         """Carry out a statement; each `?` stands for a value: a text, a number, a truth or None."""
@@ -74,3 +74,17 @@ class Owners(Protocol):
     def now(self) -> float:
         """Return the seconds since the epoch on a clock that all owners share, to within less than a second."""
         ...
+
+
+_MOST_NAMES: Final = 500
+
+
+def pieces(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield names, as many at a time as a statement takes."""
+    for begin in range(0, len(names), _MOST_NAMES):
+        yield names[begin : begin + _MOST_NAMES]
+
+
+def marks(names: Sequence[str]) -> str:
+    """Return as many marks as there are names, for the list of an `IN`."""
+    return ",".join("?" * len(names))

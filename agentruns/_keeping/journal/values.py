@@ -17,11 +17,13 @@ class Glance:
     """
     How some work stands: by its key, when it was changed last, and whether another living process is at it.
 
-    `runs` are those, of the ids that were asked about, at which some work is, or was.
+    `runs` are those, of the ids that were asked about, at which some work is, or was. `readings` has the versions of
+    what is to be had from whoever reads runs, by the ids of those that somebody reads, or has read to the end.
     """
 
     stands: Mapping[str, tuple[float, bool]]
     runs: frozenset[str]
+    readings: Mapping[str, float] = field(factory=dict)
 
 
 @frozen

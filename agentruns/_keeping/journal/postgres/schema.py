@@ -11,7 +11,7 @@ from agentruns._keeping.journal.problems import UnfitError
 
 from .address import Database
 
-TABLES: Final = ("work", "work_run", "handling", "parked", "tended", "budget_part", "owner")
+TABLES: Final = ("work", "work_run", "handling", "parked", "tended", "budget_part", "reading", "owner")
 
 _VERSION_1: Final = (
     # A text that is no JSON, or has a NUL that no text of PostgreSQL can have, is no reason to fail.
@@ -115,7 +115,23 @@ _VERSION_1: Final = (
     "CREATE INDEX ON {parked} (id, asked) WHERE state = 'waiting'",
 )
 
-STEPS: Final = (_VERSION_1,)
+_VERSION_2: Final = (
+    # The runs that nobody drives and somebody watches: who reads each, and the last state that was read. `is_done`
+    # says that nobody needs to read it any more.
+    """
+    CREATE TABLE {reading} (
+        vendor text NOT NULL,
+        run_id text NOT NULL,
+        owner text NOT NULL,
+        is_done smallint NOT NULL CHECK (is_done IN (0, 1)),
+        updated double precision NOT NULL,
+        run text,
+        PRIMARY KEY (vendor, run_id)
+    )
+    """,
+)
+
+STEPS: Final = (_VERSION_1, _VERSION_2)
 """What brings a schema from each version to the next, the first from nothing; a new version is one more entry."""
 
 
