@@ -44,11 +44,11 @@ class SecondMachine:
 
     def cut(self) -> None:
         """Cut the cable to the database: nothing is refused, nothing arrives."""
-        _ip("link", "set", self.cable, "down")
+        _ip("link", "set", "dev", self.cable, "down")
 
     def mend(self) -> None:
         """Join it again."""
-        _ip("link", "set", self.cable, "up")
+        _ip("link", "set", "dev", self.cable, "up")
 
 
 @contextmanager
@@ -60,11 +60,11 @@ def second_machine() -> Iterator[SecondMachine]:
         _ip("-n", name, "link", "set", "lo", "up")
         for cable, (here, there) in _ENDS.items():
             interface = f"{cable}{os.getpid()}"
-            _ip("link", "add", interface, "type", "veth", "peer", "name", cable, "netns", name)
+            _ip("link", "add", "name", interface, "type", "veth", "peer", "name", cable, "netns", name)
             _ip("addr", "add", f"{here}/24", "dev", interface)
-            _ip("link", "set", interface, "up")
+            _ip("link", "set", "dev", interface, "up")
             _ip("-n", name, "addr", "add", f"{there}/24", "dev", cable)
-            _ip("-n", name, "link", "set", cable, "up")
+            _ip("-n", name, "link", "set", "dev", cable, "up")
         yield SecondMachine(name, f"d{os.getpid()}")
     finally:
         _ip("netns", "del", name)
