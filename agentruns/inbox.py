@@ -488,6 +488,6 @@ def _told(output: Any) -> str:
     return text if len(text) <= _MOST_TOLD else f"{text[:_MOST_TOLD]}..."
 
 
-def is_journaled(inbox: Inbox) -> bool:
-    """Tell whether what an inbox parks is in a journal, so that any process may answer it."""
-    return inbox._journal is not None
+def journal_of(inbox: Inbox) -> str | None:
+    """Return what the journal is called in which an inbox parks, so that any process may answer; None without one."""
+    return None if inbox._journal is None else inbox._journal.path

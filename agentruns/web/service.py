@@ -29,7 +29,7 @@ from agentruns._values.printable import printable
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.client import Client, keys_of, watch
 from agentruns.errors import AgentRunsError, ConfigurationError, NotFoundError
-from agentruns.inbox import Inbox, UnknownActionError, is_journaled
+from agentruns.inbox import Inbox, UnknownActionError, journal_of
 
 from .answering import Answering
 from .events import Shown, Told, public, told
@@ -85,12 +85,6 @@ class Service:
         told: Told = told,
         **options: Unpack[StreamOptions],
     ) -> None:
-        if inbox is not None and not is_journaled(inbox):
-            raise ConfigurationError(
-                "this inbox has no journal, so that an answer would reach only the process that asked",
-                field="inbox",
-                remedy="pass `Inbox(journal=...)`, with the journal of the client",
-            )
         if on_end is not None and not callable(on_end):
             raise ConfigurationError(f"on_end is {on_end!r}; it must be an async function of a key and a Run")
         if retention is not None:
@@ -101,6 +95,8 @@ class Service:
         self.inbox = inbox
         self.feeds = Feeds(client, history=history, memory=memory, shown=shown, told=told, **options)
         self._keys = keys_of(client)
+        if inbox is not None:
+            _check_journal(inbox, self._keys.journal.path)
         self._tending = self._keys.journal.tending
         self._answering = Answering(self._keys, self.feeds, self._take_up)
         self._on_end = on_end
@@ -336,6 +332,19 @@ class Service:
             )
             return False
         return True
+
+
+def _check_journal(inbox: Inbox, path: str) -> None:
+    """Check that an inbox keeps its actions where the client keeps its work."""
+    theirs = journal_of(inbox)
+    if theirs == path:
+        return
+    why = "no journal" if theirs is None else f"the journal {theirs}, and the client {path}"
+    raise ConfigurationError(
+        f"this inbox has {why}, so that an answer would not reach whoever goes on with the work",
+        field="inbox",
+        remedy="pass `Inbox(journal=...)`, with the journal of the client",
+    )
 
 
 async def _called(on_end: OnEnd, key: str, run: Run[Any]) -> None:

@@ -779,6 +779,8 @@ async def test_what_cannot_work_is_said_before_anything_is_begun(tmp_path: Path)
     wrong: Any = "a string"
     with pytest.raises(ConfigurationError, match=r"no journal, so that.*Inbox\(journal="):
         Service(client, inbox=Inbox())
+    with pytest.raises(ConfigurationError, match=r"other\.db, and the client .*work\.db, so that.*Inbox\(journal="):
+        Service(client, inbox=Inbox(journal=tmp_path / "other.db"))
     with pytest.raises(ConfigurationError, match="no journal: pass"):
         Service(Client(load("narrative"), wire, retry=Retry()))
     with pytest.raises(ConfigurationError, match="on_end is"):
