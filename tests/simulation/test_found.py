@@ -49,9 +49,17 @@ def known(name: str) -> pytest.MarkDecorator:
     return pytest.mark.xfail(reason=reason, raises=raises, strict=True)
 
 
-def work(world: World, *, pauses: int = 0, questions: int = 1, number: int = 0, seconds: float = 2.0) -> Intent:
+def work(
+    world: World,
+    *,
+    pauses: int = 0,
+    questions: int = 1,
+    number: int = 0,
+    seconds: float = 2.0,
+    place: str | None = None,
+) -> Intent:
     """Add a piece of work that pauses so often, and be the one who wants it done."""
-    intent = Intent(f"w{number}", (Pause(questions),) * pauses, False, ((0.0, seconds),) * 4)
+    intent = Intent(f"w{number}", (Pause(questions),) * pauses, False, ((0.0, seconds),) * 4, place=place)
     world.add(intent)
     mine(world, intent)
     return intent
@@ -253,6 +261,52 @@ def test_a_key_of_origami_that_was_refused_is_not_left_for_others() -> None:
             await asyncio.gather(first, other.result(same))
 
     holds("origami", story)
+
+
+def test_an_old_refusal_of_origami_is_not_taken_for_one_of_today() -> None:
+    async def story(world: World) -> None:
+        world.stand.vendor.options = evolve(world.stand.vendor.options, slots=1)
+        world.stand.vendor._state.options = world.stand.vendor.options
+        busy = work(world, number=1, seconds=7.0)
+        intent = work(world, seconds=1.0)
+        async with process(world).client as client:
+            mine(world, busy)
+            await client.start(origin(world, busy))
+            mine(world, intent)
+            await client.result(origin(world, intent))
+
+    holds("origami", story)
+
+
+def test_a_start_that_died_yesterday_is_not_begun_anew_at_who_has_forgotten() -> None:
+    async def story(world: World) -> None:
+        intent = work(world)
+        world.weather.planned = [("POST", "*/agents*", "silent after")]
+        first = process(world)
+        await within(first, intent, first.client.__aenter__())
+        within(first, intent, first.client.result(origin(world, intent), key=intent.key))
+        await asyncio.sleep(1)
+        await first.kill()
+        await asyncio.sleep(NIGHT)
+        async with process(world).client as client:
+            with pytest.raises(OutcomeUnknownError, match="longer ago"):
+                await client.result(origin(world, intent), key=intent.key)
+
+    holds("origami", story)
+
+
+def test_two_starts_of_one_client_whose_answers_are_lost_find_each_its_own_run() -> None:
+    async def story(world: World) -> None:
+        world.weather.planned = [("POST", "*/run", "lost after")] * 2
+        results = {}
+        async with process(world).client as client:
+            for intent in (work(world, place="shared"), work(world, number=1, place="shared")):
+                mine(world, intent)
+                results[intent.name] = asyncio.create_task(client.result(origin(world, intent)))
+            for name, result in results.items():
+                assert world.whose((await result).id) == name
+
+    holds("conduit", story)
 
 
 def test_a_run_is_not_found_for_another_key_of_the_same_journal() -> None:
