@@ -66,6 +66,7 @@ _SAID: Final[tuple[tuple[type[Exception], str], ...]] = (
     (errors.StalledError, "nothing has changed for long; the run may go on all the same"),
     (errors.ToolOutcomeUnknownError, "a step of this run was cut off, and somebody must look at it"),
     (errors.RunFailedError, "the run has failed"),
+    (errors.JournalError, "this cannot be looked up or kept at the moment; try again later"),
     (AlreadyDecidedError, "this was answered before, and the first answer stands"),
     (NotAskedYetError, "this is not asked yet; try again in a moment"),
     (UnknownActionError, "nothing like this is asked for here"),

@@ -123,6 +123,7 @@ FAILED = Run(RunRef("1"), RunStatus.FAILED, "failed")
             "this was answered before, and the first answer stands",
         ),
         (NotFoundError(Response(404, {}, b"secret", Request("GET", "/runs/1"))), "there is no such run"),
+        (JournalError("secret.db", "disk full"), "this cannot be looked up or kept at the moment; try again later"),
     ],
     ids=lambda given: type(given).__name__,
 )
