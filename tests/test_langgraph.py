@@ -415,6 +415,19 @@ def test_a_thread_that_is_busy_since_the_run_was_made_is_busy_with_it() -> None:
     assert exchange(langgraph.fetch_many([RunRef("1", "odd")])).requests == ()
 
 
+def test_a_server_that_takes_no_ids_is_asked_which_threads_are_busy_and_one_that_is_not_among_them_has_moved() -> None:
+    def told(*rows: Any) -> list[Any]:
+        return list(exchange(langgraph.fetch_many([aegra]), Answer({}, 422), Answer(list(rows))).result)
+
+    aegra = RunRef("a2c8a9b4-3b0f-4d0e-9d44-0d3fbb3c7a52", THREAD)  # an id that does not tell when
+    busy = row("busy")
+    assert told({**busy, "created_at": busy["updated_at"]}) == [aegra]
+    assert told({**busy, "created_at": (MADE - timedelta(hours=1)).isoformat()}) == []  # it may be another run's
+    (moved,) = told({**busy, "thread_id": OTHER})
+    assert exchange(moved.read(), Answer(state_json(aegra.id, asks={"a": 1}))).result.vendor_status == "interrupted"
+    assert told(*[{**busy, "thread_id": OTHER}] * 1000) == []  # there may be more
+
+
 def test_a_thread_that_is_not_busy_is_asked_for_its_state_alone_where_that_says_all() -> None:
     (told,) = bulk(row("interrupted"))
     assert isinstance(told, ReadOn)

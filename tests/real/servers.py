@@ -20,6 +20,9 @@ from attrs import define, field, frozen
 HOME: Final = "AGENTRUNS_REAL"
 """The variable that names the folder of the environments; `tox -e real` sets it."""
 
+LONG: Final = "AGENTRUNS_REAL_LONG"
+"""The variable that has played, by hand, what takes too long for a gate: `AGENTRUNS_REAL_LONG=1 tox -e real`."""
+
 _INSTALL_SECONDS: Final = 240.0
 _START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 10.0

@@ -15,6 +15,7 @@ from agentruns._values.generic import Json
 from agentruns._values.run import Page, Run, RunRef, RunStatus
 from agentruns.dialects import reading, wire
 from agentruns.dialects.protocol import ReadOn
+from agentruns.errors import InvalidRequestError
 
 from .objects import GraphRun
 from .reading import (
@@ -30,10 +31,14 @@ from .reading import (
     waited,
 )
 
+_SELECTED: Final = ("thread_id", "status", "updated_at")
+
 _AT_ONCE: Final = timedelta(seconds=1)
 """How long after it has made a run, at most, a server notes that the thread is busy."""
 
 _ROWS: Final = 100
+_BUSY: Final = 1000
+"""How many busy threads Aegra lists at most, unless its operator says otherwise."""
 
 
 @frozen
@@ -41,29 +46,39 @@ class _ThreadRow:
     thread_id: str
     status: str
     updated_at: datetime
+    created_at: datetime | None = None
 
 
 def fetch_many(refs: Sequence[RunRef]) -> Flow[Sequence[Run[GraphRun] | RunRef | ReadOn[GraphRun]]]:
     """
     Look which threads are busy, a thousand by one request: a run whose thread is not has moved.
 
-    A thread may be busy with another run. It is with ours if it has been so since ours was made, which its id tells.
+    A thread may be busy with another run. It is with ours if it has been so since ours was made, which its id tells, or
+    on Aegra the thread that it made. Aegra takes no ids: it is asked for all threads that are busy.
     """
     threads = sorted({ref.parent for ref in refs if is_uuid(ref.parent)})
     if not threads:
         return ()
-    body = {"ids": threads, "limit": len(threads), "select": ["thread_id", "status", "updated_at"]}
-    response = yield Request("POST", "/threads/search", json=body, idempotent=True)
-    rows = yield from reading.rows_of(response, wire.read_value(response), "$", _ThreadRow)
-    known = {row.thread_id: row for row in rows}
-    told = [_told(ref, known[ref.parent]) for ref in refs if ref.parent in known]
+    waits, left_out_is_idle = "success", False
+    try:
+        found = yield from _search({"ids": threads, "limit": len(threads), "select": _SELECTED})
+    except InvalidRequestError:
+        found = yield from _search({"status": "busy", "limit": _BUSY})
+        waits, left_out_is_idle = "interrupted", len(found) < _BUSY
+    known = {row.thread_id: row for row in found}
+    told = [_told(ref, known.get(ref.parent), waits) for ref in refs if left_out_is_idle or ref.parent in known]
     return [each for each in told if each is not None]
 
 
-def _told(ref: RunRef, thread: _ThreadRow) -> RunRef | ReadOn[GraphRun] | None:
-    if thread.status != "busy":
-        return ReadOn(ref, partial(fetch_settled, ref))
-    made = made_at(ref.id)
+def _search(body: Mapping[str, Json]) -> Flow[Sequence[_ThreadRow]]:
+    response = yield Request("POST", "/threads/search", json=body, idempotent=True)
+    return (yield from reading.rows_of(response, wire.read_value(response), "$", _ThreadRow))
+
+
+def _told(ref: RunRef, thread: _ThreadRow | None, waits: str) -> RunRef | ReadOn[GraphRun] | None:
+    if thread is None or thread.status != "busy":
+        return ReadOn(ref, partial(fetch_settled, ref, waits))
+    made = made_at(ref.id) or thread.created_at
     return ref if made is not None and abs(thread.updated_at - made) <= _AT_ONCE else None
 
 

@@ -130,14 +130,19 @@ def _last_state(run: Run[GraphRun]) -> Flow[tuple[bytes, State] | None]:
     return None
 
 
-def fetch_settled(ref: RunRef) -> Flow[Run[GraphRun]]:
-    """Read a run whose thread is not busy any more by the state of that, which mostly says all; else as any run."""
+def fetch_settled(ref: RunRef, waits: str) -> Flow[Run[GraphRun]]:
+    """
+    Read a run whose thread is not busy any more by the state of that, which mostly says all; else as any run.
+
+    *waits* is the word of the server for a run that waits.
+    """
     text, state = yield from read_state(ref)
     failed = any(task.error is not None for task in state.tasks)
     if state.run_id != ref.id or failed or (state.next and not state.interrupts):
         return (yield from fetch(ref, {}))
-    told = codec.encode({"run_id": ref.id, "thread_id": ref.parent, "status": "success"})
-    run: Run[GraphRun] = Run(ref, RunStatus.COMPLETED, "success", vendor=NAME)
+    word = waits if state.interrupts else "success"
+    told = codec.encode({"run_id": ref.id, "thread_id": ref.parent, "status": word})
+    run: Run[GraphRun] = Run(ref, RunStatus.COMPLETED, word, vendor=NAME)
     return settled(run, state, raw=_joined(told, text), own=True)
 
 
