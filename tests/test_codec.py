@@ -533,3 +533,49 @@ def test_an_answer_of_brackets_is_refused_before_it_takes_many_times_its_size(bo
     finally:
         tracemalloc.stop()
     assert peak < len(bomb)
+
+
+# A glance -------------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Seen:
+    text: str
+    count: int | None = None
+    moment: datetime | None = None
+    texts: tuple[str, ...] = ()
+    part: Part = Part(0)
+    anything: Any = None
+
+
+seen_fields = {
+    "text": st.text(),
+    "count": st.integers(-(2**63), 2**63),
+    "moment": st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+    "texts": st.lists(st.text(), max_size=2),
+    "part": st.just({"size": 1, "more": [1.5]}),
+    "anything": values,
+}
+
+
+@given(
+    st.fixed_dictionaries({}, optional=seen_fields).map(lambda told: {"text": "", **told}),
+    st.dictionaries(st.text(), values, max_size=2),
+)
+def test_a_glance_finds_what_stands_in_the_whole(told: dict[str, Any], more: dict[str, Any]) -> None:
+    body = json.dumps({**more, **told}).encode()
+    with contextlib.suppress(CodecError):  # surrogates, and integers beyond all bounds
+        assert codec.glance(body, Seen) == codec.structure(codec.decode(body), Seen)
+
+
+@given(st.sampled_from(sorted(seen_fields)), values)
+def test_a_glance_takes_nothing_that_is_refused_in_the_whole(name: str, value: Any) -> None:
+    body = json.dumps({"text": "", name: value}).encode()
+    seen = codec.glance(body, Seen)
+    if seen is not None:
+        assert seen == codec.structure(codec.decode(body), Seen)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"text":1}', b'{"text":"a"', b'{"text":"a","x":"\xff"}'])
+def test_a_glance_at_what_does_not_fit_finds_nothing(body: bytes) -> None:
+    assert codec.glance(body, Seen) is None

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 import pytest
@@ -22,10 +22,15 @@ from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentruns import AgentRunsError, Client, ProtocolError, Retry, Run
+from agentruns import AgentRunsError, Client, ProtocolError, Retry, Run, RunRef
+from agentruns._api.api import Api
+from agentruns._polling.reader import Reader
+from agentruns._polling.watch import Watch
+from agentruns._values import codec
 from agentruns._values.commands import Flow, SkippedRows
 from agentruns._values.exchange import Request, Response, ServerEvent
-from agentruns.dialects import middesk, origami
+from agentruns.dialects import middesk, narrative, origami
+from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Turn
 from tests.hostile.hostile_servers import HOUSES, TOKEN, House, answered
 from tests.hostile.recorded_answers import Answer, Operation, Playback, Spoil, operations, played
@@ -298,6 +303,49 @@ def test_a_run_is_read_whatever_happens_to_a_field_that_it_does_not_need(vendor:
             assert dialect.timing_group(run) is not None
             tried += 1
         count.add(vendor, "fetch", tried)
+
+
+def all_of(dialect: Any, body: Any) -> Any:
+    """Return all that a state tells, or what is wrong with it."""
+    try:
+        run = dialect.parse_run(answer(body))
+    except ProtocolError as error:
+        return str(error)
+    return *told(run), run.usage, run.progress, run.poll_after, run.raw
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_glance_finds_what_reading_the_whole_does(vendor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialect: Any = HOUSES[vendor].dialect
+    moving = [body for body in runs_among_samples(vendor).values() if dialect.parse_run(answer(body)).status.in_flight]
+    assert moving
+    bodies = [moving[0]]
+    bodies += [
+        changed(moving[0], place, other)
+        for place in places(moving[0])
+        for other in (*OTHERS, "2026-07-01t09:30:00z", "2026-07-01", "\u00e9", 7.0, 2**70)
+    ]
+
+    glanced = [all_of(dialect, body) for body in bodies]
+
+    monkeypatch.setattr(codec, "glance", lambda body, cls: None)
+    assert glanced == [all_of(dialect, body) for body in bodies]
+
+
+def test_a_state_that_the_run_has_moved_to_is_read_as_a_whole() -> None:
+    moving, over = (samples("narrative")[name] for name in ("running", "completed"))
+    deep = json.loads("[" * 200 + "]" * 200)
+    vendor = Vendor.of(narrative)
+    reader, watch = Reader(vendor, cast("Api", None)), Watch(RunRef(moving["id"]), 1.0, 0.0)
+    watch.run = narrative.parse_run(answer(moving))
+
+    glanced = reader.parse(watch, answer({**moving, "tool_choice": deep}))
+    assert glanced is not None
+    assert glanced[0] == watch.run
+    with pytest.raises(ValueError, match="nested too deeply"):
+        _ = glanced[0].raw
+    assert reader.parse(watch, answer({**over, "tool_choice": deep})) is None
+    assert reader.parse(watch, answer(over)) is not None
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

@@ -14,6 +14,7 @@ from agentruns._values.exchange import Request, Response, Send
 from agentruns._values.run import Run, RunStatus
 from agentruns.dialects import wire
 from agentruns.dialects.vendor import MISTAKES, Vendor, mistake
+from agentruns.errors import ProtocolError
 
 from .watch import Watch
 
@@ -53,13 +54,20 @@ class Reader:
         known = watch.run
         if known is not None and response.body == watch.body:  # the same answer gives the same run
             return known, wire.poll_after(response.headers) or 0.0
-        if self._parse_run is None or undecodable(response) is not None:
+        if self._parse_run is None:
             return None
         try:
             parsed = self._parse_run(response)
-        except MISTAKES as error:
+        except (*MISTAKES, ProtocolError) as error:
+            if undecodable(response) is not None:
+                return None
+            if isinstance(error, ProtocolError):
+                raise
             raise mistake(f"{self._vendor.NAME}.parse_run", error, response) from error
         run = with_poll_hint(self._vendor.run("parse_run", parsed, response), response)
+        moved = known is None or run.status is not known.status
+        if moved and undecodable(response) is not None:  # for less than that, a glance will do
+            return None
         watch.body = response.body
         return run, run.poll_after or 0.0
 

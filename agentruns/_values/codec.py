@@ -85,6 +85,28 @@ def decode(body: bytes | str, *, trusted: bool = False) -> Json:
     return value
 
 
+def glance(body: bytes, cls: type[T]) -> T | None:
+    """
+    Return what *body* has of the attrs class *cls*, at a fourth of the cost of reading all.
+
+    All else is passed over: it is JSON, but perhaps more deeply nested, or with larger numbers, than `decode` takes.
+    None is for a body that does not fit to the letter, or is no JSON; `decode` and `structure` then say what is wrong.
+    """
+    try:
+        if not body.isascii():
+            body.decode()  # texts that are passed over are not looked at
+        return cast("T", _reader(cls)(body))  # type: ignore[arg-type]
+    except Exception:  # the reasons of `decode` and `structure` are the ones to tell
+        return None
+
+
+@cache
+def _reader(cls: type[Any]) -> Callable[[bytes], Any]:
+    import msgspec
+
+    return msgspec.json.Decoder(cls).decode
+
+
 def _depth(value: Json) -> int:
     """Return how deeply a JSON value is nested, as far as one level beyond `DEEPEST`."""
     level, depth = [value], 0
@@ -199,7 +221,7 @@ def _moment(value: Any) -> datetime:
     if not isinstance(value, str):
         raise TypeError(f"expected date-time, got {json_name(value)}")
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value.upper())  # RFC 3339 lets `t` and `z` be small
     except ValueError:
         raise ValueError(f"expected date-time, got {value[:40]!r}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -38,16 +38,16 @@ class RunStatus(enum.StrEnum):
     @property
     def in_flight(self) -> bool:
         """Tell whether the run moves on by itself, pending or running: it is worth another read."""
-        return self in _IN_FLIGHT
+        return self is _PENDING or self is _RUNNING
 
     @property
     def is_over(self) -> bool:
         """Tell whether the run has ended, completed or failed; one that requires action has not."""
-        return self in _OVER
+        return self is _COMPLETED or self is _FAILED
 
 
-_IN_FLIGHT: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING})  # looked up in the class, members take long
-_OVER: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED})
+# Looked up in the class, members take long, and so does the hash of one.
+_PENDING, _RUNNING, _, _COMPLETED, _FAILED = RunStatus
 
 
 @frozen
@@ -219,7 +219,11 @@ class Run(Generic[DetailT_co]):
 
     @property
     def raw(self) -> Mapping[str, Json]:
-        """Return the run's JSON object as received, without its envelope; unknown fields included."""
+        """
+        Return the run's JSON object as received, without its envelope; unknown fields included.
+
+        Raise `ValueError` for one in flight that is nested more deeply, or has larger numbers, than can be read.
+        """
         if isinstance(self._raw, JsonText):
             # A cached_property would keep the text beside its parts, and take another slot of each run.
             object.__setattr__(self, "_raw", self._raw.read())

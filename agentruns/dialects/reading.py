@@ -32,7 +32,7 @@ def count(value: Any) -> int | None:
 
 def usage(value: Any, input_tokens: str, output_tokens: str) -> Usage | None:
     """Return the tokens in an object, which stand under the two keys; None for what is no object."""
-    if not isinstance(value, Mapping):
+    if value.__class__ is not dict and not isinstance(value, Mapping):  # the latter takes ten times as long
         return None
     return Usage(count(value.get(input_tokens)), count(value.get(output_tokens)))
 

@@ -45,6 +45,22 @@ class RunState:
 
 
 @frozen
+class Limits:
+    """What bounds a run."""
+
+    max_iterations: Json = None
+
+
+@frozen
+class MovingRun(RunState):
+    """What a state in flight tells beside that: how far the run is, and what it has used."""
+
+    usage: Json = None
+    submitted_inference_job_ids: Json = None
+    effective_config: Limits = Limits()
+
+
+@frozen
 class PausedRun:
     """What is asked."""
 
@@ -81,20 +97,48 @@ def parse_run(response: Response, *, words: Mapping[str, RunStatus] = STATUS) ->
     Actions, output and failure count only in the state that they belong to: `final_text` is "populated only on status
     completed" (start-a-new-run-on-the-conversation), and the half text of a run that failed stands in `detail`.
     """
+    moving = wire.glance(response, MovingRun)
+    if moving is not None and (status := words.get(moving.status, RunStatus.RUNNING)).in_flight:
+        jobs, config = moving.submitted_inference_job_ids, moving.effective_config
+        return _run(response, moving, status, moving.usage, jobs, config.max_iterations)
     raw = wire.read_object(response)
     seen = wire.structure(raw, RunState, response)
     status = words.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
-    config = wire.mapping(raw.get("effective_config"))
+    return _run(
+        response,
+        seen,
+        status,
+        raw.get("usage"),
+        raw.get("submitted_inference_job_ids"),
+        wire.mapping(raw.get("effective_config")).get("max_iterations"),
+        actions=_actions(raw, response) if status is RunStatus.REQUIRES_ACTION else (),
+        output=_output(raw, response) if status is RunStatus.COMPLETED else None,
+        failure=_failure(raw, seen.status, response) if status is RunStatus.FAILED else None,
+    )
+
+
+def _run(
+    response: Response,
+    seen: RunState,
+    status: RunStatus,
+    usage: Json,
+    jobs: Json,
+    most: Json,
+    *,
+    actions: tuple[Action, ...] = (),
+    output: Json = None,
+    failure: Failure | None = None,
+) -> Run[NarrativeRun]:
     return Run(
         wire.ref(seen.id, seen.conversation_id, response=response),
         status,
         seen.status,
-        actions=_actions(raw, response) if status is RunStatus.REQUIRES_ACTION else (),
-        output=_output(raw, response) if status is RunStatus.COMPLETED else None,
-        failure=_failure(raw, seen.status, response) if status is RunStatus.FAILED else None,
-        usage=reading.usage(raw.get("usage"), "prompt_tokens", "completion_tokens"),
-        progress=reading.progress(_iterations(raw.get("submitted_inference_job_ids")), config.get("max_iterations")),
-        poll_after=wire.retry_after(response.headers) if status.in_flight else None,
+        actions,
+        output,
+        failure,
+        reading.usage(usage, "prompt_tokens", "completion_tokens"),
+        reading.progress(_iterations(jobs), most),
+        wire.retry_after(response.headers) if status.in_flight else None,
         vendor=NAME,
         raw=JsonText(response.body),
     )
