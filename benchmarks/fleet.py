@@ -14,7 +14,10 @@ as `own` does: that one is at equal lag. `floor` is the least that asyncio and a
 decodes two fields and skips the rest. Where valgrind is there, instructions are counted beside seconds.
 
 At the lag of a fixed interval no schedule can save more polls than the distribution allows: .71, .80 and .79 of them
-are the least for `short`, `long` and `mixed` (see `benchmarks.polling`).
+are the least for `short`, `long` and `mixed` (see `benchmarks.polling`). So at equal lag half of the CPU cannot be had,
+and the goal there is to take no more than the bare loop. The goal of half is for `long` and `mixed` beside the bare
+loop at 1 s, each as it comes: ours asks less and sees ends later, by as much as is printed below the table. Both goals
+are for CPU seconds, which hold what the system does for a request, too, and for instructions, which do not.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from .virtual import SharedTime, run_virtually
 
 AT_ONCE: Final = 100
 TARGETS: Final = {"short": 1.0, "long": 0.5, "mixed": 0.5}
-"""CPU for each run beside that of the bare loop at a poll a second, each as it comes."""
+"""CPU for each run beside that of the bare loop at a poll a second, each as it comes: not at equal lag."""
 
 Measured: TypeAlias = Mapping[str, Any]
 
@@ -171,28 +174,35 @@ def show(workload: str, measured: Mapping[str, Measured], count: int) -> None:
         else:
             line += f"{'-':>10}" * 2
         print(line + f"{of['peak'] / MIB:>10.0f}{count - of['seen']:>10.0f}")
+    own, second = measured["own"], measured["bare, 1 s"]
+    requests = own["requests"] / second["requests"]
+    print(f"{workload}, each as it comes: {requests:.2f} of the requests of a poll a second,", end=" ")
+    print(f"and ends are seen {own['lag']:.2f} s late beside {second['lag']:.2f} s", flush=True)
 
 
 def goals(workload: str, measured: Mapping[str, Measured], count: int) -> list[Goal]:
-    own, equal = measured["own"], measured["bare, equal"]
-    what, unit = ("instructions", "instructions") if "instructions" in own else ("cpu", "CPU")
+    own, second, equal = measured["own"], measured["bare, 1 s"], measured["bare, equal"]
     found = [
         at_least(f"{workload}: part of the runs seen to complete", own["seen"] / count, 1.0),
         at_most(f"{workload}: requests / bare loop at equal lag", own["requests"] / equal["requests"], 1.0),
-        at_most(f"{workload}: {unit} a run / bare loop at equal lag", own[what] / equal[what], 1.0),
     ]
-    if workload in TARGETS:
-        part = own[what] / measured["bare, 1 s"][what]
-        found.append(at_most(f"{workload}: {unit} a run / bare loop at 1 s", part, TARGETS[workload]))
+    for what, unit in ("cpu", "CPU"), ("instructions", "instructions"):
+        if what not in own:
+            continue
+        found.append(at_most(f"{workload}: {unit} a run / bare loop at equal lag", own[what] / equal[what], 1.0))
+        if workload in TARGETS:
+            name = f"{workload}: {unit} a run / bare loop at 1 s, each as it comes"
+            found.append(at_most(name, own[what] / second[what], TARGETS[workload]))
     return found
 
 
 def main() -> int:
     args = arguments(__doc__)
-    count, rounds = (100, 1) if args.quick else (1000, 3)
+    count = 100 if args.quick else 1000
     reached: list[Goal] = []
     counting = not args.quick and can_count()
     for workload in ("short", "long", "mixed") if args.quick else WORKLOADS:
+        rounds = 2 if workload in TARGETS and not args.quick else 1
         measured = compare(workload, count, rounds, counting=counting)
         show(workload, measured, count)
         reached += goals(workload, measured, count)
