@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, TypeAlias
 from urllib.request import urlopen
 
@@ -207,14 +206,6 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         },
     ),
 }
-
-
-def installed(package: str) -> str:
-    """Return the version of a package, empty if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 # In a process of their own --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -63,11 +63,20 @@ def needs(extra: str, *modules: str) -> None:
         sys.exit(CANNOT_RUN)
 
 
+def installed(package: str) -> str:
+    """Return the version of a package, empty if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
 def machine() -> str:
     """Return one line: the package's version, the interpreter, the system, its processors and their load."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
-    return f"agentruns {version('agentruns')}, aiohttp {version('aiohttp')}, {python}, {system}, {load()}"
+    ours = installed("agentruns") or "of a checkout"
+    return f"agentruns {ours}, aiohttp {version('aiohttp')}, {python}, {system}, {load()}"
 
 
 def table(goals: Sequence[Goal], others: Mapping[str, str] | None = None) -> None:

@@ -6,6 +6,7 @@ import importlib
 import json
 import pkgutil
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmarks.__main__ import Found
 from benchmarks.budget import without_lists
 from benchmarks.page import page
 from benchmarks.process import Spent, Stall
-from benchmarks.report import CANNOT_RUN, arguments, as_json, at_least, at_most, finish, from_json, needs
+from benchmarks.report import CANNOT_RUN, arguments, as_json, at_least, at_most, finish, from_json, machine, needs
 from benchmarks.virtual import SharedTime, VirtualLoop, run_virtually
 
 
@@ -150,6 +151,16 @@ def test_goals_that_are_written_are_read_again(monkeypatch: pytest.MonkeyPatch, 
     goals = [at_most("a", 1.0, 2.0), at_least("b", 1.0, 2.0)]
     assert finish(goals, arguments("One.")) == 1
     assert from_json(json.loads(path.read_text())["goals"]) == goals
+
+
+def test_a_checkout_that_is_not_installed_is_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> str:
+        if package == "agentruns":
+            raise PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr("benchmarks.report.version", missing)
+    assert "agentruns of a checkout, aiohttp 1.0" in machine()
 
 
 def test_time_that_is_shared_stands_still_while_an_answer_is_under_way() -> None:
