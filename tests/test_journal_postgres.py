@@ -305,6 +305,38 @@ async def test_an_answer_reaches_the_handler_that_waits_for_it_without_a_look(
         assert (await asyncio.wait_for(waiting, 30)).output == "yes"
 
 
+@pytest.mark.asyncio
+async def test_what_is_only_read_waits_for_no_write_that_hangs(postgres: Server, journal: Journal, url: str) -> None:
+    import psycopg
+
+    await journal.begin("k", ORIGIN)
+    async with Journal(url, "narrative") as other:
+        with psycopg.connect(postgres.url().partition("?")[0]) as somebody:
+            somebody.execute(f"SELECT 1 FROM {url.rpartition('=')[2]}.work FOR UPDATE")
+            write = asyncio.create_task(journal.saw("k", '{"ref": {"id": "run-1"}, "status": "running"}'))
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(5):  # the write would wait for twice as long
+                found = await asyncio.gather(journal.get("k"), other.get("k"), journal.waiting())
+            assert not write.done()
+        await write
+        later = await other.get("k")
+
+    assert [None if work is None else work.state for work in (*found[:2], later)] == ["starting", "starting", "open"]
+
+
+@pytest.mark.asyncio
+async def test_what_is_only_read_is_read_by_a_new_connection_where_that_was_cut_off(
+    journal: Journal, postgres: Server
+) -> None:
+    await journal.begin("k", ORIGIN)
+    assert (await journal.get("k")) is not None
+    admin(postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'agentruns'")
+
+    found = await journal.get("k")
+    assert found is not None
+    assert found.mine
+
+
 # Versions -------------------------------------------------------------------------------------------------------------
 
 

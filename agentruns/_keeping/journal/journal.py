@@ -14,7 +14,7 @@ from .handlings import Handlings
 from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .reading import Readers, Reading
-from .session import Session
+from .session import Session, check_key
 from .starts import Starts
 from .tending import Tended, Tending
 from .values import Decision, GivenAnswer, Glance, Handling, Work
@@ -124,7 +124,8 @@ class Journal(Session):
 
     async def get(self, key: str) -> Work | None:
         """Return the work named *key*, None if there is none."""
-        return await self.do_for(key, lambda records: records.get(key))
+        check_key(key)
+        return await self.read(lambda records: records.get(key))
 
     async def wait(self, key: str, seen: float) -> Work | None:
         """
@@ -150,11 +151,11 @@ class Journal(Session):
                 yield work
 
     async def _page(self, after: int) -> list[tuple[int, Work]]:
-        return await self.do(lambda records: records.unfinished(after))
+        return await self.read(lambda records: records.unfinished(after))
 
     async def of_run(self, run_id: str) -> Work | None:
         """Return the work that is at a run of that id, or was; None if there is none."""
-        return await self.do(lambda records: records.of_run(run_id))
+        return await self.read(lambda records: records.of_run(run_id))
 
     async def glance(self, keys: Sequence[str], run_ids: Sequence[str], read: Sequence[str] = ()) -> Glance:
         """Return, by one read, how the work of keys stands, which runs have work at all, and how others are *read*."""
@@ -162,7 +163,7 @@ class Journal(Session):
         def glance(records: Records) -> Glance:
             return evolve(records.glance(keys, run_ids), readings=Readers(records).stands(read))
 
-        return await self.do(glance)
+        return await self.read(glance)
 
     async def forget(self, key: str) -> bool:
         """Delete work, whatever became of it; return False, and change nothing, if somebody is at it."""
@@ -288,11 +289,11 @@ class Journal(Session):
 
     async def runs_since(self, created: float) -> list[str]:
         """Return the ids of the runs of all work that changed at or after *created*, seconds since the epoch."""
-        return await self.do(lambda records: records.runs_since(created))
+        return await self.read(lambda records: records.runs_since(created))
 
     async def origins_at(self, run_id: str) -> list[str]:
         """Return what started the work whose last state is of that run, each as it was given."""
-        return await self.do(lambda records: records.origins_at(run_id))
+        return await self.read(lambda records: records.origins_at(run_id))
 
     async def moved(self, run_id: str, action_ids: Sequence[str], run: str, *, done: bool) -> None:
         """Note that actions of a run were answered by hand: *run* follows it, in all work whose last state it was."""
@@ -316,7 +317,8 @@ class Journal(Session):
 
     async def answers(self, key: str, run_id: str) -> tuple[Handling, ...]:
         """Return every action of a run that `handle` was called for, oldest first, whatever became of it."""
-        return await self.do_for(key, lambda records: Handlings(records).answers(key, run_id))
+        check_key(key)
+        return await self.read(lambda records: Handlings(records).answers(key, run_id))
 
     # Parked actions ---------------------------------------------------------------------------------------------------
 
@@ -336,15 +338,15 @@ class Journal(Session):
 
     async def waiting(self, run_id: str | None = None) -> list[ParkedRow]:
         """Return the actions of every vendor, or of one run, that wait for a person, oldest first."""
-        return await self.do(lambda records: ParkedActions(records).waiting(run_id))
+        return await self.read(lambda records: ParkedActions(records).waiting(run_id))
 
     async def called(self, action_id: str, run_id: str | None = None) -> list[ParkedRow]:
         """Return the actions of that id that wait; if there are none, the last one that did, in the same work."""
-        return await self.do(lambda records: ParkedActions(records).called(action_id, run_id))
+        return await self.read(lambda records: ParkedActions(records).called(action_id, run_id))
 
     async def look(self, places: Sequence[Place]) -> Look:
         """Return which actions wait, briefly, and those of *places* that do not."""
-        return await self.do(lambda records: ParkedActions(records).look(places))
+        return await self.read(lambda records: ParkedActions(records).look(places))
 
     # ------------------------------------------------------------------------------------------------------------------
 

@@ -97,6 +97,12 @@ class Session:
         done: T = await self.write(act, standing).future
         return done
 
+    async def read(self, act: Callable[[Records], T]) -> T:
+        """Return what *act* finds, which changes nothing; where the store can, without waiting for those who write."""
+        if self._writer is None:
+            raise JournalError(self._path, "it is not open", READ)
+        return await self._writer.read(act, READ)
+
     async def do_for(self, key: str, act: Callable[[Records], T], standing: str = READ) -> T:
         """Do as `do` does, for the work of one key; raise `ConfigurationError` for a key that is none."""
         check_key(key)

@@ -18,6 +18,7 @@ from .lease import Lease
 
 if TYPE_CHECKING:
     from .queries import EntryQueries
+    from .records import Records
     from .write import Write
 
 T = TypeVar("T")
@@ -70,6 +71,10 @@ class Ledger(Protocol):
         """Return what tells of the writes of others; None where one must look, by `version`."""
         ...
 
+    def snapshots(self) -> Snapshots | None:
+        """Return what reads in another thread while this writes; None where a read is best done as a write is."""
+        ...
+
     @property
     def idle_seconds(self) -> float | None:
         """Return after how long a silence `idle` is due; None if it never is."""
@@ -89,6 +94,18 @@ class Ledger(Protocol):
 
     def close(self) -> None:
         """Close the store; the owner is gone at once."""
+        ...
+
+
+class Snapshots(Protocol):
+    """What reads an open store and waits for nobody who writes to it, for use in one thread; every method blocks."""
+
+    def read(self, act: Callable[[Records], T], standing: str) -> T:
+        """Return what *act* finds, all of it of one moment; raise `JournalError`, which says how things stand."""
+        ...
+
+    def close(self) -> None:
+        """Read no more."""
         ...
 
 

@@ -34,7 +34,7 @@ class Tending:
         been away when it was given up.
         """
         ours = None if ours is None else frozenset(ours)
-        return await self._session.do(lambda records: Tended(records).abandoned(ours))
+        return await self._session.read(lambda records: Tended(records).abandoned(ours))
 
     async def take(self, key: str) -> bool:
         """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentruns.errors import JournalError
 
@@ -15,8 +16,10 @@ from .write import Write
 
 if TYPE_CHECKING:
     from .lease import Lease
+    from .records import Records
     from .store import Ledger, Location, News
 
+T = TypeVar("T")
 
 logger = logging.getLogger("agentruns")
 
@@ -49,6 +52,8 @@ class Writer:
         self._ledger = ledger
         self._name = name
         self._thread = thread
+        self._snapshots = ledger.snapshots()
+        self._reading = ConnectionThread()
         self._waiting: list[Write[Any]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -62,6 +67,16 @@ class Writer:
         self._waiting.append(write)
         if self._task is None:
             self._start()
+
+    async def read(self, act: Callable[[Records], T], standing: str) -> T:
+        """Return what *act* finds: beside the writes that are under way, where the store can, else in their turn."""
+        snapshots = self._snapshots
+        if snapshots is not None:
+            return await self._reading.do(partial(snapshots.read, act, standing))
+        write = Write(act, standing)
+        self.add(write)
+        found: T = await write.future
+        return found
 
     @property
     def lease(self) -> Lease | None:
@@ -87,6 +102,9 @@ class Writer:
         """Close the store when everything is written that was added."""
         while self._task is not None:
             await asyncio.wait([self._task])
+        if self._snapshots is not None:
+            await self._reading.do(self._snapshots.close)
+            self._reading.close()
         try:
             await self._thread.do(self._ledger.close)
         finally:

@@ -30,6 +30,7 @@ from .connection import connection_to
 from .listener import Listener
 from .owners import Leases
 from .problems import is_lost, reason_of
+from .snapshots import RecordsReader
 from .tables import POSTGRES, PostgresTables
 
 PATIENCE: Final = 10.0
@@ -80,6 +81,10 @@ class PostgresLedger:
     def lease(self) -> Lease:
         """Return for how long this owner may act."""
         return self._owners.lease
+
+    def snapshots(self) -> RecordsReader:
+        """Return what reads in another thread, by a connection of its own, while this one writes."""
+        return RecordsReader(self._place, self._vendor, self._owners, PATIENCE)
 
     def prepare(self) -> None:
         """Connect, and make or check the tables; raise what goes wrong."""

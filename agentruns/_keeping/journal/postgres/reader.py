@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
@@ -20,6 +19,7 @@ from .connection import connection_to
 from .listener import Listener
 from .owners import living
 from .problems import is_lost, reason_of
+from .snapshots import Snapshots
 from .tables import POSTGRES, PostgresTables
 
 T = TypeVar("T")
@@ -30,10 +30,10 @@ class PostgresReader:
 
     def __init__(self, place: Database) -> None:
         self._place = place
-        self._connection: psycopg.Connection[Any] | None = None
+        self._snapshots = Snapshots(place)
         self.news = Listener(place.channel, "", partial(connection_to, place))
         try:
-            schema.judge(self._connected(), place)
+            schema.judge(self._snapshots.connect(), place)
         except (psycopg.Error, UnfitError) as error:
             self.close()
             raise ConfigurationError(f"cannot open the journal {place.name}: {reason_of(error)}") from error
@@ -54,49 +54,22 @@ class PostgresReader:
     def close(self) -> None:
         """Close the connections."""
         self.news.close()
-        self._disconnect()
+        self._snapshots.close()
 
     # ------------------------------------------------------------------------------------------------------------------
 
     def _in_time(self, read: Callable[[PostgresTables], T]) -> T:
         try:
             try:
-                return self._within(read)
+                return self._snapshots.read(read)
             except psycopg.Error as error:
                 if not is_lost(error):
                     raise
-                return self._within(read)  # by a new connection: the database may have been restarted since
+                return self._snapshots.read(read)  # by a new connection: the database may have been restarted since
         except psycopg.errors.QueryCanceled as error:
             raise JournalError(self._place.name, f"reading it took more than {READ_SECONDS:g} s", "") from error
         except psycopg.Error as error:
             raise JournalError(self._place.name, reason_of(error), "") from error
-
-    def _within(self, read: Callable[[PostgresTables], T]) -> T:
-        """Read within a transaction."""
-        try:
-            connection = self._connected()
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            try:
-                return read(PostgresTables(connection, self._place.prefix))
-            finally:
-                if not connection.closed:
-                    connection.execute("ROLLBACK")
-        except psycopg.Error as error:
-            if is_lost(error):
-                self._disconnect()
-            raise
-
-    def _connected(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = connection_to(self._place)
-            self._connection.execute(f"SET statement_timeout = '{READ_SECONDS:g}s'")
-        return self._connection
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(psycopg.Error):
-                connection.close()
 
 
 def spelling_of(prefix: str) -> ReadSpelling:
