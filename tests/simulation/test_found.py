@@ -469,6 +469,39 @@ def test_a_pause_that_was_answered_here_is_still_shown_where_the_answer_is_anoth
     holds("narrative", story)
 
 
+def test_the_first_answer_of_a_person_stands() -> None:
+    async def story(world: World) -> None:
+        intent = work(world, pauses=1)
+        async with process(world).client as client, process(world).client as other:
+            run = await last(client.stream(origin(world, intent), key=intent.key))
+            await client.resume(run, by_hand(world, run))
+            with pytest.raises(ConflictError):
+                await other.resume(run, [ToolOutput(action, given(world, action, "another")) for action in run.actions])
+
+    holds("narrative", story)
+
+
+def test_a_handler_is_not_run_again_by_a_stream_whose_answer_was_refused() -> None:
+    async def story(world: World) -> None:
+        intent, handled = work(world, pauses=1), []
+
+        async def handler(action: Action) -> str:
+            handled.append(action.id)
+            return given(world, action, "yes")
+
+        world.weather.planned = [("POST", "*/resume", "denied")]
+        async with (
+            process(world).client as client,
+            client.stream(world.stand.origin(intent, minted=False), tools=handler) as stream,
+        ):
+            with pytest.raises(AgentRunsError):
+                await last(stream)
+            await last(stream)
+        assert len(handled) == 1
+
+    holds("middesk", story)
+
+
 def test_an_answer_by_hand_that_died_half_way_is_the_answer() -> None:
     async def story(world: World) -> None:
         intent = work(world, pauses=1)

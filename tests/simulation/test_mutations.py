@@ -6,10 +6,26 @@ from typing import Final
 import pytest
 
 from . import test_found
-from .mutations import mutated
+from .mutations import BY_NAME, mutated
+from .test_simulation import QUICK
 
 STORIES: Final[Mapping[str, Callable[[], None]]] = {
+    "the journal keeps no answers": test_found.test_two_streams_of_one_key_that_answer_in_place_both_go_on,
+    "a stream keeps no answers when posting fails": (
+        test_found.test_a_handler_is_not_run_again_by_a_stream_whose_answer_was_refused
+    ),
+    "the last answer of a person stands": test_found.test_the_first_answer_of_a_person_stands,
+    "the journal keeps claims that nobody heard of": (
+        test_found.test_a_handler_whose_stream_is_closed_as_it_is_about_to_be_run_is_run_for_the_next
+    ),
+    "owners live for ever": test_found.test_a_start_that_was_taken_over_and_then_refused_is_not_forgotten,
+    "what waits for a connection gives no rest": (
+        test_found.test_a_request_that_waits_for_a_connection_gives_the_vendor_rest
+    ),
     "a refusal after doubt is taken for clear": test_found.test_a_start_that_was_lost_and_then_refused_is_not_forgotten,
+    "what Origami forgets is not looked for": (
+        test_found.test_a_start_that_origami_took_and_answered_with_its_own_500_is_not_begun_anew_under_its_key
+    ),
     "what the vendor was asked yesterday is asked again": (
         test_found.test_a_start_that_died_yesterday_is_not_begun_anew_at_who_has_forgotten
     ),
@@ -23,6 +39,15 @@ STORIES: Final[Mapping[str, Callable[[], None]]] = {
     ),
     "replays of Origami are taken for news": test_found.test_an_old_refusal_of_origami_is_not_taken_for_one_of_today,
 }
+
+SELDOM: Final = {"a stream that leaves goes on listening", "letting go of a run ends no read"}
+"""Only many seeds notice these."""
+
+
+def test_each_mutation_is_noticed_by_few_seeds_or_by_a_story_or_is_known_to_need_many() -> None:
+    unseen = {name for name, each in BY_NAME.items() if each.why}
+
+    assert sorted([*QUICK, *STORIES, *SELDOM, *unseen]) == sorted(BY_NAME)
 
 
 @pytest.mark.parametrize("name", STORIES)
