@@ -274,8 +274,11 @@ class Service:
                 with suppress(Exception):  # which was logged
                     await feed.started()
                     await self._tending.enter(key)
-            for attempts in count():
+            failures, seen = 0, None
+            while True:
                 run = None if feed is None else await _followed(feed)
+                if feed is not None and feed.run is not None and feed.run != seen:
+                    failures, seen = 0, feed.run  # it has gone on meanwhile
                 work = await self._keys.find(key)
                 if work is None:  # its start was refused: nothing was begun
                     return
@@ -287,7 +290,8 @@ class Service:
                 if run is not None and run.status is RunStatus.REQUIRES_ACTION:
                     await self._until_answered(run)
                 elif feed is not None:
-                    await asyncio.sleep(_AGAIN.delay(attempts))
+                    await asyncio.sleep(_AGAIN.delay(failures))
+                    failures += 1
                 feed = self.feeds.open(work)
 
     async def _until_answered(self, run: Run[Any]) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -305,6 +306,25 @@ async def test_a_run_whose_following_fails_is_followed_again(address: str) -> No
         await until(lambda: is_told(served))
 
     assert told.calls == [(KEY, "completed")]
+
+
+async def test_what_fails_after_the_run_has_gone_on_is_tried_again_as_soon_as_what_fails_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, delays = Told(), list[int]()
+    refused = Answer({}, 403)
+    polls = (run("pending"), refused, refused, run("running"), refused, refused, run("completed"))
+
+    def delay(failures: int) -> float:
+        delays.append(failures)
+        return 0.01
+
+    monkeypatch.setattr(service, "_AGAIN", SimpleNamespace(delay=delay))
+    async with process(tmp_path, story(*polls), told) as served:
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+
+    assert delays == [0, 1, 0, 1]
 
 
 def asking() -> Wire:
