@@ -159,8 +159,9 @@ def main() -> int:
     print(f"at the end: {load()}" + (", all of them quick" if args.quick else ""))
     table(goals, without)
     for name, each in found.items():
-        for note in each.notes if each.goals else ():
-            print(f"{name}: {note}")
+        for note in each.notes:
+            if note != each.why:
+                print(f"{name}: {note}")
     missed = sum(not goal.ok for goal in goals)
     print(f"{len(goals) - missed} of {len(goals)} goals held, {len(without)} benchmarks not measured")
     if args.json:
