@@ -51,6 +51,24 @@ async def test_streams_on_one_run_share_every_answer() -> None:
     assert stats.polls_shared == 99 * 7
 
 
+async def test_a_run_that_is_over_with_its_start_is_followed_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[RunRef] = []
+    acquire = Poller.acquire
+
+    def counted(poller: Poller, ref: RunRef, *args: Any) -> Any:
+        followed.append(ref)
+        return acquire(poller, ref, *args)
+
+    monkeypatch.setattr(Poller, "acquire", counted)
+    server = Server(0.0)
+    async with client_of(server, schedule=STEADY) as client:
+        run = await client.result("a-1", timeout=None)
+        assert followed == []
+        assert [each async for each in client.stream(run.ref)] == [run]
+
+    assert followed == [run.ref]
+
+
 async def test_a_run_and_its_ref_are_one_run() -> None:
     server = Server(5.0)
     async with client_of(server, schedule=STEADY) as client:

@@ -740,6 +740,16 @@ async def test_an_option_that_cannot_work_is_refused_at_once(options: dict[str, 
     assert wire.asked == []
 
 
+async def test_options_that_are_given_once_more_are_checked_again_where_they_differ() -> None:
+    async with client_of(story(run("completed"))) as client:
+        streams = [client.stream(MESSAGE, timeout=seconds) for seconds in (5.0, 5.0, 7.0, None, None)]
+        with pytest.raises(ConfigurationError, match="timeout"):
+            client.stream(MESSAGE, timeout=-1.0)
+        streams.append(client.stream(MESSAGE, timeout=None))
+
+    assert [stream._options.timeout for stream in streams] == [5.0, 5.0, 7.0, None, None, None]
+
+
 async def test_cancelling_the_remote_run_is_refused_at_once_where_the_vendor_cannot() -> None:
     async with client_of(story(run("completed"))) as client:
         with pytest.raises(UnsupportedError, match="narrative has no way to cancel runs"):

@@ -133,6 +133,8 @@ class Waiter:
 
     def begin_segment(self, run: Run, *, later: bool) -> None:
         """Follow *run* from a state that a start, an answer (*later*) or the caller brought."""
+        if run.status.is_over and self._watch is None and not self._poller.is_followed(run.ref):
+            return  # there is nothing to wait for, and nobody to tell
         self.follow(run.ref)
         watch = self._following()
         if watch.run is None or watch.run.status is RunStatus.REQUIRES_ACTION:

@@ -160,6 +160,10 @@ class Poller:
         watch.followers += 1
         return watch
 
+    def is_followed(self, ref: RunRef) -> bool:
+        """Tell whether anybody follows the run."""
+        return ref.id in self._watches
+
     def release(self, watch: Watch) -> None:
         """Follow a run no more; the last to do so ends the request that may be under way for it."""
         watch.followers -= 1
