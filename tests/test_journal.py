@@ -593,6 +593,26 @@ async def test_a_cancelled_claim_is_given_back(journal: Journal, path: Path) -> 
 
 
 @pytest.mark.asyncio
+async def test_a_note_of_a_start_that_is_cancelled_is_taken_back_since_nothing_was_sent(journal: Journal) -> None:
+    cancelled = 0
+    for number, turns in enumerate(MOMENTS):
+        key = f"k{number}"
+        await journal.begin(key, ORIGIN)
+        if await cancelled_after(turns, journal.checkpoint(key, "1")):
+            cancelled += 1
+            work = await journal.get(key)
+            assert work is not None
+            assert work.start_note is None
+        await journal.reserve(key, "2", key, 60.0)
+        if await cancelled_after(turns, journal.reserve(key, "3", "another")):
+            work = await journal.get(key)
+            assert work is not None
+            assert (work.start_note, work.group_name) == ("2", key)
+
+    assert cancelled > 1
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("cancel_when_told", [False, True])
 async def test_a_claim_is_given_back_whether_or_not_the_file_was_faster(
     journal: Journal, cancel_when_told: bool, monkeypatch: pytest.MonkeyPatch

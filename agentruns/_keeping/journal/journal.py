@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
@@ -15,7 +15,7 @@ from .moves import WaitAct
 from .parked import Look, ParkedActions, ParkedRow, Place
 from .reading import Readers, Reading
 from .session import Session, check_key
-from .starts import Starts
+from .starts import Known, Starts
 from .tending import Tended, Tending
 from .values import Decision, GivenAnswer, Glance, Handling, Work
 
@@ -32,9 +32,9 @@ class Journal(Session):
     """
     Keep what is begun, seen and answered, in the SQLite file or the PostgreSQL database at *path*.
 
-    Texts are JSON, made and read by the caller. All is as `Session` says; a cancelled `begin`, `attach` or `handle` is
-    undone. All raise `ConfigurationError` for a key that is none. `tending` has what services tend,
-    `reading` what one process reads for all, `budgets` what may be sent.
+    Texts are JSON, made and read by the caller. All is as `Session` says; a cancelled `begin`, `attach`, `handle`,
+    `checkpoint` or `reserve` is undone. All raise `ConfigurationError` for a key that is none. `tending` has what
+    services tend, `reading` what one process reads for all, `budgets` what may be sent.
     """
 
     def __init__(self, path: str | os.PathLike[str], vendor: str) -> None:
@@ -60,9 +60,7 @@ class Journal(Session):
 
     async def checkpoint(self, key: str, note: str) -> None:
         """Keep what the start found out, before its next request."""
-        await self.do_for(
-            key, lambda records: Starts(records).checkpoint(key, note), "The next request of the start was not sent"
-        )
+        await self._note(key, note, lambda records: Starts(records).checkpoint(key, note))
 
     async def reserve(self, key: str, note: str, group_name: str, visible_after: float = 0.0) -> bool:
         """
@@ -70,10 +68,17 @@ class Journal(Session):
 
         The vendor shows the run that this start makes within *visible_after* seconds.
         """
-        return await self.do_for(
+        before = await self._note(
+            key, note, lambda records: Starts(records).reserve(key, note, group_name, visible_after)
+        )
+        return before is not None
+
+    async def _note(self, key: str, note: str, act: Callable[[Records], Known | None]) -> Known | None:
+        return await self.do_or_undo(
             key,
-            lambda records: Starts(records).reserve(key, note, group_name, visible_after),
+            act,
             "The next request of the start was not sent",
+            lambda records, before: Starts(records).take_back(key, note, before),
         )
 
     async def recovering(self, key: str) -> None:

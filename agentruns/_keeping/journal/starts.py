@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .problems import UnfitError
 
 if TYPE_CHECKING:
     from .records import Records
+
+Known: TypeAlias = tuple[Any, ...]
+"""What is known of a start, as its row has it."""
+
+_KNOWN: Final = ("start_note", "group_name", "visible_until", "recovers", "found_run")
+_SET_KNOWN: Final = ", ".join(f"{column} = ?" for column in _KNOWN)
 
 
 class Starts:
@@ -23,20 +29,24 @@ class Starts:
 
     def checkpoint(
         self, key: str, note: str, group_name: str | None = None, visible_until: float | None = None
-    ) -> None:
-        """Keep what the start found out, in the place of all that is known of it from before."""
+    ) -> Known:
+        """Keep what the start found out, in the place of all that is known of it from before; return that."""
         self._hold(key)
-        self._records.change(
-            key,
-            "start_note = ?, group_name = ?, visible_until = ?, recovers = 0, found_run = NULL",
-            note,
-            group_name,
-            visible_until,
-        )
+        before = self._do(
+            f"SELECT {', '.join(_KNOWN)} FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
+        ).fetchone()
+        self._records.change(key, _SET_KNOWN, note, group_name, visible_until, 0, None)
+        return tuple(before)
 
-    def reserve(self, key: str, note: str, group_name: str, visible_after: float) -> bool:
+    def take_back(self, key: str, note: str, before: Known | None) -> None:
+        """Undo a `checkpoint` or a `reserve` whose caller never heard of it: it has sent nothing after that."""
+        found = self._records.get(key)
+        if before is not None and found is not None and found.mine and (found.start_note, found.run) == (note, None):
+            self._records.change(key, _SET_KNOWN, *before)
+
+    def reserve(self, key: str, note: str, group_name: str, visible_after: float) -> Known | None:
         """
-        Do as `checkpoint` does, unless a start of the same group is under way whose run is not known.
+        Do as `checkpoint` does; return None where a start of the same group is under way whose run is not known.
 
         One that has died counts as under way for as long as its run may yet be shown: *visible_after* seconds.
         """
@@ -44,9 +54,8 @@ class Starts:
         now = time.time()
         for owner, recovers, visible_until in self._others(key, group_name):
             if now < visible_until or (not recovers and self._owners.alive(owner)):
-                return False
-        self.checkpoint(key, note, group_name, now + visible_after)
-        return True
+                return None
+        return self.checkpoint(key, note, group_name, now + visible_after)
 
     def recovering(self, key: str) -> None:
         """Keep that a start is not gone through with any more, but looked for."""
