@@ -176,6 +176,12 @@ class _Desk:
         if self._timer is None:
             self._begin()
 
+    async def read(self, act: Callable[[Records], Any], standing: str) -> Any:
+        """Return what *act* finds, in its turn among the writes."""
+        write = Write(act, standing)
+        self.add(write)
+        return await write.future
+
     async def close(self) -> None:
         """Be gone when all is written."""
         await self._idle.wait()
