@@ -20,7 +20,10 @@ _LOOKS: Final = Backoff(initial=30.0, factor=1.5, maximum=600.0)
 _LESS_OFTEN: Final = 1.25
 _MOST_OFTEN: Final = 30.0
 _REST: Final = 10.0
-"""A vendor that wants a least gap is let be for so many times as long as it took to answer: its queue grows no more."""
+"""
+A vendor that wants a least gap is let be for so many times as long as it took to answer beyond what it needs, so its
+queue grows no more. What it needs is the quickest answer so far: one that is only far away is asked as one nearby.
+"""
 
 BROKEN_SECONDS: Final = 10.0
 """When a run is read again whose schedule says nothing that makes sense."""
@@ -32,7 +35,7 @@ class Pace:
 
     *advised* are the first and the longest gap between two reads that the vendor advises: they hold for a clock that
     has learned nothing, and for answers that do not say themselves when to come back. *least* is a gap that holds for
-    such answers whatever a clock has learned, and a longer one holds where they take long to come.
+    such answers whatever a clock has learned, and a longer one holds where they take longer than before.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Pace:
         self._reader = reader
         self._advised = advised and Backoff(initial=advised[0], factor=_ADVISED_FACTOR, maximum=advised[1], jitter=0.0)
         self._least = least
+        self._quickest = math.inf  # seconds
         self._schedule = schedule
         self._backoff = backoff
         self.clocks = Clocks()
@@ -68,7 +72,9 @@ class Pace:
     def _next_apart(self, segment: Segment, clock: PollClock, now: float, floor: float) -> float:
         """Return when a run is due if the least gap is to lie between an answer and the next read of it."""
         if segment.sent is not None:
-            return segment.next(clock, now, max(floor, self._least, _REST * (now - segment.sent)))
+            took = now - segment.sent
+            self._quickest = min(self._quickest, took)
+            return segment.next(clock, now, max(floor, self._least, _REST * (took - self._quickest)))
         clock.floor = max(clock.floor, self._least)  # so that the first read does not come just before the usual end
         spread = self._least * (segment.phase % 1) / 2  # else the first reads of a crowd would come at once after that
         return max(segment.next(clock, now, floor) + spread, segment.began + self._least * segment.phase)
