@@ -17,20 +17,23 @@ import asyncio
 import random
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 from uuid import uuid4
 
 from agentruns._keeping.journal import Journal
 from agentruns._keeping.journal import schema as tables
 from agentruns._keeping.journal.owners import Owners
 from agentruns._keeping.journal.records import Records
+from agentruns._keeping.journal.session import READ
 from agentruns._keeping.journal.write import Write
 from agentruns._keeping.journal.writer import Writer
 from agentruns.errors import JournalError
 
 from .loop import SimLoop
+
+T = TypeVar("T")
 
 
 class SimulatedJournal(Journal, abc.ABC):
@@ -322,6 +325,11 @@ class _RealJournal(SimulatedJournal):
         write.future.add_done_callback(lambda _: _count_down(loop))
         return write
 
+    async def read(self, act: Callable[[Records], T]) -> T:
+        if self._dead:
+            return cast("T", await self.write(act, READ).future)
+        return await _at_once(super().read(act))
+
     async def _open(self) -> None:
         await _at_once(super()._open())
 
@@ -347,11 +355,11 @@ def _count_down(loop: SimLoop) -> None:
     loop.threads -= 1
 
 
-async def _at_once(work: Any) -> None:
+async def _at_once(work: Awaitable[T]) -> T:
     """Await what a thread does, while time stands still."""
     loop = _loop()
     loop.threads += 1
     try:
-        await work
+        return await work
     finally:
         loop.threads -= 1
