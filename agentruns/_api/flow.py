@@ -28,7 +28,7 @@ from agentruns._values.commands import (
     T,
 )
 from agentruns._values.exchange import Problem, Request, Response, Send
-from agentruns._values.run import Run, RunStatus
+from agentruns._values.run import Run
 from agentruns.dialects import wire
 from agentruns.dialects.vendor import MISTAKES, mistake, name_of
 from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, RateLimitedError, TransportError, api_error
@@ -176,10 +176,7 @@ def with_poll_hint(run: Run, answer: Response) -> Run:
     if run.poll_after is not None:
         return run
     asked = wire.poll_after(answer.headers)
-    return run if asked is None or run.status not in _IN_FLIGHT else evolve(run, poll_after=asked)
-
-
-_IN_FLIGHT: Final = frozenset(status for status in RunStatus if status.in_flight)
+    return run if asked is None or not run.status.in_flight else evolve(run, poll_after=asked)
 
 
 async def _acquire(lock: asyncio.Lock) -> None:

@@ -12,6 +12,9 @@ from .watch import Watch
 Pressure: TypeAlias = Callable[[Watch, float], float]
 """How much a read of a run is wanted at a time of the loop, beside others."""
 
+_Weighed: TypeAlias = tuple[float, float, Watch]
+"""How much a run presses, and its number in `due` negated: of two that press alike the greater one comes first."""
+
 AT_ONCE: Final = 500
 """So many runs are weighed at once, at most: that takes two milliseconds of the loop."""
 
@@ -36,12 +39,8 @@ class Ranking:
 
     def clear(self) -> None:
         """Forget what was ranked: nothing is due any more."""
-        self._round: list[
-            tuple[float, float, Watch]
-        ] = []  # the most pressing last; a number is the one of `due` negated
-        self._best: list[
-            tuple[float, float, Watch]
-        ] = []  # a heap: the first *most* of those weighed for the next round
+        self._round: list[_Weighed] = []  # the most pressing last
+        self._best: list[_Weighed] = []  # a heap: the first *most* of those weighed for the next round
         self._unweighed: dict[Watch, None] = {}  # what has been due for longest last
         self._newest = 0  # the last number that was in `_unweighed`: what has a later one comes in with the next round
         self._begins = 0.0  # when the next round is to begin
