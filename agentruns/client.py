@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from operator import is_
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
@@ -103,8 +102,7 @@ class Client(Generic[OriginT, DetailT]):
             transport, Permits(limiter, vendor.NAME), vendor.read_problem, retry, status_of, self._telemetry, account
         )
         self._operations = Operations(self._api, vendor, self._telemetry)
-        self._options = self._given_options = Options()
-        self._given: tuple[object, ...] = ()  # of which these were made
+        self._options = Options()
         self._lifecycle = DirectLifecycle(self._operations)
         self._keys = None if journal is None else Keys(journal, self._operations, self._tasks)
         self._poller = Poller(
@@ -250,24 +248,17 @@ class Client(Generic[OriginT, DetailT]):
         a *key* without a journal; `UnsupportedError` for *on_cancel* or *events* where the vendor has no cancel or no
         stream of events.
         """
-        given = (timeout, max_resumes, progress, patience, stall, on_cancel, events, include)
-        # Those of a batch are the same for each item: they are checked once.
-        if params is None and self._given and all(map(is_, given, self._given)):
-            options = self._given_options
-        else:
-            options = Options(
-                timeout=seconds_of(self._vendor, timeout),
-                max_resumes=max_resumes,
-                progress=progress,
-                patience=patience,
-                stall=stall,
-                on_cancel=on_cancel,
-                events=events,
-                include=include,
-                params=NO_PARAMS if params is None else params,
-            )
-            if params is None:
-                self._given, self._given_options = given, options
+        options = Options(
+            timeout=seconds_of(self._vendor, timeout),
+            max_resumes=max_resumes,
+            progress=progress,
+            patience=patience,
+            stall=stall,
+            on_cancel=on_cancel,
+            events=events,
+            include=include,
+            params=NO_PARAMS if params is None else params,
+        )
         if key is not None and self._keys is None:
             raise ConfigurationError(
                 "`key` names work in a journal, and this client has none: pass `connect(..., journal=path)`"
