@@ -1,7 +1,7 @@
 """What an application's OpenTelemetry records: finished spans, and the points of metrics by name."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,14 +50,20 @@ class Watched:
         return found
 
 
+def set_up(monkeypatch: pytest.MonkeyPatch, tracer: Callable[..., Any], meter: Callable[..., Any]) -> None:
+    """Have these be what the SDK of the application gives."""
+    monkeypatch.setattr(trace, "get_tracer", tracer)
+    monkeypatch.setattr(trace, "get_tracer_provider", object)
+    monkeypatch.setattr(metrics, "get_meter", meter)
+
+
 @contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     """Stand in for the SDK that an application has set up for its process."""
     watched = Watched(InMemorySpanExporter(), InMemoryMetricReader(), TracerProvider(shutdown_on_exit=False))
     watched.provider.add_span_processor(SimpleSpanProcessor(watched.exporter))
     meters = MeterProvider([watched.reader], shutdown_on_exit=False)
-    monkeypatch.setattr(trace, "get_tracer", watched.provider.get_tracer)
-    monkeypatch.setattr(metrics, "get_meter", meters.get_meter)
+    set_up(monkeypatch, watched.provider.get_tracer, meters.get_meter)
     yield watched
     watched.provider.shutdown()
     meters.shutdown()

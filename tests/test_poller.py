@@ -600,7 +600,10 @@ async def test_an_answer_that_repeats_byte_for_byte_is_not_read_anew() -> None:
     assert len(set(map(id, seen[2:]))) == 1
 
 
-async def test_a_run_of_a_list_that_cannot_be_taken_in_is_told_to_those_who_follow_it_alone() -> None:
+async def test_a_run_of_a_list_that_cannot_be_taken_in_is_told_to_those_who_follow_it_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "agentruns")  # else nobody asks for the kind of a run at each state
     server = Server(5.0)
     client = client_of(server, lists=True)
 

@@ -17,7 +17,7 @@ import pytest
 from attrs import define, evolve
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry import metrics, trace
+from opentelemetry import metrics
 from opentelemetry.context import Context
 from opentelemetry.sdk.metrics.export import NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
@@ -32,7 +32,7 @@ from agentruns._values.run import Action, Failure, Run, RunRef, RunStatus, Usage
 from agentruns.emulator import Call, Emulator, Turn
 from agentruns.errors import DeadlineExceededError
 from tests.guides import ROOT
-from tests.recorded_telemetry import DOCUMENTED, Watched, attributes, histograms, recorded
+from tests.recorded_telemetry import DOCUMENTED, Watched, attributes, histograms, recorded, set_up
 
 PENDING, RUNNING, ASKING, COMPLETED, FAILED = RunStatus
 SECRET = "patient-4711"
@@ -71,7 +71,7 @@ def live(_telemetry: Telemetry, *statuses: RunStatus, run_id: str = "9a4e", kind
     before = None
     for status in statuses:
         run = state(status, run_id)
-        _telemetry.on_state(run, before, kind=kind)
+        _telemetry.on_state(run, before, kind_of=lambda _: kind)
         before = run
 
 
@@ -87,7 +87,7 @@ def telemetry_of(vendor: str) -> Telemetry:
 def finish(telemetry: Telemetry, lag: float, took: float | None, failed: str | None = None, kind: str = "") -> None:
     """Let a run be seen to end."""
     run = state(COMPLETED if failed is None else FAILED, failure=None if failed is None else Failure(failed))
-    telemetry.on_stopped(run, lag, took, kind)
+    telemetry.on_stopped(run, lag, took, lambda _: kind)
 
 
 class Ledger(SpanProcessor):
@@ -133,8 +133,8 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
 @pytest.mark.usefixtures("bare")
 def test_a_line_carries_flat_fields_for_machines(told: pytest.LogCaptureFixture) -> None:
     _telemetry = telemetry_of("narrative")
-    _telemetry.on_state(state(RUNNING), None, kind="opus")
-    _telemetry.on_state(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
+    _telemetry.on_state(state(RUNNING), None, kind_of=lambda _: "opus")
+    _telemetry.on_state(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind_of=lambda _: "opus")
     first, last = map(fields, told.records)
 
     assert first == {
@@ -198,10 +198,10 @@ def test_a_line_is_filed_under_the_span_of_its_run_and_not_under_the_callers(
 
 def test_a_run_is_one_client_span_with_an_event_for_each_state(otel: Watched) -> None:
     _telemetry = telemetry_of("narrative")
-    _telemetry.on_state(state(PENDING), None, kind="opus", started=True)
-    _telemetry.on_state(state(RUNNING), state(PENDING), kind="opus")
+    _telemetry.on_state(state(PENDING), None, kind_of=lambda _: "opus", started=True)
+    _telemetry.on_state(state(RUNNING), state(PENDING), kind_of=lambda _: "opus")
     assert otel.spans == ()
-    _telemetry.on_state(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind="opus")
+    _telemetry.on_state(state(COMPLETED, usage=Usage(812, 64)), state(RUNNING), kind_of=lambda _: "opus")
 
     assert otel.span.name == "invoke_agent"
     assert otel.span.kind is SpanKind.CLIENT
@@ -254,7 +254,7 @@ def test_a_run_is_one_client_span_with_an_event_for_each_state(otel: Watched) ->
 def test_parent_and_kind_are_named_as_the_vendor_means_them(
     otel: Watched, vendor: str, name: str, expected: dict[str, str]
 ) -> None:
-    telemetry_of(vendor).on_state(state(COMPLETED, parent="parent"), None, kind="kind")
+    telemetry_of(vendor).on_state(state(COMPLETED, parent="parent"), None, kind_of=lambda _: "kind")
 
     assert otel.span.name == name
     assert attributes(otel.span)["gen_ai.provider.name"] == vendor
@@ -262,7 +262,7 @@ def test_parent_and_kind_are_named_as_the_vendor_means_them(
 
 
 def test_conduits_runs_are_of_an_agent(otel: Watched) -> None:
-    telemetry_of("conduit").on_state(state(COMPLETED, parent="ag1"), None, kind="ag1")
+    telemetry_of("conduit").on_state(state(COMPLETED, parent="ag1"), None, kind_of=lambda _: "ag1")
 
     assert [key for key, value in attributes(otel.span).items() if value == "ag1"] == ["gen_ai.agent.id"]
 
@@ -299,7 +299,7 @@ def test_a_parent_or_kind_that_is_not_known_is_left_out(otel: Watched) -> None:
 def test_a_kind_that_comes_to_be_known_names_the_span(otel: Watched) -> None:
     _telemetry = telemetry_of("middesk")
     _telemetry.on_state(state(PENDING), None)
-    _telemetry.on_state(state(COMPLETED), state(PENDING), kind="tin_resolution")
+    _telemetry.on_state(state(COMPLETED), state(PENDING), kind_of=lambda _: "tin_resolution")
 
     assert otel.span.name == "invoke_agent tin_resolution"
     assert attributes(otel.span)["gen_ai.agent.name"] == "tin_resolution"
@@ -409,7 +409,7 @@ def test_whatever_happens_no_span_outlives_its_run(steps: list[tuple[str, RunSta
     provider.add_span_processor(ledger)
     last: dict[str, Run] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace, "get_tracer", provider.get_tracer)
+        set_up(patch, provider.get_tracer, metrics.get_meter)
         _telemetry = telemetry_of("middesk")
         for run_id, status in steps:  # None: nobody watches it any more
             if status is None:
@@ -511,7 +511,7 @@ def test_nothing_that_an_agent_reads_or_writes_gets_out(
                 detail={"said": SECRET},
                 raw={"said": SECRET},
             )
-            _telemetry.on_state(run, before, kind="opus")
+            _telemetry.on_state(run, before, kind_of=lambda _: "opus")
             before = run
         finish(_telemetry, 0.1, 2.0, "ToolFailed")
     _telemetry.close()
@@ -637,8 +637,7 @@ class Half:
 def test_an_sdk_that_is_broken_breaks_nothing_and_is_complained_of_once(
     told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, provider: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(trace, "get_tracer", provider)
-    monkeypatch.setattr(metrics, "get_meter", provider)
+    set_up(monkeypatch, provider, provider)
     exercise(telemetry_of("narrative"))
 
     complaints = [record for record in told.records if record.levelno == logging.WARNING]
@@ -762,6 +761,16 @@ print([metric.name for metric in scope.metrics])
 @pytest.mark.parametrize("program", [SDK + RUN, RUN + SDK], ids=["sdk first", "client first"])
 def test_the_sdk_of_the_application_may_be_set_up_before_or_after(program: str) -> None:
     assert printed(program + SHOW).splitlines() == ["['invoke_agent']", "['agentruns.polls']"]
+
+
+def test_before_the_application_has_an_sdk_no_kind_is_asked_for_and_the_first_state_after_it_begins_the_span() -> None:
+    state = 'Run(RunRef("9a4e", "5e0c"), RunStatus.RUNNING, "running")'
+    tell = "telemetry.on_state({run}, {before}, kind_of=lambda run: print(run.status) or 'opus')\n"
+    first, second = tell.format(run=state, before=None), tell.format(run=state, before=state)
+
+    shown = printed(RUN + first + SDK + second + SHOW.replace(", None)", f", {state})", 1))
+
+    assert shown.splitlines() == ["running", "['invoke_agent']", "['agentruns.polls']"]
 
 
 def test_a_process_without_the_extra_has_its_lines() -> None:

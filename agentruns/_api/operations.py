@@ -204,10 +204,10 @@ class Operations:
             del self._started[ref]
         self._started[run.ref] = now
         goes_on = paused is not None and paused.ref == run.ref
-        group = timing_group(self.vendor, run)
+        kind_of = partial(timing_group, self.vendor)
         if paused is not None and not goes_on:
-            self._telemetry.on_passed_on(paused, timing_group(self.vendor, paused))
-        self._telemetry.on_state(run, paused if goes_on else None, kind=group, started=not goes_on)
+            self._telemetry.on_passed_on(paused, kind_of)
+        self._telemetry.on_state(run, paused if goes_on else None, kind_of=kind_of, started=not goes_on)
         return run
 
 

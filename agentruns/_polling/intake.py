@@ -57,8 +57,8 @@ class Intake:
         else:
             novelty = watch.take(run)
             if novelty is Novelty.NEWS or novelty is Novelty.ANSWERED:
-                kind = self._reader.timing_group(run)
-                tell = partial(self._telemetry.on_state, run, before, kind=kind, key=watch.key)
+                kind_of = self._reader.timing_group
+                tell = partial(self._telemetry.on_state, run, before, kind_of=kind_of, key=watch.key)
                 _ = tell() if watch.context is None else watch.context.run(tell)
             if not watch.answered:
                 change = before, novelty
@@ -101,7 +101,7 @@ class Intake:
             segment.learns, segment.running_at, took = True, duration, duration
         is_known = (segment.learns and not segment.later) or duration is not None
         self._pace.close(watch, took)
-        self._counters.finished(run, lag, took if is_known else None, self._reader.timing_group(run))
+        self._counters.finished(run, lag, took if is_known else None, self._reader.timing_group)
 
     def on_error(self, watch: Watch, error: Exception) -> None:
         """Bear with lost contact and limits; tell of anything else."""

@@ -8,7 +8,7 @@ from typing import Final
 from attrs import frozen
 
 from agentruns._api.admission import Admission
-from agentruns._telemetry import PollOutcome, Telemetry
+from agentruns._telemetry import KindOf, PollOutcome, Telemetry
 from agentruns._values.run import Run
 
 from .watch import Watch
@@ -91,8 +91,8 @@ class Counters:
         self.polls_saved_by_lists += max(found - 1, 0)
         self._telemetry.listed(found)
 
-    def finished(self, run: Run, lag: float, took: float | None, kind: str) -> None:
+    def finished(self, run: Run, lag: float, took: float | None, kind_of: KindOf) -> None:
         """Count a segment that was seen to end *lag* seconds late, *took* after the run began, None if not known."""
         self.ended += 1
         self._lag += lag
-        self._telemetry.on_stopped(run, lag, took, kind)
+        self._telemetry.on_stopped(run, lag, took, kind_of)

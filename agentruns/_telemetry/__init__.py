@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from agentruns._values.run import Action, Run, RunRef
 
@@ -23,12 +23,22 @@ from .guard import Guard
 from .meters import Meters as Meters
 from .meters import PollOutcome as PollOutcome
 from .names import DEFAULT_ROLES as DEFAULT_ROLES
+from .providers import is_set_up
 from .spans import Spans, ToolSpan
 
 logger = logging.getLogger("agentruns")
 
 WORK_KEY: Final[ContextVar[str]] = ContextVar("agentruns_work_key", default="")
 """The key of the work for which a run is started or answered; empty where it has none."""
+
+
+KindOf: TypeAlias = Callable[[Run], str]
+"""What tells the kind of a run (a model, a type of agent, an agent): it may have to read the whole state for that."""
+
+
+def no_kind(_: Run) -> str:
+    """Know no kind."""
+    return ""
 
 
 class Telemetry:
@@ -44,6 +54,7 @@ class Telemetry:
         self._spans: Spans | None = None
         self._meters: Meters | None = None
         self._guarded = Guard()
+        self._is_set_up = False
         self._failed: dict[str, str] = {}
         self._clock: Callable[[], float] = time.monotonic
         with self._guarded, suppress(ImportError):  # no extra, no spans
@@ -60,38 +71,55 @@ class Telemetry:
         """Tell whether there are spans, and so whether it matters in which context a run is first seen."""
         return self._spans is not None
 
+    @property
+    def _records(self) -> bool:
+        """Tell whether the application has an SDK by now: one that is set up stays."""
+        if not self._is_set_up and self._spans is not None:
+            with self._guarded:
+                self._is_set_up = is_set_up()
+        return self._is_set_up
+
     # Runs -------------------------------------------------------------------------------------------------------------
 
     def on_state(
-        self, run: Run, before: Run | None, *, kind: str = "", started: bool = False, key: str | None = None
+        self,
+        run: Run,
+        before: Run | None,
+        *,
+        kind_of: KindOf = no_kind,
+        started: bool = False,
+        key: str | None = None,
     ) -> None:
         """
         Record a state that was not seen before: log it, and add it to the span of the run.
 
         *before* is the state of the same run that was seen last, None at first sight: then the span begins, below
         whatever span is current for the caller. It ends with the run; a run that requires action keeps it, since it may
-        go on in place. *kind* is what groups runs: a model, a type of agent, an agent. *started* says that this client
-        has just started the run, so that its span misses nothing of it. *key* names the work, by default `WORK_KEY`.
+        go on in place. *kind_of* tells what groups the run with others, and is asked only if somebody hears of it.
+        *started* says that this client has just started the run, so that its span misses nothing of it. *key* names the
+        work, by default `WORK_KEY`.
         """
         within: AbstractContextManager[object] = nullcontext()
+        records, logs = self._records, logger.isEnabledFor(logging.INFO)
+        kind = kind_of(run) if records or logs else ""
         key = WORK_KEY.get() if key is None else key
         if self._failed:
             self._failed.pop(run.id, None)
-        if self._spans is not None:
+        if self._spans is not None and records:
             with self._guarded:
                 within = self._spans.on_state(run, before, kind, started, key)
         if self._meters is not None:
             with self._guarded:
                 if run.status.is_over:
-                    if started or (before is not None and not before.status.is_over):
+                    if (started or (before is not None and not before.status.is_over)) and records:
                         self._meters.ended(run, kind)
                 elif started:
                     self._meters.began(run.id, self._clock())
-        if logger.isEnabledFor(logging.INFO):
+        if logs:
             with self._guarded, within:
                 lines.log(self._vendor, run, before, kind, started, key)
 
-    def on_stopped(self, run: Run, lag: float, took: float | None, kind: str = "") -> None:
+    def on_stopped(self, run: Run, lag: float, took: float | None, kind_of: KindOf = no_kind) -> None:
         """
         Record a run that was seen to be over, or to wait for an answer, and how late.
 
@@ -100,13 +128,16 @@ class Telemetry:
         """
         if self._meters is not None:
             with self._guarded:
-                self._meters.stopped(run, self._clock(), lag, took, kind)
+                self._meters.stopped(run, self._clock(), lag, took, self._kind(run, kind_of))
 
-    def on_passed_on(self, run: Run, kind: str = "") -> None:
+    def on_passed_on(self, run: Run, kind_of: KindOf = no_kind) -> None:
         """Record that an answer to *run* has begun another run: as far as it goes, it is over."""
         if self._meters is not None:
             with self._guarded:
-                self._meters.passed_on(run, kind)
+                self._meters.passed_on(run, self._kind(run, kind_of))
+
+    def _kind(self, run: Run, kind_of: KindOf) -> str:
+        return kind_of(run) if self._records else ""
 
     def on_failure(self, ref: RunRef, error: Exception) -> None:
         """Take note of what ends the watching of a run, such as a deadline, unless it goes on after all."""
