@@ -768,7 +768,9 @@ def test_before_the_application_has_an_sdk_no_kind_is_asked_for_and_the_first_st
     tell = "telemetry.on_state({run}, {before}, kind_of=lambda run: print(run.status) or 'opus')\n"
     first, second = tell.format(run=state, before=None), tell.format(run=state, before=state)
 
-    shown = printed(RUN + first + SDK + second + SHOW.replace(", None)", f", {state})", 1))
+    clock = "now = [0.0]; telemetry.open(lambda: now[0])\n"
+
+    shown = printed(RUN + clock + first + SDK + "now[0] = 1.0\n" + second + SHOW.replace(", None)", f", {state})", 1))
 
     assert shown.splitlines() == ["running", "['invoke_agent']", "['agentruns.polls']"]
 

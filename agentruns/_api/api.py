@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from attrs import evolve
@@ -109,8 +109,8 @@ class Api:
 
         Raise `ConfigurationError` for what is no flow, or one that has begun, and if this is not open.
         """
-        given: Any = flow
-        if not isinstance(given, Generator) or inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
+        given: object = flow
+        if not inspect.isgenerator(given) or inspect.getgeneratorstate(flow) != inspect.GEN_CREATED:
             raise ConfigurationError(
                 f"{flow!r} cannot be performed: pass a new flow each time, such as narrative.get_conversation(id)"
             )

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from copy import copy
+from functools import partial
 from typing import Any, Final
 
 from agentruns._aio.generator import AsyncGeneratorBase
@@ -45,12 +46,12 @@ class _Shared:
         """Begin an item."""
         self.streams[index] = None
         task = asyncio.create_task(plan.run(index, item, self.streams, place))
-        if place is not None:
-            task.add_done_callback(lambda _: place.leave())  # it may be cancelled before it begins
         self.tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(index, done))
+        task.add_done_callback(partial(self._ended, index, place))
 
-    def _ended(self, index: int, task: asyncio.Task[Outcome]) -> None:
+    def _ended(self, index: int, place: Place | None, task: asyncio.Task[Outcome]) -> None:
+        if place is not None:
+            place.leave()
         self.tasks.discard(task)
         self.streams.pop(index, None)
         failure = None if task.cancelled() else task.exception()

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from agentruns._api.admission import PLACE, Entrance, Place, for_row
-from agentruns._handlers.items import for_item
+from agentruns._api.admission import PLACE, Entrance, Place
+from agentruns._handlers.items import work_for
 from agentruns._keeping.digest import request_digest
 from agentruns._values.run import Outcome, Run
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError
@@ -105,34 +105,31 @@ class ItemRunner:
         self, index: int, item: Any, open_streams: dict[int, Followed | None], place: Place | None
     ) -> Outcome:
         """
-        Run one item to its end, and say how it ended; the *place* is left then.
+        Run one item, which has that *place*, to its end, and say how it ended, in a task of its own.
 
         Raise `NotBegunError` where it has no end, since whoever was to follow it begins nothing more.
         """
-        with for_row(place):
-            return await self._run(index, item, open_streams)
-
-    async def _run(self, index: int, item: Any, open_streams: dict[int, Followed | None]) -> Outcome:
         key: str | None = None
         origin, stream = item, None
+        PLACE.set(place)
+        work_for(item)
         try:
-            with for_item(item):
-                key = None if self.key is None else self.key(item)
-                options: StreamOptions = self.options(item)
-                name: str | None = None
-                known: Any = None
-                if key is not None and self.resolve is not None:
-                    digest = options.get("digest") or request_digest(item)
-                    options = StreamOptions(**{**options, "digest": digest})
-                    name, known = await self.resolve(key, digest)
-                if known is None:
-                    timeout = options.get("timeout")
-                    origin = await self.prepared(item, None if isinstance(timeout, str) else timeout)
-                elif self.prepare is not None or self.keep:
-                    origin = known
-                stream = open_streams[index] = self.follow(origin, name, options)
-                async with aclosing(stream):
-                    return Outcome(index, key, origin, await stream.result(), item=item)
+            key = None if self.key is None else self.key(item)
+            options: StreamOptions = self.options(item)
+            name: str | None = None
+            known: Any = None
+            if key is not None and self.resolve is not None:
+                digest = options.get("digest") or request_digest(item)
+                options = StreamOptions(**{**options, "digest": digest})
+                name, known = await self.resolve(key, digest)
+            if known is None:
+                timeout = options.get("timeout")
+                origin = await self.prepared(item, None if isinstance(timeout, str) else timeout)
+            elif self.prepare is not None or self.keep:
+                origin = known
+            stream = open_streams[index] = self.follow(origin, name, options)
+            async with aclosing(stream):
+                return Outcome(index, key, origin, await stream.result(), item=item)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():

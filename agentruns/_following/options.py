@@ -55,7 +55,7 @@ def _flag(_: object, attribute: Any, value: bool) -> None:
 
 
 def _flag_or_function(_: object, attribute: Any, value: object) -> None:
-    if inspect.iscoroutinefunction(value) or not (isinstance(value, bool) or callable(value)):
+    if not isinstance(value, bool) and (inspect.iscoroutinefunction(value) or not callable(value)):
         raise ConfigurationError(
             f"{attribute.name} is {value!r}; it must be True, False, or a function of an event that is not async"
         )

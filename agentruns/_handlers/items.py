@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
@@ -27,11 +25,6 @@ def current_item() -> object:
         ) from None
 
 
-@contextmanager
-def for_item(item: object) -> Iterator[None]:
-    """Let `current_item` return *item* within this context, and in the tasks that are made there."""
-    token = _item.set(item)
-    try:
-        yield
-    finally:
-        _item.reset(token)
+def work_for(item: object) -> None:
+    """Let `current_item` return *item* in the current task from now on, and in the tasks that it makes."""
+    _item.set(item)

@@ -9,6 +9,7 @@ asks for. `names` has the names.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -55,6 +56,7 @@ class Telemetry:
         self._meters: Meters | None = None
         self._guarded = Guard()
         self._is_set_up = False
+        self._looked_at = -math.inf  # for an SDK, by the clock
         self._failed: dict[str, str] = {}
         self._clock: Callable[[], float] = time.monotonic
         with self._guarded, suppress(ImportError):  # no extra, no spans
@@ -73,8 +75,9 @@ class Telemetry:
 
     @property
     def _records(self) -> bool:
-        """Tell whether the application has an SDK by now: one that is set up stays."""
-        if not self._is_set_up and self._spans is not None:
+        """Tell whether the application has an SDK; one that is set up stays, and is found within a second."""
+        if self._spans is not None and not self._is_set_up and (now := self._clock()) >= self._looked_at + 1.0:
+            self._looked_at = now
             with self._guarded:
                 self._is_set_up = is_set_up()
         return self._is_set_up

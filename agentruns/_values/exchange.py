@@ -42,7 +42,7 @@ def _is_path(request: Request, _: Attribute[str], path: Any) -> None:
 
 def _are_texts(request: Request, attribute: Attribute[Any], given: Any) -> None:
     """Refuse parameters and headers that are not texts; what they hold may be secret, and is not told."""
-    if not given and isinstance(given, Mapping):
+    if given.__class__ is dict and not given:
         return
     where = f"{attribute.name} of {request.line}"
     if not isinstance(given, Mapping):
@@ -80,7 +80,7 @@ def _is_data(request: Request, attribute: Attribute[Any], data: Any) -> None:
 
 def _dict(value: Any) -> Any:
     """Return other mappings as a dict: errors hold requests, and travel between processes."""
-    return dict(value) if isinstance(value, Mapping) and not isinstance(value, dict) else value
+    return value if value.__class__ is dict or not isinstance(value, Mapping) else dict(value)
 
 
 def _is_timeout(_: Request, attribute: Attribute[Any], seconds: Any) -> None:

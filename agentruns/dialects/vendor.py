@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from types import ModuleType
@@ -242,10 +242,11 @@ class Vendor:
 
     def flow(self, name: str, *args: Any, **given: Any) -> Flow[Any]:
         """Return a new flow of the function *name*; raise `ProtocolError` if it gives something else."""
-        flow = self.call(name, *args, **given)
-        if not isinstance(flow, Generator):
-            if inspect.iscoroutine(flow):
-                flow.close()
+        flow: Flow[Any] = self.call(name, *args, **given)
+        made: object = flow
+        if not inspect.isgenerator(made):
+            if inspect.iscoroutine(made):
+                made.close()
             raise ProtocolError(
                 f"{self.NAME}.{name} returned {_told(flow)}, which is no flow: write it as a function that yields "
                 "requests, without async"

@@ -136,7 +136,7 @@ def read_object(response: Response, *envelope: str) -> Mapping[str, Json]:
     for key in envelope:
         value = value.get(key) if isinstance(value, Mapping) else None
         where += f".{key}"
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise ProtocolError(f"the answer to {response.request.line} has no object @ {where}", response)
     return value
 
