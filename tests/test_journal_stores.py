@@ -104,7 +104,7 @@ async def test_a_note_is_kept_and_the_start_goes_on(journal: Journal) -> None:
 @pytest.mark.parametrize("done", [False, True], ids=["running", "over"])
 async def test_the_note_of_a_start_goes_once_its_run_is_kept(journal: Journal, done: bool) -> None:
     await journal.begin("k", ORIGIN)
-    await journal.reserve("k", '{"known":["run-0"]}', "trigger 1", visible_after=60.0)
+    await journal.checkpoint("k", '{"known":["run-0"]}', "trigger 1", visible_after=60.0)
     await journal.saw("k", a_run("run-1"), done=done)
 
     work = await journal.get("k")
@@ -122,26 +122,29 @@ async def test_of_two_starts_that_could_not_be_told_apart_one_waits_for_the_othe
 ) -> None:
     for each in (journal, other):
         await each.begin("a" if each is journal else "b", ORIGIN)
-    assert await journal.reserve("a", '{"agent":1}', "trigger 1")
+    assert await journal.reserve("a", "trigger 1")
 
-    assert not await other.reserve("b", '{"agent":1}', "trigger 1")
-    assert await other.reserve("b", '{"agent":2}', "trigger 2")
-    assert not await other.reserve("b", '{"agent":1}', "trigger 1")
+    assert not await other.reserve("b", "trigger 1")
+    assert await other.reserve("b", "trigger 2")
+    await other.checkpoint("b", '{"agent":2}', "trigger 2")
+    assert not await other.reserve("b", "trigger 1")
     kept = await journal.get("b")
     assert kept is not None
     assert (kept.start_note, kept.group_name) == ('{"agent":2}', "trigger 2")
     await journal.saw("a", a_run("run-1"))
-    assert await other.reserve("b", '{"agent":1}', "trigger 1")
+    assert await other.reserve("b", "trigger 1")
 
 
 @pytest.mark.asyncio
 async def test_a_start_that_died_or_has_found_its_run_keeps_no_other_waiting(journal: Journal, address: str) -> None:
     async with Journal(address, "narrative") as dies:
         await dies.begin("a", ORIGIN)
-        assert await dies.reserve("a", "{}", "trigger")
+        assert await dies.reserve("a", "trigger")
+        await dies.checkpoint("a", "{}", "trigger")
     for key in "bc":
         await journal.begin(key, ORIGIN)
-        assert await journal.reserve(key, "{}", "trigger")
+        assert await journal.reserve(key, "trigger")
+        await journal.checkpoint(key, "{}", "trigger")
         assert await journal.claim(key, f"run-{key}") == "mine"
 
 
@@ -151,13 +154,14 @@ async def test_a_start_that_died_keeps_others_waiting_while_its_run_may_yet_be_s
 ) -> None:
     async with Journal(address, "narrative") as dies:
         await dies.begin("a", ORIGIN)
-        assert await dies.reserve("a", "{}", "trigger", 60.0)
+        assert await dies.reserve("a", "trigger")
+        await dies.checkpoint("a", "{}", "trigger", 60.0)
     await journal.begin("b", ORIGIN)
 
-    assert not await journal.reserve("b", "{}", "trigger", 60.0)
+    assert not await journal.reserve("b", "trigger")
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 61)
-    assert await journal.reserve("b", "{}", "trigger", 60.0)
+    assert await journal.reserve("b", "trigger")
 
 
 @pytest.mark.asyncio
@@ -181,13 +185,45 @@ async def test_a_run_that_was_found_for_a_start_that_died_may_be_that_of_another
     async with Journal(address, "narrative") as other:
         await other.begin("lives", ORIGIN)
         await journal.begin("died", ORIGIN)
-        assert await journal.reserve("died", "{}", "trigger")
+        assert await journal.reserve("died", "trigger")
+        await journal.checkpoint("died", "{}", "trigger")
         await journal.recovering("died")
-        assert await other.reserve("lives", "{}", "trigger")
+        assert await other.reserve("lives", "trigger")
+        await other.checkpoint("lives", "{}", "trigger")
         assert await journal.claim("died", "run-1") == "open"  # the other one will say whose it is
     assert await journal.claim("died", "run-1") == "unclear"  # the other one will never say
     await journal.forget_start("lives")
     assert await journal.claim("died", "run-1") == "mine"
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_was_found_is_not_that_of_a_start_that_was_never_sent(journal: Journal, address: str) -> None:
+    async with Journal(address, "narrative") as other:
+        await other.begin("waits", ORIGIN)
+        await journal.begin("died", ORIGIN)
+        await journal.checkpoint("died", "{}", "trigger")
+        await journal.recovering("died")
+        assert await other.reserve("waits", "trigger")
+        assert await journal.claim("died", "run-1") == "mine"
+    await journal.begin("next", ORIGIN)
+
+    assert await journal.reserve("next", "trigger")  # and where it died, nobody waits for it
+
+
+@pytest.mark.asyncio
+async def test_what_was_noted_of_a_request_that_was_not_sent_is_as_it_was_before(journal: Journal) -> None:
+    await journal.begin("k", ORIGIN)
+    await journal.reserve("k", "trigger")
+    before = await journal.checkpoint("k", '{"attempt":1}', "trigger", 60.0)
+    again = await journal.checkpoint("k", '{"attempt":2}', "trigger", 60.0)
+
+    notes = []
+    for note, known in [('{"attempt":1}', before), ('{"attempt":2}', again), ('{"attempt":1}', before)]:
+        await journal.not_sent("k", note, known)
+        work = await journal.get("k")
+        assert work is not None
+        notes.append((work.start_note, work.group_name))
+    assert notes == [('{"attempt":2}', "trigger"), ('{"attempt":1}', "trigger"), (None, "trigger")]
 
 
 @pytest.mark.asyncio

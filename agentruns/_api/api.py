@@ -20,9 +20,10 @@ from agentruns.errors import ConfigurationError, TransportError, api_error
 from .accounts import Account
 from .admission import Admission
 from .channel import Channel, Heard
-from .flow import Attempts, Keeper, perform, undecodable
+from .flow import Attempts, perform, undecodable
 from .home import Home
 from .limiter import Permits
+from .noting import Acquire, Keeper, Notes
 from .outages import GATEWAY
 from .recent import RecentAnswers
 from .retry import Retry
@@ -119,29 +120,35 @@ class Api:
         except ConfigurationError:
             flow.close()
             raise
+        notes = None if keeper is None else Notes(keeper, self.permits, self.retry.longest, self.call)
+        send = self.call if notes is None else notes.send
         return await perform(
-            flow, self.call, self._problem, self.retry, self._locks, keeper, self.skipped, attempts, guarded=guarded
+            flow, send, self._problem, self.retry, self._locks, notes, self.skipped, attempts, guarded=guarded
         )
 
     async def perform_once(self, flow: Flow[T], send: Send) -> T:
         """Run *flow* to its result with each request sent once, through *send*."""
         return await perform(flow, send, self._problem, _ONCE, self._locks, skipped=self.skipped)
 
-    async def call(self, request: Request) -> Response:
-        """Send a request that somebody waits for, once, when a permit is free: calls go before polls."""
+    async def call(self, request: Request, acquire: Acquire | None = None) -> Response:
+        """
+        Send a request that somebody waits for, once, when a permit is free: calls go before polls.
+
+        *acquire* acquires that permit, where there is more to do before the request is sent.
+        """
         if request.max_age is None:
-            return await self._call(request)
+            return await self._call(request, acquire)
         loop = asyncio.get_running_loop()
         async with self._locks.setdefault(f"{request.line} {request.params}", asyncio.Lock()):  # one asks, for all
             known, asked_at = self._recent.find(request, loop.time()), loop.time()
             if known is not None:
                 return known
-            response = await self._call(request)
+            response = await self._call(request, acquire)
             self._recent.keep(request, asked_at, response)
             return response
 
-    async def _call(self, request: Request) -> Response:
-        await self.permits.acquire(self.retry.longest)
+    async def _call(self, request: Request, acquire: Acquire | None) -> Response:
+        await (self.permits.acquire(self.retry.longest) if acquire is None else acquire())
         outages = self.admission.outages
         try:
             response = await self.send(request)

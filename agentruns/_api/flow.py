@@ -10,7 +10,7 @@ from collections.abc import Callable, MutableMapping
 from contextlib import nullcontext
 from copy import copy
 from itertools import count
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from attrs import define, evolve, field
 
@@ -34,6 +34,7 @@ from agentruns.dialects.vendor import MISTAKES, mistake, name_of
 from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, RateLimitedError, TransportError, api_error
 
 from .admission import PLACE
+from .noting import Notes
 from .retry import Retry
 
 logger = logging.getLogger("agentruns")
@@ -44,18 +45,6 @@ _LEAST_REST: Final = 1.0
 
 Locks: TypeAlias = MutableMapping[str, asyncio.Lock]
 """What flows of one client hold, by key; weak values let go of a lock that nobody holds or waits for."""
-
-
-class Keeper(Protocol):
-    """What keeps the notes of a start, and knows which runs belong to others."""
-
-    async def note(self, note: Checkpoint) -> Ownership:
-        """Return "mine" when the note is kept; "others" when another start, of which was to be waited, is over."""
-        ...
-
-    async def claim(self, run_id: str) -> Ownership:
-        """Tell whose run it is that was found by looking."""
-        ...
 
 
 @define
@@ -101,7 +90,7 @@ async def perform(
     problem: Callable[[Response], Problem],
     retry: Retry,
     locks: Locks | None = None,
-    keeper: Keeper | None = None,
+    notes: Notes | None = None,
     skipped: Callable[[SkippedRows], None] | None = None,
     attempts: Attempts | None = None,
     *,
@@ -112,9 +101,9 @@ async def perform(
 
     An answer of 2xx is sent into the flow; everything else is thrown into it as the exception that the caller would
     get, so a flow that knows better can catch it (and look for the run that a lost answer may have started). What a
-    flow wants noted or claimed is the *keeper*'s to judge; without one nothing is kept, and everything is its own.
-    *skipped* is told of the rows of a list that did not fit, *attempts* how each request fares. A mistake within a
-    flow that is *guarded*, such as a `KeyError`, becomes a `ProtocolError` that names it and the request.
+    flow wants noted or claimed is left to *notes*; without them nothing is kept, and everything is its own. *skipped*
+    is told of the rows of a list that did not fit, *attempts* how each request fares. A mistake within a flow that is
+    *guarded*, such as a `KeyError`, becomes a `ProtocolError` that names it and the request.
     """
     held: list[asyncio.Lock] = []
     attempts = Attempts() if attempts is None else attempts
@@ -125,7 +114,7 @@ async def perform(
         while True:
             try:
                 if isinstance(wanted, Request):
-                    answer = last = await _exchange(wanted, send, problem, retry, attempts)
+                    answer = last = await _exchange(wanted, send, problem, retry, attempts, notes)
                 elif isinstance(wanted, Lock):
                     lock = asyncio.Lock() if locks is None else locks.setdefault(wanted.key, asyncio.Lock())
                     await _acquire(lock)
@@ -141,9 +130,12 @@ async def perform(
                         skipped(wanted)
                     answer = GRANTED
                 elif isinstance(wanted, Checkpoint):
-                    answer = GRANTED if keeper is None else evolve(GRANTED, status=await keeper.note(wanted))
+                    if notes is not None:
+                        answer = evolve(GRANTED, status=await notes.note(wanted, at_once=attempts.doubt))
+                    else:
+                        answer = GRANTED
                 elif isinstance(wanted, ClaimRun):
-                    answer = GRANTED if keeper is None else evolve(GRANTED, status=await keeper.claim(wanted.run_id))
+                    answer = GRANTED if notes is None else evolve(GRANTED, status=await notes.claim(wanted.run_id))
                 else:
                     break
             except Exception as error:
@@ -194,7 +186,12 @@ async def _await_slot(wanted: AwaitSlot) -> Ownership:
 
 
 async def _exchange(
-    request: Request, send: Send, problem: Callable[[Response], Problem], retry: Retry, attempts: Attempts
+    request: Request,
+    send: Send,
+    problem: Callable[[Response], Problem],
+    retry: Retry,
+    attempts: Attempts,
+    notes: Notes | None,
 ) -> Response:
     """
     Return the 2xx answer to *request*, or raise.
@@ -205,7 +202,8 @@ async def _exchange(
     as it takes: after 429, though its flow may have asked to hear of that, and while contact is lost.
 
     A try that got no clear answer leaves the request in doubt until one is answered well, also where the flow sends it
-    again by itself: that a later try was refused, or was never sent, does not say that nothing was done.
+    again by itself: that a later try was refused, or was never sent, does not say that nothing was done. While nothing
+    is in doubt, what the *notes* say of the request is taken back until the next try.
     """
     for attempt in count(1):
         floor = 0.0
@@ -219,7 +217,7 @@ async def _exchange(
             again = not lost.final and (request.idempotent or not lost.sent)
         except APIError as resting:  # not sent: the vendor has asked for a longer rest than is waited for
             if _bears(resting):
-                await sleep(max(retry.longest, _LEAST_REST))
+                await _rest(max(retry.longest, _LEAST_REST), attempts, notes)
                 continue
             resting.after_doubt = before is not None
             raise
@@ -228,6 +226,8 @@ async def _exchange(
                 cut = undecodable(response) if request.is_json else None
                 if cut is None:
                     attempts.succeeded(request)
+                    if notes is not None:
+                        notes.answered()
                     return response
                 # A body that is cut off without a declared length looks like this; the next one may be whole.
                 error, again, unclear = cut, request.idempotent, True
@@ -256,8 +256,15 @@ async def _exchange(
             raise _failure(request, error, unclear, before)
         wait = retry.backoff.delay(attempt - 1, at_least=floor, noise=random.random())  # noqa: S311
         logger.debug("%s: attempt %d of %d failed, next in %.2f s", request.line, attempt, retry.attempts, wait)
-        await sleep(wait)
+        await _rest(wait, attempts, notes)
     raise AssertionError("counting never ends")  # pragma: no cover
+
+
+async def _rest(seconds: float, attempts: Attempts, notes: Notes | None) -> None:
+    """Wait until a request is sent again; nobody who finds its note meanwhile shall take it for sent, if it was not."""
+    if notes is not None and not attempts.doubt:
+        await notes.take_back()
+    await sleep(seconds)
 
 
 def _failure(request: Request, error: TransportError | APIError, unclear: bool, before: str | None) -> Exception:

@@ -239,9 +239,15 @@ class Permits:
         if not others and vendor.paused_until <= now and limiter._free_at(now) <= now:
             limiter._called(now)
             return
-        await self._wait_in(vendor.calls, self._give_up)
+        await self._wait_in(vendor.calls, self.give_up)
 
-    def _give_up(self) -> None:
+    @property
+    def are_good(self) -> bool:
+        """Tell whether what was acquired before may be sent now: there is no pause since, and the part is not over."""
+        now = asyncio.get_running_loop().time()
+        return self._vendor.paused_until <= now < self.limiter._until
+
+    def give_up(self) -> None:
         """Give back the permit of a request that will not be sent."""
         limiter = self.limiter
         limiter._restraint.over()

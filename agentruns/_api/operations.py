@@ -24,7 +24,8 @@ from agentruns.errors import ProtocolError, UnsupportedError
 from .answering import Answering
 from .api import Api
 from .channel import Heard
-from .flow import Attempts, Keeper
+from .flow import Attempts
+from .noting import Keeper
 from .origins import Origins
 from .performing import Performing
 

@@ -12,7 +12,8 @@ from agentruns.dialects.vendor import Vendor
 from agentruns.errors import AlreadyAnsweredError, ConflictError
 
 from .api import Api
-from .flow import Attempts, Keeper
+from .flow import Attempts
+from .noting import Keeper
 
 logger = logging.getLogger("agentruns")
 

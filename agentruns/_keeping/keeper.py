@@ -16,6 +16,7 @@ from .work import json_text
 
 if TYPE_CHECKING:
     from .journal import Journal
+    from .journal.starts import Known
 
 _FIRST_LOOK: Final = 0.05
 _LOOK_SECONDS: Final = 0.5
@@ -28,25 +29,33 @@ _STARTS_SECONDS: Final = 120.0
 class StartKeeper:
     """The keeper of the start of one piece of work, for `perform`."""
 
-    __slots__ = ("_journal", "_key")
+    __slots__ = ("_before", "_journal", "_key", "_noted")
 
     def __init__(self, journal: Journal, key: str) -> None:
         self._journal = journal
         self._key = key
+        self._noted: str | None = None
+        self._before: Known = ()
 
-    async def note(self, note: Checkpoint) -> Ownership:
-        """Keep what a start found out; wait first for a start elsewhere that could not be told from it."""
-        text = json_text(note.data)
-        if not note.group:
-            await self._journal.checkpoint(self._key, text)
-            return Ownership.MINE
-        if await self._journal.reserve(self._key, text, note.group, note.visible_after):
+    async def reserve(self, note: Checkpoint) -> Ownership:
+        """Have the place of the one start of a group that may be under way; wait for another one that has it."""
+        if await self._journal.reserve(self._key, note.group):
             return Ownership.MINE
         for pause in poll_intervals():
             await asyncio.sleep(pause)
-            if await self._journal.reserve(self._key, text, note.group, note.visible_after):
+            if await self._journal.reserve(self._key, note.group):
                 break
         return Ownership.OTHERS
+
+    async def note(self, note: Checkpoint) -> None:
+        """Keep what a start found out."""
+        self._noted = json_text(note.data)
+        self._before = await self._journal.checkpoint(self._key, self._noted, note.group, note.visible_after)
+
+    async def take_back(self) -> None:
+        """Keep what was kept before the last note."""
+        if self._noted is not None:
+            await self._journal.not_sent(self._key, self._noted, self._before)
 
     async def claim(self, run_id: str) -> Ownership:
         """Tell whose run it is that was found by looking; wait while another start may yet turn out to be its own."""

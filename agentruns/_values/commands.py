@@ -46,6 +46,9 @@ class Checkpoint:
     """
     Ask, within the flow of a start, that *data* is kept before the next request is sent.
 
+    That is: right before, once it may be sent, unless a request of the flow is in doubt already. While it waits to be
+    sent again after a clear refusal, what was kept before stands.
+
     *data* is made of plain JSON types: what it takes to find out, after a crash, what became of that request. *group*
     names the starts from which this one could not be told. While another of them is under way, or has died so lately
     that its run may not be visible yet (*visible_after* seconds), nothing is kept. When that is over, the answer is

@@ -65,14 +65,14 @@ def _minted(starts: bool) -> Sequence[Patch]:
     """Mint the ids of starts, or of answers, anew for each attempt."""
     call = api.Api.call
 
-    async def minted(self: Any, request: Request) -> Any:
+    async def minted(self: Any, request: Request, *given: Any) -> Any:
         body, new = request.json, str(uuid.UUID(int=random.getrandbits(128), version=4))
         if request.method == "POST" and isinstance(body, Mapping):
             if "client_op_id" in body and (body["payload"]["kind"] == "user_message") is starts:
                 request = evolve(request, json={**body, "client_op_id": new})
             if "Idempotency-Key" in request.headers and body["prompt"].startswith("do w") is starts:
                 request = evolve(request, headers={"Idempotency-Key": new})
-        return await call(self, request)
+        return await call(self, request, *given)
 
     return [(api.Api, "call", minted)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FIRST_LOOK: Final = 0.05
 _LAST_LOOK: Final = 1.0
+_UNSENT: Final = "The next request of the start was not sent"
 _PRUNED: Final = 1000
 """Pieces of work that one commit deletes: others wait for it."""
 
@@ -58,28 +59,32 @@ class Journal(Session):
         """Do as `begin` does, for work on a run that exists already: new work is "open"."""
         return await self._begin(key, origin, run, digest, tended)
 
-    async def checkpoint(self, key: str, note: str) -> None:
-        """Keep what the start found out, before its next request."""
-        await self._note(key, note, lambda records: Starts(records).checkpoint(key, note))
-
-    async def reserve(self, key: str, note: str, group_name: str, visible_after: float = 0.0) -> bool:
+    async def checkpoint(self, key: str, note: str, group_name: str = "", visible_after: float = 0.0) -> Known:
         """
-        Do as `checkpoint` does, unless another start of that group is under way, whose run is not known.
+        Keep what the start found out, before its next request; return what was known of it before.
 
         The vendor shows the run that this start makes within *visible_after* seconds.
         """
-        before = await self._note(
-            key, note, lambda records: Starts(records).reserve(key, note, group_name, visible_after)
-        )
-        return before is not None
-
-    async def _note(self, key: str, note: str, act: Callable[[Records], Known | None]) -> Known | None:
         return await self.do_or_undo(
             key,
-            act,
-            "The next request of the start was not sent",
-            lambda records, before: Starts(records).take_back(key, note, before),
+            lambda records: Starts(records).checkpoint(key, note, group_name, visible_after),
+            _UNSENT,
+            lambda records, before: None if before is None else Starts(records).take_back(key, note, before),
         )
+
+    async def not_sent(self, key: str, note: str, before: Known) -> None:
+        """Undo a `checkpoint`, by what it has returned: the request was not sent, or was clearly refused."""
+        await self.do_for(key, lambda records: Starts(records).take_back(key, note, before), _UNSENT)
+
+    async def reserve(self, key: str, group_name: str) -> bool:
+        """Have the start count as the one of that group that is under way, unless another one is."""
+        before = await self.do_or_undo(
+            key,
+            lambda records: Starts(records).reserve(key, group_name),
+            _UNSENT,
+            lambda records, before: None if before is None else Starts(records).take_back(key, before[0], before),
+        )
+        return before is not None
 
     async def recovering(self, key: str) -> None:
         """Keep that a start is not gone through with any more, but looked for."""

@@ -27,35 +27,42 @@ class Starts:
         self._vendor = records.vendor
         self._do = records.execute
 
-    def checkpoint(
-        self, key: str, note: str, group_name: str | None = None, visible_until: float | None = None
-    ) -> Known:
+    def checkpoint(self, key: str, note: str, group_name: str = "", visible_after: float = 0.0) -> Known:
         """Keep what the start found out, in the place of all that is known of it from before; return that."""
         self._hold(key)
-        before = self._do(
-            f"SELECT {', '.join(_KNOWN)} FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
-        ).fetchone()
-        self._records.change(key, _SET_KNOWN, note, group_name, visible_until, 0, None)
-        return tuple(before)
+        before = self._known(key)
+        group, visible_until = (group_name, time.time() + visible_after) if group_name else (None, None)
+        self._records.change(key, _SET_KNOWN, note, group, visible_until, 0, None)
+        return before
 
-    def take_back(self, key: str, note: str, before: Known | None) -> None:
-        """Undo a `checkpoint` or a `reserve` whose caller never heard of it: it has sent nothing after that."""
+    def take_back(self, key: str, note: str | None, before: Known) -> None:
+        """Undo a `checkpoint` or a `reserve` that has left the work with *note*: nothing was sent after that."""
         found = self._records.get(key)
-        if before is not None and found is not None and found.mine and (found.start_note, found.run) == (note, None):
+        if found is not None and found.mine and (found.start_note, found.run) == (note, None):
             self._records.change(key, _SET_KNOWN, *before)
 
-    def reserve(self, key: str, note: str, group_name: str, visible_after: float) -> Known | None:
+    def reserve(self, key: str, group_name: str) -> Known | None:
         """
-        Do as `checkpoint` does; return None where a start of the same group is under way whose run is not known.
+        Have the start be of a group, and return what was known of it before.
 
-        One that has died counts as under way for as long as its run may yet be shown: *visible_after* seconds.
+        Return None where another start of that group is under way whose run is not known. One that has died counts as
+        under way for as long as its run may yet be shown.
         """
         self._hold(key)
         now = time.time()
-        for owner, recovers, visible_until in self._others(key, group_name):
+        for owner, recovers, visible_until, _ in self._others(key, group_name):
             if now < visible_until or (not recovers and self._owners.alive(owner)):
                 return None
-        return self.checkpoint(key, note, group_name, now + visible_after)
+        before = self._known(key)
+        self._records.change(key, "group_name = ?, recovers = 0, found_run = NULL", group_name)
+        return before
+
+    def _known(self, key: str) -> Known:
+        return tuple(
+            self._do(
+                f"SELECT {', '.join(_KNOWN)} FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)
+            ).fetchone()
+        )
 
     def recovering(self, key: str) -> None:
         """Keep that a start is not gone through with any more, but looked for."""
@@ -80,26 +87,28 @@ class Starts:
         if taken is not None:
             return "others"
         if recovers and group_name is not None:
-            others = self._others(key, group_name)
-            if any(self._owners.alive(owner) for owner, recovers, _ in others if not recovers):
+            others = [each for each in self._others(key, group_name) if each[3]]
+            if any(self._owners.alive(owner) for owner, recovers, _, _ in others if not recovers):
                 return "open"
             if others:
                 return "unclear"
         self._records.change(key, "found_run = ?", run_id)
         return "mine"
 
-    def _others(self, key: str, group_name: str) -> list[tuple[str, bool, float]]:
+    def _others(self, key: str, group_name: str) -> list[tuple[str, bool, float, bool]]:
         """
         Return the other starts of a group whose run is not known.
 
-        That is: who is at it, whether that is to recover it, and by when, of the epoch, its run is shown.
+        That is: who is at it, whether that is to recover it, by when, of the epoch, its run is shown, and whether it
+        may have been sent.
         """
         rows = self._do(
-            "SELECT owner, recovers, visible_until FROM work WHERE vendor = ? AND state <> 'done'"
-            " AND state = 'starting' AND key <> ? AND group_name = ? AND found_run IS NULL",
+            "SELECT owner, recovers, visible_until, start_note IS NOT NULL FROM work"
+            " WHERE vendor = ? AND state <> 'done' AND state = 'starting' AND key <> ? AND group_name = ?"
+            " AND found_run IS NULL",
             (self._vendor, key, group_name),
         )
-        return [(owner, bool(recovers), visible_until or 0.0) for owner, recovers, visible_until in rows.fetchall()]
+        return [(owner, bool(recovers), until or 0.0, bool(noted)) for owner, recovers, until, noted in rows.fetchall()]
 
     def _hold(self, key: str) -> None:
         """Raise `UnfitError` for a start that is not ours any more: others took us for dead, and may be at it."""
