@@ -19,7 +19,7 @@ from agentruns import (
     RunStatus,
     ServerError,
 )
-from agentruns._polling.poller import Poller
+from agentruns._polling.poller import IN_ONE_TURN, Poller
 from agentruns._values.exchange import RateLimit
 from tests.scripted_wire import STEADY
 from tests.tiny_vendor import Server, client_of, tiny
@@ -673,6 +673,30 @@ async def test_one_worker_does_read_after_read_while_one_is_to_come() -> None:
         await asyncio.wait((waiting,))
 
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_of_many_reads_that_are_due_at_once_a_few_begin_in_each_turn_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server(1000.0)
+    loop: Any = asyncio.get_running_loop()
+    turn, asked = loop._run_once, [0]
+
+    def counted_turn() -> None:
+        turn()
+        asked.append(len(server.asked))
+
+    async with client_of(server, schedule=STEADY) as client:
+        waiting = [
+            asyncio.create_task(client.result(server.begin(f"a-{number}"), timeout=None)) for number in range(50)
+        ]
+        monkeypatch.setattr(loop, "_run_once", counted_turn)
+        await asyncio.sleep(9.5)
+        for task in waiting:
+            task.cancel()
+
+    assert max(later - sooner for sooner, later in pairwise(asked)) == IN_ONE_TURN
+    assert {len(server.times(f"GET /runs/a-{number}")) for number in range(50)} == {10}
 
 
 async def test_a_worker_that_is_cancelled_while_it_waits_for_work_is_missed_by_nobody() -> None:

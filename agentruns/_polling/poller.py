@@ -55,6 +55,12 @@ SOON: Final = 0.5
 LATE: Final = 5.0
 """A timer this much too late was held up by a suspended machine or a stalled loop; what was learnt then is no good."""
 
+IN_ONE_TURN: Final = 4
+"""
+So many reads are begun in one turn of the loop, at most. All that a late timer makes up for, begun at once, would make
+the turn as long again, and so would the answers, which come at once, too: the next timer would be late as well.
+"""
+
 _OFFSET: Final = random.random()  # noqa: S311 - once per process, so that processes do not poll in step
 
 
@@ -97,6 +103,7 @@ class Poller:
                 watches=self._watches,
             )
         self._count = 0
+        self._begun = 0  # reads since the timer went off last
         self._workers: Workers[Job] = Workers(
             tasks,
             at_once,
@@ -297,12 +304,13 @@ class Poller:
             self._agenda.spread_overdue(now, min(late, LATE))
             for watch in self._watches.values():
                 watch.segment.learns = False  # when what happened meanwhile happened is not known
+        self._begun = 0
         self._dispatch()
 
     # Going about it ---------------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Set workers to all that is due and that may be sent; have the timer go off for the next."""
+        """Set workers to what is due and may be sent, a few in one turn of the loop; have the timer go off for more."""
         now = self._now()
         self._agenda.collect(now)
         while self._workers.has_room and not self._closed and self._has_due():
@@ -346,7 +354,11 @@ class Poller:
                 wait = min(wait, self._fail_impatient(now))
             agenda.rearm(now, now + wait)
             return None
+        if self._begun == IN_ONE_TURN:
+            agenda.rearm(now, now)
+            return None
         job = self._choose(now)
+        self._begun += 1
         for watch in (job,) if isinstance(job, Watch) else job.begin_page():
             agenda.begin_reading(watch)
         self._permits.acquire_nowait(now)
