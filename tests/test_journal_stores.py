@@ -211,6 +211,24 @@ async def test_a_run_that_was_found_is_not_that_of_a_start_that_was_never_sent(j
 
 
 @pytest.mark.asyncio
+async def test_a_start_that_is_begun_again_keeps_no_other_waiting_until_it_asks_for_its_place_again(
+    journal: Journal, other: Journal, address: str
+) -> None:
+    async with Journal(address, "narrative") as dies:
+        await dies.begin("died", ORIGIN)
+        assert await dies.reserve("died", "trigger")
+    await journal.begin("given up", ORIGIN)
+    assert await journal.reserve("given up", "trigger")
+    await other.begin("next", ORIGIN)
+    assert not await other.reserve("next", "trigger")
+
+    assert (await journal.begin("died", ORIGIN)).taken
+    assert (await journal.begin("given up", ORIGIN)).mine
+    assert await other.reserve("next", "trigger")
+    assert not await journal.reserve("died", "trigger")
+
+
+@pytest.mark.asyncio
 async def test_what_was_noted_of_a_request_that_was_not_sent_is_as_it_was_before(journal: Journal) -> None:
     await journal.begin("k", ORIGIN)
     await journal.reserve("k", "trigger")

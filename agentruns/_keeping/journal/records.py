@@ -17,6 +17,8 @@ _WORK: Final = (
     "key, vendor, origin, state, start_note, group_name, posting_run, posting_at, run, owner, created, updated, digest"
 )
 _WORK_COLUMNS: Final = _WORK.split(", ")
+_LEFT: Final = "group_name = CASE WHEN start_note IS NULL AND run IS NULL THEN NULL ELSE group_name END"
+"""A start that was never sent, and is gone through with anew, keeps no other of its group waiting until then."""
 _PAGE: Final = 32
 """Rows at a time: few, since each may hold megabytes."""
 
@@ -45,8 +47,10 @@ class Records:
             self._was_at(key)
             return evolve(self._known(key), fresh=True)
         if found.state != "done" and not found.alive:
-            self.change(key, "owner = ?", self._owners.me)
+            self.change(key, f"owner = ?, {_LEFT}", self._owners.me)
             return evolve(self._known(key), taken=True)
+        if found.mine and found.group_name is not None and found.start_note is None and found.run is None:
+            self.change(key, _LEFT)
         return found
 
     def unbegin(self, key: str, begun: Work | None) -> bool:
