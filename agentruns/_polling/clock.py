@@ -175,7 +175,9 @@ class PollClock:
         Where there are fewer requests than wishes, poll the runs under the greatest pressure first.
         """
         table = self._table or self._build()
-        step = _grown(table, _elapsed("now", now)) - _grown(table, _elapsed("sent", sent))
+        if not 0 <= sent <= now <= _FOREVER:
+            sent, now = _elapsed("sent", sent), _elapsed("now", now)
+        step = _grown(table, now) - _grown(table, sent)
         return step if polled else step / _NEVER_POLLED
 
     def seconds_left(self, elapsed: float) -> float | None:
@@ -233,7 +235,7 @@ def _bin(elapsed: float) -> int:
 
 def _grown(table: array[float], elapsed: float) -> float:
     """Return M at *elapsed*: straight within a bin, and beyond the last one as steep as within it."""
-    index = _bin(elapsed)
+    index = bisect_right(_EDGES, elapsed, 1, _BINS) - 1  # `_bin`, without a call for each run of a crowd
     return table[index] + (table[index + 1] - table[index]) * (elapsed - _EDGES[index]) / _WIDTHS[index]
 
 

@@ -106,8 +106,11 @@ class Pace:
             return math.inf
         if self._schedule is not None:
             return now - watch.due
-        pressure = watch.segment.pressure(self.clock_of(watch), now)
-        ends_at = min((listener.ends_at for listener in watch.listeners), default=math.inf)
+        pressure = watch.segment.pressure(watch.segment.clock or self.clock_of(watch), now)
+        ends_at = math.inf
+        for listener in watch.listeners:  # `min` takes three times as long, and a crowd is weighed twice a second
+            if listener.ends_at < ends_at:
+                ends_at = listener.ends_at
         if ends_at == math.inf:
             return pressure
         # Of those whose wait is nearly over, news is wanted first.

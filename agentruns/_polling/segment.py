@@ -62,7 +62,10 @@ class Segment:
 
     def pressure(self, clock: PollClock, now: float) -> float:
         """Return how much a poll is wanted *now*, beside others."""
-        return clock.pressure(now - self.began, self._sent, polled=self.sent is not None)
+        began, sent = self.began, self.sent
+        if sent is None:
+            return clock.pressure(now - began, 0.0, polled=False)
+        return clock.pressure(now - began, sent - began, polled=True)
 
     @property
     def _sent(self) -> float:
