@@ -726,13 +726,6 @@ def test_a_read_passes_its_parameters_on_and_needs_no_thread() -> None:
     assert (asked[0].line, asked[0].params) == (POLL, {"include": "steps"})
 
 
-def test_a_retry_after_counts_only_while_the_run_is_in_flight() -> None:
-    waiting, ended = Answer(body(), headers={"retry-after": "3"}), Answer(body("error"), headers={"retry-after": "3"})
-
-    assert drive(middesk.fetch(RunRef(RUN), {}), waiting)[1].poll_after == 3.0
-    assert drive(middesk.fetch(RunRef(RUN), {}), ended)[1].poll_after is None
-
-
 def test_the_events_are_asked_for_as_a_stream() -> None:
     request = middesk.events(RunRef(RUN, THREAD))
 

@@ -369,14 +369,6 @@ def test_a_call_without_arguments_has_none(call: dict[str, Any]) -> None:
     assert state.actions == (Action("a", "b", {}),)
 
 
-def test_a_retry_after_counts_only_while_the_run_is_in_flight() -> None:
-    waiting = Answer(run_body("running"), headers={"retry-after": "3"})
-    over = Answer(run_body("completed"), headers={"retry-after": "3"})
-
-    assert exchange(narrative.fetch(RunRef(RUN), {}), waiting)[1].poll_after == 3.0
-    assert exchange(narrative.fetch(RunRef(RUN), {}), over)[1].poll_after is None
-
-
 # Resuming -------------------------------------------------------------------------------------------------------------
 
 

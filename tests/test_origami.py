@@ -320,13 +320,6 @@ def test_a_run_that_stopped_early_waits_for_the_word_to_go_on() -> None:
     assert fetched("step-cap-hit").actions == (Action("continue", "continue", arguments),)
 
 
-def test_a_retry_after_counts_only_while_the_run_is_running() -> None:
-    assert fetched("running").poll_after is None
-    for name, seconds in (("running", 15.0), ("completed", None)):
-        _, run = exchange(origami.fetch(REF, {}), answer(name, headers={"retry-after": "15"}))
-        assert run.poll_after == seconds
-
-
 def test_a_partial_response_while_running_is_understood() -> None:
     response = {"text": None, "actions": [{"type": "hologram_added", "tableId": TABLE}], "tables": []}
     run = fetched("running", response=response)

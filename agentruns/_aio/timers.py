@@ -41,7 +41,8 @@ class Timer(list[Any], Generic[T]):
 
     def take(self) -> T | None:
         """Return what is due, and leave None in its place."""
-        what, self[2] = self.what, None
+        what: T | None
+        what, self[2] = self[2], None
         return what
 
 

@@ -183,14 +183,22 @@ class RateLimiter:
             self._timer_at = at
             self._timer = loop.call_at(at, self._advance)
 
+    def _poll_at(self, now: float) -> float:
+        """Return when the limit lets a poll through; infinite if that depends on calls, or on a start."""
+        turns, shares = self._turns, self._shares
+        if turns.first_call(now) is not None or (not shares.polls_owed and turns.first_start(now) is not None):
+            return math.inf  # those who poll are told when it has gone
+        return max(self._free_beside(now, shares.promised(now)), self._window.next_poll)
+
     def _polled(self, now: float) -> None:
         """Note that a poll was sent. What starts have left has to last."""
         self._window.take(now)
         self._restraint.sent(now)
         self._shares.polled()
-        if self._shares.in_flight:
-            self._window.spare(now)
-        self._look_for_starts()
+        if self.limit is not None:
+            if self._shares.in_flight:
+                self._window.spare(now)
+            self._look_for_starts()
 
     def _look_for_starts(self) -> None:
         """Have the timer go off when a start may be let through, if one waits."""
@@ -335,15 +343,11 @@ class Permits:
     def delay(self, now: float) -> float:
         """Return the seconds until a poll may be sent; infinite while that depends on an answer or on calls."""
         limiter, vendor = self.limiter, self._vendor
-        if limiter._turns.first_call(now) is not None or vendor.calls:
+        if vendor.calls:
             return math.inf  # `on_change` is called when the last call has gone
-        promised = 0
+        at = vendor.paused_until
         if limiter.limit is not None:
-            promised = limiter._shares.promised(now)
-            if not limiter._shares.polls_owed and limiter._turns.first_start(now) is not None:
-                return math.inf  # a start has the next permit; `on_change` is called when it was let through
-        at = max(limiter._free_beside(now, promised), limiter._window.next_poll, vendor.paused_until)
-        at += limiter._pollers.handicap(self, limiter._window.gap)
+            at = max(at, limiter._poll_at(now)) + limiter._pollers.handicap(self, limiter._window.gap)
         if at <= now:
             return 0.0
         limiter._pollers.wait(self)

@@ -11,7 +11,17 @@ from agentruns._api.operations import FRESH_SECONDS, Operations
 from agentruns._polling.listener import Change
 from agentruns._polling.poller import Poller
 from agentruns._polling.watch import Watch
-from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, actions_of, compare, shows_answered
+from agentruns._values.news import (
+    NONE_ANSWERED,
+    PROGRESS,
+    SAME,
+    STALE,
+    AnsweredActions,
+    Novelty,
+    actions_of,
+    compare,
+    shows_answered,
+)
 from agentruns._values.run import Run, RunRef, RunStatus
 from agentruns.errors import AgentRunsError
 
@@ -80,9 +90,9 @@ class Waiter:
         """Wake the step that waits if the state is news to it, and return whether it is."""
         if run is not self.taken:
             novelty = change[1] if change is not None and change[0] is self.run else compare(self.run, run)
-            if novelty is not Novelty.SAME and (novelty is not Novelty.PROGRESS or self._options.progress):
+            if novelty is not SAME and (novelty is not PROGRESS or self._options.progress):
                 return self.wake()
-            if novelty is Novelty.PROGRESS:
+            if novelty is PROGRESS:
                 self.changed = now
             self.run = self.taken = run
         return self.is_stalled(now) and self.wake()
@@ -219,9 +229,9 @@ class Waiter:
     def accept(self, run: Run, now: float) -> Novelty:
         """Take *run* in, unless it is older than what was seen, and return what it is beside that."""
         novelty = compare(self.run, run, self._answered)
-        if novelty is not Novelty.STALE:
+        if novelty is not STALE:
             self.run = run
-            if novelty is not Novelty.SAME:
+            if novelty is not SAME:
                 self.changed = now
         return novelty
 

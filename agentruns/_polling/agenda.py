@@ -75,7 +75,9 @@ class Agenda:
         if contact.lost_since is not None:  # a last look when patience runs out
             when = min(when, max(min(map(contact.patience_ends, watch.listeners), default=when), now))
         elif contact.may_poll_early:
-            when = min((when, *(each.look_by for each in watch.listeners if each.look_by > now)))
+            for each in watch.listeners:
+                if now < each.look_by < when:
+                    when = each.look_by
         if stage is PLANNED:
             assert watch.timer is not None
             if watch.timer.when <= when:

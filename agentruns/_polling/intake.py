@@ -9,7 +9,7 @@ from functools import partial
 
 from agentruns._api.outages import Outages
 from agentruns._telemetry import Telemetry
-from agentruns._values.news import Novelty
+from agentruns._values.news import ANSWERED, NEWS
 from agentruns._values.printable import printable
 from agentruns._values.run import Run
 from agentruns.errors import AgentRunsError
@@ -56,7 +56,7 @@ class Intake:
             watch.unchanged_count += 1
         else:
             novelty = watch.take(run)
-            if novelty is Novelty.NEWS or novelty is Novelty.ANSWERED:
+            if novelty is NEWS or novelty is ANSWERED:
                 kind_of = self._reader.timing_group
                 tell = partial(self._telemetry.on_state, run, before, kind_of=kind_of, key=watch.key)
                 _ = tell() if watch.context is None else watch.context.run(tell)

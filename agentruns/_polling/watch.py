@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentruns._values.exchange import NO_PARAMS
-from agentruns._values.news import NONE_ANSWERED, AnsweredActions, Novelty, compare
+from agentruns._values.news import ANSWERED, NEWS, NONE_ANSWERED, STALE, AnsweredActions, Novelty, compare
 from agentruns._values.run import Run, RunRef
 
 from .contact import Contact
@@ -121,8 +121,8 @@ class Watch:
     def take(self, run: Run) -> Novelty:
         """Take in a state that was read, unless it is old; return what it is beside the one before."""
         novelty = compare(self.run, run, self.answered)
-        changed = novelty is Novelty.NEWS or novelty is Novelty.ANSWERED
-        if novelty is not Novelty.STALE:
+        changed = novelty is NEWS or novelty is ANSWERED
+        if novelty is not STALE:
             self.run = run
         self.unchanged_count = 0 if changed else self.unchanged_count + 1
         return novelty

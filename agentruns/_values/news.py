@@ -12,7 +12,7 @@ import enum
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias
 
-from .run import Run, RunStatus
+from .run import PENDING, REQUIRES_ACTION, RUNNING, Run
 
 AnsweredActions: TypeAlias = frozenset[tuple[str, str]]
 """Actions that were answered: each the id of its run, then its own id."""
@@ -39,29 +39,32 @@ class Novelty(enum.Enum):
     """It was read before the last one was: keep the last one."""
 
 
+NEWS, ANSWERED, PROGRESS, SAME, STALE = Novelty  # before Python 3.12, to look one up in its class takes long
+
+
 def compare(last: Run | None, run: Run, answered: AbstractSet[tuple[str, str]] = NONE_ANSWERED) -> Novelty:
     """Return what *run* is beside *last*, the state that was accepted last, None if there was none."""
     is_answered = shows_answered(run, answered)
     if last is not None:
         if goes_back(last, run) or (is_answered and last.status.in_flight):
-            return Novelty.STALE
+            return STALE
         if run == last:
-            return Novelty.SAME if run.progress == last.progress else Novelty.PROGRESS
-    return Novelty.ANSWERED if is_answered else Novelty.NEWS
+            return SAME if run.progress == last.progress else PROGRESS
+    return ANSWERED if is_answered else NEWS
 
 
 def goes_back(last: Run, run: Run) -> bool:
     """Tell a read that is older than the last one: no run goes from running back to pending, or leaves its end."""
     if last.ref.id != run.ref.id:
         return False
-    if last.status is RunStatus.RUNNING:
-        return run.status is RunStatus.PENDING
+    if last.status is RUNNING:
+        return run.status is PENDING
     return last.status.is_over and run.status is not last.status
 
 
 def shows_answered(run: Run, answered: AbstractSet[tuple[str, str]]) -> bool:
     """Tell whether *run* still shows a pause of which an action is among those *answered*."""
-    if not answered or run.status is not RunStatus.REQUIRES_ACTION:
+    if not answered or run.status is not REQUIRES_ACTION:
         return False
     return not answered.isdisjoint(actions_of(run))
 

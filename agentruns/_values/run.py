@@ -38,16 +38,16 @@ class RunStatus(enum.StrEnum):
     @property
     def in_flight(self) -> bool:
         """Tell whether the run moves on by itself, pending or running: it is worth another read."""
-        return self is _PENDING or self is _RUNNING
+        return self is PENDING or self is RUNNING
 
     @property
     def is_over(self) -> bool:
         """Tell whether the run has ended, completed or failed; one that requires action has not."""
-        return self is _COMPLETED or self is _FAILED
+        return self is COMPLETED or self is FAILED
 
 
-# Looked up in the class, members take long, and so does the hash of one.
-_PENDING, _RUNNING, _, _COMPLETED, _FAILED = RunStatus
+# Looked up in the class, members take long before Python 3.12, and so does the hash of one.
+PENDING, RUNNING, REQUIRES_ACTION, COMPLETED, FAILED = RunStatus
 
 
 @frozen

@@ -135,7 +135,6 @@ def _state(raw: Any, response: Response, at: str, reads: Reading, text: JsonText
         actions=wire.unique(tuple(Action(each.id, each.agent or "interrupt", each.value) for each in asked), response),
         output=raw.get("output") if status is RunStatus.COMPLETED else None,
         failure=Failure(seen.status, _reason(raw.get("steps"))) if status is RunStatus.FAILED else None,
-        poll_after=wire.retry_after(response.headers) if status.in_flight else None,
         vendor=NAME,
         raw=text or raw,
     )

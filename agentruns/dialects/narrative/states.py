@@ -138,7 +138,6 @@ def _run(
         failure,
         reading.usage(usage, "prompt_tokens", "completion_tokens"),
         reading.progress(_iterations(jobs), most),
-        wire.retry_after(response.headers) if status.in_flight else None,
         vendor=NAME,
         raw=JsonText(response.body),
     )

@@ -116,7 +116,6 @@ def as_run(
         output=said,
         failure=Failure(seen.status, why) if status is RunStatus.FAILED else None,
         progress=reading.progress(steps.get("completed"), steps.get("max")),
-        poll_after=wire.retry_after(response.headers) if text and status.in_flight else None,
         vendor=NAME,
         raw=text or raw,
     )
