@@ -12,9 +12,10 @@ import pytest
 from attrs import define, evolve, field
 
 from agentruns import AgentRunsError, Client, JournalError, OutcomeUnknownError, Retry, Run, TransportError
+from agentruns._aio.limits import ConcurrencyLimit
 from agentruns._api.flow import perform
 from agentruns._api.limiter import Permits, RateLimiter
-from agentruns._api.noting import Acquire, Notes
+from agentruns._api.noting import Acquire, Clearance, Notes
 from agentruns._values.commands import Checkpoint, Flow, Ownership
 from agentruns._values.exchange import RateLimit, Request, Response
 from agentruns.dialects import narrative, wire
@@ -39,8 +40,20 @@ class Refusing(VendorInMemory):
         self._base = "/v1" if path.startswith("/v1/") and not emulator.state.prefix else ""  # a card would say so
         self._headers = {"A2A-Version": "1.0", "x-api-key": emulator.token}
         self.starts = 0
+        self.connections = ConcurrencyLimit(5)
+
+    async def open(self, *_: object) -> ConcurrencyLimit:  # type: ignore[override]
+        return self.connections
 
     async def __call__(self, request: Request) -> Response:
+        if not self.connections.acquire_nowait():
+            await self.connections.acquire()
+        try:
+            return await self._sent(request)
+        finally:
+            self.connections.release()
+
+    async def _sent(self, request: Request) -> Response:
         request = evolve(request, path=self._base + request.path, headers={**self._headers, **request.headers})
         if request.method == "POST" and fnmatchcase(f"{self.vendor.prefix}{request.path}", self._path):
             refusal, self._refusal = self._refusal, None
@@ -82,6 +95,27 @@ class Line:
 
         with monkeypatch.context() as patched:
             patched.setattr(Permits, "acquire", in_line)
+            yield
+
+
+@define
+class Connections(Line):
+    """Lets requests have their connections until the one of that *number*, for which none comes free."""
+
+    @contextmanager
+    def held(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        acquire_nowait = ConcurrencyLimit.acquire_nowait
+
+        def taken(connections: ConcurrencyLimit) -> bool:
+            if asyncio.current_task() not in connections._reserved:
+                self.asked += 1
+                if self.asked >= self.number:
+                    self.reached.set()
+                    return False
+            return acquire_nowait(connections)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ConcurrencyLimit, "acquire_nowait", taken)
             yield
 
 
@@ -150,14 +184,31 @@ async def cut_off(stage: Stage, line: Line) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "refusal"),
-    [(killed, None), (killed, limited), (killed, unreachable), (cancelled, None), (cut_off, None)],
-    ids=["killed", "killed after 429", "killed after a refused connection", "cancelled", "cut off"],
+    ("end", "line_of", "refusal"),
+    [
+        (killed, Line, None),
+        (killed, Line, limited),
+        (killed, Line, unreachable),
+        (cancelled, Line, None),
+        (cut_off, Line, None),
+        (killed, Connections, None),
+        (cancelled, Connections, None),
+    ],
+    ids=[
+        "killed",
+        "killed after 429",
+        "killed after a refused connection",
+        "cancelled",
+        "cut off",
+        "killed without a connection",
+        "cancelled without a connection",
+    ],
 )
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
 async def test_a_start_whose_wait_to_be_sent_ends_before_that_is_started_once_by_the_next(
     case: Case,
     end: Callable[[Stage, Line], Any],
+    line_of: Callable[[int], Line],
     refusal: Callable[[Request], Response] | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -165,7 +216,7 @@ async def test_a_start_whose_wait_to_be_sent_ends_before_that_is_started_once_by
     for number in count(1):
         stage = Stage(case, refusal)
         await stage.prepare()
-        line = Line(number)
+        line = line_of(number)
         with line.held(monkeypatch):
             await end(stage, line)
         if stage.over.starts > 0:
@@ -175,7 +226,8 @@ async def test_a_start_whose_wait_to_be_sent_ends_before_that_is_started_once_by
             run = await stage.start(client)
 
         assert run.id
-        assert stage.over.starts == 1, f"the wait for permit {number}"
+        assert stage.over.starts == 1, f"wait {number}"
+        assert stage.over.connections._free == 5
         stage.disk.close()
 
     assert waited
@@ -226,7 +278,7 @@ class Log:
             self.permits.release()
 
     async def performed(self, flow: Flow[object]) -> object:
-        notes = Notes(self, self.permits, 60.0, self.send)
+        notes = Notes(self, Clearance(self.permits, None, 60.0), self.send)
         return await perform(flow, notes.send, narrative.problem, Retry(attempts=3, backoff=STEADY), notes=notes)
 
 

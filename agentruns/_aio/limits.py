@@ -13,6 +13,9 @@ from typing import Any, Final, TypeAlias
 
 TOO_LONG: Final = "it took too long"
 
+Task: TypeAlias = asyncio.Task[Any]
+"""The task of an exchange, which has no other exchange at the same time."""
+
 
 class ConcurrencyLimit:
     """Let so many through at once; who comes later waits in line."""
@@ -20,9 +23,12 @@ class ConcurrencyLimit:
     def __init__(self, most: int) -> None:
         self._free = most
         self._line: deque[asyncio.Future[bool]] = deque()
+        self._reserved: set[Task] = set()
 
     def acquire_nowait(self) -> bool:
-        """Take a permit, if one is free, and tell whether."""
+        """Take a permit, if one is free or reserved for this task, and tell whether."""
+        if self._reserved and self._take_reserved():
+            return True
         if self._free <= 0:
             return False
         self._free -= 1
@@ -39,6 +45,24 @@ class ConcurrencyLimit:
                 self.release()
             raise
 
+    async def reserve(self) -> bool:
+        """Wait for a permit that the next `acquire_nowait` of this task takes; False if this was closed meanwhile."""
+        has_one = self.acquire_nowait() or await self.acquire()
+        if has_one:
+            self._reserved.add(_this_task())
+        return has_one
+
+    def unreserve(self) -> None:
+        """Give back the permit that is reserved for this task, if there is one that was not taken."""
+        if self._take_reserved():
+            self.release()
+
+    def _take_reserved(self) -> bool:
+        task = _this_task()
+        is_reserved = task in self._reserved
+        self._reserved.discard(task)
+        return is_reserved
+
     def release(self) -> None:
         """Give the permit to who waits longest."""
         while self._line:
@@ -54,10 +78,6 @@ class ConcurrencyLimit:
             turn = self._line.popleft()
             if not turn.done():
                 turn.set_result(False)
-
-
-Task: TypeAlias = asyncio.Task[Any]
-"""The task of an exchange, which has no other exchange at the same time."""
 
 
 class ExchangeTimeouts:
@@ -81,8 +101,7 @@ class ExchangeTimeouts:
     def begin(self, *, endless: bool = False) -> Task:
         """Begin an exchange of the current task, and return the task."""
         loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None
+        task = _this_task()
         until = loop.time() + self._seconds
         (self._endless if endless else self._under_way)[task] = (until, task.cancelling())
         if self._timer is None and not endless:
@@ -123,3 +142,9 @@ class ExchangeTimeouts:
         if task not in self._reasons:
             self._reasons[task] = reason
             task.cancel()
+
+
+def _this_task() -> Task:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from attrs import evolve
 
+from agentruns._aio.limits import ConcurrencyLimit
 from agentruns._telemetry import Telemetry
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response, Send
@@ -23,7 +24,7 @@ from .channel import Channel, Heard
 from .flow import Attempts, perform, undecodable
 from .home import Home
 from .limiter import Permits
-from .noting import Acquire, Keeper, Notes
+from .noting import Acquire, Clearance, Keeper, Notes
 from .outages import GATEWAY
 from .recent import RecentAnswers
 from .retry import Retry
@@ -63,6 +64,7 @@ class Api:
         self._problem = problem
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._home = Home()
+        self._connections: ConcurrencyLimit | None = None
         self._is_open = False
 
     @property
@@ -80,7 +82,7 @@ class Api:
 
     async def open(self) -> None:
         """Open the transport."""
-        await self._transport.open(self._wait_resumed)
+        self._connections = await self._transport.open(self._wait_resumed)
         self.admission.open()
         self._is_open = True
 
@@ -120,11 +122,14 @@ class Api:
         except ConfigurationError:
             flow.close()
             raise
-        notes = None if keeper is None else Notes(keeper, self.permits, self.retry.longest, self.call)
+        notes = None if keeper is None else self._notes(keeper)
         send = self.call if notes is None else notes.send
         return await perform(
             flow, send, self._problem, self.retry, self._locks, notes, self.skipped, attempts, guarded=guarded
         )
+
+    def _notes(self, keeper: Keeper) -> Notes:
+        return Notes(keeper, Clearance(self.permits, self._connections, self.retry.longest), self.call)
 
     async def perform_once(self, flow: Flow[T], send: Send) -> T:
         """Run *flow* to its result with each request sent once, through *send*."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
-from agentruns._aio.limits import TOO_LONG
+from agentruns._aio.limits import TOO_LONG, ConcurrencyLimit
 from agentruns._values.exchange import Request, Response, ServerEvent
 from agentruns.errors import AgentRunsError, TransportError
 
@@ -33,8 +33,12 @@ def cut_off(request: Request, reason: str | None, seconds: float) -> AgentRunsEr
 class Channel(Protocol):
     """A `Transport` that opens and closes, and that may carry streams of events."""
 
-    async def open(self, wait_resumed: WaitResumed, /) -> None:
-        """Get ready to send; what has to wait for a connection awaits *wait_resumed* before it is sent."""
+    async def open(self, wait_resumed: WaitResumed, /) -> ConcurrencyLimit | None:
+        """
+        Get ready to send; return what bounds the requests under way, None if nothing does.
+
+        What has to wait for a connection awaits *wait_resumed* before it is sent.
+        """
         ...
 
     async def close(self) -> None:

@@ -249,11 +249,10 @@ class Permits:
             return
         await self._wait_in(vendor.calls, self.give_up)
 
-    @property
-    def are_good(self) -> bool:
-        """Tell whether what was acquired before may be sent now: there is no pause since, and the part is not over."""
+    def are_over(self) -> bool:
+        """Tell whether what was acquired may not be sent any more: since then there is a pause, or the part is over."""
         now = asyncio.get_running_loop().time()
-        return self._vendor.paused_until <= now < self.limiter._until
+        return self._closed or now < self._vendor.paused_until or now >= self.limiter._until
 
     def give_up(self) -> None:
         """Give back the permit of a request that will not be sent."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from attrs import evolve
 
+from agentruns._aio.limits import ConcurrencyLimit
 from agentruns._values.auth import Auth
 from agentruns._values.exchange import Request, Response
 from agentruns._values.place import Place
@@ -49,10 +50,10 @@ class LocatedChannel:
     def __repr__(self) -> str:
         return f"LocatedChannel({self._found or self._first!r})"
 
-    async def open(self, wait_resumed: WaitResumed = at_once) -> None:
-        """Get ready to ask where to send to; nothing is sent yet."""
+    async def open(self, wait_resumed: WaitResumed = at_once) -> ConcurrencyLimit | None:
+        """Get ready to ask where to send to; nothing is sent yet. Return what bounds what is sent to the address."""
         self._wait_resumed = wait_resumed
-        await self._first.open(wait_resumed)
+        return await self._first.open(wait_resumed)
 
     async def close(self) -> None:
         """End what is under way."""

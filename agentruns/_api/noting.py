@@ -1,7 +1,7 @@
 """
-What a start notes before it sends: first the permit, then the note, then the request.
+What a start notes before it sends: first the permit and the connection, then the note, then the request.
 
-A note says that a request may have been sent. The wait for a permit may be long, and may break: while it lasts, nothing
+A note says that a request may have been sent. The wait for its turn may be long, and may break: while it lasts, nothing
 is noted, so that a start which was never sent is not in doubt.
 """
 
@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
+from attrs import frozen
+
+from agentruns._aio.limits import ConcurrencyLimit
 from agentruns._values.commands import Checkpoint, Ownership
 from agentruns._values.exchange import Request, Response
+from agentruns.errors import AgentRunsError
 
+from .channel import IS_CLOSED
 from .limiter import Permits
 
 Acquire: TypeAlias = Callable[[], Awaitable[None]]
@@ -39,21 +44,49 @@ class Keeper(Protocol):
         ...
 
 
-class Notes:
-    """The notes of one start, which *keeper* keeps, and its requests, which *call* sends."""
+@frozen
+class Clearance:
+    """What it takes to send a request at once: one of the *permits*, and one of the *connections* for this task."""
 
-    __slots__ = ("_call", "_due", "_keeper", "_kept", "_longest", "_permits")
+    _permits: Permits
+    _connections: ConcurrencyLimit | None
+    _longest: float
+
+    async def acquire(self) -> None:
+        """Wait for both, in the order in which all wait; raise as `Permits.acquire` does."""
+        await self._permits.acquire(self._longest)
+        try:
+            if self._connections is not None and not await self._connections.reserve():
+                raise AgentRunsError(IS_CLOSED)
+        except BaseException:
+            self._permits.give_up()
+            raise
+
+    def is_over(self) -> bool:
+        """Tell whether nothing may be sent by it any more."""
+        return self._permits.are_over()
+
+    def give_up(self) -> None:
+        """Give both back, unused."""
+        self.leave()
+        self._permits.give_up()
+
+    def leave(self) -> None:
+        """Give the connection back, if it was not used."""
+        if self._connections is not None:
+            self._connections.unreserve()
+
+
+class Notes:
+    """The notes of one start, which *keeper* keeps, and its requests, which *call* sends with *clearance*."""
+
+    __slots__ = ("_call", "_clearance", "_due", "_keeper", "_kept")
 
     def __init__(
-        self,
-        keeper: Keeper,
-        permits: Permits,
-        longest: float,
-        call: Callable[[Request, Acquire | None], Awaitable[Response]],
+        self, keeper: Keeper, clearance: Clearance, call: Callable[[Request, Acquire | None], Awaitable[Response]]
     ) -> None:
         self._keeper = keeper
-        self._permits = permits
-        self._longest = longest
+        self._clearance = clearance
         self._call = call
         self._due: Checkpoint | None = None
         self._kept: Checkpoint | None = None
@@ -77,8 +110,13 @@ class Notes:
         return await self._keeper.claim(run_id)
 
     async def send(self, request: Request) -> Response:
-        """Send a request once, when a permit is free and what is to be noted before is kept."""
-        return await self._call(request, None if self._due is None else self._acquire)
+        """Send a request once, when nothing holds it back and what is to be noted before is kept."""
+        if self._due is None:
+            return await self._call(request, None)
+        try:
+            return await self._call(request, self._acquire)
+        finally:
+            self._clearance.leave()
 
     def answered(self) -> None:
         """Keep the last note for good: a request after it was answered well, and may have done something."""
@@ -92,18 +130,19 @@ class Notes:
             self._due = note
 
     async def _acquire(self) -> None:
-        """Acquire a permit and keep the note that is due; both anew if the permit has lapsed when it is kept."""
-        note = self._due
+        """Wait for clearance and keep the note that is due; both anew if the clearance is over by then."""
+        note, clearance = self._due, self._clearance
         assert note is not None
         while True:
-            await self._permits.acquire(self._longest)
+            await clearance.acquire()
             try:
-                await self._keeper.note(note)
-                self._kept, self._due = note, None
-                if self._permits.are_good:
-                    return
-                await self.take_back()
+                if not clearance.is_over():
+                    await self._keeper.note(note)
+                    self._kept, self._due = note, None
+                    if not clearance.is_over():
+                        return
+                    await self.take_back()
             except BaseException:
-                self._permits.give_up()
+                clearance.give_up()
                 raise
-            self._permits.give_up()
+            clearance.give_up()

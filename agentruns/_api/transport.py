@@ -101,8 +101,12 @@ class AiohttpTransport:
     def __repr__(self) -> str:
         return f"AiohttpTransport({self._address.base_url!r})"
 
-    async def open(self, wait_resumed: WaitResumed = at_once) -> None:
-        """Import aiohttp and make the session; a request that waits for a connection awaits *wait_resumed* after."""
+    async def open(self, wait_resumed: WaitResumed = at_once) -> ConcurrencyLimit:
+        """
+        Import aiohttp and make the session; return what bounds the requests under way.
+
+        A request that waits for a connection awaits *wait_resumed* after.
+        """
         import aiohttp
         from aiohttp.http_exceptions import LineTooLong
         from yarl import URL
@@ -146,6 +150,7 @@ class AiohttpTransport:
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         self._lost = (aiohttp.ClientError, TimeoutError, OSError)
         self._too_long = LineTooLong
+        return self._limit
 
     async def close(self) -> None:
         """End what is under way and release every connection; a borrowed session stays open."""
