@@ -576,6 +576,13 @@ def test_a_glance_takes_nothing_that_is_refused_in_the_whole(name: str, value: A
         assert seen == codec.structure(codec.decode(body), Seen)
 
 
+def test_a_glance_reads_camel_case() -> None:
+    seen = codec.glance(b'{"leadCount": 1, "from": "a", "lead_count": 2}', Camel)
+    assert seen is not None
+    assert (seen.lead_count, seen.from_, seen.sub_lead) == (1, "a", None)
+    assert codec.glance(b'{"lead_count": 1}', Camel) is None
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"text":1}', b'{"text":"a"', b'{"text":"a","x":"\xff"}'])
 def test_a_glance_at_what_does_not_fit_finds_nothing(body: bytes) -> None:
     assert codec.glance(body, Seen) is None

@@ -29,7 +29,7 @@ from agentruns._polling.watch import Watch
 from agentruns._values import codec
 from agentruns._values.commands import Flow, SkippedRows
 from agentruns._values.exchange import Request, Response, ServerEvent
-from agentruns.dialects import middesk, narrative, origami
+from agentruns.dialects import middesk, narrative, openai_responses, origami
 from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Turn
 from tests.hostile.hostile_servers import HOUSES, TOKEN, House, answered
@@ -314,15 +314,25 @@ def all_of(dialect: Any, body: Any) -> Any:
     return *told(run), run.usage, run.progress, run.poll_after, run.raw
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
+RESPONSE: Final = {
+    "id": "resp_1",
+    "status": "in_progress",
+    "output": [{"type": "reasoning", "id": "rs_1"}],
+    "created_at": 1741476542,
+    "usage": {"input_tokens": 3, "output_tokens": 4},
+    "tools": [],
+}
+
+
+@pytest.mark.parametrize("vendor", [*VENDORS, "openai_responses"])
 def test_a_glance_finds_what_reading_the_whole_does(vendor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dialect: Any = HOUSES[vendor].dialect
-    moving = [body for body in runs_among_samples(vendor).values() if dialect.parse_run(answer(body)).status.in_flight]
-    assert moving
-    bodies = [moving[0]]
+    dialect: Any = openai_responses if vendor == "openai_responses" else HOUSES[vendor].dialect
+    known = [RESPONSE] if dialect is openai_responses else runs_among_samples(vendor).values()
+    moving = next(body for body in known if dialect.parse_run(answer(body)).status.in_flight)
+    bodies = [moving]
     bodies += [
-        changed(moving[0], place, other)
-        for place in places(moving[0])
+        changed(moving, place, other)
+        for place in places(moving)
         for other in (*OTHERS, "2026-07-01t09:30:00z", "2026-07-01", "\u00e9", 7.0, 2**70)
     ]
 

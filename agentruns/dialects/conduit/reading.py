@@ -11,6 +11,7 @@ from attrs import frozen
 from agentruns._values import check, codec
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response
+from agentruns._values.generic import Json
 from agentruns._values.run import Action, Failure, JsonText, Page, Run, RunRef, RunStatus
 from agentruns.dialects import reading, wire
 from agentruns.errors import ConfigurationError, ProtocolError
@@ -53,6 +54,20 @@ class RunState:
     completed_at: datetime | None = None
 
 
+@frozen
+class MovingRun(RunState):
+    """What a state in flight tells beside that: what it has used."""
+
+    token_usage: Json = None
+
+
+@frozen
+class Moving:
+    """The answer that brings such a state."""
+
+    data: MovingRun
+
+
 def fetch(ref: RunRef, params: Mapping[str, str], *, reads: Reading = AS_GUESSED) -> Flow[Run[ConduitRun]]:
     """Read a run with its reply and tool trace (agents/get-run)."""
     if ref.id.startswith(_OTHER_ID):  # the page's example of the path has the id
@@ -74,8 +89,11 @@ def fetch(ref: RunRef, params: Mapping[str, str], *, reads: Reading = AS_GUESSED
 
 def parse_run(response: Response, *, reads: Reading = AS_GUESSED) -> Run[ConduitRun]:
     """Return the run in the answer to `fetch`."""
-    raw = wire.read_object(response, "data")
-    return _state(raw, response, "$.data", reads, JsonText(response.body, ("data",)))
+    text = JsonText(response.body, ("data",))
+    moving = wire.glance(response, Moving)
+    if moving is not None and (status := _status(moving.data, reads)).in_flight:
+        return _run(moving.data, status, response, "$.data", text, usage=moving.data.token_usage)
+    return _state(wire.read_object(response, "data"), response, "$.data", reads, text)
 
 
 def page(
@@ -121,26 +139,49 @@ def detail(raw: Mapping[str, Any]) -> ConduitRun:
 def _state(raw: Any, response: Response, at: str, reads: Reading, text: JsonText | None = None) -> Run[ConduitRun]:
     """Return a run; while it is in flight it has no output, so that a list and the run by itself say the same."""
     seen = wire.structure(raw, RunState, response, at)
+    status = _status(seen, reads)
+    return _run(
+        seen,
+        status,
+        response,
+        at,
+        text or raw,
+        output=None if status.in_flight else raw.get("response"),
+        failure=Failure(seen.status, _why(raw.get("error"))) if status is RunStatus.FAILED else None,
+        usage=raw.get("token_usage"),
+    )
+
+
+def _run(
+    seen: RunState,
+    status: RunStatus,
+    response: Response,
+    at: str,
+    raw: JsonText | Mapping[str, Any],
+    *,
+    output: Json = None,
+    failure: Failure | None = None,
+    usage: Json,
+) -> Run[ConduitRun]:
     if seen.id.startswith(_OTHER_ID):
         raise ProtocolError(
             f"the vendor gives {seen.id!r}, which is the form of a run_id, for the id of a run @ {at}.id", response
         )
-    status = reads.status.get(seen.status) or _unknown_status(seen)
     return Run(
         wire.ref(seen.id, seen.agent_id, owned=True, response=response),
         status,
         seen.status,
-        output=None if status.in_flight else raw.get("response"),
-        failure=Failure(seen.status, _why(raw.get("error"))) if status is RunStatus.FAILED else None,
-        usage=reading.usage(raw.get("token_usage"), "input", "output"),
+        output=output,
+        failure=failure,
+        usage=reading.usage(usage, "input", "output"),
         vendor=NAME,
-        raw=text or raw,
+        raw=raw,
     )
 
 
-def _unknown_status(seen: RunState) -> RunStatus:
+def _status(seen: RunState, reads: Reading) -> RunStatus:
     """Judge a word that no page has: over as soon as the run has an end; that it ended well, only a known word says."""
-    return RunStatus.RUNNING if seen.completed_at is None else RunStatus.FAILED
+    return reads.status.get(seen.status) or (RunStatus.RUNNING if seen.completed_at is None else RunStatus.FAILED)
 
 
 def _why(error: Any) -> str:

@@ -118,26 +118,47 @@ def detail(raw: Mapping[str, Any]) -> MiddeskRun:
 
 def parse_run(response: Response, *, reads: Reading = AS_GUESSED) -> Run[MiddeskRun]:
     """Return the run in the answer to a request."""
-    return _state(wire.read_object(response), response, "$", reads, JsonText(response.body))
+    text = JsonText(response.body)
+    moving = wire.glance(response, RunState)
+    if moving is not None and (status := _status(moving, reads)).in_flight:
+        return _run(moving, status, response, text)
+    return _state(wire.read_object(response), response, "$", reads, text)
 
 
 def _state(raw: Any, response: Response, at: str, reads: Reading, text: JsonText | None = None) -> Run[MiddeskRun]:
     """Trust `status` alone: interrupts and output count only in the state that they belong to."""
     seen = wire.structure(raw, RunState, response, at)
-    status = reads.status.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
+    status = _status(seen, reads)
     asked: tuple[Asked, ...] = ()
     if status is RunStatus.REQUIRES_ACTION:
         asked = wire.structure(raw, PausedRun, response, at).interrupts
-    return Run(
-        wire.ref(seen.id, seen.thread_id or "", response=response),
+    return _run(
+        seen,
         status,
-        seen.status,
+        response,
+        text or raw,
         actions=wire.unique(tuple(Action(each.id, each.agent or "interrupt", each.value) for each in asked), response),
         output=raw.get("output") if status is RunStatus.COMPLETED else None,
         failure=Failure(seen.status, _reason(raw.get("steps"))) if status is RunStatus.FAILED else None,
-        vendor=NAME,
-        raw=text or raw,
     )
+
+
+def _status(seen: RunState, reads: Reading) -> RunStatus:
+    return reads.status.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
+
+
+def _run(
+    seen: RunState,
+    status: RunStatus,
+    response: Response,
+    raw: JsonText | Mapping[str, Any],
+    *,
+    actions: tuple[Action, ...] = (),
+    output: Any = None,
+    failure: Failure | None = None,
+) -> Run[MiddeskRun]:
+    ref = wire.ref(seen.id, seen.thread_id or "", response=response)
+    return Run(ref, status, seen.status, actions, output, failure, vendor=NAME, raw=raw)
 
 
 _NO_REASON: Final = "a run has no field for why; its trace may say it: read the run with include=steps"

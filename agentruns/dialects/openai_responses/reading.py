@@ -45,6 +45,13 @@ class ResponseState:
     completed_at: float | None = None
 
 
+@frozen
+class MovingResponse(ResponseState):
+    """What a state in flight tells beside that: what it has used."""
+
+    usage: Json = None
+
+
 def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[ResponseDetail]]:
     """Read a response (responses/retrieve)."""
     return parse_run((yield Request("GET", wire.path("responses", ref.id), params=params)))
@@ -52,6 +59,9 @@ def fetch(ref: RunRef, params: Mapping[str, str]) -> Flow[Run[ResponseDetail]]:
 
 def parse_run(response: Response) -> Run[ResponseDetail]:
     """Return the run in the answer to `fetch`."""
+    moving = wire.glance(response, MovingResponse)
+    if moving is not None and (status := STATUS.get(moving.status, RunStatus.RUNNING)).in_flight:
+        return _run(moving, status, response, moving.usage)
     raw = wire.read_object(response)
     seen = wire.structure(raw, ResponseState, response)
     status = STATUS.get(seen.status, RunStatus.RUNNING)
@@ -59,15 +69,36 @@ def parse_run(response: Response) -> Run[ResponseDetail]:
     if status is RunStatus.COMPLETED:
         actions = wire.unique(tuple(_calls(seen.output, response)), response)
         status = RunStatus.REQUIRES_ACTION if actions else status
+    return _run(
+        seen,
+        status,
+        response,
+        raw.get("usage"),
+        actions=actions,
+        output=None if status.in_flight or actions else _output(seen.output, raw),
+        failure=_failure(seen.status, raw) if status is RunStatus.FAILED else None,
+    )
+
+
+def _run(
+    seen: ResponseState,
+    status: RunStatus,
+    response: Response,
+    usage: Json,
+    *,
+    actions: tuple[Action, ...] = (),
+    output: Json = None,
+    failure: Failure | None = None,
+) -> Run[ResponseDetail]:
     return Run(
         wire.ref(seen.id, "", response=response),
         status,
         seen.status,
-        actions=actions,
-        output=None if status.in_flight or actions else _output(seen.output, raw),
-        failure=_failure(seen.status, raw) if status is RunStatus.FAILED else None,
-        usage=reading.usage(raw.get("usage"), "input_tokens", "output_tokens"),
-        progress=reading.progress(len(seen.output)),
+        actions,
+        output,
+        failure,
+        reading.usage(usage, "input_tokens", "output_tokens"),
+        reading.progress(len(seen.output)),
         vendor=NAME,
         raw=JsonText(response.body),
     )

@@ -11,6 +11,7 @@ from attrs import frozen
 
 from agentruns._values import check, codec
 from agentruns._values.exchange import Problem, Response
+from agentruns._values.generic import Json
 from agentruns._values.run import Action, Failure, JsonText, Run, RunRef, RunStatus
 from agentruns.dialects import reading, wire
 from agentruns.errors import ConfigurationError
@@ -56,6 +57,14 @@ class RunState(codec.CamelCase):
 
 
 @frozen(kw_only=True)
+class MovingRun(RunState):
+    """What a state in flight tells beside that: how far it is, and what it has said."""
+
+    steps: Json = None
+    response: Json = None
+
+
+@frozen(kw_only=True)
 class Words(codec.CamelCase):
     """What the agent said."""
 
@@ -84,6 +93,10 @@ def parse_run(response: Response, *, words: Mapping[str, RunStatus] = STATUS) ->
 
     `Retry-After` paces polls while the run is running; get-run alone is documented to send it.
     """
+    moving = wire.glance(response, MovingRun)
+    if moving is not None and (status := words.get(moving.status, RunStatus.FAILED)).in_flight:
+        said = _said(moving.response, response, "$")
+        return _run(moving, status, response, moving.steps, said, JsonText(response.body))
     body = wire.read_object(response)
     path = ("run",) if "run" in body and "id" not in body else ()
     raw = wire.read_object(response, *path)
@@ -105,24 +118,46 @@ def as_run(
     """
     seen = wire.structure(raw, RunState, response, path)
     status = words.get(seen.status, RunStatus.FAILED)
-    said = _said(raw, response, path)
-    steps = wire.mapping(raw.get("steps"))
+    said = _said(raw.get("response"), response, path)
     why = _WHY.get(seen.status, f"the run is over with a status that is not known here: {seen.status}")
+    return _run(
+        seen,
+        status,
+        response,
+        raw.get("steps"),
+        said,
+        text or raw,
+        actions=_actions(raw, seen.status, said, response, path) if status is RunStatus.REQUIRES_ACTION else (),
+        failure=Failure(seen.status, why) if status is RunStatus.FAILED else None,
+    )
+
+
+def _run(
+    seen: RunState,
+    status: RunStatus,
+    response: Response,
+    steps: Json,
+    said: str | None,
+    raw: JsonText | Mapping[str, Any],
+    *,
+    actions: tuple[Action, ...] = (),
+    failure: Failure | None = None,
+) -> Run[RunDetail]:
+    done = wire.mapping(steps)
     return Run(
         wire.ref(seen.id, seen.agent_id, owned=True, response=response),
         status,
         seen.status,
-        actions=_actions(raw, seen.status, said, response, path) if status is RunStatus.REQUIRES_ACTION else (),
-        output=said,
-        failure=Failure(seen.status, why) if status is RunStatus.FAILED else None,
-        progress=reading.progress(steps.get("completed"), steps.get("max")),
+        actions,
+        said,
+        failure,
+        progress=reading.progress(done.get("completed"), done.get("max")),
         vendor=NAME,
-        raw=text or raw,
+        raw=raw,
     )
 
 
-def _said(raw: Mapping[str, Any], response: Response, path: str) -> str | None:
-    answer = raw.get("response")
+def _said(answer: Json, response: Response, path: str) -> str | None:
     return None if answer is None else wire.structure(answer, Words, response, f"{path}.response").text
 
 
