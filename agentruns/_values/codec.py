@@ -258,6 +258,8 @@ def _union_hook(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
     members = get_args(kind)
 
     def hook(value: Any, _: Any) -> Any:
+        if value is None and NoneType in members:
+            return None
         fits: list[Any] = []
         for member in members:
             with suppress(Exception):

@@ -18,6 +18,7 @@ from attrs import field, fields, frozen
 from . import check, codec, html
 from .base import ConfigurationError
 from .generic import DetailT_co, ItemT_co, Json, OriginT, OriginT_co
+from .jsonable import TooLargeError
 from .slug import make_slug, parse_slug
 from .twice import place_of, value_at
 
@@ -309,6 +310,10 @@ class _ParkedRun:
 
 
 _TOLD: Final = tuple(each.name for each in fields(_ParkedRun) if each.name != "output_at")
+"""The last is `raw`."""
+
+_BYTES_OF_A_PART: Final = 128
+"""So much of a text is read and written in the time that it takes to write one part of a value."""
 
 
 def json_of(run: Run, most: float = inf) -> str:
@@ -326,7 +331,17 @@ def short_json_of(run: Run, most: float = inf) -> str:
 
 
 def _plain(run: Run, most: float) -> dict[str, Json]:
-    told = {name: getattr(run, name) for name in _TOLD}
+    received = run._raw
+    if not isinstance(received, JsonText):
+        return _written(run, _TOLD, most)
+    if len(received.body) // _BYTES_OF_A_PART > most:
+        raise TooLargeError
+    # What was read from JSON is made of plain JSON types; to go through it takes ten times as long as to read it.
+    return {**_written(run, _TOLD[:-1], most), _TOLD[-1]: received.read()}
+
+
+def _written(run: Run, names: Sequence[str], most: float) -> dict[str, Json]:
+    told = {name: getattr(run, name) for name in names}
     return cast("dict[str, Json]", codec.to_jsonable(told, f"run {run.id}", most))
 
 

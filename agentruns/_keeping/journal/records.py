@@ -44,7 +44,8 @@ class Records:
                 " VALUES (?,?,?,?,?,?,?,?,?)",
                 (self._vendor, key, state, self._owners.me, now, now, origin, run, digest),
             )
-            self._was_at(key)
+            if run is not None:
+                self._was_at(key)
             return evolve(self._known(key), fresh=True)
         if found.state != "done" and not found.alive:
             self.change(key, f"owner = ?, {_LEFT}", self._owners.me)
@@ -212,15 +213,25 @@ class Records:
         """Return one column of the work of that name; raise `UnfitError` where there is none."""
         row = self._do(f"SELECT {column} FROM work WHERE vendor = ? AND key = ?", (self._vendor, key)).fetchone()
         if row is None:
-            raise UnfitError(f"it holds no work of {self._vendor} named {key!r}; begin it first")
+            raise self._unknown(key)
         return row[0]
 
     def change(self, key: str, what: str, *values: object) -> None:
-        """Change a piece of work; `updated` grows even where the clock stands still or goes back."""
-        self._do(
-            f"UPDATE work SET {what}, updated = {self.spelling.greatest}(?, updated + 0.000001) WHERE id = ?",
-            (*values, time.time(), self.id_of(key)),
+        """
+        Change a piece of work; `updated` grows even where the clock stands still or goes back.
+
+        Raise `UnfitError` where there is none of that name.
+        """
+        changed = self._do(
+            f"UPDATE work SET {what}, updated = {self.spelling.greatest}(?, updated + 0.000001)"
+            " WHERE vendor = ? AND key = ?",
+            (*values, time.time(), self._vendor, key),
         )
+        if not changed.rowcount:
+            raise self._unknown(key)
+
+    def _unknown(self, key: str) -> UnfitError:
+        return UnfitError(f"it holds no work of {self._vendor} named {key!r}; begin it first")
 
     def _work(self, row: Sequence[Any]) -> Work:
         known = dict(zip(_WORK_COLUMNS, row, strict=True))
