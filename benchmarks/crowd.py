@@ -10,8 +10,13 @@ by as many requests for each. Runs last 300 s in the mean (lognormal), and are u
 A loop stalls for what it does itself, and for what else the machine does: `stall` is by the clock, `busy` by the CPU
 time of the process, and `own` is what is left of that without the garbage collector, whose longest pass is `gc`.
 CPython goes over all objects in one pass whenever a quarter more have come: that grows with whatever a program keeps,
-and only the program can have it done at another time (`gc.disable`, `gc.collect`). So both `busy` and `own` have a
-goal.
+and only the program can have it done at another time (`gc.disable`, `gc.collect`) or leave things out (`gc.freeze`). So
+both `busy` and `own` have a goal. Such a pass is rare, and may not fall within what is measured: `full` is how long one
+takes when all is over.
+
+Whatever else runs on the client's processor makes answers and polls wait, and what has piled up is done in one turn of
+the loop: then `busy` and `own` are greater, too. `cut` is how often in a second the system has taken the processor
+away from the client: where that is more than one or two, measure again when the machine is idle.
 
 Beside asyncio there is uvloop (extra `bench`), and each interpreter that `--python` names. `--html` writes a page with
 the growth as a plot (extra `report`).
@@ -23,6 +28,7 @@ import asyncio
 import gc
 import math
 import random
+import resource
 import statistics
 import sys
 import time
@@ -137,11 +143,13 @@ async def _measure(count: int, warm: float, seconds: float, base_url: str) -> di
         await asyncio.sleep(warm)
         lags.clear()
         with Spent() as spent:  # which collects what opening has left
-            began = time.monotonic()
+            began, cut = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
             with Stall() as stall:
                 await asyncio.sleep(seconds)
-            ended = time.monotonic()
+            ended, cut = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - cut
         grown, found = resident() - before, list(lags)
+        with Spent() as full:  # which collects what is garbage before it measures
+            gc.collect()
         for task in tasks:
             if task.done():
                 raise RuntimeError("a run cannot be followed") from task.exception()
@@ -157,6 +165,8 @@ async def _measure(count: int, warm: float, seconds: float, base_url: str) -> di
         "own": stall.longest_own,
         "gc": stall.longest_pass,
         "passes": stall.passes * 60 / (ended - began),
+        "full": full.cpu,
+        "cut": cut / (ended - began),
         "began": began,
         "ended": ended,
     }
@@ -181,7 +191,8 @@ def show(title: str, measured: Measured) -> None:
     print(
         f"{title:<30}{measured['cpu']:>8.0%}{measured['bytes'] / MIB:>8.0f} {measured['requests']:>10.1f}"
         f"{measured['ends']:>10.0f}{measured['lag']:>8.1f}"
-        + "".join(f"{1e3 * measured[what]:>9.1f}" for what in ("stall", "busy", "own", "gc")),
+        + "".join(f"{1e3 * measured[what]:>9.1f}" for what in ("stall", "busy", "own", "gc", "full"))
+        + f"{measured['cut']:>8.0f}",
         flush=True,
     )
 
@@ -202,8 +213,8 @@ def main() -> int:
     made.add_argument("--python", action="append", default=[], metavar="PATH", help="measure under it, too")
     args = made.parse_args()
     crowd, sizes, warm, seconds = (2_000, (500, 2_000), 2.0, 5.0) if args.quick else (CROWD, GROWTH, 60.0, 30.0)
-    columns = ("requests/s", "ends/min", "lag s", "stall ms", "busy ms", "own ms", "gc ms")
-    widths = (10, 10, 8, 9, 9, 9, 9)
+    columns = ("requests/s", "ends/min", "lag s", "stall ms", "busy ms", "own ms", "gc ms", "full ms", "cut/s")
+    widths = (10, 10, 8, 9, 9, 9, 9, 9, 8)
     print(
         f"{'':<30}{'CPU':>8}{'MiB':>8} "
         + "".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))
