@@ -20,7 +20,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import aclosing, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -862,6 +862,8 @@ async def test_unfinished_work_comes_oldest_first_and_needs_no_memory(journal: J
     origin = json.dumps("x" * 4000)
     await asyncio.gather(*(journal.begin(f"k{number}", origin) for number in range(5000)))
     await asyncio.gather(*(journal.saw(f"k{number}", OVER, done=True) for number in range(0, 5000, 10)))
+    async with aclosing(journal.unfinished()) as first:
+        await anext(first)  # what is imported at first use is not counted
     gc.collect()
     tracemalloc.start()
     expected = (number for number in range(5000) if number % 10)
