@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _RANK: Final = {RunStatus.PENDING: 0, RunStatus.RUNNING: 1}
 _OVER: Final = {RunStatus.COMPLETED, RunStatus.FAILED}
 _EPSILON: Final = 1e-6
+_STARTS: Final = ("/runs", "/run")
+"""How the paths end to which starts are posted."""
 _NO_SLOT: Final = b"CONCURRENT_LIMIT_EXCEEDED"
 """What a vendor says whose slots are all taken."""
 
@@ -76,6 +78,8 @@ class Laws:
         self.told_taken: list[tuple[str, str]] = []
         """The marks of questions, and what was answered by hand and told to be taken."""
         self.sights: list[Sight] = []
+        self.sent: set[str | None] = set()
+        """The work of which a start was sent, to vendors that cannot be asked for one."""
         self.knows_steps = True
         """Whether the processes tell which steps are under way."""
 
@@ -96,6 +100,8 @@ class Laws:
         process, now = exchange.process, self.world.now
         line = f"{exchange.request.method} {exchange.request.path} of {process}"
         self.world.exchanges += 1
+        if exchange.request.method == "POST" and exchange.request.path.endswith(_STARTS):
+            self.sent.add(self.world.asking())
         self.check(
             now >= process.resting_until - _EPSILON,
             f"rest: {line} was sent {process.resting_until - now:.2f} s before the vendor wanted to be asked again",

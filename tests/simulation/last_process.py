@@ -105,3 +105,6 @@ class Finisher(Caller):
             return
         born = any(birth.intent == self.intent.name for _, birth in world.stand.lives())
         laws.check(not born or world.shared, f"the end: {sight} did not find the run that was started: {error}")
+        # A process may be killed between its note and its request, and a disk may be too full to take that back.
+        unsure = self.intent.killed or world.disk.failed or self.intent.name in laws.sent
+        laws.check(unsure, f"the end: nothing of {sight} was ever sent, and it raised {error}")

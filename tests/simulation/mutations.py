@@ -16,7 +16,7 @@ from unittest import mock
 
 from attrs import evolve, frozen
 
-from agentruns._api import api, flow
+from agentruns._api import api, flow, noting
 from agentruns._api.limiter import Permits
 from agentruns._api.window import Window
 from agentruns._following.driver import Driver
@@ -209,6 +209,15 @@ def _reopened() -> Sequence[Patch]:
     return [(Records, "saw", reopening)]
 
 
+def _noted_early() -> Sequence[Patch]:
+    note = noting.Notes.note
+
+    async def at_once(self: Any, wanted: Any, **_: Any) -> Any:
+        return await note(self, wanted, at_once=True)
+
+    return [(noting.Notes, "note", at_once)]
+
+
 def _impatient() -> Sequence[Patch]:
     return [(Contact, "patience_ends", lambda self, _: self.lost_since or 0.0)]
 
@@ -236,6 +245,10 @@ MUTATIONS: Final[Sequence[Mutation]] = (
     Mutation("a stream keeps no answers when posting fails", _answers_of_streams, ("narrative", "middesk", "origami")),
     Mutation("the last answer of a person stands", _last_answers, ("narrative", "middesk")),
     Mutation("the journal keeps no notes", lambda: [(Starts, "checkpoint", _nothing)], ("middesk", "conduit")),
+    Mutation("starts are noted before they may be sent", _noted_early, ("middesk", "conduit")),
+    Mutation(
+        "starts that were refused stay noted", lambda: [(noting.Notes, "take_back", _at_once)], ("middesk", "conduit")
+    ),
     Mutation("the journal keeps no states", lambda: [(Records, "saw", _nothing)]),
     Mutation("the journal keeps work open that is done", _reopened),
     Mutation("the journal keeps starts that were refused", lambda: [(Records, "forget_start", _nothing)]),

@@ -25,6 +25,7 @@ from agentruns import (
     middesk,
     narrative,
 )
+from agentruns._values.exchange import RateLimit
 
 from .callers import CALLER, Caller
 from .invariants import Flaw
@@ -276,6 +277,54 @@ def test_an_old_refusal_of_origami_is_not_taken_for_one_of_today() -> None:
             await client.result(origin(world, intent))
 
     holds("origami", story)
+
+
+def test_a_start_that_waited_for_its_turn_when_its_process_was_killed_is_made_by_the_next() -> None:
+    async def story(world: World) -> None:
+        intent = work(world)
+        first = process(world, limit=RateLimit(1, 60.0))  # for the thread, and then for the run
+        await within(first, intent, first.client.__aenter__())
+        within(first, intent, first.client.result(origin(world, intent), key=intent.key))
+        await asyncio.sleep(10)
+        await first.kill()
+        async with process(world).client as client:
+            await client.result(origin(world, intent), key=intent.key)
+
+    holds("middesk", story)
+
+
+def test_a_start_that_was_refused_and_waited_when_its_process_was_killed_is_made_by_the_next() -> None:
+    async def story(world: World) -> None:
+        intent = work(world)
+        world.weather.planned = [("POST", "*/runs", "429 wait 10")]
+        first = process(world)
+        await within(first, intent, first.client.__aenter__())
+        within(first, intent, first.client.result(origin(world, intent), key=intent.key))
+        await asyncio.sleep(5)
+        await first.kill()
+        async with process(world).client as client:
+            await client.result(origin(world, intent), key=intent.key)
+
+    holds("middesk", story)
+
+
+def test_a_start_that_died_in_line_keeps_no_other_of_its_group_from_being_made() -> None:
+    async def story(world: World) -> None:
+        first, second = work(world, place="shared"), work(world, number=1, place="shared")
+        dies = process(world, limit=RateLimit(1, 60.0))  # for the look at the list, and then for the run
+        await within(dies, first, dies.client.__aenter__())
+        within(dies, first, dies.client.result(origin(world, first), key=first.key))
+        await asyncio.sleep(10)
+        await dies.kill()
+        async with process(world).client as client:
+            mine(world, second)
+            other = asyncio.create_task(client.result(origin(world, second), key=second.key))
+            await asyncio.sleep(0)
+            mine(world, first)
+            await client.result(origin(world, first), key=first.key)
+            await other
+
+    holds("conduit", story)
 
 
 def test_a_start_that_died_yesterday_is_not_begun_anew_at_who_has_forgotten() -> None:

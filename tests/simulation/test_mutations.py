@@ -18,6 +18,12 @@ STORIES: Final[Mapping[str, Callable[[], None]]] = {
     "the journal keeps claims that nobody heard of": (
         test_found.test_a_handler_whose_stream_is_closed_as_it_is_about_to_be_run_is_run_for_the_next
     ),
+    "starts are noted before they may be sent": (
+        test_found.test_a_start_that_waited_for_its_turn_when_its_process_was_killed_is_made_by_the_next
+    ),
+    "starts that were refused stay noted": (
+        test_found.test_a_start_that_was_refused_and_waited_when_its_process_was_killed_is_made_by_the_next
+    ),
     "owners live for ever": test_found.test_a_start_that_was_taken_over_and_then_refused_is_not_forgotten,
     "what waits for a connection gives no rest": (
         test_found.test_a_request_that_waits_for_a_connection_gives_the_vendor_rest
