@@ -30,7 +30,7 @@ _LAST_LOOK_SECONDS: Final = 0.25
 class Answering:
     """Have the runs of one service answered; *take_up* goes on with work that nobody is at, and tells if it was so."""
 
-    def __init__(self, keys: Keys, feeds: Feeds, take_up: Callable[[SharedState], Awaitable[bool]]) -> None:
+    def __init__(self, keys: Keys, feeds: Feeds, take_up: Callable[[str], Awaitable[bool]]) -> None:
         self._keys = keys
         self._feeds = feeds
         self._take_up = take_up
@@ -52,7 +52,7 @@ class Answering:
                 refused = error
             shown = self._shown(ref, known, action_id)
             await self._check(refused, ref, action_id, known, shown)
-            if known is not None and await self._take_up(known):
+            if known is not None and not known.is_driven and await self._take_up(known.key):
                 ends = loop.time() + _ASK_SECONDS
             elif loop.time() >= ends:
                 raise _early(ref, action_id) if shown is not None else _unknown(ref, action_id)

@@ -20,7 +20,6 @@ from agentruns._aio.shield import run_shielded
 from agentruns._api.retry import Backoff
 from agentruns._following.options import StreamOptions
 from agentruns._keeping.digest import request_digest
-from agentruns._keeping.shared import SharedState
 from agentruns._keeping.starting import TENDED, check_same
 from agentruns._keeping.work import Unfinished
 from agentruns._values import check
@@ -219,11 +218,11 @@ class Service:
         except ConfigurationError:
             raise UnknownActionError(f"{str(run)[:80]!r} names no run, so nothing waits for an answer") from None
 
-    async def _take_up(self, work: SharedState) -> bool:
+    async def _take_up(self, key: str) -> bool:
         """Go on with work that is to be tended, and that nobody is at; return whether it was so."""
-        if work.is_driven or work.key in self._tasks or not await self._tending.take(work.key):
+        if key in self._tasks or not await self._tending.take(key):
             return False
-        self._tend(work.key, None)
+        self._tend(key, None)
         return True
 
     def _entered(self) -> None:
@@ -240,8 +239,7 @@ class Service:
         for looks in count():
             try:
                 for key in await self._tending.abandoned(self._tasks):
-                    if key not in self._tasks and await self._tending.take(key):
-                        self._tend(key, None)
+                    await self._take_up(key)
                 if self._retention is not None and loop.time() >= prune_at:
                     prune_at = loop.time() + _PRUNE_SECONDS
                     await self.client.prune(older_than=self._retention)
