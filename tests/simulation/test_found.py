@@ -772,6 +772,38 @@ def test_a_stream_of_events_that_is_refused_gives_the_vendor_rest() -> None:
     holds("middesk", story)
 
 
+def test_a_run_is_not_read_while_no_step_of_its_stream_waits() -> None:
+    async def story(world: World) -> None:
+        intent = work(world, seconds=60.0)
+        async with process(world).client as client:
+            stream = client.stream(await client.start(origin(world, intent)))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(20.0):
+                    await last(stream)
+            sent = world.exchanges
+            await asyncio.sleep(20.0)
+            assert world.exchanges == sent > 1
+            await last(stream)
+
+    holds("middesk", story)
+
+
+def test_a_read_of_a_run_that_nobody_follows_any_more_is_ended() -> None:
+    async def story(world: World) -> None:
+        intent = work(world, seconds=60.0)
+        async with process(world).client as client:
+            stream = client.stream(await client.start(origin(world, intent)))
+            world.weather.planned = [("GET", "*", "slow")]
+            waits = asyncio.create_task(last(stream))
+            await asyncio.sleep(6.0)
+            assert not world.weather.planned, "the read is under way"
+            await stream.aclose()
+            await asyncio.wait([waits])
+            await asyncio.sleep(20.0)
+
+    holds("middesk", story)
+
+
 def test_a_request_that_waits_for_a_connection_gives_the_vendor_rest() -> None:
     async def story(world: World) -> None:
         work(world)
