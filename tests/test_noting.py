@@ -265,6 +265,8 @@ class Log:
 
     async def take_back(self) -> None:
         self._say("take back")
+        trouble, self.trouble = self.trouble, bool
+        trouble()
 
     async def claim(self, run_id: str) -> Ownership:
         raise AssertionError(run_id)
@@ -301,6 +303,27 @@ async def test_what_is_clearly_refused_is_not_noted_until_it_is_sent_again(refus
     await log.performed(noted(1, THING))
 
     assert log.said == ["note 1", "POST /thing", "take back", "note 1", "POST /thing"]
+
+
+async def test_a_note_of_which_nobody_knows_if_it_is_taken_back_is_kept_again_before_anything_is_sent() -> None:
+    def flow() -> Flow[object]:
+        yield from wire.checkpoint({"n": 1})
+        with suppress(JournalError):
+            yield THING
+        return wire.read_object((yield OTHER))
+
+    log = Log(thing=[LIMITED], other=[Answer({})])
+
+    def fail() -> None:
+        raise JournalError("journal.db", "the disk is full", "")
+
+    def later() -> None:
+        log.trouble = fail
+
+    log.trouble = later
+    await log.performed(flow())
+
+    assert log.said == ["note 1", "POST /thing", "take back", "note 1", "POST /other"]
 
 
 async def test_what_is_found_out_after_a_request_that_is_in_doubt_is_kept_at_once_and_for_good() -> None:

@@ -126,8 +126,8 @@ class Notes:
         """Keep the last note no more until the next request is sent: nothing was done after it."""
         note, self._kept = self._kept, None
         if note is not None:
+            self._due = note  # first: where that fails, nobody knows whether it is kept
             await self._keeper.take_back()
-            self._due = note
 
     async def _acquire(self) -> None:
         """Wait for clearance and keep the note that is due; both anew if the clearance is over by then."""
