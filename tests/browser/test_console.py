@@ -44,7 +44,7 @@ def badge(page: Any) -> Any:
 
 @pytest.mark.asyncio
 async def test_a_run_is_watched_live_from_start_to_end(desk: Any, windows: Any) -> None:
-    opened = await desk("conduit")
+    opened = await desk("conduit", pace=1.0)
     page = await (await windows()).tab(opened.address)
     await expect(page).to_have_url(f"{opened.base}/")
     await expect(page.locator("#connection")).to_have_text("Live")
