@@ -163,15 +163,14 @@ def forgo(entering: asyncio.Future[Place]) -> None:
 
 
 @contextmanager
-def for_row(place: Place | None) -> Iterator[None]:
+def for_row(place: Place) -> Iterator[None]:
     """Do what is within this for the row that has *place*, and leave it then."""
     before = PLACE.set(place)
     try:
         yield
     finally:
         PLACE.reset(before)
-        if place is not None:
-            place.leave()
+        place.leave()
 
 
 class Place:

@@ -309,8 +309,7 @@ class _ParkedRun:
     output_at: Sequence[str | int] = ()
 
 
-_TOLD: Final = tuple(each.name for each in fields(_ParkedRun) if each.name != "output_at")
-"""The last is `raw`."""
+_TOLD: Final = tuple(each.name for each in fields(_ParkedRun) if each.name not in {"raw", "output_at"})
 
 _BYTES_OF_A_PART: Final = 128
 """So much of a text is read and written in the time that it takes to write one part of a value."""
@@ -331,17 +330,16 @@ def short_json_of(run: Run, most: float = inf) -> str:
 
 
 def _plain(run: Run, most: float) -> dict[str, Json]:
-    received = run._raw
+    told, received = {name: getattr(run, name) for name in _TOLD}, run._raw
     if not isinstance(received, JsonText):
-        return _written(run, _TOLD, most)
+        return _written(run, {**told, "raw": received}, most)
     if len(received.body) // _BYTES_OF_A_PART > most:
         raise TooLargeError
     # What was read from JSON is made of plain JSON types; to go through it takes ten times as long as to read it.
-    return {**_written(run, _TOLD[:-1], most), _TOLD[-1]: received.read()}
+    return {**_written(run, told, most), "raw": received.read()}
 
 
-def _written(run: Run, names: Sequence[str], most: float) -> dict[str, Json]:
-    told = {name: getattr(run, name) for name in names}
+def _written(run: Run, told: Mapping[str, Any], most: float) -> dict[str, Json]:
     return cast("dict[str, Json]", codec.to_jsonable(told, f"run {run.id}", most))
 
 

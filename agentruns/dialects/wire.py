@@ -134,7 +134,7 @@ def read_object(response: Response, *envelope: str) -> Mapping[str, Json]:
     value = read_value(response)
     where = "$"
     for key in envelope:
-        value = value.get(key) if isinstance(value, Mapping) else None
+        value = value.get(key) if isinstance(value, dict) else None
         where += f".{key}"
     if not isinstance(value, dict):
         raise ProtocolError(f"the answer to {response.request.line} has no object @ {where}", response)

@@ -91,7 +91,8 @@ def parse_run(response: Response, *, words: Mapping[str, RunStatus] = STATUS) ->
     """
     Read the run in an answer: the body itself from get-run, `run` in the body elsewhere.
 
-    `Retry-After` paces polls while the run is running; get-run alone is documented to send it.
+    `Retry-After` paces polls while the run is running; get-run alone is documented to send it, and `wire.poll_after`
+    reads it of any answer.
     """
     moving = wire.glance(response, MovingRun)
     if moving is not None and (status := words.get(moving.status, RunStatus.FAILED)).in_flight:
