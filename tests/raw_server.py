@@ -152,8 +152,8 @@ def raw(data: bytes) -> Act:
     return act
 
 
-def drip(head: bytes, gap: float) -> Act:
-    """Send the head, and then a byte now and then, for ever."""
+def drip(head: bytes, gap: float = 0.01, leaping: float = 0.0) -> Act:
+    """Send the head, and then for ever a byte every *gap* seconds, and let *leaping* more pass at once."""
 
     async def act(writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -161,6 +161,8 @@ def drip(head: bytes, gap: float) -> Act:
             writer.write(b" ")
             await writer.drain()
             await asyncio.sleep(gap)
+            if leaping:
+                leap(leaping)
 
     return act
 
@@ -168,6 +170,26 @@ def drip(head: bytes, gap: float) -> Act:
 async def silence(writer: asyncio.StreamWriter) -> None:
     """Never answer."""
     await asyncio.Event().wait()
+
+
+def late(act: Act, seconds: float = 60.0) -> Act:
+    """Let so many seconds pass at once when a request has come, then do *act*.
+
+    A timeout ends the request then, after it was sent, however slow the machine is.
+    """
+
+    async def act_late(writer: asyncio.StreamWriter) -> None:
+        leap(seconds)
+        await act(writer)
+
+    return act_late
+
+
+def leap(seconds: float) -> None:
+    """Let so many seconds pass at once on the clock of the running loop."""
+    loop = asyncio.get_running_loop()
+    ahead = loop.time() - type(loop).time(loop) + seconds
+    loop.time = lambda: type(loop).time(loop) + ahead  # type: ignore[method-assign]
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:

@@ -18,7 +18,7 @@ from agentruns._api.transport import AiohttpTransport
 from agentruns.dialects import Auth, Basic, Bearer, Dialect, Header, NoAuth, Query, Request
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import AgentRunsError, AuthenticationError
-from tests.raw_server import Act, Server, hang_up, reply, silence
+from tests.raw_server import Act, Server, hang_up, late, reply, silence
 from tests.tiny_vendor import tiny
 
 pytestmark = pytest.mark.asyncio
@@ -364,12 +364,10 @@ async def test_no_token_shows_whichever_way_it_takes(
     all_of_it = " ".join(each for token in tokens for each in spelled(token)[:1])
     header = " ".join(str(value) for token in tokens for value in _sent(auth, token))
     echo = reply(f'{{"said": "{all_of_it}"}}'.encode(), 401, X_Echo=header)
-    acts: dict[str, Act] = {"echo": echo, "hang up": hang_up, "silence": silence}
+    acts: dict[str, Act] = {"echo": echo, "hang up": hang_up, "silence": late(silence)}
     source: Any = tokens[0] if kept else Tokens(*tokens)
     async with Server(echo if not kept else acts[act], acts[act]) as server:
-        client: Client = connect(
-            vendor(AUTH=auth), token=source, base_url=server.url, timeout=0.2, retry=QUICK, budget=1000.0
-        )
+        client: Client = connect(vendor(AUTH=auth), token=source, base_url=server.url, retry=QUICK, budget=1000.0)
         async with client:
             with pytest.raises(AgentRunsError) as caught:
                 await client.fetch(RunRef("a-1"))
