@@ -192,11 +192,10 @@ def _moment(value: Any) -> str:
     """Return ISO 8601; a subclass counts as its base."""
     import msgspec
 
+    if value != value:  # as is NaT of pandas, whose nanoseconds are NaN
+        raise ValueError(f"{value!r} is no time")
     if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):  # pandas
         return str(value.isoformat())
-
-    if value != value:  # as is NaT of pandas
-        raise ValueError(f"{value!r} is no time")
     if isinstance(value, datetime):
         exact: Any = datetime.combine(date(value.year, value.month, value.day), _time_of(value))
     elif isinstance(value, date):
