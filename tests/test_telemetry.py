@@ -684,6 +684,19 @@ def test_a_log_that_is_broken_breaks_nothing(
     assert {event.name for span in otel.spans for event in span.events} == {"agentruns.run.status"}
 
 
+@pytest.mark.parametrize("sdk", [False, True], ids=["log alone", "log and SDK"])
+def test_a_kind_that_cannot_be_told_is_left_out_whoever_hears_of_the_run(
+    told: pytest.LogCaptureFixture, request: pytest.FixtureRequest, sdk: bool
+) -> None:
+    otel: Watched | None = request.getfixturevalue("otel") if sdk else None
+    telemetry_of("narrative").on_state(state(COMPLETED), None, kind_of=broken)
+
+    complaint, line = told.messages
+    assert complaint.startswith("telemetry failed")
+    assert line == "run 9a4e of narrative: completed"
+    assert otel is None or "gen_ai.request.model" not in attributes(otel.span)
+
+
 @pytest.fixture
 def _version_unread() -> Iterator[None]:
     """Have the version looked up anew, and forgotten afterwards."""
@@ -773,6 +786,36 @@ def test_before_the_application_has_an_sdk_no_kind_is_asked_for_and_the_first_st
     shown = printed(RUN + clock + first + SDK + "now[0] = 1.0\n" + second + SHOW.replace(", None)", f", {state})", 1))
 
     assert shown.splitlines() == ["running", "['invoke_agent']", "['agentruns.polls']"]
+
+
+SDK_OF_METRICS, SDK_OF_SPANS = (
+    "\n".join(line for line in SDK.strip().splitlines() if f"set_{other}_provider" not in line)
+    for other in ("tracer", "meter")
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "sdk"),
+    [
+        (f"{SDK_OF_METRICS}\ntelemetry.on_state(run, None)", SDK_OF_SPANS),
+        ("telemetry.on_failure(run.ref, OSError())", SDK),
+    ],
+    ids=["metrics were recorded already", "a wait for the run has failed"],
+)
+def test_a_run_that_is_followed_when_spans_come_to_be_recorded_has_its_span(before: str, sdk: str) -> None:
+    program = f"""
+{RUN}
+now = [0.0]
+telemetry.open(lambda: now[0])
+run = Run(RunRef("9a4e", "5e0c"), RunStatus.RUNNING, "running")
+{before}
+{sdk}
+now[0] = 1.0
+telemetry.on_state(Run(run.ref, RunStatus.COMPLETED, "completed"), run)
+print([span.name for span in spans.get_finished_spans()])
+"""
+
+    assert printed(program) == "['invoke_agent']"
 
 
 def test_a_process_without_the_extra_has_its_lines() -> None:

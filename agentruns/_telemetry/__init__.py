@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -24,7 +24,7 @@ from .guard import Guard
 from .meters import Meters as Meters
 from .meters import PollOutcome as PollOutcome
 from .names import DEFAULT_ROLES as DEFAULT_ROLES
-from .providers import is_set_up
+from .providers import SPANS, set_up
 from .spans import Spans, ToolSpan
 
 logger = logging.getLogger("agentruns")
@@ -55,7 +55,7 @@ class Telemetry:
         self._spans: Spans | None = None
         self._meters: Meters | None = None
         self._guarded = Guard()
-        self._is_set_up = False
+        self._set_up: Collection[str] = ()
         self._looked_at = -math.inf  # for an SDK, by the clock
         self._failed: dict[str, str] = {}
         self._clock: Callable[[], float] = time.monotonic
@@ -74,13 +74,13 @@ class Telemetry:
         return self._spans is not None
 
     @property
-    def _records(self) -> bool:
-        """Tell whether the application has an SDK; one that is set up stays, and is found within a second."""
-        if self._spans is not None and not self._is_set_up and (now := self._clock()) >= self._looked_at + 1.0:
+    def _recorded(self) -> Collection[str]:
+        """Return which of spans and metrics the application has an SDK for; one that is set up is found in a second."""
+        if self._spans is not None and len(self._set_up) < 2 and (now := self._clock()) >= self._looked_at + 1.0:
             self._looked_at = now
             with self._guarded:
-                self._is_set_up = is_set_up()
-        return self._is_set_up
+                self._set_up = set_up()
+        return self._set_up
 
     # Runs -------------------------------------------------------------------------------------------------------------
 
@@ -103,18 +103,20 @@ class Telemetry:
         work, by default `WORK_KEY`.
         """
         within: AbstractContextManager[object] = nullcontext()
-        records, logs = self._records, logger.isEnabledFor(logging.INFO)
-        kind = kind_of(run) if records or logs else ""
+        recorded, logs, kind = self._recorded, logger.isEnabledFor(logging.INFO), ""
+        if recorded or logs:
+            with self._guarded:
+                kind = kind_of(run)
         key = WORK_KEY.get() if key is None else key
         if self._failed:
             self._failed.pop(run.id, None)
-        if self._spans is not None and records:
+        if self._spans is not None and SPANS in recorded:
             with self._guarded:
                 within = self._spans.on_state(run, before, kind, started, key)
         if self._meters is not None:
             with self._guarded:
                 if run.status.is_over:
-                    if (started or (before is not None and not before.status.is_over)) and records:
+                    if (started or (before is not None and not before.status.is_over)) and recorded:
                         self._meters.ended(run, kind)
                 elif started:
                     self._meters.began(run.id, self._clock())
@@ -140,14 +142,15 @@ class Telemetry:
                 self._meters.passed_on(run, self._kind(run, kind_of))
 
     def _kind(self, run: Run, kind_of: KindOf) -> str:
-        return kind_of(run) if self._records else ""
+        return kind_of(run) if self._recorded else ""
 
     def on_failure(self, ref: RunRef, error: Exception) -> None:
         """Take note of what ends the watching of a run, such as a deadline, unless it goes on after all."""
         if self._spans is not None:
             with self._guarded:
                 self._failed[ref.id] = type(error).__name__
-                self._spans.on_failure(ref, type(error).__name__)
+                if SPANS in self._recorded:
+                    self._spans.on_failure(ref, type(error).__name__)
 
     def on_unwatched(self, ref: RunRef) -> None:
         """Take note that a run is no longer watched: its span, if any, ends as it is, which is no error by itself."""
