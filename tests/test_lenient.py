@@ -342,18 +342,19 @@ def test_a_glance_finds_what_reading_the_whole_does(vendor: str, monkeypatch: py
     assert glanced == [all_of(dialect, body) for body in bodies]
 
 
-def test_a_state_that_the_run_has_moved_to_is_read_as_a_whole() -> None:
+def test_a_state_that_is_news_is_read_as_a_whole() -> None:
     moving, over = (samples("narrative")[name] for name in ("running", "completed"))
     deep = json.loads("[" * 200 + "]" * 200)
     vendor = Vendor.of(narrative)
     reader, watch = Reader(vendor, cast("Api", None)), Watch(RunRef(moving["id"]), 1.0, 0.0)
     watch.run = narrative.parse_run(answer(moving))
 
-    glanced = reader.parse(watch, answer({**moving, "tool_choice": deep}))
+    glanced = reader.parse(watch, answer({**moving, "tool_choice": deep, "usage": {"prompt_tokens": 7}}))
     assert glanced is not None
     assert glanced[0] == watch.run
     with pytest.raises(ValueError, match="nested too deeply"):
         _ = glanced[0].raw
+    assert reader.parse(watch, answer({**moving, "status": "thinking", "tool_choice": deep})) is None
     assert reader.parse(watch, answer({**over, "tool_choice": deep})) is None
     assert reader.parse(watch, answer(over)) is not None
 

@@ -65,8 +65,7 @@ class Reader:
                 raise
             raise mistake(f"{self._vendor.NAME}.parse_run", error, response) from error
         run = with_poll_hint(self._vendor.run("parse_run", parsed, response), response)
-        moved = known is None or run.status is not known.status
-        if moved and undecodable(response) is not None:  # for less than that, a glance will do
+        if (known is None or run != known) and undecodable(response) is not None:  # for counters, a glance will do
             return None
         watch.body = response.body
         return run, run.poll_after or 0.0
