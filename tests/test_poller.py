@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from agentruns import (
     Backoff,
@@ -20,6 +21,7 @@ from agentruns import (
     ServerError,
 )
 from agentruns._polling.poller import IN_ONE_TURN, Poller
+from agentruns._values.commands import Flow
 from agentruns._values.exchange import RateLimit
 from tests.scripted_wire import STEADY
 from tests.tiny_vendor import Server, client_of, tiny
@@ -598,6 +600,24 @@ async def test_an_answer_that_repeats_byte_for_byte_is_not_read_anew() -> None:
         waiting.cancel()
 
     assert len(set(map(id, seen[2:]))) == 1
+
+
+async def test_a_wait_that_the_body_asks_for_is_kept_however_often_the_same_body_comes() -> None:
+    server = Server(1000.0)
+    dialect: Any = tiny()
+    fetch = dialect.fetch
+
+    def unhurried(ref: RunRef, params: Any) -> Flow[Run]:
+        return evolve((yield from fetch(ref, params)), poll_after=10.0)
+
+    dialect.fetch = unhurried
+    async with client_of(server, schedule=STEADY, dialect=dialect) as client:
+        with pytest.raises(DeadlineExceededError):
+            await client.result("a-1", timeout=60.0)
+
+    reads = [when for when, line, _ in server.asked if line == "GET /runs/a-1"]
+    assert len(reads) > 3
+    assert min(later - sooner for sooner, later in pairwise(reads)) >= 10.0
 
 
 async def test_a_run_of_a_list_that_cannot_be_taken_in_is_told_to_those_who_follow_it_alone() -> None:

@@ -52,8 +52,12 @@ class Reader:
         if response.status != 200 or watch.reads is not None:
             return None
         known = watch.run
-        if known is not None and response.body == watch.body:  # the same answer gives the same run
-            return known, wire.poll_after(response.headers) or 0.0
+        if (
+            known is not None
+            and response.body == watch.body
+            and known.poll_after == wire.poll_after(response.headers)  # else the body has a wait of its own, perhaps
+        ):
+            return known, known.poll_after or 0.0  # the same answer gives the same run
         if self._parse_run is None:
             return None
         try:
