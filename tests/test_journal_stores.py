@@ -6,7 +6,7 @@ import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from itertools import pairwise
 from typing import cast
@@ -34,7 +34,8 @@ from agentruns._keeping.journal.starts import Starts
 from agentruns._keeping.journal.tables import SQLITE, Spelling, Tables
 from agentruns._keeping.journal.tending import Tended
 from agentruns._keeping.journal.values import GivenAnswer
-from agentruns.errors import JournalError
+from agentruns.dialects import wire
+from agentruns.errors import JournalError, ProtocolError
 
 from .postgres_server import Server
 
@@ -114,6 +115,26 @@ async def test_the_note_of_a_start_goes_once_its_run_is_kept(journal: Journal, d
 
 def a_run(run_id: str) -> str:
     return json.dumps({"status": "running", "ref": {"id": run_id, "parent": ""}})
+
+
+@pytest.mark.asyncio
+async def test_work_is_found_by_any_id_that_a_vendor_may_give_its_run(journal: Journal, other: Journal) -> None:
+    given = [f"run{each}1" for each in map(chr, range(256))] + [
+        "e\u0301 \u2028\u202e\ufffd\U0001f9fe",
+        "%s?{}\\n",
+        "x" * 900,
+    ]
+    names = []
+    for name in given:
+        with suppress(ProtocolError):
+            names.append(wire.ref(name, "").id)
+    for number, name in enumerate(names):
+        await journal.attach(str(number), ORIGIN, a_run(name))
+
+    assert len(names) == len(given) - 33  # control characters
+    found = [await other.of_run(name) for name in names]
+    assert [work and work.key for work in found] == [str(number) for number in range(len(names))]
+    assert sorted(await other.runs_since(0.0)) == sorted(names)
 
 
 @pytest.mark.asyncio
