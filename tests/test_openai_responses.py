@@ -219,6 +219,18 @@ def test_the_output_is_the_text_or_the_json_that_was_asked_for(
     assert read(*output, **more).output == expected
 
 
+@pytest.mark.parametrize("odd", [[], {}, 7, None])
+def test_a_type_that_is_no_text_asks_for_nothing_and_is_no_format(odd: Any) -> None:
+    run = read({**CLICK, "type": odd}, said("Hello."), text={"format": {"type": odd}})
+
+    assert (run.status, run.output) == (RunStatus.COMPLETED, "Hello.")
+
+
+@pytest.mark.parametrize("odd", [1e300, -1e300, 2**70, 1e15])
+def test_a_time_that_no_calendar_has_is_none(odd: float) -> None:
+    assert oar.times(read(said("Hello."), created_at=odd, completed_at=odd)) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("run", "kind", "message"),
     [

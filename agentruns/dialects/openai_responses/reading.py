@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -148,7 +149,7 @@ def _calls(output: Sequence[Mapping[str, Any]], response: Response) -> Iterator[
 
 
 def _action(item: Mapping[str, Any], response: Response, at: str) -> Action | None:
-    kind = item.get("type")
+    kind = wire.first_text(item, "type")
     if kind == "function_call":
         call = wire.structure(item, _Call, response, at)
         return Action(call.call_id, call.name, _arguments(call.arguments))
@@ -161,7 +162,7 @@ def _action(item: Mapping[str, Any], response: Response, at: str) -> Action | No
         return Action(asked.id, APPROVAL, said)
     if kind in OTHER_CALLS:
         left = {name: value for name, value in item.items() if name not in {"type", "id", "call_id", "status"}}
-        return Action(id_of(item), str(kind), left)
+        return Action(id_of(item), kind, left)
     return None
 
 
@@ -184,7 +185,7 @@ def _output(output: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> Json
     parts = (part for item in output if item.get("type") == "message" for part in wire.objects(item.get("content")))
     texts = [part["text"] for part in parts if part.get("type") == "output_text" and isinstance(part.get("text"), str)]
     text = "".join(texts)
-    asked = wire.mapping(wire.mapping(raw.get("text")).get("format")).get("type")
+    asked = wire.first_text(wire.mapping(wire.mapping(raw.get("text")).get("format")), "type")
     if asked in {"json_schema", "json_object"}:
         try:
             return codec.decode(text)
@@ -214,7 +215,10 @@ def times(run: Run[ResponseDetail]) -> tuple[datetime | None, datetime | None]:
 
 
 def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    """Return a time of the vendor's, None for one that no calendar has."""
+    with suppress(ValueError, OverflowError):
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return None
 
 
 def handler_names(action: Action) -> Sequence[str]:
