@@ -114,6 +114,7 @@ def test_a_state_that_no_page_knows_is_in_flight() -> None:
     ("artifacts", "output"),
     [
         ([artifact({"text": "a"}, {"text": "b"}), artifact({"text": "c"})], "ab\nc"),
+        ([artifact({"text": "a"}, {}, {"text": None}), artifact({"filename": ""})], "a\n"),
         ([artifact({"data": {"a": None}})], {"a": None}),
         ([artifact({"data": False})], False),
         ([artifact({"url": "https://a.example/b"})], [{"url": "https://a.example/b"}]),

@@ -1,11 +1,13 @@
 """LangGraph: whole stories on the emulator, and what is made of each answer."""
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentruns import (
@@ -317,6 +319,14 @@ def test_a_run_that_is_over_when_its_start_is_answered_is_read_before_it_counts_
         langgraph.resume(asks, [ToolOutput(asks.actions[0], 1)]), Answer([run_json()]), Answer(run_json())
     )
     assert (quick.status, answered.result.status) == (RunStatus.RUNNING, RunStatus.RUNNING)
+
+
+def test_a_byte_order_mark_before_run_and_state_is_no_part_of_what_the_run_was_received_as() -> None:
+    run = read(*(BOM_UTF8 + msgspec.json.encode(each) for each in (run_json(), state_json())))
+
+    assert run.output == {"answer": "Done."}
+    assert run.raw == {**run_json(), "state": state_json()}
+    assert Run.from_json(run.to_json()) == run
 
 
 def test_nodes_that_are_next_are_waited_for_where_a_state_has_no_tasks() -> None:

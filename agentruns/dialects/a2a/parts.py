@@ -65,11 +65,12 @@ def value_of(groups: Sequence[Sequence[Mapping[str, Json]]], between: str = "") 
     Parts that are all text are one text, a line for each group and *between* within it. The value of a single part of
     data is that value. Anything else is the list of the parts, without what is empty in them.
     """
-    parts = [filled(part) for group in groups for part in group]
+    told = [[filled(part) for part in group] for group in groups if group]
+    parts = [part for group in told for part in group]
     if not parts:
         return None
     if all(isinstance(part.get("text"), str) for part in parts):
-        return "\n".join(between.join(part["text"] for part in group) for group in groups if group)
+        return "\n".join(between.join(part["text"] for part in group) for group in told)
     if len(parts) == 1 and "data" in parts[0]:
         return parts[0]["data"]
     return parts

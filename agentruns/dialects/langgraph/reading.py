@@ -7,6 +7,7 @@ that the run has made: the state of its thread, or one of the thread's history.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -224,7 +225,7 @@ def marks_of(raw: Mapping[str, Json]) -> Mapping[str, Json]:
 
 def _joined(run: bytes, state: bytes) -> JsonText:
     """Return the text of a run with that of its state as `state`."""
-    return JsonText(run.rstrip()[:-1] + b',"state":' + state + b"}")
+    return JsonText(run.rstrip()[:-1] + b',"state":' + state.removeprefix(BOM_UTF8) + b"}")
 
 
 def _failure(run: Run[GraphRun]) -> Flow[Failure]:
