@@ -29,6 +29,7 @@ from agentruns import (
     ToolOutput,
     conduit,
     connect,
+    langgraph,
     middesk,
     origami,
 )
@@ -87,6 +88,23 @@ async def test_a_handler_whose_answer_cannot_be_written_is_not_run_again(wire: W
         await client.resume(caught.value.run, [ToolOutput(ran[0], "charged")])
         assert (await client.result(message(), tools=charge, key=KEY)).status is RunStatus.COMPLETED
     assert len(ran) == 1
+
+
+async def test_an_answer_that_is_nested_as_no_vendors_may_be_is_kept_and_posted(wire: Wire, path: Path) -> None:
+    tree = "[" * 200 + "]" * 200
+
+    async def draw(_: Action) -> Any:
+        return json.loads(tree)
+
+    async with client_of(wire, path) as client:
+        assert (await client.result(message(), tools=draw, key=KEY)).status is RunStatus.COMPLETED
+    assert tree in json.dumps(wire.bodies(START)[-1])
+
+
+async def test_an_origin_that_is_nested_as_no_answer_may_be_comes_back() -> None:
+    origin = langgraph.Invocation("agent", json.loads('{"of":' * 200 + "1" + "}" * 200))
+    assert is_same_work(serialize_origin(origin), origin)
+    assert deserialize_origin(serialize_origin(origin), langgraph) == origin
 
 
 async def test_a_handler_that_raises_has_not_done_its_work_and_is_run_again(wire: Wire, path: Path) -> None:

@@ -80,7 +80,7 @@ class HandlersOnce:
             if known.fresh:
                 break
             if known.output is not None:
-                return ToolOutput(action, codec.decode(known.output), known.is_error)
+                return ToolOutput(action, codec.decode(known.output, trusted=True), known.is_error)
             if known.mine and tool.repeatable:
                 break
             if known.mine or not known.alive:
@@ -94,7 +94,9 @@ class HandlersOnce:
         known = await run_shielded(self._keep(run, tool, output, given))
         if known.output is None or known.output == given:
             return output
-        return ToolOutput(action, codec.decode(known.output), known.is_error)  # somebody has answered by hand
+        return ToolOutput(
+            action, codec.decode(known.output, trusted=True), known.is_error
+        )  # somebody has answered by hand
 
     async def _run(self, key: str, run_id: str, tool: Tool, action: Action) -> Any:
         """Run a handler that was entered, and return what it returns; where it ends otherwise, enter that."""
@@ -144,7 +146,7 @@ class HandlersOnce:
         others = {each.id: each for each in run.actions if each.id != action.id}
         known = await self._journal.answers(self._key, run.id) if others else ()
         return [
-            ToolOutput(others[each.action_id], codec.decode(each.output), each.is_error)
+            ToolOutput(others[each.action_id], codec.decode(each.output, trusted=True), each.is_error)
             for each in known
             if each.output is not None and each.action_id in others and each.is_of(digest(others[each.action_id]))
         ]

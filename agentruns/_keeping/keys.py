@@ -103,7 +103,7 @@ class Keys:
             raise AlreadyAnsweredError(
                 run,
                 tuple(
-                    ToolOutput(actions[each.action_id], codec.decode(each.output), each.is_error)
+                    ToolOutput(actions[each.action_id], codec.decode(each.output, trusted=True), each.is_error)
                     for each in decision.standing
                 ),
                 ""

@@ -205,4 +205,4 @@ def _standing(row: ParkedRow) -> Standing:
     run = Run.from_json(row.run)
     action = next((each for each in run.actions if each.id == row.action_id), Action(row.action_id, ""))
     parked = Parked(run, action, row.asked, row.expires, row.key, row.changed)
-    return Standing(parked, row.state, None if row.output is None else codec.decode(row.output))
+    return Standing(parked, row.state, None if row.output is None else codec.decode(row.output, trusted=True))

@@ -118,4 +118,4 @@ def _standing(output: ToolOutput, known: Handling | None) -> ToolOutput:
     """Return the answer that the journal keeps, which is the first, if it keeps one to the same action."""
     if known is None or known.output is None or not known.is_of(digest(output.action)):
         return output
-    return evolve(output, output=codec.decode(known.output), is_error=known.is_error)
+    return evolve(output, output=codec.decode(known.output, trusted=True), is_error=known.is_error)

@@ -148,7 +148,7 @@ class Starting:
         # Without a note it died before the first request that must not be repeated.
         if vendor.recover is None or work.start_note is None:
             return await self._start(begin, attempts, again=True)
-        note = codec.decode(work.start_note)
+        note = codec.decode(work.start_note, trusted=True)
 
         async def recover() -> Run:
             if work.group_name is not None:

@@ -101,7 +101,7 @@ def serialize_origin(origin: Any, most: float = inf) -> str:
 
 def deserialize_origin(text: str, dialect: Dialect) -> Any:
     """Return what started the work, as it was given."""
-    kept = codec.decode(text)
+    kept = codec.decode(text, trusted=True)
     if isinstance(kept, Mapping) and set(kept) == {"ref"}:
         return RunRef(**kept["ref"])
     if not isinstance(kept, Mapping):
@@ -147,7 +147,7 @@ def is_same_work(text: str, origin: Any) -> bool:
     Ids that are minted anew for each value do not count. Nor do fields at their defaults that the text does not have: a
     version whose classes had fewer fields may have written it.
     """
-    kept = codec.decode(text)
+    kept = codec.decode(text, trusted=True)
     referred = isinstance(kept, Mapping) and set(kept) == {"ref"}
     if isinstance(origin, RunRef) or referred:
         return text == serialize_origin(origin)
@@ -156,7 +156,7 @@ def is_same_work(text: str, origin: Any) -> bool:
 
 def undeclared_ids(text: str, origin: Any) -> list[str]:
     """Return the fields whose default is made for each value, and differs from what is kept: perhaps ids."""
-    kept, kind = codec.decode(text), type(origin)
+    kept, kind = codec.decode(text, trusted=True), type(origin)
     if not attrs.has(kind) or not isinstance(kept, Mapping):
         return []
     made = {each.name for each in attrs.fields(kind) if isinstance(each.default, attrs.Factory)}  # type: ignore[arg-type]

@@ -189,7 +189,7 @@ class ParkedActions:
 def _asks(run: str) -> tuple[str, Collection[object]]:
     """Return the id of a run, and the ids of the actions for which it waits; *run* is its JSON text."""
     with suppress(codec.CodecError, AttributeError, KeyError, TypeError):  # some texts are no runs
-        kept = codec.decode(run)
+        kept = codec.decode(run, trusted=True)
         actions = kept["actions"] if kept["status"] == RunStatus.REQUIRES_ACTION else ()
         return str(kept["ref"]["id"]), [each["id"] for each in actions]
     return "", ()

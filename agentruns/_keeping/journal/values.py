@@ -101,7 +101,9 @@ class GivenAnswer:
         """Tell whether another answer, JSON text as well, says the same."""
         if output is None or self.is_error != is_error:
             return False
-        return self.output == output or bool(codec.decode(self.output) == codec.decode(output))
+        return self.output == output or bool(
+            codec.decode(self.output, trusted=True) == codec.decode(output, trusted=True)
+        )
 
 
 @frozen
