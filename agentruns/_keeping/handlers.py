@@ -94,9 +94,8 @@ class HandlersOnce:
         known = await run_shielded(self._keep(run, tool, output, given))
         if known.output is None or known.output == given:
             return output
-        return ToolOutput(
-            action, codec.decode(known.output, trusted=True), known.is_error
-        )  # somebody has answered by hand
+        by_hand = codec.decode(known.output, trusted=True)
+        return ToolOutput(action, by_hand, known.is_error)
 
     async def _run(self, key: str, run_id: str, tool: Tool, action: Action) -> Any:
         """Run a handler that was entered, and return what it returns; where it ends otherwise, enter that."""

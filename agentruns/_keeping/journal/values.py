@@ -101,9 +101,10 @@ class GivenAnswer:
         """Tell whether another answer, JSON text as well, says the same."""
         if output is None or self.is_error != is_error:
             return False
-        return self.output == output or bool(
-            codec.decode(self.output, trusted=True) == codec.decode(output, trusted=True)
-        )
+        if self.output == output:
+            return True
+        mine, other = (codec.decode(text, trusted=True) for text in (self.output, output))
+        return bool(mine == other)
 
 
 @frozen
