@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -162,6 +163,7 @@ async def approvals(site: Workers, folder: Path, runs: int) -> Mapping[str, obje
     for tab in lost:
         tab.cancel()
     ended = await told(folder, runs)
+    unclear = cut_off((folder / "log").read_text())
     charged = Counter((folder / "charges").read_text().split()) if (folder / "charges").exists() else Counter()
     made = Counter(each.conversation_id for each in site.emulator.state.runs.values())
     return {
@@ -172,6 +174,7 @@ async def approvals(site: Workers, folder: Path, runs: int) -> Mapping[str, obje
         "runs too many": sum(max(count - 3, 0) for count in made.values()),
         "charged twice": sum(count > 1 for count in charged.values()),
         "never charged": runs - len(charged),
+        "cut off in the middle": len(unclear),
         "ends told": len(ended),
         "told twice": sum(count > 1 for count in ended.values()),
     }
@@ -180,9 +183,17 @@ async def approvals(site: Workers, folder: Path, runs: int) -> Mapping[str, obje
 async def told(folder: Path, runs: int) -> Counter[str]:
     """Wait until all ends are told, or for long enough; return how often each was."""
     ends = time.monotonic() + 2 * PATIENCE_SECONDS
-    while len(found := kept((folder / "log").read_text())) < runs and time.monotonic() < ends:  # noqa: ASYNC110
+    while True:
+        log = (folder / "log").read_text()
+        found = kept(log)
+        if len(found) + len(cut_off(log)) >= runs or time.monotonic() >= ends:
+            return found
         await asyncio.sleep(0.2)  # a file has no event
-    return found
+
+
+def cut_off(log: str) -> set[str]:
+    """Return the runs that wait for a decision, since a tool was running when its process died."""
+    return set(re.findall(r"run (\S+) is followed no more: ToolOutcomeUnknownError", log))
 
 
 async def budget(site: Workers, folder: Path, runs: int) -> Mapping[str, object]:
@@ -276,6 +287,7 @@ def site_of(what: str, folder: Path, journal: str, workers: int, second: SecondM
 
 def on(app: str, journal: str) -> str:
     """Return an app with another journal, or with that of its machine; the vendor may be on another one."""
+    assert '"runs.db"' in app
     where = f'__import__("os").environ.get("AGENTRUNS_PLAY", {journal!r})'
     return app.replace('"runs.db"', where).replace(", journal=", ", insecure=True, journal=")
 

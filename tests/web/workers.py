@@ -55,7 +55,7 @@ GUNICORN = "-m gunicorn app:app -w {workers} -b {host}:{port} --preload --gracef
 def sample(mark: str, journal: str = "runs.db") -> str:
     """Return the code of the guide in which *mark* stands, with another journal."""
     (block,) = [each for each in blocks_of(ROOT / "agentruns/web/README.md").values() if mark in each]
-    return block.replace('"runs.db"', repr(journal))
+    return block.replace('"runs.db"', json.dumps(journal))
 
 
 @frozen
@@ -128,7 +128,8 @@ class Workers:
         process = subprocess.Popen(
             [*machine.within, sys.executable, *command.split()],
             cwd=self._folder,
-            env={**os.environ, **settings, **machine.environment},
+            # All write to one file: unbuffered, a line would be written in pieces, with those of others between them.
+            env={**os.environ, **settings, **machine.environment, "PYTHONUNBUFFERED": ""},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
