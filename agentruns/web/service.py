@@ -61,8 +61,8 @@ class Service:
     Leaving it stops at once: remote runs go on, and another service, or the next one, goes on with them.
 
     - *on_end* is an async function of the key and the last state of a run that `start` has begun, completed or failed.
-      It is called at least once for each, and again, in whatever process, until it has returned: so it must not mind
-      that it is called twice.
+      It is called at least once for each, and again, in whatever process, until it has returned and the journal has
+      that. So it must not mind that it is called twice, even where it has returned: its process may die right then.
     - *inbox* answers what runs ask for, if the options have no `tools`.
     - *retention* is after how many seconds what is done is deleted from the journal; None keeps it.
     - *shown*, *told*, *history*, *memory* and the *options* are those of `Feeds`.
@@ -304,28 +304,32 @@ class Service:
 
     async def _tell(self, key: str, run: Run[Any]) -> None:
         """Have the end of a run told, until that has worked."""
+        has_returned = asyncio.Event()
         for attempts in count():
-            telling = asyncio.create_task(self._tell_once(key, run), name="agentruns: tell the end of a run")
+            once = self._tell_once(key, run, has_returned)
+            telling = asyncio.create_task(once, name="agentruns: tell the end of a run")
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)
             if await asyncio.shield(telling):
                 return
             await asyncio.sleep(_AGAIN.delay(attempts))
 
-    async def _tell_once(self, key: str, run: Run[Any]) -> bool:
+    async def _tell_once(self, key: str, run: Run[Any], has_returned: asyncio.Event) -> bool:
         """
         Have the end told, unless another service does or has by now; return whether that is settled.
 
         The work stays ours until `on_end` is over, though this service may have stopped to tend it meanwhile. Where
-        others may take this process for dead, `on_end` is cut off before they call theirs.
+        others may take this process for dead, `on_end` is cut off before they call theirs. Once it has returned it is
+        not called again here: all that is left is to keep that.
         """
         try:
             with self._keys.following(key):
                 async with self._keys.journal.acting():
                     if not await self._tending.take(key):
                         return True
-                    if self._on_end is not None:
+                    if self._on_end is not None and not has_returned.is_set():
                         await _called(self._on_end, key, run)
+                    has_returned.set()
                     await self._tending.told(key)
         except Exception as error:
             about = {"agentruns_run_id": run.id, "agentruns_vendor": run.vendor, "agentruns_status": run.status.value}

@@ -374,6 +374,33 @@ async def test_a_run_that_waits_for_an_answer_goes_on_with_it_although_no_handle
     assert told.calls == [(KEY, "completed")]
 
 
+async def test_a_tool_that_was_cut_off_is_not_run_again_and_the_run_goes_on_once_somebody_has_decided(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, wire, is_called, calls = Told(), asking(), asyncio.Event(), list[str]()
+
+    async def hangs(action: Action) -> None:
+        calls.append(action.id)
+        is_called.set()
+        await asyncio.Event().wait()
+
+    async def is_warned() -> bool:
+        return "ToolOutcomeUnknownError" in caplog.text
+
+    async with process(address, wire, told, tools=hangs) as served:
+        ref = (await served.start(MESSAGE, key=KEY)).ref
+        await is_called.wait()
+    async with process(address, wire, told, tools=hangs) as served:
+        await until(is_warned)
+        assert not await is_told(served)
+        paused = await served.client.fetch(ref)
+        await served.client.resume(paused, [ToolOutput(paused.actions[0], {"approved": True})])
+        await until(lambda: is_told(served))
+
+    assert calls == [paused.actions[0].id]
+    assert told.calls == [(KEY, "completed")]
+
+
 async def asked_for(served: Service, slug: str, run_id: str = RUN) -> str:
     """Return what a page shows first that one run of the work asks for."""
     async for event in served.watch(slug):
@@ -656,6 +683,29 @@ async def test_a_service_that_has_lost_its_work_meanwhile_tells_nothing_more(
         await told.is_called.wait()
         await until(lambda: is_left(served))
 
+    assert told.calls == [(KEY, "completed")]
+
+
+async def test_an_on_end_that_has_returned_is_not_called_again_where_the_journal_could_not_be_told(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, fails = Told(), 2
+    async with process(address, ending(), told) as served:
+        keep = served._tending.told
+
+        async def away(key: str) -> None:
+            """Fail as a journal does that was not heard of for as long as a lease."""
+            nonlocal fails
+            if fails:
+                fails -= 1
+                raise JournalError(address, "it was not heard of", "The end of the work was told, and may be again")
+            await keep(key)
+
+        monkeypatch.setattr(served._tending, "told", away)
+        await served.start(MESSAGE, key=KEY)
+        await until(lambda: is_told(served))
+
+    assert fails == 0
     assert told.calls == [(KEY, "completed")]
 
 
