@@ -151,7 +151,8 @@ async def _langgraph(url: str, *, join: bool) -> AsyncIterator[Follow]:
 
         async def follow(text: str, seconds: float) -> bool:
             thread = (await client.threads.create())["thread_id"]
-            given = {"text": text, "seconds": seconds}
+            given: Any = {"text": text, "seconds": seconds}
+            values: Any
             if join:
                 run = await client.runs.create(thread, "agent", input=given)
                 values = await client.runs.join(thread, run["run_id"])
