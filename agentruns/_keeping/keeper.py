@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from agentruns._values.commands import Checkpoint, Ownership
+from agentruns.errors import JournalError
 
 from .work import json_text
 
@@ -29,13 +31,14 @@ _STARTS_SECONDS: Final = 120.0
 class StartKeeper:
     """The keeper of the start of one piece of work, for `perform`."""
 
-    __slots__ = ("_before", "_journal", "_key", "_noted")
+    __slots__ = ("_before", "_journal", "_key", "_noted", "_stays")
 
     def __init__(self, journal: Journal, key: str) -> None:
         self._journal = journal
         self._key = key
         self._noted: str | None = None
         self._before: Known = ()
+        self._stays = False  # though nothing was done after it, as far as is known
 
     async def reserve(self, note: Checkpoint) -> Ownership:
         """Have the place of the one start of a group that may be under way; wait for another one that has it."""
@@ -49,13 +52,29 @@ class StartKeeper:
 
     async def note(self, note: Checkpoint) -> None:
         """Keep what a start found out."""
-        self._noted = json_text(note.data)
-        self._before = await self._journal.checkpoint(self._key, self._noted, note.group, note.visible_after)
+        noted = json_text(note.data)
+        before = await self._journal.checkpoint(self._key, noted, note.group, note.visible_after)
+        if not self._stays:
+            self._before = before
+        self._noted, self._stays = noted, False
 
     async def take_back(self) -> None:
         """Keep what was kept before the last note."""
         if self._noted is not None:
+            self._stays = True
             await self._journal.not_sent(self._key, self._noted, self._before)
+            self._stays = False
+
+    async def settle(self) -> None:
+        """Try once more what `take_back` has tried in vain."""
+        if self._stays:
+            with suppress(JournalError):
+                await self.take_back()
+
+    @property
+    def is_first(self) -> bool:
+        """Tell whether a note was kept, and none was there before: what it tells of was never sent before."""
+        return bool(self._before) and self._before[0] is None
 
     async def claim(self, run_id: str) -> Ownership:
         """Tell whose run it is that was found by looking; wait while another start may yet turn out to be its own."""

@@ -46,7 +46,7 @@ _NOTHING_HAPPENED: Final = (ConfigurationError, UnsupportedError, RunError, APIE
 class Starting:
     """The start of the work named *key*; *digest* names what is asked for, by default what the origin asks for."""
 
-    __slots__ = ("_digest", "_journal", "_keeper", "_key", "_keys", "_operations")
+    __slots__ = ("_digest", "_journal", "_key", "_keys", "_operations")
 
     def __init__(self, keys: Keys, key: str, digest: str | None = None) -> None:
         self._digest = digest
@@ -54,7 +54,6 @@ class Starting:
         self._key = key
         self._journal = keys.journal
         self._operations = keys.operations
-        self._keeper = StartKeeper(keys.journal, key)
 
     async def begin(self, origin: Any, attempts: Attempts) -> Run:
         """
@@ -73,7 +72,7 @@ class Starting:
         while True:
             work = await self._journal.begin(self._key, text, digest, tended=TENDED.get() == self._key)
             if work.fresh:
-                return await self._start(partial(self._operations.start, origin, self._keeper, attempts), attempts)
+                return await self._start(partial(self._operations.start, origin), attempts)
             self._check(work, origin, digest)
             if work.run is not None:
                 return await self._present(Run.from_json(work.run), attempts, anew=work.taken)
@@ -144,31 +143,34 @@ class Starting:
                     "it was begun longer ago than the vendor remembers what it was asked",
                 )
             )
-        begin = partial(self._operations.start, origin, self._keeper, attempts)
         # Without a note it died before the first request that must not be repeated.
         if vendor.recover is None or work.start_note is None:
-            return await self._start(begin, attempts, again=True)
+            return await self._start(partial(self._operations.start, origin), attempts, again=True)
         note = codec.decode(work.start_note, trusted=True)
 
-        async def recover() -> Run:
+        async def recover(keeper: StartKeeper, attempts: Attempts) -> Run:
             if work.group_name is not None:
                 await self._journal.recovering(self._key)
             if "known" in note:
                 note["known"] += await self._journal.runs_since(work.created)  # what other keys have found is not ours
-            return await self._operations.recover(origin, note, self._keeper, attempts)
+            return await self._operations.recover(origin, note, keeper, attempts)
 
         return await self._start(recover, attempts, again=True)
 
-    async def _start(self, start: Callable[[], Awaitable[Run]], attempts: Attempts, *, again: bool = False) -> Run:
+    async def _start(
+        self, start: Callable[[StartKeeper, Attempts], Awaitable[Run]], attempts: Attempts, *, again: bool = False
+    ) -> Run:
         """
         Start the run, and enter what came of it.
 
-        A clear refusal means that nothing was begun, unless that was tried before.
+        A clear refusal means that nothing was begun, unless it may have been sent before: *again*, and not noted first
+        by this start.
         """
+        keeper = StartKeeper(self._journal, self._key)
         try:
-            run = await start()
+            run = await start(keeper, attempts)
         except _NOTHING_HAPPENED as error:
-            unclear = again or isinstance(error, ServerError)
+            unclear = (again and not keeper.is_first) or isinstance(error, ServerError)
             if isinstance(error, APIError):
                 unclear = unclear or error.status == 408 or error.after_doubt
             end = self._journal.release if unclear else self._journal.forget_start
@@ -176,7 +178,8 @@ class Starting:
             raise
         except TransportError as error:
             # Where another request of it is in doubt, that may have begun something.
-            never_sent = not (again or error.sent or error.request.idempotent or attempts.doubt)
+            tried = again and not keeper.is_first
+            never_sent = not (tried or error.sent or error.request.idempotent or attempts.doubt)
             end = self._journal.forget_start if never_sent else self._journal.release
             await run_shielded(end(self._key))
             raise
@@ -184,10 +187,14 @@ class Starting:
             await run_shielded(self._journal.release(self._key))
             raise self._with_advice(error) from error.__cause__
         except BaseException:
-            await run_shielded(self._journal.release(self._key))
+            await run_shielded(self._left(keeper))
             raise
         await run_shielded(keep_state(self._journal, self._key, run))
         return run
+
+    async def _left(self, keeper: StartKeeper) -> None:
+        await keeper.settle()
+        await self._journal.release(self._key)
 
     def _with_advice(self, error: OutcomeUnknownError) -> OutcomeUnknownError:
         """Return the error with what can be done about it under this key."""
