@@ -11,7 +11,6 @@ from weakref import WeakValueDictionary
 
 from attrs import evolve
 
-from agentruns._aio.limits import ConcurrencyLimit
 from agentruns._telemetry import Telemetry
 from agentruns._values.commands import Flow
 from agentruns._values.exchange import Problem, Request, Response, Send
@@ -20,7 +19,7 @@ from agentruns.errors import ConfigurationError, TransportError, api_error
 
 from .accounts import Account
 from .admission import Admission
-from .channel import Channel, Heard
+from .channel import Channel, Heard, Ready
 from .flow import Attempts, perform, undecodable
 from .home import Home
 from .limiter import Permits
@@ -64,7 +63,7 @@ class Api:
         self._problem = problem
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._home = Home()
-        self._connections: ConcurrencyLimit | None = None
+        self._ready: Ready | None = None
         self._is_open = False
 
     @property
@@ -82,7 +81,7 @@ class Api:
 
     async def open(self) -> None:
         """Open the transport."""
-        self._connections = await self._transport.open(self._wait_resumed)
+        self._ready = await self._transport.open(self._wait_resumed)
         self.admission.open()
         self._is_open = True
 
@@ -129,7 +128,7 @@ class Api:
         )
 
     def _notes(self, keeper: Keeper) -> Notes:
-        return Notes(keeper, Clearance(self.permits, self._connections, self.retry.longest), self.call)
+        return Notes(keeper, Clearance(self.permits, self._ready, self.retry.longest), self.call)
 
     async def perform_once(self, flow: Flow[T], send: Send) -> T:
         """Run *flow* to its result with each request sent once, through *send*."""
@@ -153,15 +152,15 @@ class Api:
             return response
 
     async def _call(self, request: Request, acquire: Acquire | None) -> Response:
-        await (self.permits.acquire(self.retry.longest) if acquire is None else acquire())
-        outages = self.admission.outages
         try:
-            response = await self.send(request)
+            await (self.permits.acquire(self.retry.longest) if acquire is None else acquire())
+            try:
+                response = await self.send(request)
+            finally:
+                self.permits.release()
         except TransportError as error:
-            outages.failed(error, asyncio.get_running_loop().time())
+            self.admission.outages.failed(error, asyncio.get_running_loop().time())
             raise
-        finally:
-            self.permits.release()
         self.note_answer(response)
         return response
 

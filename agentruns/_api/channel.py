@@ -15,6 +15,9 @@ Heard: TypeAlias = Callable[[ServerEvent], Awaitable[None]]
 WaitResumed: TypeAlias = Callable[[], Awaitable[None]]
 """What returns when the vendor has had the rest that it asked for."""
 
+Ready: TypeAlias = Callable[[Request], Awaitable[ConcurrencyLimit | None]]
+"""What returns when nothing but a connection is missing to send a request: what bounds these, None if nothing does."""
+
 CLOSED = "the client was closed"
 IS_CLOSED = "this client is closed; open another one"
 
@@ -33,9 +36,9 @@ def cut_off(request: Request, reason: str | None, seconds: float) -> AgentRunsEr
 class Channel(Protocol):
     """A `Transport` that opens and closes, and that may carry streams of events."""
 
-    async def open(self, wait_resumed: WaitResumed, /) -> ConcurrencyLimit | None:
+    async def open(self, wait_resumed: WaitResumed, /) -> Ready | None:
         """
-        Get ready to send; return what bounds the requests under way, None if nothing does.
+        Get ready to send; return what a request may await before, None if it is sent at once anyway.
 
         What has to wait for a connection awaits *wait_resumed* before it is sent.
         """

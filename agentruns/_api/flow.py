@@ -31,7 +31,15 @@ from agentruns._values.exchange import Problem, Request, Response, Send
 from agentruns._values.run import Run
 from agentruns.dialects import wire
 from agentruns.dialects.vendor import MISTAKES, mistake, name_of
-from agentruns.errors import APIError, OutcomeUnknownError, ProtocolError, RateLimitedError, TransportError, api_error
+from agentruns.errors import (
+    APIError,
+    ConflictError,
+    OutcomeUnknownError,
+    ProtocolError,
+    RateLimitedError,
+    TransportError,
+    api_error,
+)
 
 from .admission import PLACE
 from .noting import Notes
@@ -140,7 +148,12 @@ async def perform(
                     break
             except Exception as error:
                 thrown = error
-                wanted = flow.throw(error)
+                try:
+                    wanted = flow.throw(error)
+                except ConflictError:  # another flow may begin where this one ends
+                    await _take_back(notes, attempts)
+                    raise
+                await _take_back(notes, attempts)
             else:
                 wanted = flow.send(answer)
         raise ProtocolError(
@@ -261,10 +274,15 @@ async def _exchange(
 
 
 async def _rest(seconds: float, attempts: Attempts, notes: Notes | None) -> None:
-    """Wait until a request is sent again; nobody who finds its note meanwhile shall take it for sent, if it was not."""
-    if notes is not None and not attempts.doubt:
-        await notes.take_back()
+    """Wait until a request is sent again."""
+    await _take_back(notes, attempts)
     await sleep(seconds)
+
+
+async def _take_back(notes: Notes | None, attempts: Attempts) -> None:
+    """Have nobody who finds the note of a request take it for sent, if it was clearly refused."""
+    if notes is not None and attempts.idle and not attempts.doubt:
+        await notes.take_back()
 
 
 def _failure(request: Request, error: TransportError | APIError, unclear: bool, before: str | None) -> Exception:

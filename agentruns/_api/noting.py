@@ -1,23 +1,24 @@
 """
-What a start notes before it sends: first the permit and the connection, then the note, then the request.
+What a start notes before it sends: first all that it takes to send, then the note, then the request.
 
-A note says that a request may have been sent. The wait for its turn may be long, and may break: while it lasts, nothing
-is noted, so that a start which was never sent is not in doubt.
+A note says that a request may have been sent. The wait for its turn may be long, and may break, and so may that for a
+token, or for where to send: while it lasts, nothing is noted, so that a start which was never sent is not in doubt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, TypeAlias
 
-from attrs import frozen
+from attrs import define, field
 
 from agentruns._aio.limits import ConcurrencyLimit
 from agentruns._values.commands import Checkpoint, Ownership
 from agentruns._values.exchange import Request, Response
 from agentruns.errors import AgentRunsError
 
-from .channel import IS_CLOSED
+from .channel import IS_CLOSED, Ready
 from .limiter import Permits
 
 Acquire: TypeAlias = Callable[[], Awaitable[None]]
@@ -44,17 +45,23 @@ class Keeper(Protocol):
         ...
 
 
-@frozen
+@define
 class Clearance:
-    """What it takes to send a request at once: one of the *permits*, and one of the *connections* for this task."""
+    """What it takes to send a request at once: one of the *permits*, all else that is *ready*, and a connection."""
 
     _permits: Permits
-    _connections: ConcurrencyLimit | None
+    _ready: Ready | None
     _longest: float
+    _connections: ConcurrencyLimit | None = field(default=None, init=False)  # one of which this task may have reserved
 
-    async def acquire(self) -> None:
-        """Wait for both, in the order in which all wait; raise as `Permits.acquire` does."""
+    async def acquire(self, request: Request) -> None:
+        """Wait for all, in the order in which all wait; raise as `Permits.acquire` and `Ready` do."""
         await self._permits.acquire(self._longest)
+        try:
+            self._connections = None if self._ready is None else await self._ready(request)
+        except BaseException:
+            self._permits.release()  # to find out where to send takes a request
+            raise
         try:
             if self._connections is not None and not await self._connections.reserve():
                 raise AgentRunsError(IS_CLOSED)
@@ -93,7 +100,7 @@ class Notes:
 
     async def note(self, note: Checkpoint, *, at_once: bool) -> Ownership:
         """
-        Have a note kept before the next request is sent; *at_once*, if it tells of a request that is in doubt.
+        Have a note kept before the next request that may do something; *at_once*, if it tells of one in doubt.
 
         Return "others" where it is not, since a start of the same group had to be waited for.
         """
@@ -111,10 +118,10 @@ class Notes:
 
     async def send(self, request: Request) -> Response:
         """Send a request once, when nothing holds it back and what is to be noted before is kept."""
-        if self._due is None:
+        if self._due is None or request.method == "GET":
             return await self._call(request, None)
         try:
-            return await self._call(request, self._acquire)
+            return await self._call(request, partial(self._acquire, request))
         finally:
             self._clearance.leave()
 
@@ -123,18 +130,18 @@ class Notes:
         self._kept = None
 
     async def take_back(self) -> None:
-        """Keep the last note no more until the next request is sent: nothing was done after it."""
+        """Keep the last note no more until the next request that may do something: nothing was done after it."""
         note, self._kept = self._kept, None
         if note is not None:
             self._due = note  # first: where that fails, nobody knows whether it is kept
             await self._keeper.take_back()
 
-    async def _acquire(self) -> None:
+    async def _acquire(self, request: Request) -> None:
         """Wait for clearance and keep the note that is due; both anew if the clearance is over by then."""
         note, clearance = self._due, self._clearance
         assert note is not None
         while True:
-            await clearance.acquire()
+            await clearance.acquire(request)
             try:
                 if not clearance.is_over():
                     await self._keeper.note(note)

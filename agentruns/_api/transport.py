@@ -27,7 +27,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
 
 from .address import Address
 from .body import encoded, merged, plain, without_params
-from .channel import CLOSED, IS_CLOSED, Heard, WaitResumed, at_once, cut_off
+from .channel import CLOSED, IS_CLOSED, Heard, Ready, WaitResumed, at_once, cut_off
 from .credentials import Renewal, Right
 from .defaults import Defaults
 from .mask import Headers, Masks
@@ -101,9 +101,9 @@ class AiohttpTransport:
     def __repr__(self) -> str:
         return f"AiohttpTransport({self._address.base_url!r})"
 
-    async def open(self, wait_resumed: WaitResumed = at_once) -> ConcurrencyLimit:
+    async def open(self, wait_resumed: WaitResumed = at_once) -> Ready:
         """
-        Import aiohttp and make the session; return what bounds the requests under way.
+        Import aiohttp and make the session; return what has a token, and tells what bounds the requests under way.
 
         A request that waits for a connection awaits *wait_resumed* after.
         """
@@ -150,7 +150,7 @@ class AiohttpTransport:
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         self._lost = (aiohttp.ClientError, TimeoutError, OSError)
         self._too_long = LineTooLong
-        return self._limit
+        return self._ready
 
     async def close(self) -> None:
         """End what is under way and release every connection; a borrowed session stays open."""
@@ -163,6 +163,11 @@ class AiohttpTransport:
         if self._borrowed is None:
             await self._session.close()
             await self._once.close()
+
+    async def _ready(self, request: Request) -> ConcurrencyLimit:
+        if self._renewal is not None and self._renewal.right is None:
+            await self._renewal.after(None, request)
+        return self._limit
 
     def _take(self, right: Right) -> None:
         """Send another token from now on."""
