@@ -11,12 +11,23 @@ from typing import Any, Final
 import pytest
 from attrs import define, evolve, field
 
-from agentruns import AgentRunsError, Client, JournalError, OutcomeUnknownError, Retry, Run, TransportError
+from agentruns import (
+    AgentRunsError,
+    APIError,
+    Client,
+    ConflictError,
+    JournalError,
+    OutcomeUnknownError,
+    Retry,
+    Run,
+    TransportError,
+)
 from agentruns._aio.limits import ConcurrencyLimit
+from agentruns._api.channel import Ready
 from agentruns._api.flow import perform
 from agentruns._api.limiter import Permits, RateLimiter
 from agentruns._api.noting import Acquire, Clearance, Notes
-from agentruns._values.commands import Checkpoint, Flow, Ownership
+from agentruns._values.commands import Checkpoint, Flow, Ownership, Sleep
 from agentruns._values.exchange import RateLimit, Request, Response
 from agentruns.dialects import narrative, wire
 from agentruns.emulator import Emulator, Turn
@@ -36,13 +47,16 @@ class Refusing(VendorInMemory):
 
     def __init__(self, emulator: Emulator[Any], path: str, refusal: Callable[[Request], Response] | None) -> None:
         super().__init__(emulator.state, emulator.token)
-        self._path, self._refusal = path, refusal
+        self._path, self.refusals = path, [] if refusal is None else [refusal]
         self._base = "/v1" if path.startswith("/v1/") and not emulator.state.prefix else ""  # a card would say so
         self._headers = {"A2A-Version": "1.0", "x-api-key": emulator.token}
         self.starts = 0
         self.connections = ConcurrencyLimit(5)
 
-    async def open(self, *_: object) -> ConcurrencyLimit:  # type: ignore[override]
+    async def open(self, *_: object) -> Ready:  # type: ignore[override]
+        return self.ready
+
+    async def ready(self, _: Request) -> ConcurrencyLimit:
         return self.connections
 
     async def __call__(self, request: Request) -> Response:
@@ -56,15 +70,22 @@ class Refusing(VendorInMemory):
     async def _sent(self, request: Request) -> Response:
         request = evolve(request, path=self._base + request.path, headers={**self._headers, **request.headers})
         if request.method == "POST" and fnmatchcase(f"{self.vendor.prefix}{request.path}", self._path):
-            refusal, self._refusal = self._refusal, None
-            if refusal is not None:
-                return refusal(request)
+            if self.refusals:
+                return self.refusals.pop(0)(request)
             self.starts += 1
         return await super().__call__(request)
 
 
 def limited(request: Request) -> Response:
     return Response(429, {}, b"{}", request)
+
+
+def forbidden(request: Request) -> Response:
+    return Response(403, {}, b"{}", request)
+
+
+def conflicting(request: Request) -> Response:
+    return Response(409, {}, b"{}", request)
 
 
 def unreachable(request: Request) -> Response:
@@ -120,6 +141,26 @@ class Connections(Line):
 
 
 @define
+class Readiness(Line):
+    """Has what requests need before they are sent, such as a token, until the one of that *number*, and never then."""
+
+    @contextmanager
+    def held(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        ready = Refusing.ready
+
+        async def waited_for(over: Refusing, request: Request) -> ConcurrencyLimit:
+            self.asked += 1
+            if self.asked >= self.number:
+                self.reached.set()
+                await asyncio.Event().wait()
+            return await ready(over, request)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Refusing, "ready", waited_for)
+            yield
+
+
+@define
 class Stage:
     """One vendor and one journal, which processes open one after the other."""
 
@@ -135,7 +176,7 @@ class Stage:
         self.over = Refusing(self.emulator, self.case.start_path, self.refusal)
 
     def client(self, journal: SimulatedJournal | None) -> Client[Any, Any]:
-        retry = Retry(attempts=3, backoff=STEADY)
+        retry = Retry(attempts=3, backoff=STEADY, conflicts=1)
         return Client(self.case.vendor, self.over, retry=retry, schedule=STEADY, journal=journal)
 
     async def prepare(self) -> None:
@@ -189,19 +230,25 @@ async def cut_off(stage: Stage, line: Line) -> None:
         (killed, Line, None),
         (killed, Line, limited),
         (killed, Line, unreachable),
+        (killed, Line, conflicting),
         (cancelled, Line, None),
         (cut_off, Line, None),
         (killed, Connections, None),
         (cancelled, Connections, None),
+        (killed, Readiness, None),
+        (cancelled, Readiness, None),
     ],
     ids=[
         "killed",
         "killed after 429",
         "killed after a refused connection",
+        "killed after a conflict",
         "cancelled",
         "cut off",
         "killed without a connection",
         "cancelled without a connection",
+        "killed without a token",
+        "cancelled without a token",
     ],
 )
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
@@ -230,7 +277,54 @@ async def test_a_start_whose_wait_to_be_sent_ends_before_that_is_started_once_by
         assert stage.over.connections._free == 5
         stage.disk.close()
 
-    assert waited
+    assert waited or line_of is Readiness, "what is not noted is sent, and waits for a token then"
+
+
+@pytest.mark.parametrize("refusal", [forbidden, unreachable], ids=["refused", "unreachable"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+async def test_a_start_that_was_never_sent_is_clear_though_the_next_one_under_its_key_fails(
+    case: Case, refusal: Callable[[Request], Response], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in count(1):
+        stage = Stage(case, None)
+        await stage.prepare()
+        line = Line(number)
+        with line.held(monkeypatch):
+            await killed(stage, line)
+        if stage.over.starts > 0:
+            return
+        stage.over.refusals = [refusal] * 3
+        async with stage.client(stage.journal()) as client:
+            with pytest.raises((APIError, TransportError)):
+                await stage.start(client)
+        stage.over.refusals.clear()
+        async with stage.client(stage.journal()) as client:
+            await stage.start(client)
+
+        assert stage.over.starts == 1, f"wait {number}"
+        stage.disk.close()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+async def test_a_start_is_clear_though_the_journal_fails_when_its_note_is_taken_back(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(case, limited)
+    await stage.prepare()
+    async with stage.client(journal := stage.journal()) as client:
+
+        async def fail(*_: object) -> None:
+            monkeypatch.undo()
+            raise JournalError("journal.db", "the disk is full", "")
+
+        monkeypatch.setattr(journal, "not_sent", fail)
+        with suppress(JournalError):
+            await stage.start(client)
+    async with stage.client(stage.journal()) as client:
+        await stage.start(client)
+
+    assert stage.over.starts == 1
+    stage.disk.close()
 
 
 # What is done in which order ------------------------------------------------------------------------------------------
@@ -324,6 +418,32 @@ async def test_a_note_of_which_nobody_knows_if_it_is_taken_back_is_kept_again_be
     await log.performed(flow())
 
     assert log.said == ["note 1", "POST /thing", "take back", "note 1", "POST /other"]
+
+
+@pytest.mark.parametrize("refusal", [problem(403, "no", "No."), problem(409, "taken", "Taken.")])
+async def test_the_note_of_a_refused_request_does_not_stand_while_the_flow_does_something_else(
+    refusal: Answer,
+) -> None:
+    def flow() -> Flow[object]:
+        with suppress(APIError):
+            yield from noted(1, THING)
+        yield Sleep(60.0)
+        yield Request("GET", "/thing")
+        return wire.read_object((yield OTHER))
+
+    log = Log(thing=[refusal], other=[Answer({})])
+    log.wire.script["GET /thing"] = [Answer({})]
+    await log.performed(flow())
+
+    assert log.said == ["note 1", "POST /thing", "take back", "GET /thing", "note 1", "POST /other"]
+
+
+async def test_the_note_of_a_start_that_met_a_conflict_is_taken_back_since_it_may_begin_again() -> None:
+    log = Log(thing=[problem(409, "taken", "Taken.")])
+    with pytest.raises(ConflictError):
+        await log.performed(noted(1, THING))
+
+    assert log.said == ["note 1", "POST /thing", "take back"]
 
 
 async def test_what_is_found_out_after_a_request_that_is_in_doubt_is_kept_at_once_and_for_good() -> None:
