@@ -83,6 +83,20 @@ async def test_a_token_that_cannot_be_had_costs_a_permit_for_a_while_and_no_conn
     assert asyncio.get_running_loop().time() == pytest.approx(2.0)
 
 
+@pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_contact_is_lost_where_a_start_cannot_find_out_where_to_send() -> None:
+    over = Wire([Trouble(True, 0.0, 1e3, 0, ("unsent",) * 3, (), (), ())])
+    api = Api(cast("Any", over), Permits(RateLimiter(None)), narrative.problem, Retry(attempts=3, backoff=STEADY))
+    began = api.enter().time()
+    await api.open()
+    with pytest.raises(TransportError, match="no token"):
+        await api.perform(_start(0, over.troubles[0]), Keeper(0, over))
+
+    assert api.admission.outages.since == began
+    assert not over.kept
+
+
 class Origin(VendorInMemory):
     """One of the places at which an agent is asked, with one connection."""
 
