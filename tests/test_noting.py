@@ -438,6 +438,18 @@ async def test_the_note_of_a_refused_request_does_not_stand_while_the_flow_does_
     assert log.said == ["note 1", "POST /thing", "take back", "GET /thing", "note 1", "POST /other"]
 
 
+async def test_a_start_by_a_get_is_noted_where_it_is_said_not_to_be_idempotent() -> None:
+    def flow() -> Flow[object]:
+        yield Request("GET", "/thing")
+        return (yield from noted(1, Request("GET", "/begin", idempotent=False)))
+
+    log = Log()
+    log.wire.script |= {"GET /thing": [Answer({})], "GET /begin": [Answer({})]}
+    await log.performed(flow())
+
+    assert log.said == ["GET /thing", "note 1", "GET /begin"]
+
+
 async def test_the_note_of_a_start_that_met_a_conflict_is_taken_back_since_it_may_begin_again() -> None:
     log = Log(thing=[problem(409, "taken", "Taken.")])
     with pytest.raises(ConflictError):

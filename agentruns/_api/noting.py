@@ -118,7 +118,7 @@ class Notes:
 
     async def send(self, request: Request) -> Response:
         """Send a request once, when nothing holds it back and what is to be noted before is kept."""
-        if self._due is None or request.method == "GET":
+        if self._due is None or request.idempotent:
             return await self._call(request, None)
         try:
             return await self._call(request, partial(self._acquire, request))

@@ -44,10 +44,10 @@ class Lock:
 @frozen
 class Checkpoint:
     """
-    Ask, within the flow of a start, that *data* is kept before the next request is sent that is no GET.
+    Ask, within the flow of a start, that *data* is kept before the next request is sent that is not idempotent.
 
     That is: right before, once it may be sent, unless a request of the flow is in doubt already. After a clear refusal,
-    what was kept before stands until such a request is sent again, by whom ever.
+    what was kept before stands until such a request is sent again, by whomever.
 
     *data* is made of plain JSON types: what it takes to find out, after a crash, what became of that request. *group*
     names the starts from which this one could not be told. While another of them is under way, or has died so lately

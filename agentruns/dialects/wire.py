@@ -285,7 +285,7 @@ def body_excerpt(response: Response) -> str:
 
 def checkpoint(data: Mapping[str, Json], group: str = "", visible_after: float = 0.0) -> Flow[bool]:
     """
-    Have *data* kept before the next request is sent that is no GET, as `Checkpoint` tells; return whether it is.
+    Have *data* kept before the next request that is not idempotent, as `Checkpoint` tells; return whether it is.
 
     It is not where another start of the *group* had to be waited for: look again, then, at what was there before, and
     ask again. Without a group it always is.
