@@ -386,7 +386,8 @@ def test_whatever_text_comes_a_glance_finds_what_reading_the_whole_does(data: st
     glanced, whole = all_of(dialect, response), all_of_the_whole(dialect, response)
 
     is_beyond = isinstance(whole, str) and re.search("out of range|too deeply", whole)
-    assert glanced == whole or (is_beyond and isinstance(glanced, tuple) and glanced[1].in_flight)
+    is_let_be = isinstance(glanced, str) or glanced[1].in_flight  # or something else in it is refused, too
+    assert glanced == whole or (is_beyond and is_let_be)
 
 
 def test_a_state_that_is_news_is_read_as_a_whole() -> None:
