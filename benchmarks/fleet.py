@@ -158,7 +158,7 @@ def compare(workload: str, count: int, rounds: int, *, counting: bool) -> dict[s
             middle = {what: statistics.median(each[what] for each in seen) for what in seen[0]}
             middle["cpu"] = min(each["cpu"] for each in seen)
             measured[row] = middle | {"interval": interval}
-            if counting and row in (*EQUAL, *(("bare, 1 s",) if workload in TARGETS else ())):
+            if counting and (row in EQUAL or (row == "bare, 1 s" and workload in TARGETS)):
                 (_, instructions), _ = once(name, interval, COUNTED, counted)
                 measured[row]["instructions"] = instructions / COUNTED
 

@@ -83,6 +83,9 @@ class _Wire:
     async def open(self, *_: object) -> None:
         """Do nothing."""
 
+    async def ready(self, *_: object) -> None:
+        """Be there already."""
+
     async def close(self) -> None:
         """Do nothing."""
 

@@ -220,6 +220,9 @@ class Vendor:
     async def open(self, *_: object) -> None:
         """Be there."""
 
+    async def ready(self, *_: object) -> None:
+        """Be there already."""
+
     async def close(self) -> None:
         """Go."""
 

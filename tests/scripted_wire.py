@@ -77,6 +77,9 @@ class Wire:
     async def open(self, *_: object) -> None:
         self.is_open = True
 
+    async def ready(self, *_: object) -> None:
+        pass
+
     async def close(self) -> None:
         self.is_open = False
 

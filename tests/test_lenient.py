@@ -628,6 +628,9 @@ class Spoiler:
     async def open(self, *_: object) -> None:
         pass
 
+    async def ready(self, *_: object) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from itertools import count
@@ -23,7 +23,6 @@ from agentruns import (
     TransportError,
 )
 from agentruns._aio.limits import ConcurrencyLimit
-from agentruns._api.channel import Ready
 from agentruns._api.flow import perform
 from agentruns._api.limiter import Permits, RateLimiter
 from agentruns._api.noting import Acquire, Clearance, Notes
@@ -53,10 +52,7 @@ class Refusing(VendorInMemory):
         self.starts = 0
         self.connections = ConcurrencyLimit(5)
 
-    async def open(self, *_: object) -> Ready:  # type: ignore[override]
-        return self.ready
-
-    async def ready(self, _: Request) -> ConcurrencyLimit:
+    async def ready(self, *_: object) -> ConcurrencyLimit:
         return self.connections
 
     async def __call__(self, request: Request) -> Response:
@@ -224,6 +220,27 @@ async def cut_off(stage: Stage, line: Line) -> None:
             await stage.start(client)
 
 
+async def ended_at_each_wait(
+    case: Case,
+    refusal: Callable[[Request], Response] | None,
+    end: Callable[[Stage, Line], Any],
+    line_of: Callable[[int], Line],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Stage]:
+    """Yield a stage for each wait of a start, where a life has ended in that wait; one run is begun there by then."""
+    for number in count(1):
+        stage = Stage(case, refusal)
+        await stage.prepare()
+        line = line_of(number)
+        with line.held(monkeypatch):
+            await end(stage, line)
+        if stage.over.starts > 0:
+            return
+        yield stage
+        assert stage.over.starts == 1, f"wait {number}"
+        stage.disk.close()
+
+
 @pytest.mark.parametrize(
     ("end", "line_of", "refusal"),
     [
@@ -260,22 +277,13 @@ async def test_a_start_whose_wait_to_be_sent_ends_before_that_is_started_once_by
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waited = 0
-    for number in count(1):
-        stage = Stage(case, refusal)
-        await stage.prepare()
-        line = line_of(number)
-        with line.held(monkeypatch):
-            await end(stage, line)
-        if stage.over.starts > 0:
-            break
+    async for stage in ended_at_each_wait(case, refusal, end, line_of, monkeypatch):
         waited += 1
         async with stage.client(stage.journal()) as client:
             run = await stage.start(client)
 
         assert run.id
-        assert stage.over.starts == 1, f"wait {number}"
         assert stage.over.connections._free == 5
-        stage.disk.close()
 
     assert waited or line_of is Readiness, "what is not noted is sent, and waits for a token then"
 
@@ -285,14 +293,9 @@ async def test_a_start_whose_wait_to_be_sent_ends_before_that_is_started_once_by
 async def test_a_start_that_was_never_sent_is_clear_though_the_next_one_under_its_key_fails(
     case: Case, refusal: Callable[[Request], Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in count(1):
-        stage = Stage(case, None)
-        await stage.prepare()
-        line = Line(number)
-        with line.held(monkeypatch):
-            await killed(stage, line)
-        if stage.over.starts > 0:
-            return
+    waited = 0
+    async for stage in ended_at_each_wait(case, None, killed, Line, monkeypatch):
+        waited += 1
         stage.over.refusals = [refusal] * 3
         async with stage.client(stage.journal()) as client:
             with pytest.raises((APIError, TransportError)):
@@ -301,8 +304,7 @@ async def test_a_start_that_was_never_sent_is_clear_though_the_next_one_under_it
         async with stage.client(stage.journal()) as client:
             await stage.start(client)
 
-        assert stage.over.starts == 1, f"wait {number}"
-        stage.disk.close()
+    assert waited
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
@@ -374,7 +376,7 @@ class Log:
             self.permits.release()
 
     async def performed(self, flow: Flow[object]) -> object:
-        notes = Notes(self, Clearance(self.permits, None, 60.0), self.send)
+        notes = Notes(self, Clearance(self.permits, self.wire, 60.0), self.send)
         return await perform(flow, notes.send, narrative.problem, Retry(attempts=3, backoff=STEADY), notes=notes)
 
 

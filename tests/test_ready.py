@@ -24,7 +24,6 @@ from agentruns import (
 from agentruns._aio.limits import ConcurrencyLimit
 from agentruns._api.address import Address, address_of
 from agentruns._api.api import Api
-from agentruns._api.channel import Ready
 from agentruns._api.limiter import Permits, RateLimiter
 from agentruns._api.located import LocatedChannel
 from agentruns._api.noting import Clearance
@@ -56,9 +55,9 @@ async def test_what_a_start_waits_for_has_its_token() -> None:
         return "a-token"
 
     transport = AiohttpTransport(Address("https://vendor.test", source))
-    ready = await transport.open()
-    await ready(POST)
-    await ready(POST)
+    await transport.open()
+    await transport.ready(POST)
+    await transport.ready(POST)
     await transport.close()
 
     assert asked == ["token"]
@@ -72,7 +71,8 @@ async def test_a_token_that_cannot_be_had_costs_a_permit_for_a_while_and_no_conn
 
     transport = AiohttpTransport(Address("https://vendor.test", source), connections=1)
     permits = Permits(RateLimiter(RateLimit(1, 1.0)))
-    clearance = Clearance(permits, await transport.open(), 60.0)
+    await transport.open()
+    clearance = Clearance(permits, transport, 60.0)
     for _ in range(3):
         with pytest.raises(TransportError, match="no token could be had") as caught:
             await clearance.acquire(POST)
@@ -105,10 +105,7 @@ class Origin(VendorInMemory):
         self._base = urlsplit(base_url).path
         self.connections = ConcurrencyLimit(1)
 
-    async def open(self, *_: object) -> Ready:  # type: ignore[override]
-        return self.ready
-
-    async def ready(self, _: Request) -> ConcurrencyLimit:
+    async def ready(self, *_: object) -> ConcurrencyLimit:
         return self.connections
 
     async def close(self) -> None:
@@ -147,8 +144,8 @@ class Agent:
 @pytest.mark.virtual
 async def test_what_bounds_a_start_is_the_limit_of_the_place_that_it_is_sent_to() -> None:
     agent = Agent()
-    ready = await agent.channel.open()
-    limit = await ready(POST)
+    await agent.channel.open()
+    limit = await agent.channel.ready(POST)
 
     first, found = agent.places
     assert limit is found.connections
@@ -238,8 +235,8 @@ class Wire:
         place = self._tries[number, of] = self._tries.get((number, of), -1) + 1
         return words[place] if place < len(words) else {"answers": "200"}.get(of, "at once")
 
-    async def open(self, *_: object) -> Ready:
-        return self.ready
+    async def open(self, *_: object) -> None:
+        pass
 
     async def close(self) -> None:
         self.closed = True

@@ -118,6 +118,9 @@ class Server:
     async def open(self, *_: object) -> None:
         pass
 
+    async def ready(self, *_: object) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -10,6 +10,7 @@ import msgspec
 from attrs import define
 
 from agentruns import TransportError
+from agentruns._aio.limits import ConcurrencyLimit
 from agentruns._values.exchange import Request, Response
 from tests.hostile.hostile_servers import TOKEN, answered
 
@@ -44,6 +45,9 @@ class VendorInMemory:
 
     async def open(self, *_: object) -> None:
         pass
+
+    async def ready(self, *_: object) -> ConcurrencyLimit | None:
+        return None
 
     async def close(self) -> None:
         pass

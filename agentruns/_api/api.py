@@ -19,7 +19,7 @@ from agentruns.errors import ConfigurationError, TransportError, api_error
 
 from .accounts import Account
 from .admission import Admission
-from .channel import Channel, Heard, Ready
+from .channel import Channel, Heard
 from .flow import Attempts, perform, undecodable
 from .home import Home
 from .limiter import Permits
@@ -63,7 +63,6 @@ class Api:
         self._problem = problem
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._home = Home()
-        self._ready: Ready | None = None
         self._is_open = False
 
     @property
@@ -81,7 +80,7 @@ class Api:
 
     async def open(self) -> None:
         """Open the transport."""
-        self._ready = await self._transport.open(self._wait_resumed)
+        await self._transport.open(self._wait_resumed)
         self.admission.open()
         self._is_open = True
 
@@ -128,7 +127,7 @@ class Api:
         )
 
     def _notes(self, keeper: Keeper) -> Notes:
-        return Notes(keeper, Clearance(self.permits, self._ready, self.retry.longest), self.call)
+        return Notes(keeper, Clearance(self.permits, self._transport, self.retry.longest), self.call)
 
     async def perform_once(self, flow: Flow[T], send: Send) -> T:
         """Run *flow* to its result with each request sent once, through *send*."""

@@ -15,9 +15,6 @@ Heard: TypeAlias = Callable[[ServerEvent], Awaitable[None]]
 WaitResumed: TypeAlias = Callable[[], Awaitable[None]]
 """What returns when the vendor has had the rest that it asked for."""
 
-Ready: TypeAlias = Callable[[Request], Awaitable[ConcurrencyLimit | None]]
-"""What returns when nothing but a connection is missing to send a request: what bounds these, None if nothing does."""
-
 CLOSED = "the client was closed"
 IS_CLOSED = "this client is closed; open another one"
 
@@ -36,11 +33,15 @@ def cut_off(request: Request, reason: str | None, seconds: float) -> AgentRunsEr
 class Channel(Protocol):
     """A `Transport` that opens and closes, and that may carry streams of events."""
 
-    async def open(self, wait_resumed: WaitResumed, /) -> Ready | None:
-        """
-        Get ready to send; return what a request may await before, None if it is sent at once anyway.
+    async def open(self, wait_resumed: WaitResumed, /) -> None:
+        """Get ready to send. What has to wait for a connection awaits *wait_resumed* before it is sent."""
+        ...
 
-        What has to wait for a connection awaits *wait_resumed* before it is sent.
+    async def ready(self, request: Request, /) -> ConcurrencyLimit | None:
+        """
+        Return when nothing but a connection is missing to send *request*: what bounds these, None if nothing does.
+
+        Raise what sending it would, as where no token can be had.
         """
         ...
 

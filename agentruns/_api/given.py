@@ -40,6 +40,9 @@ class GivenTransport:
     async def open(self, _: WaitResumed) -> None:
         """There is nothing to open: the transport is the user's."""
 
+    async def ready(self, _: Request) -> None:
+        """There is nothing to wait for: what the transport needs, it gets itself."""
+
     async def close(self) -> None:
         """End what is under way; the transport itself is the user's to close."""
         self._closed = True

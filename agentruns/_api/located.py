@@ -17,7 +17,7 @@ from agentruns.dialects.vendor import Vendor
 from agentruns.errors import APIError, ConfigurationError, TransportError
 
 from .address import Address, base_url_of
-from .channel import Channel, Heard, Ready, WaitResumed, at_once
+from .channel import Channel, Heard, WaitResumed, at_once
 from .flow import perform
 from .hosts import is_loopback
 from .retry import Retry
@@ -43,7 +43,6 @@ class LocatedChannel:
         self._auth = auth
         self._first = make(address)
         self._found: Channel | None = None
-        self._found_ready: Ready | None = None
         self._form: Callable[[Request], Request] | None = None
         self._wait_resumed: WaitResumed = at_once
         self._locating = asyncio.Lock()
@@ -51,15 +50,14 @@ class LocatedChannel:
     def __repr__(self) -> str:
         return f"LocatedChannel({self._found or self._first!r})"
 
-    async def open(self, wait_resumed: WaitResumed = at_once) -> Ready:
-        """Get ready to ask where to send to; nothing is sent yet. Return what asks that."""
+    async def open(self, wait_resumed: WaitResumed = at_once) -> None:
+        """Get ready to ask where to send to; nothing is sent yet."""
         self._wait_resumed = wait_resumed
-        self._found_ready = await self._first.open(wait_resumed)
-        return self._ready
+        await self._first.open(wait_resumed)
 
-    async def _ready(self, request: Request) -> ConcurrencyLimit | None:
-        await self._located(request)
-        return None if self._found_ready is None else await self._found_ready(request)
+    async def ready(self, request: Request) -> ConcurrencyLimit | None:
+        """Ask where to send *request* to, and return what bounds the connections to there."""
+        return await (await self._located(request)).ready(request)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -117,7 +115,7 @@ class LocatedChannel:
         if isinstance(address.token, str):
             address.checked(address.token)
         channel = self._make(address)
-        self._found_ready = await channel.open(self._wait_resumed)
+        await channel.open(self._wait_resumed)
         return channel
 
     def _allowed(self, url: str) -> str:

@@ -18,7 +18,7 @@ from agentruns._values.commands import Checkpoint, Ownership
 from agentruns._values.exchange import Request, Response
 from agentruns.errors import AgentRunsError
 
-from .channel import IS_CLOSED, Ready
+from .channel import IS_CLOSED, Channel
 from .limiter import Permits
 
 Acquire: TypeAlias = Callable[[], Awaitable[None]]
@@ -47,18 +47,18 @@ class Keeper(Protocol):
 
 @define
 class Clearance:
-    """What it takes to send a request at once: one of the *permits*, all else that is *ready*, and a connection."""
+    """What it takes to send a request at once: one of the *permits*, a *channel* that is ready, and a connection."""
 
     _permits: Permits
-    _ready: Ready | None
+    _channel: Channel
     _longest: float
     _connections: ConcurrencyLimit | None = field(default=None, init=False)  # one of which this task may have reserved
 
     async def acquire(self, request: Request) -> None:
-        """Wait for all, in the order in which all wait; raise as `Permits.acquire` and `Ready` do."""
+        """Wait for all, in the order in which all wait; raise as `Permits.acquire` and `Channel.ready` do."""
         await self._permits.acquire(self._longest)
         try:
-            self._connections = None if self._ready is None else await self._ready(request)
+            self._connections = await self._channel.ready(request)
         except BaseException:
             self._permits.release()  # to find out where to send takes a request
             raise

@@ -27,7 +27,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
 
 from .address import Address
 from .body import encoded, merged, plain, without_params
-from .channel import CLOSED, IS_CLOSED, Heard, Ready, WaitResumed, at_once, cut_off
+from .channel import CLOSED, IS_CLOSED, Heard, WaitResumed, at_once, cut_off
 from .credentials import Renewal, Right
 from .defaults import Defaults
 from .mask import Headers, Masks
@@ -101,12 +101,8 @@ class AiohttpTransport:
     def __repr__(self) -> str:
         return f"AiohttpTransport({self._address.base_url!r})"
 
-    async def open(self, wait_resumed: WaitResumed = at_once) -> Ready:
-        """
-        Import aiohttp and make the session; return what has a token, and tells what bounds the requests under way.
-
-        A request that waits for a connection awaits *wait_resumed* after.
-        """
+    async def open(self, wait_resumed: WaitResumed = at_once) -> None:
+        """Import aiohttp and make the session. A request that waits for a connection awaits *wait_resumed* after."""
         import aiohttp
         from aiohttp.http_exceptions import LineTooLong
         from yarl import URL
@@ -150,7 +146,6 @@ class AiohttpTransport:
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
         self._lost = (aiohttp.ClientError, TimeoutError, OSError)
         self._too_long = LineTooLong
-        return self._ready
 
     async def close(self) -> None:
         """End what is under way and release every connection; a borrowed session stays open."""
@@ -164,7 +159,8 @@ class AiohttpTransport:
             await self._session.close()
             await self._once.close()
 
-    async def _ready(self, request: Request) -> ConcurrencyLimit:
+    async def ready(self, request: Request) -> ConcurrencyLimit:
+        """Have a token for *request*, and return what bounds the requests under way."""
         if self._renewal is not None and self._renewal.right is None:
             await self._renewal.after(None, request)
         return self._limit

@@ -191,6 +191,9 @@ class Inside:
     async def open(self, *_: object) -> None:
         pass
 
+    async def ready(self, *_: object) -> None:
+        pass
+
     async def close(self) -> None:
         for _ in range(self.goodbye):
             await asyncio.sleep(0)
