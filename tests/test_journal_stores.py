@@ -6,7 +6,7 @@ import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from typing import cast
@@ -34,8 +34,7 @@ from agentruns._keeping.journal.starts import Starts
 from agentruns._keeping.journal.tables import SQLITE, Spelling, Tables
 from agentruns._keeping.journal.tending import Tended
 from agentruns._keeping.journal.values import GivenAnswer
-from agentruns.dialects import wire
-from agentruns.errors import JournalError, ProtocolError
+from agentruns.errors import JournalError
 
 from .postgres_server import Server
 
@@ -119,19 +118,12 @@ def a_run(run_id: str) -> str:
 
 @pytest.mark.asyncio
 async def test_work_is_found_by_any_id_that_a_vendor_may_give_its_run(journal: Journal, other: Journal) -> None:
-    given = [f"run{each}1" for each in map(chr, range(256))] + [
-        "e\u0301 \u2028\u202e\ufffd\U0001f9fe",
-        "%s?{}\\n",
-        "x" * 900,
-    ]
-    names = []
-    for name in given:
-        with suppress(ProtocolError):
-            names.append(wire.ref(name, "").id)
+    # Two are known not to be found: NUL, which ends a text in SQLite, and DLE, by which PostgreSQL's stands for it.
+    names = [f"run{each}1" for each in map(chr, range(256)) if each not in "\x00\x10"]
+    names += ["e\u0301 \u2028\u202e\ufffd\U0001f9fe", "%s?{}\\n", "x" * 900]
     for number, name in enumerate(names):
         await journal.attach(str(number), ORIGIN, a_run(name))
 
-    assert len(names) == len(given) - 33  # control characters
     found = [await other.of_run(name) for name in names]
     assert [work and work.key for work in found] == [str(number) for number in range(len(names))]
     assert sorted(await other.runs_since(0.0)) == sorted(names)

@@ -53,8 +53,8 @@ def query(params: Mapping[str, str | Sequence[str]]) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether an id that a vendor gave can stand in the path of a request, and be found again in a journal."""
-    return text not in _NO_NAMES and (text.isprintable() or not _CONTROL.search(text))
+    """Tell whether an id that a vendor gave can stand in the path of a request."""
+    return text not in _NO_NAMES
 
 
 def link(url: Json, response: Response) -> str:
@@ -87,7 +87,6 @@ def location(response: Response) -> str:
     return link(response.headers.get("location"), response)
 
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\\\]")
 _PORTS: Final = {"http": 80, "https": 443}
 
