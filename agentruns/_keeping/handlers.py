@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._aio.shield import run_shielded
-from agentruns._values import codec
 from agentruns._values.run import Action, Run, ToolOutput
 from agentruns.dialects import check_answers
 from agentruns.errors import JournalError, ToolOutcomeUnknownError
@@ -23,7 +22,7 @@ from agentruns.tools import Tool, answer, current_pause_is_over
 from .digest import digest
 from .journal.moves import AnswerState
 from .keys import Keys
-from .work import json_text
+from .work import deserialize_answer, json_text
 
 if TYPE_CHECKING:
     from .journal import Handling
@@ -80,7 +79,7 @@ class HandlersOnce:
             if known.fresh:
                 break
             if known.output is not None:
-                return ToolOutput(action, codec.decode(known.output, trusted=True), known.is_error)
+                return deserialize_answer(action, known)
             if known.mine and tool.repeatable:
                 break
             if known.mine or not known.alive:
@@ -94,8 +93,7 @@ class HandlersOnce:
         known = await run_shielded(self._keep(run, tool, output, given))
         if known.output is None or known.output == given:
             return output
-        by_hand = codec.decode(known.output, trusted=True)
-        return ToolOutput(action, by_hand, known.is_error)
+        return deserialize_answer(action, known)  # by hand
 
     async def _run(self, key: str, run_id: str, tool: Tool, action: Action) -> Any:
         """Run a handler that was entered, and return what it returns; where it ends otherwise, enter that."""
@@ -145,7 +143,7 @@ class HandlersOnce:
         others = {each.id: each for each in run.actions if each.id != action.id}
         known = await self._journal.answers(self._key, run.id) if others else ()
         return [
-            ToolOutput(others[each.action_id], codec.decode(each.output, trusted=True), each.is_error)
+            deserialize_answer(others[each.action_id], each)
             for each in known
             if each.output is not None and each.action_id in others and each.is_of(digest(others[each.action_id]))
         ]

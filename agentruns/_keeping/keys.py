@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 from agentruns._aio.shield import run_shielded
 from agentruns._aio.tasks import Tasks
 from agentruns._api.operations import Operations
-from agentruns._values import codec
 from agentruns._values.run import Run, RunRef, ToolOutput
 from agentruns.errors import (
     AlreadyAnsweredError,
@@ -27,7 +26,7 @@ from agentruns.errors import (
 from .digest import digest
 from .journal.values import GivenAnswer
 from .shared import SharedStates
-from .work import Unfinished, deserialize_origin, json_text, run_text
+from .work import Unfinished, deserialize_answer, deserialize_origin, json_text, run_text
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
     from .journal import Journal, Work
@@ -102,10 +101,7 @@ class Keys:
         if decision.standing:
             raise AlreadyAnsweredError(
                 run,
-                tuple(
-                    ToolOutput(actions[each.action_id], codec.decode(each.output, trusted=True), each.is_error)
-                    for each in decision.standing
-                ),
+                tuple(deserialize_answer(actions[each.action_id], each) for each in decision.standing),
                 ""
                 if all(each.posted for each in decision.standing)
                 else f"whether {run.vendor or 'the vendor'} has it, the journal does not say: the same answer, which "

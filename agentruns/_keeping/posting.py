@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
-
 from agentruns._aio.shield import run_shielded
 from agentruns._api.flow import Attempts
-from agentruns._values import codec
 from agentruns._values.exchange import Request
 from agentruns._values.run import Run, RunStatus, ToolOutput
 from agentruns.dialects import check_answers
@@ -18,7 +15,7 @@ from agentruns.errors import APIError, ConfigurationError, ConflictError, Outcom
 from .digest import digest
 from .journal.moves import AnswerState
 from .keys import Keys
-from .work import keep_state
+from .work import deserialize_answer, keep_state
 
 if TYPE_CHECKING:
     from .journal import Handling
@@ -118,4 +115,4 @@ def _standing(output: ToolOutput, known: Handling | None) -> ToolOutput:
     """Return the answer that the journal keeps, which is the first, if it keeps one to the same action."""
     if known is None or known.output is None or not known.is_of(digest(output.action)):
         return output
-    return evolve(output, output=codec.decode(known.output, trusted=True), is_error=known.is_error)
+    return deserialize_answer(output.action, known)

@@ -1,4 +1,4 @@
-"""A piece of work as the journal keeps it: what started it, in and out of JSON, and the states that are kept."""
+"""A piece of work as the journal keeps it: what started it and its answers, in and out of JSON, and its states."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from agentruns._values import codec
 from agentruns._values.generic import DetailT_co, Json, OriginT_co
 from agentruns._values.large import written
 from agentruns._values.minted import minted
-from agentruns._values.run import Run, RunRef, short_json_of
+from agentruns._values.run import Action, Run, RunRef, ToolOutput, short_json_of
 from agentruns.dialects.protocol import Dialect
 from agentruns.errors import ConfigurationError
 
 if TYPE_CHECKING:  # imported with the first journal: `import agentruns` stays light
-    from .journal import Journal
+    from .journal import Handling, Journal
+    from .journal.values import StandingAnswer
 
 
 Changed: TypeAlias = Literal["refuse", "again", "keep"]
@@ -107,6 +108,12 @@ def deserialize_origin(text: str, dialect: Dialect) -> Any:
     if not isinstance(kept, Mapping):
         return dialect.Origin(kept)
     return dialect.Origin(**_fields(dialect.Origin, kept))
+
+
+def deserialize_answer(action: Action, kept: Handling | StandingAnswer) -> ToolOutput:
+    """Return the answer to *action* that the journal keeps, where it does keep one."""
+    assert kept.output is not None
+    return ToolOutput(action, codec.decode(kept.output, trusted=True), kept.is_error)
 
 
 def _fields(cls: type[Any], kept: Mapping[str, Json]) -> Mapping[str, Any]:

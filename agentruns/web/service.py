@@ -12,6 +12,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
+from enum import Enum, auto
 from itertools import count
 from typing import Any, Final, Self, TypeAlias, Unpack
 from uuid import uuid4
@@ -50,6 +51,14 @@ _AGAIN: Final = Backoff(initial=1.0, factor=2.0, maximum=300.0, jitter=0.2)
 _PRUNE_SECONDS: Final = 3600.0
 _STOP_SECONDS: Final = 5.0
 """How long an `on_end` that is under way may take when the service stops."""
+
+
+class _End(Enum):
+    """How far the end of a run is told: it is `DUE`, `on_end` has returned, or the journal has that."""
+
+    DUE = auto()
+    HANDED = auto()
+    KEPT = auto()
 
 
 class Service:
@@ -101,7 +110,7 @@ class Service:
         self._on_end = on_end
         self._retention = retention
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._telling: set[asyncio.Task[bool]] = set()
+        self._telling: set[asyncio.Task[_End]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._has_stopped = False
         self._stack = AsyncExitStack()
@@ -304,19 +313,19 @@ class Service:
 
     async def _tell(self, key: str, run: Run[Any]) -> None:
         """Have the end of a run told, until that has worked."""
-        has_returned = asyncio.Event()
+        end = _End.DUE
         for attempts in count():
-            once = self._tell_once(key, run, has_returned)
-            telling = asyncio.create_task(once, name="agentruns: tell the end of a run")
+            telling = asyncio.create_task(self._tell_once(key, run, end), name="agentruns: tell the end of a run")
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)
-            if await asyncio.shield(telling):
+            end = await asyncio.shield(telling)
+            if end is _End.KEPT:
                 return
             await asyncio.sleep(_AGAIN.delay(attempts))
 
-    async def _tell_once(self, key: str, run: Run[Any], has_returned: asyncio.Event) -> bool:
+    async def _tell_once(self, key: str, run: Run[Any], end: _End) -> _End:
         """
-        Have the end told, unless another service does or has by now; return whether that is settled.
+        Have the end told, as far as it is not, unless another service does or has by now; return how far it is now.
 
         The work stays ours until `on_end` is over, though this service may have stopped to tend it meanwhile. Where
         others may take this process for dead, `on_end` is cut off before they call theirs. Once it has returned it is
@@ -326,18 +335,18 @@ class Service:
             with self._keys.following(key):
                 async with self._keys.journal.acting():
                     if not await self._tending.take(key):
-                        return True
-                    if self._on_end is not None and not has_returned.is_set():
+                        return _End.KEPT
+                    if self._on_end is not None and end is _End.DUE:
                         await _called(self._on_end, key, run)
-                    has_returned.set()
+                    end = _End.HANDED
                     await self._tending.told(key)
         except Exception as error:
             about = {"agentruns_run_id": run.id, "agentruns_vendor": run.vendor, "agentruns_status": run.status.value}
             logger.error(
                 "the end of run %s could not be told, and is told again", printable(run.id), exc_info=error, extra=about
             )
-            return False
-        return True
+            return end
+        return _End.KEPT
 
 
 def _check_journal(inbox: Inbox, path: str) -> None:
