@@ -26,6 +26,10 @@ ONE_SCREEN = "README.md: In one screen (1)"
 
 QUESTIONS = [Turn(calls=[Call("ask-questions", {"question": "Which?", "suggestedAnswers": ["This"]})]), Turn("Done.")]
 
+LONGEST = 150
+"""Seconds that a block may take: one begins a cluster, which takes half a minute where the machine is busy."""
+
+pytestmark = pytest.mark.timeout(LONGEST + 10)
 
 PROMPTLY = """
 import runpy, sys
@@ -79,7 +83,7 @@ def test_a_block_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     if "origami.Prompt" in BLOCKS[name]:
         how += ["-c", PROMPTLY]
     ended = subprocess.run(
-        [sys.executable, *how, str(program)], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+        [sys.executable, *how, str(program)], capture_output=True, text=True, cwd=tmp_path, timeout=LONGEST, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
@@ -88,7 +92,7 @@ def test_a_block_runs_as_it_stands(name: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_emulators")
 def test_the_one_screen_example_answers_its_tool_and_prints_the_answer() -> None:
     shown = subprocess.run(
-        [sys.executable, "-c", BLOCKS[ONE_SCREEN]], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", BLOCKS[ONE_SCREEN]], capture_output=True, text=True, timeout=LONGEST, check=True
     ).stdout
     assert "requires_action" in shown
     assert "confirm_booking" in shown.splitlines()[-1]
@@ -123,7 +127,7 @@ def test_the_batch_of_the_guide_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(*blocks_of(guide, "json").values())
     for line in "".join(blocks_of(guide, "console").values()).splitlines()[:2]:
         command = [sys.executable, "-m", *shlex.split(line)]
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LONGEST, check=False)
         assert ended.returncode == 0, ended.stderr
     answers = [json.loads(answer) for answer in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [answer["status"] for answer in answers] == ["completed", "completed"]
