@@ -10,18 +10,19 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
 
 from agentruns import Run, RunStatus, connect, narrative
-from agentruns.cli import arguments, commands, display, stories
+from agentruns.cli import arguments, commands, display, emulators, stories
 from agentruns.cli.fields import kind_of
 from agentruns.dialects import NAMES, NoAuth, load
 from agentruns.dialects.names import shipped
 from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Call, Emulator, Fault, Narrative, Turn
+from agentruns.emulator.server import vendor_of
 from tests.command_lines import use
 from tests.scripted_wire import run_body
 
@@ -210,6 +211,30 @@ def test_the_demo_of_a_vendor_tells_the_whole_story(vendor: str, capsys: pytest.
     told = capsys.readouterr().out
     assert f"{vendor}, emulated at" in told.lower()
     assert all(part in told for part in TOLD[vendor])
+
+
+@pytest.mark.parametrize("vendor", stories.names())
+def test_a_variant_of_a_vendor_is_emulated_as_the_vendor_and_has_its_story(vendor: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"from agentruns import {vendor}\nmine = {vendor}.variant()\n")
+    for name in (f"{file}:mine", f"agentruns:{vendor}"):
+        assert emulators.emulator_of(name) is emulators.emulator_of(vendor) is vendor_of(vendor)
+        assert cast(Any, stories.story_of(name)).func is cast(Any, stories.story_of(vendor)).func
+        assert stories.trial_of(name) is stories.trial_of(vendor)
+
+
+def test_the_demo_of_a_variant_plays_the_variant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from agentruns import narrative\n"
+        "def item(output):\n"
+        "    print('the variant is asked')\n"
+        "    return {'tool_use_id': output.action.id, 'content': str(output.output)}\n"
+        "mine = narrative.variant(tool_output=item)\n"
+    )
+    assert commands.main(["demo", "--vendor", f"{file}:mine"]) == 0
+    told = capsys.readouterr().out
+    assert all(part in told for part in ("the variant is asked", *TOLD["narrative"]))
 
 
 def test_the_demo_shows_every_vendor() -> None:

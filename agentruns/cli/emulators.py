@@ -22,9 +22,7 @@ def emulator_of(name: str) -> type[EmulatedVendor]:
 
     Raise `ConfigurationError` for a vendor that is not known, or that has no emulator.
     """
-    from agentruns.emulator.server import vendor_of
-
-    return vendor_of(name) if name in NAMES else _named(Vendor.of(load(name)))
+    return _named(Vendor.of(load(name)))
 
 
 def example_of(name: str, emulator: Emulator[Any]) -> Any:

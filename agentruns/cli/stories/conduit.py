@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 # The demo -------------------------------------------------------------------------------------------------------------
 
 
-async def tell(display: Display, follow: Follow) -> Run | None:
+async def tell(name: str, display: Display, follow: Follow) -> Run | None:
     """Dispatch an agent, lose the answer, and find the run in the agent's list."""
     from agentruns.emulator import Emulator, Turn
 
     script = [Turn("A plumber is booked for unit 12B at 14:00 today.", pending=0.5, running=2.5)]
-    async with Emulator("conduit", script=script) as emulator, connected(emulator, "conduit") as client:
+    async with Emulator("conduit", script=script) as emulator, connected(emulator, name) as client:
         lose(display, emulator, "/v1/agents/*/run")
         order = {"work_order": "WO-4417", "unit": "12B", "priority": "high"}
         display.remark(f"{INDENT}  a work order; a dispatch names no run, so the agent's list is read before and after")

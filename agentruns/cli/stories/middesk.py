@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The demo -------------------------------------------------------------------------------------------------------------
 
 
-async def tell(display: Display, follow: Follow) -> Run | None:
+async def tell(name: str, display: Display, follow: Follow) -> Run | None:
     """Review a business, find the run whose start was lost, and resolve an interrupt in place."""
     from agentruns.emulator import Call, Emulator, Turn
 
@@ -32,7 +32,7 @@ async def tell(display: Display, follow: Follow) -> Run | None:
         Turn(calls=[Call("watchlist_resolution", hit)], running=2.0),
         Turn("Name, TIN and filing match; two list hits dismissed.", running=1.0),
     ]
-    async with Emulator("middesk", script=script) as emulator, connected(emulator, "middesk") as client:
+    async with Emulator("middesk", script=script) as emulator, connected(emulator, name) as client:
         lose(display, emulator, "/v1/runs")
         display.remark(f"{INDENT}  a review of one business; Middesk has no idempotency key, so the run is looked for")
         request = middesk.RunRequest("cip_orchestrator", business_id="b86f3c52-11d9-4f07-8e6a-90c2d5a7714f")

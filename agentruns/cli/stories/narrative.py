@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The demo -------------------------------------------------------------------------------------------------------------
 
 
-async def tell(display: Display, follow: Follow) -> Run | None:
+async def tell(name: str, display: Display, follow: Follow) -> Run | None:
     """Ask for a meeting time, lose the answer to the start, answer a tool call, and get the final answer."""
     from agentruns.emulator import Call, Emulator, Turn
 
@@ -37,7 +37,7 @@ async def tell(display: Display, follow: Follow) -> Run | None:
         Turn(calls=[Call("confirm_booking", slot)], pending=0.4, running=1.2, iterations=2),
         Turn("Booked: tomorrow at 14:30.", pending=0.3, running=0.9),
     ]
-    async with Emulator("narrative", script=script) as emulator, connected(emulator, "narrative") as client:
+    async with Emulator("narrative", script=script) as emulator, connected(emulator, name) as client:
         lose(display, emulator, "/agents/conversations/*/runs")
         config = narrative.Config(
             model="anthropic.claude-opus-4.6",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # The demo -------------------------------------------------------------------------------------------------------------
 
 
-async def tell(display: Display, follow: Follow) -> Run | None:
+async def tell(name: str, display: Display, follow: Follow) -> Run | None:
     """Create an agent, lose the answer, and answer its two questions with one follow-up."""
     from agentruns.emulator import Call, Emulator, Turn
 
@@ -34,7 +34,7 @@ async def tell(display: Display, follow: Follow) -> Run | None:
     ]
     async with (
         Emulator("origami", script=script, retry_after=0) as emulator,
-        connected(emulator, "origami") as client,
+        connected(emulator, name) as client,
     ):
         lose(display, emulator, "/api/v2/agents")
         prompt = origami.Prompt("Find independent veterinary clinics in Leeds.")

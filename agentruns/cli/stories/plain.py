@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agentruns._values.run import Action, Run
@@ -13,7 +12,7 @@ from agentruns.dialects import load
 from agentruns.dialects.vendor import Vendor
 from agentruns.errors import ConfigurationError
 
-from .kit import INDENT, Follow, Story, Trial, connected
+from .kit import INDENT, Follow, Trial, connected
 
 if TYPE_CHECKING:
     from agentruns.emulator import Emulator, Prompt, Turn
@@ -22,12 +21,7 @@ if TYPE_CHECKING:
 _NOTHING: Final = "{name} cannot be tried: its dialect gives what starts a run by `example()`"
 
 
-def story(name: str) -> Story:
-    """Return the demo of any vendor whose dialect gives an example."""
-    return partial(_tell, name)
-
-
-async def _tell(name: str, display: Display, follow: Follow) -> Run | None:
+async def tell(name: str, display: Display, follow: Follow) -> Run | None:
     """Start the example of a dialect, and follow the run to its end."""
     from agentruns.emulator import Call, Emulator, Turn
 

@@ -81,6 +81,7 @@ __all__ = [
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
+    "EMULATOR",
     "ESCALATED",
     "ESCALATION_STATUS",
     "GUESSES",
@@ -146,4 +147,5 @@ BUDGET: Final = RateLimit(108, 60.0)  # rate-limits: 120 per minute and workspac
 START_REQUESTS: Final = 2  # the dispatch and the look that finds its run; the look before is that of the start before
 PARENT: Final = "agent"
 TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.agent.id")
+EMULATOR: Final = "agentruns.emulator.conduit:Conduit"
 Origin: Final = Dispatch

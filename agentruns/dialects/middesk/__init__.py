@@ -80,6 +80,7 @@ __all__ = [
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
+    "EMULATOR",
     "GUESSES",
     "MODEL_CALLS",
     "NAME",
@@ -170,6 +171,7 @@ TRACE_INCLUDE: Final = "steps"
 ANSWERS_TOGETHER: Final = False  # get-agent-run: an interrupt is resumed by its id
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.agent.name")
 RUN_SECONDS: Final = 6 * 3600.0  # webhooks: work takes seconds, minutes or hours
+EMULATOR: Final = "agentruns.emulator.middesk:Middesk"
 Origin: Final = RunRequest
 
 

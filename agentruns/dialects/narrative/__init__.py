@@ -70,6 +70,7 @@ __all__ = [
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
+    "EMULATOR",
     "GUESSES",
     "NAME",
     "PARENT",
@@ -137,4 +138,5 @@ PARENT: Final = "conversation"
 TRACE_ROLES: Final = ("gen_ai.conversation.id", "gen_ai.request.model")
 RUN_SECONDS: Final = 600.0  # get-a-runs-current-state: give up at about 5 minutes, after which it may turn failed yet
 POLL_SECONDS: Final = (2.0, 8.0)  # get-a-runs-current-state: start at 2 s, back off to 4 to 8 s for longer runs
+EMULATOR: Final = "agentruns.emulator.narrative:Narrative"
 Origin: Final = UserMessage

@@ -62,6 +62,7 @@ __all__ = [
     "BASE_URL",
     "BASE_URL_VARIABLE",
     "BUDGET",
+    "EMULATOR",
     "GUESSES",
     "KEY_SECONDS",
     "MODEL_CALLS",
@@ -143,4 +144,5 @@ ANSWERS_TOGETHER: Final = True  # one prompt, that of the next run
 TRACE_ROLES: Final = ("gen_ai.agent.id", "gen_ai.request.model")
 POLL_SECONDS: Final = (15.0, 15.0)  # reference/get-run: what Retry-After says at present
 RUN_SECONDS: Final = 21 * 60.0  # openapi-v2.yaml: a run ends as timed_out after 20 minutes
+EMULATOR: Final = "agentruns.emulator.origami:Origami"
 Origin: Final = Prompt
