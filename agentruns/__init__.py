@@ -19,7 +19,9 @@ if TYPE_CHECKING:  # imported when they are first asked for: `import agentruns` 
     from ._following.batch import Batch as Batch
     from ._following.events import EventStream as EventStream
     from ._following.options import OnCancel as OnCancel
+    from ._following.options import OnEvent as OnEvent
     from ._following.options import StreamOptions as StreamOptions
+    from ._following.options import Timeout as Timeout
     from ._following.progress import BatchProgress as BatchProgress
     from ._following.progress import progress_bar as progress_bar
     from ._following.stream import RunStream as RunStream
@@ -27,12 +29,17 @@ if TYPE_CHECKING:  # imported when they are first asked for: `import agentruns` 
     from ._keeping.work import Unfinished as Unfinished
     from ._polling.stats import Stats as Stats
     from ._values.auth import Auth as Auth
+    from ._values.auth import TokenSource as TokenSource
+    from ._values.commands import Flow as Flow
     from ._values.exchange import RateLimit as RateLimit
+    from ._values.exchange import Request as Request
+    from ._values.exchange import Response as Response
     from ._values.exchange import ServerEvent as ServerEvent
     from ._values.exchange import Transport as Transport
     from ._values.generic import Json as Json
     from ._values.run import Action as Action
     from ._values.run import Failure as Failure
+    from ._values.run import Origins as Origins
     from ._values.run import Outcome as Outcome
     from ._values.run import Progress as Progress
     from ._values.run import Run as Run
@@ -108,9 +115,16 @@ __all__ = [  # noqa: RUF022 - grouped as the documentation is
     "Progress",
     "ConnectOptions",
     "Auth",
+    "TokenSource",
     "Transport",
     "StreamOptions",
     "OnCancel",
+    "OnEvent",
+    "Timeout",
+    "Flow",
+    "Request",
+    "Response",
+    "Origins",
     "Outcome",
     "Batch",
     "BatchProgress",
@@ -177,7 +191,9 @@ if not TYPE_CHECKING:  # to a type checker, a name that is misspelled would be o
         "_following.events": ("EventStream",),
         "_following.options": (
             "OnCancel",
+            "OnEvent",
             "StreamOptions",
+            "Timeout",
         ),
         "_following.progress": (
             "BatchProgress",
@@ -189,9 +205,12 @@ if not TYPE_CHECKING:  # to a type checker, a name that is misspelled would be o
             "Unfinished",
         ),
         "_polling.stats": ("Stats",),
-        "_values.auth": ("Auth",),
+        "_values.auth": ("Auth", "TokenSource"),
+        "_values.commands": ("Flow",),
         "_values.exchange": (
             "RateLimit",
+            "Request",
+            "Response",
             "ServerEvent",
             "Transport",
         ),
@@ -199,6 +218,7 @@ if not TYPE_CHECKING:  # to a type checker, a name that is misspelled would be o
         "_values.run": (
             "Action",
             "Failure",
+            "Origins",
             "Outcome",
             "Progress",
             "Run",
@@ -267,5 +287,5 @@ if not TYPE_CHECKING:  # to a type checker, a name that is misspelled would be o
         return found
 
     def __dir__() -> list[str]:
-        """Return what is there, imported or not."""
-        return sorted({*globals(), *__all__})
+        """Return the public names, imported or not, and none of what this module is made with."""
+        return sorted(__all__)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import aiohttp
 import pytest
@@ -134,7 +134,7 @@ def test_a_face_shows_the_documented_names_only(face: type, documented: set[str]
 def test_the_public_names_are_those_that_can_be_imported() -> None:
     assert all(getattr(agentruns, name) is not None for name in agentruns.__all__)
     assert len(set(agentruns.__all__)) == len(agentruns.__all__)
-    assert set(agentruns.__all__) <= set(dir(agentruns))
+    assert set(agentruns.__all__) == set(dir(agentruns)), "what the module is made with is none of its names"
     with pytest.raises(AttributeError, match="no attribute 'conect'"):
         _ = agentruns.conect  # type: ignore[attr-defined]
 
@@ -185,6 +185,27 @@ def test_every_class_that_a_public_signature_names_can_be_imported() -> None:
         for annotation in get_type_hints(function, localns=known).values():
             for named in set(classes_in(annotation)) - internal:
                 assert id(named) in found, f"{name} names {named.__qualname__}, which users cannot import"
+
+
+def defined_names() -> Iterator[str]:
+    """Yield the classes and the aliases of types that the modules of this package define."""
+    for _, path in modules():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                yield node.name
+            elif isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias":
+                yield ast.unparse(node.target)
+
+
+def test_every_name_of_ours_in_a_signature_that_users_call_can_be_imported_from_the_package() -> None:
+    """Aliases too: who wraps a call writes its signature again."""
+    ours = {*defined_names()} - {"Tool"}  # `Tools.find` is for streams
+    for name, function in public_functions():
+        if name.startswith("Dialect.") or name.endswith(".__init__"):  # for writers of dialects: `agentruns.dialects`
+            continue
+        for annotation in inspect.get_annotations(cast(Any, function)).values():
+            words = {node.id for node in ast.walk(ast.parse(str(annotation))) if isinstance(node, ast.Name)}
+            assert words & ours <= set(agentruns.__all__), f"{name} names what users cannot import"
 
 
 def test_every_dialect_satisfies_the_protocol_and_is_public() -> None:
