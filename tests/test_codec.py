@@ -110,6 +110,20 @@ def test_half_of_a_pair_of_surrogates_is_named() -> None:
     assert codec.decode(rb'{"a": "\ud83d\ude00"}') == {"a": "\U0001f600"}
 
 
+@given(st.text(st.sampled_from('\ud83d\ude00\ud800\udfff\\"ud8\nä\U0001f600')))
+@example("\\ud83d")
+@example("\ud83d\ud83d\ude00")
+def test_half_of_a_pair_of_surrogates_that_a_server_sent_is_a_replacement_character(text: str) -> None:
+    """A vendor that cuts a text within an emoji cannot make the run unreadable in which it stands."""
+    sent = json.dumps({"cut": text, "rest": [1]}).encode()
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    for body in (sent, sent.decode()):
+        assert codec.decode(body, received=True) == {"cut": whole, "rest": [1]}
+    with pytest.raises(CodecError):
+        codec.decode(sent[:-1], received=True)
+
+
 @pytest.mark.parametrize(
     "body",
     [

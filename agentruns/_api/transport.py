@@ -261,7 +261,7 @@ class AiohttpTransport:
         for event in raw:
             text = self._masks.text(event.data)
             try:
-                data = codec.decode(text)
+                data = codec.decode(text, received=True)
             except codec.CodecError:
                 data = text
             yield ServerEvent(event.name, data, event.id)

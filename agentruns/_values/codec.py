@@ -54,21 +54,23 @@ class CamelCase:
     __slots__ = ()
 
 
-_HALF: Final = re.compile(rb"(?<!\\)\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
-"""The first half of a pair of surrogates that the second does not follow."""
+_ESCAPES: Final = re.compile(rb"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F][\da-fA-F]{2})|.)", re.DOTALL)
+"""What a backslash begins in a text of JSON: a pair of surrogates, half of one, which is the group, or another."""
 
 
-def decode(body: bytes | str, *, trusted: bool = False) -> Json:
+def decode(body: bytes | str, *, trusted: bool = False, received: bool = False) -> Json:
     """
     Return the JSON value in *body*; empty is None.
 
     Raise `CodecError` for anything that is not JSON and, unless it is *trusted*, for values nested so deeply that
-    comparing, copying or writing them would fail somewhere else.
+    comparing, copying or writing them would fail somewhere else. Half of a pair of surrogates, which no text can carry,
+    is U+FFFD in what was *received*: servers whose texts are UTF-16 cut them within an emoji.
     """
     if not body:
         return None
     import msgspec
 
+    text = b""
     try:
         text = body.encode() if isinstance(body, str) else body.removeprefix(_MARK)
         brackets = 0 if trusted else text.count(b"[") + text.count(b"{")
@@ -78,8 +80,12 @@ def decode(body: bytes | str, *, trusted: bool = False) -> Json:
     except RecursionError:
         raise CodecError("nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
-        half = _HALF.search(body) if isinstance(body, bytes) else None
-        raise CodecError(str(error) if half is None else f"{half[0].decode()} alone is no character") from None
+        half = next((found[0] for found in _ESCAPES.finditer(text) if found[1]), None)
+        if half is None:
+            raise CodecError(str(error)) from None
+        if not received:
+            raise CodecError(f"{half.decode()} alone is no character") from None
+        return decode(_ESCAPES.sub(lambda found: rb"\ufffd" if found[1] else found[0], text), trusted=trusted)
     if brackets > DEEPEST and _depth(value) > DEEPEST:
         raise CodecError(f"nested too deeply: more than {DEEPEST} levels")
     return value

@@ -138,7 +138,7 @@ class Response:
         """Return the JSON value of the body, decoded once; raise `codec.CodecError` for what is not JSON."""
         if self._value is _UNREAD:
             # A cached_property would take twice the time for the first read, which is the only one of most responses.
-            object.__setattr__(self, "_value", codec.decode(self.body))
+            object.__setattr__(self, "_value", codec.decode(self.body, received=True))
         return self._value
 
 

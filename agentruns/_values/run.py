@@ -60,7 +60,7 @@ class JsonText:
 
     def read(self) -> Mapping[str, Json]:
         """Return the object."""
-        value = codec.decode(self.body)
+        value = codec.decode(self.body, received=True)
         for key in self.path:
             value = value[key]
         found: Mapping[str, Json] = value

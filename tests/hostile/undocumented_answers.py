@@ -243,7 +243,6 @@ def not_json() -> Mapping[str, bytes]:
         "invalid UTF-8 in a key": b'{"\xc3\x28": "' + text + b'"}',
         "overlong UTF-8": b'{"detail": "\xc0\xaf ' + text + b'"}',
         "a surrogate in UTF-8": b'{"detail": "\xed\xa0\x80 ' + text + b'"}',
-        "half a surrogate pair": b'{"detail": "\\ud800 ' + text + b'"}',
         "a NUL": b'{"detail": "\x00 ' + text + b'"}',
         "NULs": b"\x00" * 64,
         "an escape that is none": b'{"detail": "\\x41 ' + text + b'"}',
@@ -281,6 +280,7 @@ def of_bodies() -> Mapping[str, Hostile]:
         "300 digits": "9" * 300,
         "a hundred brackets": "[" * 100 + "]" * 100,
         "NULs": '"' + "\\u0000" * 100 + '"',
+        "half an emoji": r'"\ud83d\ude00 \ud83d"',
         "a long key": '{"' + "k" * 100_000 + '":1}',
     }
     mark, twice = b"\xef\xbb\xbf", b'{"status":[],"data":3,"run":null,'

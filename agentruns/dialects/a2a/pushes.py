@@ -69,7 +69,7 @@ def verify_push(body: bytes, token: str | None, expected: str) -> TaskEvent:
     if not hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace")):
         raise ProtocolError("the token of the push notification is another one: it is not the agent that sent it")
     try:
-        told = TaskEvent.of(wire.mapping(codec.decode(body)))
+        told = TaskEvent.of(wire.mapping(codec.decode(body, received=True)))
     except codec.CodecError as error:
         raise ProtocolError(f"the push notification is not JSON: {error}") from error
     if not told.kind or told.ref is None:

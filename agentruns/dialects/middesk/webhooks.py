@@ -174,7 +174,7 @@ def verify_webhook(body: bytes, signature: str, secret: str) -> WebhookEvent:
             "the bytes that came"
         )
     try:
-        return codec.structure(codec.decode(body), WebhookEvent)
+        return codec.structure(codec.decode(body, received=True), WebhookEvent)
     except codec.CodecError as error:
         raise ProtocolError(f"the webhook is not an event as the vendor documents it: {error}") from error
 
