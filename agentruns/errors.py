@@ -238,7 +238,8 @@ class RunError(AgentRunsError, public=True):
 
     hint: ClassVar[str] = ""
     unseen_hint: ClassVar[str] = (
-        "start the same origin again where the vendor has a key for it, else look at the vendor first"
+        "If a start was under way it may have taken effect: start the same origin again where the vendor has a key for "
+        "it, else look at the vendor first"
     )
 
     def __init__(self, run: Run | None, reason: str) -> None:
@@ -248,10 +249,7 @@ class RunError(AgentRunsError, public=True):
 
     def _text(self) -> str:
         if self.run is None:
-            return (
-                f"{self.reason}; no state of the run was seen. If a start was under way it may have taken effect: "
-                f"{self.unseen_hint}"
-            )
+            return f"{self.reason}; no state of the run was seen. {self.unseen_hint}"
         where = f"run {self.run.id} is {self.run.status.value} (vendor: {self.run.vendor_status})"
         return f"{self.reason}; {where}" + (f". {self.hint}" if self.hint else "")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agentruns import DeadlineExceededError
 from agentruns.cli import commands, report
 
 
@@ -29,13 +30,43 @@ async def _waits(*_: Any) -> int:
     raise AssertionError
 
 
-def test_sigterm_ends_a_command_which_clears_away_what_it_made(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["run", "conduit", "--agent-id", "a"],
+            "no run was seen; a start may have taken effect, so look at the vendor",
+        ),
+        (["start", "conduit", "--agent-id", "a"], "no run was seen; a start may have taken effect, so look at the"),
+        (["watch", "conduit", "r"], "run r was not seen; watch it again with:\n  agentruns watch conduit r\n"),
+        (["demo"], "the emulated vendor has ended, and its runs with it; start over with:\n  agentruns demo\n"),
+        (["list", "conduit"], ""),
+    ],
+)
+def test_a_command_that_is_ended_before_it_saw_a_run_clears_away_what_it_made_and_tells_what_may_be_left(
+    words: list[str], told: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(commands._COMMANDS, "watch", _waits)
-    assert commands.main(["watch", "conduit", "run-1"]) == commands.TERMINATED
-    assert "no run was seen" in capsys.readouterr().err
+    monkeypatch.setitem(commands._COMMANDS, words[0], _waits)
+    assert commands.main(words) == commands.TERMINATED
+    shown = capsys.readouterr().err
+    assert shown.startswith(told)
+    assert bool(shown) is bool(told)
     assert list(folder.iterdir()) == []
+
+
+def test_a_watch_that_saw_nothing_in_time_speaks_of_no_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def late(*_: Any) -> int:
+        raise DeadlineExceededError(None, "3 s have passed")
+
+    for words, told in (
+        (["watch", "conduit", "r"], "Watch it again, or allow more --timeout\nrun r was not seen; watch it again"),
+        (["run", "conduit", "--agent-id", "a"], "If a start was under way it may have taken effect: the same command"),
+    ):
+        monkeypatch.setitem(commands._COMMANDS, words[0], late)
+        assert commands.main(words) == commands.DEADLINE
+        assert f"3 s have passed; no state of the run was seen. {told}" in capsys.readouterr().err
 
 
 def test_sigterm_ends_the_console_which_leaves_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

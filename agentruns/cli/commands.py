@@ -115,17 +115,20 @@ class _Seen:
     stream: RunStream | None = None
 
     def how_to_go_on(self, args: argparse.Namespace) -> list[str]:
-        """Return, a line each, which run is left, and how to watch it again."""
+        """Return, a line each, which run is left, and how to watch it again; nothing where none can be."""
+        same = shell(["agentruns", *args.typed])
         if args.command == "batch":
-            same = shell(["agentruns", *args.typed])
             return [f"the runs in flight go on at {args.vendor}; go on with:", f"  {same}"]
         run = self.stream.run if self.stream is not None else None
-        if run is None:
-            return ["no run was seen; a start may have taken effect, so look at the vendor before you start again"]
-        if run.status.is_over:
+        if run is not None and run.status.is_over:
             return [f"run {run.id} is {run.status}"]
         if args.command == "demo":
             return ["the emulated vendor has ended, and its runs with it; start over with:", "  agentruns demo"]
+        if run is None and args.command == "watch":
+            return [f"run {args.id} was not seen; watch it again with:", f"  {same}"]
+        if run is None:
+            told = "no run was seen; a start may have taken effect, so look at the vendor before you start again"
+            return [told] if args.command in {"run", "start"} else []
         again = ["agentruns", "watch", args.vendor, run.id, *(["--parent", run.ref.parent] if run.ref.parent else [])]
         if getattr(args, "base_url", None):
             again += ["--base-url", args.base_url]

@@ -54,11 +54,14 @@ _HINTS: Final[dict[type[errors.AgentRunsError], tuple[str, str]]] = {
 }
 """What helps, by the class of error whose `hint` says it in Python: for one run, and for a batch."""
 
-_UNSEEN: Final = (
-    "the same command is safe if you gave the vendor a key of your own, else look at the vendor first",
-    "the same call finds it by the journal, or by a key of the vendor; without either, look at the vendor first",
-)
-"""In place of `RunError.unseen_hint`."""
+_UNSEEN: Final[dict[str, str]] = {
+    "run": "If a start was under way it may have taken effect: the same command is safe if you gave the vendor a key "
+    "of your own, else look at the vendor first",
+    "batch": "If a start was under way it may have taken effect: the same call finds it by the journal, or by a key of "
+    "the vendor; without either, look at the vendor first",
+    "watch": "Watch it again, or allow more --timeout",
+}
+"""In place of `RunError.unseen_hint`, by command; other commands start runs as "run" does."""
 
 _PARENT: Final = "name it by --parent AGENT_ID"
 
@@ -111,7 +114,7 @@ def _replacements(error: errors.AgentRunsError, args: argparse.Namespace) -> Ite
         yield printable(f". {error.remedy}"), f". {said[0].upper()}{said[1:]}" if said else ""  # of an `APIError`
     for kind, hints in _HINTS.items():
         yield getattr(kind, "hint", ""), hints[is_batch]
-    yield errors.RunError.unseen_hint, _UNSEEN[is_batch]
+    yield errors.RunError.unseen_hint, _UNSEEN.get(args.command, _UNSEEN["run"])
 
 
 def _remedy(error: errors.AgentRunsError, args: argparse.Namespace) -> str:
