@@ -1157,6 +1157,9 @@ async def test_a_pause_that_nothing_answers_ends_the_wait() -> None:
             await client.result(RunRef(RUN), tools={"tin_resolution": lambda: 1})
         with pytest.raises(UnsupportedError, match="cancel"):
             await client.cancel(RunRef(RUN))
+    async with client_of(Wire({POLL: Answer(body("interrupted", interrupts=[]))}), middesk) as client:
+        with pytest.raises(ActionRequiredError, match=r"^it waits, and names nothing to answer yet; run"):
+            await client.result(RunRef(RUN), tools=lambda _: 1)
 
 
 # Answering: what is a guess -------------------------------------------------------------------------------------------

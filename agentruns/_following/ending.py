@@ -60,7 +60,10 @@ def raise_unless_completed(run: Run[DetailT] | None, paused: RunRef | None = Non
         again = f". It answered run {paused.id}, which can be answered again: {_AGAIN}" if paused else ""
         raise RunFailedError(run, f"the run failed ({why}){again}")
     if run.status is RunStatus.REQUIRES_ACTION:
-        raise ActionRequiredError(run, f"no handler for {', '.join(action.name for action in run.actions)}")
+        names = ", ".join(action.name for action in run.actions)
+        raise ActionRequiredError(
+            run, f"no handler for {names}" if names else "it waits, and names nothing to answer yet"
+        )
     return run
 
 
