@@ -163,6 +163,7 @@ def test_each_word_has_its_status(word: str, status: RunStatus) -> None:
         (call(arguments=""), Action("call_1", "ask", {})),
         (call(arguments='{"question": '), Action("call_1", "ask", {"arguments": '{"question": '})),
         (call(arguments="[1]"), Action("call_1", "ask", {"arguments": "[1]"})),
+        (call(arguments=r'{"question": "half \ud83d"}'), Action("call_1", "ask", {"question": "half \ufffd"})),
         (CUSTOM, Action("call_2", "sql", {"input": "SELECT 1"})),
         (
             APPROVAL,

@@ -174,7 +174,7 @@ def id_of(item: Mapping[str, Any]) -> str:
 def _arguments(text: str) -> Mapping[str, Json]:
     """Return the arguments that a model has written; what is no object of JSON is told as it came."""
     try:
-        value = codec.decode(text or "{}")
+        value = codec.decode(text or "{}", received=True)
     except codec.CodecError:
         value = None
     return value if isinstance(value, Mapping) else {"arguments": text}
@@ -188,7 +188,7 @@ def _output(output: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> Json
     asked = wire.first_text(wire.mapping(wire.mapping(raw.get("text")).get("format")), "type")
     if asked in {"json_schema", "json_object"}:
         try:
-            return codec.decode(text)
+            return codec.decode(text, received=True)
         except codec.CodecError:
             return text or None
     return text if texts else None

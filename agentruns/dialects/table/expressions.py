@@ -114,7 +114,7 @@ def _options() -> Any:
         @functions.signature({"types": ["string", "null"]})
         def _func_from_json(self, text: str | None) -> Any:
             try:
-                return None if text is None else codec.decode(text)
+                return None if text is None else codec.decode(text, received=True)
             except codec.CodecError:
                 return None
 
