@@ -48,6 +48,7 @@ SAID = ["--conversation-id", "5e0c7d4a-93a5-4a37-8a0e-2f4b8c6d1e90", "--text", "
         (["start", "middesk", "--type", "a"], "give either --business-id, or both --context-type and --context-id"),
         (["list", "middesk", "--base-url", "http://10.0.0.7"], "use https, or pass --insecure if you accept that"),
         (["list", "middesk", "--base-url", "ftp://10.0.0.7"], "the base URL is not one"),
+        (["list", "middesk", "--base-url", ""], "the base URL is empty; it must look like https://"),
     ],
 )
 def test_wrong_usage_is_told_in_options(

@@ -27,8 +27,10 @@ from agentruns import (
     connect,
     narrative,
 )
+from agentruns._api.address import base_url_of
 from agentruns._values.run import Page, Run
 from agentruns._values.secret import Secret
+from agentruns.dialects.vendor import Vendor
 from agentruns.emulator import Emulator
 from tests.scripted_wire import (
     CONVERSATION,
@@ -489,6 +491,27 @@ async def test_what_is_wrong_before_any_request_is_a_configuration_error(wrong: 
 def test_a_base_url_that_no_request_line_carries_is_refused(url: str) -> None:
     with refuses("base_url is ", "which no request can carry; escape what is not plain ASCII"):
         connect(narrative, token="t", base_url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("not a url", "base_url is not one that requests can hang on"),
+        ("münchen", "base_url is not one that requests can hang on"),
+        ("https://[::1", "which is not a URL"),
+        ("", "base_url is empty"),
+    ],
+)
+def test_what_is_no_base_url_is_told_what_one_looks_like(
+    url: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty one that is passed would send the token to production; of a variable it is as good as none."""
+    monkeypatch.setenv(narrative.BASE_URL_VARIABLE, "")
+    with pytest.raises(ConfigurationError) as caught:
+        connect(narrative, token="t", base_url=url)
+    assert told in str(caught.value)
+    assert f"it must look like {narrative.BASE_URL}: http or https, a host" in str(caught.value)
+    assert base_url_of(Vendor.of(narrative), None) == narrative.BASE_URL
 
 
 @pytest.mark.parametrize("rest", ["host:80x/", "host", "host/a b", "[::1", "host:99999"])

@@ -94,8 +94,8 @@ def _token(dialect: Vendor, auth: Auth, token: str | None) -> Secret:
 def base_url_of(dialect: Vendor, base_url: str | None, *, insecure: bool = True) -> str:
     """Return what the vendor's paths hang on; raise `ConfigurationError` as `address_of` does."""
     check.text_or_none("base_url", base_url)
-    url = base_url or os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL
-    if not url:
+    url = os.environ.get(dialect.BASE_URL_VARIABLE) or dialect.BASE_URL if base_url is None else base_url
+    if base_url is None and not url:
         raise ConfigurationError(
             f"there is no base URL for {dialect.NAME}, of which every deployment has its own",
             field="base_url",
@@ -103,21 +103,23 @@ def base_url_of(dialect: Vendor, base_url: str | None, *, insecure: bool = True)
         )
     check.utf8("base_url", url)
     shown = re.sub("//.*@", "//...@", url)  # a password shows nowhere
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigurationError(
-            f"base_url is {shown!r}, which no request can carry; escape what is not plain ASCII: %20 in a path, "
-            "xn-- in a host",
-            field="base_url",
-        )
+    like = (
+        f"it must look like {dialect.BASE_URL or _LIKE}: http or https, a host, a path if need be, and no user, query "
+        "or fragment"
+    )
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ConfigurationError(f"base_url is {shown!r}, which is not a URL", field="base_url") from None
+        raise ConfigurationError(f"base_url is {shown!r}, which is not a URL; {like}", field="base_url") from None
     if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigurationError(
-            f"base_url is not one that requests can hang on; it must look like "
-            f"{dialect.BASE_URL or _LIKE}: http or https, a host, a path if need be, and no user, query or fragment",
+            f"base_url is {'not one that requests can hang on' if url else 'empty'}; {like}", field="base_url"
+        )
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigurationError(
+            f"base_url is {shown!r}, which no request can carry; escape what is not plain ASCII: %20 in a path, "
+            "xn-- in a host",
             field="base_url",
         )
     if parts.scheme == "http" and not insecure and not is_loopback(host):
