@@ -30,7 +30,7 @@ import pytest_asyncio
 from filelock import FileLock
 
 from agentruns._aio.shield import run_shielded
-from agentruns._keeping.journal import Handling, Journal, Work, ledger, problems, schema, thread
+from agentruns._keeping.journal import Handling, Journal, Work, ledger, owners, problems, schema, thread
 from agentruns._keeping.journal.owners import Owners
 from agentruns._keeping.journal.records import Records
 from agentruns._keeping.journal.write import Write
@@ -1189,6 +1189,16 @@ def test_a_file_or_folder_that_may_not_be_written_is_refused(open_to_all: Path, 
     assert "give this user write permission for the file and its folder" in text or "permissions" in text
     assert path.read_bytes() == before
     assert [each.name for each in open_to_all.iterdir() if not each.name.endswith(("-shm", "-wal"))] == ["journal.db"]
+
+
+@pytest.mark.asyncio
+async def test_a_folder_that_takes_no_files_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/proc").is_dir():
+        pytest.skip("this system has no /proc")
+    monkeypatch.setattr(owners, "_PATIENCE", 0.01)
+    journal = Journal("/proc/work.db", "acme")
+    with pytest.raises(ConfigurationError, match="no file can be made in /proc; use a path in a folder that can be"):
+        await journal.open()
 
 
 @pytest.mark.asyncio

@@ -17,6 +17,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from .problems import UnfitError
+
 _PATIENCE: Final = 5.0
 _PAUSE: Final = 0.01
 
@@ -41,8 +43,13 @@ class Owners:
         self._seen: dict[str, bool] = {}
 
     def enter(self) -> None:
-        """Be alive from now on; raise `OSError` where the folder does not allow it."""
-        self._lock.acquire(timeout=_PATIENCE, poll_interval=_PAUSE)  # somebody may be looking at it, and delete it
+        """Be alive from now on; raise `OSError` or `UnfitError` where the folder does not allow it."""
+        try:
+            self._lock.acquire(timeout=_PATIENCE, poll_interval=_PAUSE)  # somebody may be looking at it, and delete it
+        except Timeout:  # nobody keeps it for so long: such a folder, as those of /proc, takes no files
+            raise UnfitError(
+                f"no file can be made in {Path(self._path).parent}; use a path in a folder that can be written"
+            ) from None
         self._identity = identity(self._file_of(self.me))
 
     def leave(self) -> None:
