@@ -583,6 +583,7 @@ class Client(Generic[OriginT, DetailT]):
             item_options(self._vendor, common, options),
             Entrance(self._api.admission, patience),
             keep=changed == "keep",
+            check_open=self._operations.check_open,
         )
         return Batch(runner, origins, limit, ordered=ordered, on_progress=on_progress)
 

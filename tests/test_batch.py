@@ -165,6 +165,18 @@ async def test_in_order_the_wait_for_an_early_one_does_not_hold_back_the_others_
     assert crowd.most == 2
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["never opened", "closed"])
+async def test_a_batch_on_a_client_that_is_not_open_raises_once_and_takes_nothing(opened: bool) -> None:
+    client = client_of(Crowd())
+    if opened:
+        async with client:
+            pass
+    given = messages("1 a", "1 b")
+    with pytest.raises(ConfigurationError, match="this client is not open; use it within"):
+        await anext(client.batch(given))
+    assert next(given).text == "1 a"
+
+
 async def test_stop_takes_no_more_and_lets_the_rest_end() -> None:
     crowd = Crowd()
     async with client_of(crowd) as client:

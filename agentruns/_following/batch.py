@@ -122,8 +122,11 @@ class Batch(AsyncGeneratorBase[Outcome[OriginT_co, DetailT_co, ItemT_co]]):
         Return the next outcome; raise only what *origins* itself raises, and what *on_progress* does.
 
         Where contact is lost for longer than is borne, or the vendor refuses what it would refuse every origin, raise
-        that error, once all that was begun is over.
+        that error, once all that was begun is over. Raise `ConfigurationError`, before anything is taken, if the client
+        is not open.
         """
+        if not self._count and not self._exhausted:
+            self._plan.check_open()
         board = self._board
         while True:
             board.news.clear()

@@ -65,7 +65,7 @@ class ItemRunner:
     prepared. It is None where there is no journal. *options* gives the options of an item's stream: their timeout, in
     seconds, is that of *prepare*, too, and their digest is by default that of the item. With *keep*, what started an
     item before takes the place of an item that has changed. *entrance* says when the next item may begin; without one
-    it may at once.
+    it may at once. *check_open* raises where nothing may begin, such as before the client is open.
     """
 
     follow: Callable[[Any, str | None, StreamOptions], Followed]
@@ -75,6 +75,7 @@ class ItemRunner:
     options: Callable[[Any], StreamOptions] = lambda _: {}
     entrance: Entrance | None = None
     keep: bool = False
+    check_open: Callable[[], object] = lambda: None
 
     def __attrs_post_init__(self) -> None:
         for name, given in (("key", self.key), ("prepare", self.prepare), ("options", self.options)):
