@@ -41,19 +41,21 @@ class TransportError(AgentRunsError, public=True):
     Report that no answer came: refused, reset, timed out, or cut off.
 
     `sent` is False only where it is certain that the server never saw the request. `final` says that trying again
-    cannot help: a certificate was refused, or the answer is too long.
+    cannot help: a certificate was refused, or the answer is too long. `hint` says what helps, where the reason tells.
     """
 
-    def __init__(self, request: Request, reason: str, sent: bool = True, final: bool = False) -> None:
+    def __init__(
+        self, request: Request, reason: str, sent: bool = True, final: bool = False, *, hint: str = ""
+    ) -> None:
         super().__init__(request, reason, sent, final)
+        self.hint = hint
         self.request = request
         self.reason = reason
         self.sent = sent
         self.final = final
 
     def _text(self) -> str:
-        text = f"no answer to {self.request.line}: {self.reason}"
-        return f"{text}; {self.remedy}" if self.remedy else text
+        return "; ".join(filter(None, (f"no answer to {self.request.line}: {self.reason}", self.hint, self.remedy)))
 
 
 class OutcomeUnknownError(AgentRunsError, public=True):
@@ -119,7 +121,7 @@ class APIError(AgentRunsError, public=True):
     it) are None or empty where the vendor gave none.
     """
 
-    hint: ClassVar[str] = ""
+    hint: ClassVar[str] = "Check the base URL, and what the vendor's pages say of this status"
 
     after_doubt = False
     """An earlier try of the same request got no clear answer, so the refusal of this one does not say all."""
@@ -184,7 +186,7 @@ class AlreadyAnsweredError(ConflictError, public=True):
     refuse no answer that comes second.
     """
 
-    hint = ""
+    hint = "`client.stream(error.run)` follows what came of the first answer"
 
     def __init__(
         self,
@@ -194,7 +196,8 @@ class AlreadyAnsweredError(ConflictError, public=True):
         *,
         response: Response | None = None,
         arrived: bool = False,
-    ):
+        remedy: str = "",
+    ) -> None:
         request = Request("POST", f"/ (the answers to run {quote(run.id, errors='replace')})")
         APIError.__init__(self, response or Response(409, {}, b"", request))
         self.args = (run, standing, reason)
@@ -202,8 +205,13 @@ class AlreadyAnsweredError(ConflictError, public=True):
         self.standing = standing
         self.reason = reason
         self.arrived = arrived
+        self.message = self.message or self._said()
+        self.remedy = remedy
 
     def _text(self) -> str:
+        return f"{self._said()}. {self.remedy or self.hint}"
+
+    def _said(self) -> str:
         told = [
             f"action {each.action.id!r} has {'a refusal' if each.is_error else 'an answer'}: {_cut(_json(each.output))}"
             for each in self.standing
@@ -218,6 +226,8 @@ class AlreadyAnsweredError(ConflictError, public=True):
 class InvalidRequestError(APIError, public=True):
     """Report 400 or 422: the vendor cannot accept this request."""
 
+    hint = "Change what the vendor objects to before you send it again"
+
 
 class RateLimitedError(APIError, public=True):
     """Report 429: too many requests, or no free slot."""
@@ -228,34 +238,47 @@ class RateLimitedError(APIError, public=True):
 class QuotaError(APIError, public=True):
     """Report 402: credits, budget or plan do not allow it."""
 
+    hint = "See to credits, budget or plan at the vendor before you send it again"
+
 
 class ServerError(APIError, public=True):
     """Report a 5xx: the vendor failed."""
 
+    hint = "If it lasts, show this to the vendor"
+
 
 class RunError(AgentRunsError, public=True):
-    """Report a run that did not end as needed; `run` is its last state, None if none was ever seen."""
+    """
+    Report a run that did not end as needed; `run` is its last state, None if none was ever seen.
+
+    `begun` is False where it is certain that nothing was started: a run was only watched, or its origin only prepared.
+    """
 
     hint: ClassVar[str] = ""
     unseen_hint: ClassVar[str] = (
         "If a start was under way it may have taken effect: start the same origin again where the vendor has a key for "
         "it, else look at the vendor first"
     )
+    unbegun_hint: ClassVar[str] = "Nothing was started: make the same call again, or allow more `timeout`"
 
-    def __init__(self, run: Run | None, reason: str) -> None:
+    def __init__(self, run: Run | None, reason: str, *, begun: bool = True) -> None:
         super().__init__(run, reason)
         self.run = run
         self.reason = reason
+        self.begun = begun
 
     def _text(self) -> str:
         if self.run is None:
-            return f"{self.reason}; no state of the run was seen. {self.unseen_hint}"
+            hint = self.unseen_hint if self.begun else self.unbegun_hint
+            return f"{self.reason}; no state of the run was seen. {hint}"
         where = f"run {self.run.id} is {self.run.status.value} (vendor: {self.run.vendor_status})"
         return f"{self.reason}; {where}" + (f". {self.hint}" if self.hint else "")
 
 
 class RunFailedError(RunError, public=True):
     """Report a run that ended as failed; `run.failure` says why."""
+
+    hint = "`error.run` has all that the vendor says of it; to start again is a new run, which may cost as much"
 
 
 class ActionRequiredError(RunError, public=True):

@@ -274,7 +274,9 @@ async def test_a_function_that_gives_no_token_is_told_so_before_anything_is_sent
 async def test_a_source_that_fails_for_a_while_is_lost_contact_and_asked_again() -> None:
     tokens = Tokens(OSError(f"no route, while sending {TOKEN}"), TOKEN)
     async with Server(reply(DONE)) as server, sending(server, tokens) as transport:
-        with pytest.raises(TransportError, match=r"no token could be had \(OSError\)") as caught:
+        with pytest.raises(
+            TransportError, match=r"no token could be had \(OSError\); look at the function that is `token`"
+        ) as caught:
             await transport(GET)
         assert (await transport(GET)).status == 200
     assert caught.value.sent is False

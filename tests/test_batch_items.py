@@ -62,6 +62,7 @@ async def test_a_prepare_that_hangs_ends_with_the_timeout_of_its_item() -> None:
     assert outcomes["1 b"] is None
     assert isinstance(outcomes["1 a"], DeadlineExceededError)
     assert "`prepare` was not done after 3 s" in str(outcomes["1 a"])
+    assert "Nothing was started: make the same call again" in str(outcomes["1 a"])
     assert loop.time() - began < 5
 
 

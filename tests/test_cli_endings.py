@@ -58,10 +58,13 @@ def test_a_watch_that_saw_nothing_in_time_speaks_of_no_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def late(*_: Any) -> int:
-        raise DeadlineExceededError(None, "3 s have passed")
+        raise DeadlineExceededError(None, "3 s have passed", begun=words[0] == "run")
 
     for words, told in (
-        (["watch", "conduit", "r"], "Watch it again, or allow more --timeout\nrun r was not seen; watch it again"),
+        (
+            ["watch", "conduit", "r"],
+            "Nothing was started: make the same call again, or allow more --timeout\nrun r was",
+        ),
         (["run", "conduit", "--agent-id", "a"], "If a start was under way it may have taken effect: the same command"),
     ):
         monkeypatch.setitem(commands._COMMANDS, words[0], late)

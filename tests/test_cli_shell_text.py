@@ -12,6 +12,7 @@ import pytest
 
 import agentruns
 from agentruns import Run, RunRef, RunStatus, errors
+from agentruns._api.channel import TOO_SLOW
 from agentruns._values.exchange import Request, Response
 from agentruns.cli import commands, shell_text
 from agentruns.cli.display import warnings
@@ -118,6 +119,16 @@ def test_a_hint_within_another_error_is_said_anew_too() -> None:
         error, args_of("batch")
     )
     assert not PYTHON.search(shell_text.translate(error, args_of("run")))
+
+
+@pytest.mark.parametrize("command", ["run", "batch"])
+def test_what_no_option_helps_is_not_told_in_python(command: str) -> None:
+    request = Request("GET", "/runs/r")
+    slow = errors.TransportError(request, "no whole answer within 30 s", hint=TOO_SLOW)
+    assert shell_text.translate(slow, args_of(command)) == "no answer to GET /runs/r: no whole answer within 30 s"
+    late = shell_text.translate(errors.AlreadyAnsweredError(paused(), ()), args_of(command))
+    assert late.endswith("what came of the first answer")
+    assert "client." not in late
 
 
 def test_what_others_say_stays_as_it_is() -> None:

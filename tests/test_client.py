@@ -502,9 +502,7 @@ def test_a_base_url_that_no_request_line_carries_is_refused(url: str) -> None:
         ("", "base_url is empty"),
     ],
 )
-def test_what_is_no_base_url_is_told_what_one_looks_like(
-    url: str, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_base_url_is_told_what_one_looks_like(url: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty one that is passed would send the token to production; of a variable it is as good as none."""
     monkeypatch.setenv(narrative.BASE_URL_VARIABLE, "")
     with pytest.raises(ConfigurationError) as caught:

@@ -290,7 +290,9 @@ async def test_an_answer_whose_outcome_is_not_clear_stays_and_goes_on_by_the_sam
         state = await waits(one)
         with pytest.raises(TransportError):
             await one.resume(state, outputs(state, "yes"))
-        with pytest.raises(AlreadyAnsweredError, match="whether narrative has it, the journal does not say"):
+        with pytest.raises(
+            AlreadyAnsweredError, match=r"whether narrative has it, the journal does not say.* A stream under its key"
+        ):
             await one.resume(state, outputs(state, "no"))
         resumed = await one.resume(state, outputs(state, "yes"))
 
@@ -465,6 +467,7 @@ async def test_a_refusal_of_a_vendor_that_tells_no_more_is_looked_into(state: st
     assert isinstance(error, AlreadyAnsweredError)
     assert error.run.status is (RunStatus.COMPLETED if state == "answered" else RunStatus.REQUIRES_ACTION)
     assert "does not ask for this any more. The first answer stands" in str(error)
+    assert str(error).endswith("`client.stream(error.run)` follows what came of the first answer")
 
 
 async def test_a_run_that_was_cancelled_was_not_answered() -> None:

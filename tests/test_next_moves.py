@@ -129,6 +129,20 @@ async def test_another_answer_is_told_what_stands_and_where_to_follow_it(
     assert len(scene.vendor.runs) == 2
 
 
+@pytest.mark.parametrize("name", CASES)
+async def test_another_answer_of_the_same_client_is_told_what_stands_and_where_to_follow_it(name: str) -> None:
+    scene = stage(name, Turn("Done.", running=45.0))
+    client, _ = scene.client()
+    async with client:
+        run = await paused(client, scene.case)
+        await client.resume(run, outputs(run, "yes"))
+        with pytest.raises(AlreadyAnsweredError, match=r'"yes".*client\.stream\(error\.run\)') as caught:
+            await client.resume(run, outputs(run, "no"))
+        done = await client.result(caught.value.run)
+
+    assert done.status is RunStatus.COMPLETED
+
+
 async def test_middesk_does_not_say_what_was_answered_and_the_error_says_so() -> None:
     scene = stage("middesk", Turn("Done.", running=45.0))
     (one, _), (other, _) = scene.client(), scene.client()

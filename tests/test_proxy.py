@@ -97,7 +97,9 @@ async def test_a_proxy_that_refuses_to_connect_says_so_and_nothing_was_sent() ->
         Server(reply(b"", 407)) as proxy,
         connect(vendor(), token=TOKEN, proxy=between(proxy), retry=Retry(attempts=1)) as client,
     ):
-        with pytest.raises(TransportError, match="the proxy answered 407") as caught:
+        with pytest.raises(
+            TransportError, match="the proxy answered 407; check the proxy: its address, its user,"
+        ) as caught:
             await client.fetch(RunRef("a-1"))
     assert (caught.value.sent, caught.value.final) == (False, True)
 

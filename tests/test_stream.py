@@ -272,11 +272,16 @@ async def test_a_schedule_that_never_waits_is_no_flood() -> None:
     assert len(wire.times(POLL)) <= 101
 
 
-async def test_a_deadline_before_any_state_says_so() -> None:
-    wire = Wire({HEAD: Answer(conversation().body, after=100.0)})
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [(MESSAGE, "If a start was under way"), (REF, "Nothing was started: make the same call again")],
+    ids=["start", "watch"],
+)
+async def test_a_deadline_before_any_state_says_so(origin: Any, told: str) -> None:
+    wire = Wire({HEAD: Answer(conversation().body, after=100.0), POLL: Answer({}, after=100.0)})
     async with client_of(wire) as client:
-        with pytest.raises(DeadlineExceededError, match="no state of the run was seen") as caught:
-            await client.result(MESSAGE, timeout=5)
+        with pytest.raises(DeadlineExceededError, match=f"no state of the run was seen. {told}") as caught:
+            await client.result(origin, timeout=5)
 
     assert caught.value.run is None
 

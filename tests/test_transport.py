@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import errno
 import gzip
 import inspect
 import json
@@ -18,6 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from aiohttp.client_reqrep import ConnectionKey
 
 from agentruns import (
     AgentRunsError,
@@ -314,8 +316,26 @@ async def test_the_timeout_ends_a_body_that_drips() -> None:
         error = await failure(GET, server, timeout=30.0)
         await server.deserted()
 
-    assert "no whole answer within 30 s" in str(error)
+    assert "no whole answer within 30 s; a larger `timeout` of `connect` allows more" in str(error)
     assert error.sent
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.ECONNREFUSED, "; check the base URL, and that its server can be reached"), (errno.EMFILE, "")],
+)
+async def test_a_server_that_is_not_reached_is_looked_for_unless_it_is_this_process_that_cannot(
+    number: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(*_: Any) -> Any:
+        raise aiohttp.ClientConnectorError(key, OSError(number, "no"))
+
+    key = ConnectionKey("localhost", 9, False, True, None, None, None)
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect)
+    error = await failure(GET, "http://127.0.0.1:9")
+
+    assert str(error).endswith(f"[no]{told}")
+    assert not error.sent
 
 
 async def test_the_timeout_ends_waiting_for_a_server_that_says_nothing() -> None:
@@ -512,7 +532,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused_once() -> None:
             tries.append(request)
             return await transport(request)
 
-        with pytest.raises(TransportError, match="TLS failed") as caught:
+        with pytest.raises(TransportError, match=r"TLS failed.*; check the base URL, and which certificates") as caught:
             await perform(asking(POST), send, narrative.problem, QUICK)
 
     assert len(tries) == 1

@@ -44,7 +44,7 @@ class Answering:
         self._vendor = performing.vendor
         self._origins = origins
         self._locks: WeakValueDictionary[RunRef, asyncio.Lock] = WeakValueDictionary()
-        self._taken: OrderedDict[RunRef, Sequence[ToolOutput]] = OrderedDict()
+        self._taken: OrderedDict[RunRef, tuple[Sequence[ToolOutput], Run]] = OrderedDict()
 
     async def answer(
         self, run: Run, outputs: Sequence[ToolOutput], origin: Any, attempts: Attempts | None = None
@@ -52,7 +52,7 @@ class Answering:
         """Answer a paused run, which *origin* has started, and return the run that goes on."""
         async with self._locks.setdefault(run.ref, asyncio.Lock()):
             resumed = await self._resumed("resume", run, outputs, attempts, origin)
-            self._take(run, outputs)
+            self._take(run, outputs, resumed)
         return resumed
 
     async def answer_first(self, run: Run, outputs: Sequence[ToolOutput], origin: Any, *, again: bool = False) -> Run:
@@ -69,16 +69,17 @@ class Answering:
         attempts = Attempts()
         async with self._locks.setdefault(run.ref, asyncio.Lock()):
             # Asked first: where a reply gets lost, some vendors cannot be asked whose answer they took.
-            standing = () if again else self._other_answers(run, outputs)
+            taken, followed = self._taken.get(run.ref, ((), run))
+            standing = () if again else _others(taken, outputs)
             if standing:
-                raise AlreadyAnsweredError(run, standing)
+                raise AlreadyAnsweredError(followed, standing)
             try:
                 resumed = await self._resumed(resume, run, outputs, attempts, origin)
             except AlreadyAnsweredError as error:
                 # What was taken cannot be read yet: it is ours if we have heard so, or if our first try got no answer.
                 if error.standing:
                     raise
-                if attempts.doubt or self._taken.get(run.ref) == outputs:
+                if attempts.doubt or taken == outputs:
                     resumed = error.run
                 elif error.run.ref != run.ref and await self._stops_moving(error.run):
                     resumed = await self._resumed(resume, run, outputs, Attempts(), origin)
@@ -88,7 +89,7 @@ class Answering:
                 if not again and not error.after_doubt:
                     await self._check_answered(run, outputs, error)
                 raise
-            self._take(run, outputs)
+            self._take(run, outputs, resumed)
         return resumed
 
     async def _check_answered(self, run: Run, outputs: Sequence[ToolOutput], refusal: APIError) -> None:
@@ -152,17 +153,18 @@ class Answering:
                 return True
         return False
 
-    def _take(self, run: Run, outputs: Sequence[ToolOutput]) -> None:
-        """Remember, for a while, what the vendor has taken."""
-        self._taken[run.ref] = outputs
+    def _take(self, run: Run, outputs: Sequence[ToolOutput], resumed: Run) -> None:
+        """Remember, for a while, what the vendor has taken, and which run came of it."""
+        self._taken[run.ref] = outputs, resumed
         while len(self._taken) > _TAKEN:
             self._taken.popitem(last=False)
 
-    def _other_answers(self, run: Run, outputs: Sequence[ToolOutput]) -> tuple[ToolOutput, ...]:
-        """Return those answers that this client has had taken for the same actions of *run*, and that differ."""
-        given = {each.action.id: (each.output, each.is_error) for each in outputs}
-        return tuple(
-            each
-            for each in self._taken.get(run.ref, ())
-            if given.get(each.action.id, (each.output, each.is_error)) != (each.output, each.is_error)
-        )
+
+def _others(taken: Sequence[ToolOutput], outputs: Sequence[ToolOutput]) -> tuple[ToolOutput, ...]:
+    """Return the answers of *taken* to the same actions that differ."""
+    given = {each.action.id: (each.output, each.is_error) for each in outputs}
+    return tuple(
+        each
+        for each in taken
+        if given.get(each.action.id, (each.output, each.is_error)) != (each.output, each.is_error)
+    )

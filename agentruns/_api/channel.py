@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from agentruns._aio.limits import TOO_LONG, ConcurrencyLimit
 from agentruns._values.exchange import Request, Response, ServerEvent
@@ -18,6 +18,13 @@ WaitResumed: TypeAlias = Callable[[], Awaitable[None]]
 CLOSED = "the client was closed"
 IS_CLOSED = "this client is closed; open another one"
 
+UNREACHED: Final = "check the base URL, and that its server can be reached"
+REFUSED_TLS: Final = "check the base URL, and which certificates this machine trusts"
+BY_PROXY: Final = "check the proxy: its address, its user, and what it lets through"
+TOO_SLOW: Final = "a larger `timeout` of `connect` allows more"
+BY_FUNCTION: Final = "look at the function that is `token`"
+"""What helps where no answer came: the `hint` of a `TransportError`."""
+
 
 async def at_once() -> None:
     """Return: there is nothing to wait for."""
@@ -26,8 +33,14 @@ async def at_once() -> None:
 def cut_off(request: Request, reason: str | None, seconds: float) -> AgentRunsError | None:
     """Return the error of an exchange that its timeouts have cut off for *reason*; None if it was not they."""
     if reason == TOO_LONG:
-        return TransportError(request, f"no whole answer within {seconds:g} s")
+        return late(request, seconds)
     return None if reason is None else AgentRunsError(f"{reason} while {request.line} was under way")
+
+
+def late(request: Request, seconds: float) -> TransportError:
+    """Return the error of an exchange that took longer than that."""
+    hint = TOO_SLOW if request.timeout is None else ""
+    return TransportError(request, f"no whole answer within {seconds:g} s", hint=hint)
 
 
 class Channel(Protocol):

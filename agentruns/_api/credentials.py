@@ -14,7 +14,7 @@ from agentruns._values.exchange import Request
 from agentruns._values.secret import Secret
 from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
 
-from .channel import CLOSED
+from .channel import BY_FUNCTION, CLOSED
 
 Check = Callable[[Any], Secret]
 """What returns a token as it can be sent; raises `ConfigurationError`, without showing it, where it cannot."""
@@ -78,7 +78,7 @@ class Renewal:
             raise error
         late = isinstance(error, TimeoutError)
         said = f"no token within {self._seconds:g} s" if late else f"no token could be had ({type(error).__name__})"
-        raise TransportError(request, said, sent=False) from error
+        raise TransportError(request, said, sent=False, hint=BY_FUNCTION) from error
 
     def _asked(self, asking: asyncio.Task[Right]) -> None:
         self._asking = None

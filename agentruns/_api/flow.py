@@ -289,7 +289,7 @@ def _failure(request: Request, error: TransportError | APIError, unclear: bool, 
     """Return what is raised for a request that is given up; *before* is why a try before the last is in doubt."""
     if before is not None and isinstance(error, TransportError) and not error.sent:
         unsent, unclear = error, True
-        error = TransportError(request, f"{before}; then {unsent.reason}", final=unsent.final)
+        error = TransportError(request, f"{before}; then {unsent.reason}", final=unsent.final, hint=unsent.hint)
         error.__cause__ = unsent
     if isinstance(error, APIError):
         error.after_doubt = before is not None

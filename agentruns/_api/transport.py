@@ -11,6 +11,7 @@ The token shows nowhere: not in a `repr`, a log record or a traceback, nor where
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -27,7 +28,7 @@ from agentruns.errors import AgentRunsError, ConfigurationError, TransportError
 
 from .address import Address
 from .body import encoded, merged, plain, without_params
-from .channel import CLOSED, IS_CLOSED, Heard, WaitResumed, at_once, cut_off
+from .channel import BY_PROXY, CLOSED, IS_CLOSED, REFUSED_TLS, UNREACHED, Heard, WaitResumed, at_once, cut_off, late
 from .credentials import Renewal, Right
 from .defaults import Defaults
 from .mask import Headers, Masks
@@ -48,6 +49,8 @@ CONNECT_SECONDS: Final = 10.0
 _EVENTS: Final = {"Accept": "text/event-stream"}
 _LARGE: Final = 2**20
 _LONGEST_REASON: Final = 500
+_OF_OURS: Final = {errno.EMFILE, errno.ENFILE}
+"""What keeps this process from connecting anywhere: it has too many files open."""
 _QUOTED: Final = re.compile(r""":?\s*(?:bytearray\()?\bb['"]""")
 
 
@@ -282,11 +285,15 @@ class AiohttpTransport:
         elif isinstance(error, self._refused):
             # A gateway that cannot reach the vendor now may reach it later; whatever else was refused stays refused.
             final = getattr(error, "status", None) not in GATEWAY
-            return TransportError(request, self._refusal(error), sent=False, final=final)
+            told, hint = self._refusal(error)
+            return TransportError(request, told, sent=False, final=final, hint=hint)
         elif isinstance(error, self._never_sent):
-            return TransportError(request, self._reason(error), sent=False)
+            hint = UNREACHED if self._proxy is None else BY_PROXY
+            if getattr(error, "errno", None) in _OF_OURS:
+                hint = ""
+            return TransportError(request, self._reason(error), sent=False, hint=hint)
         elif isinstance(error, TimeoutError):
-            return TransportError(request, f"no whole answer within {self._seconds:g} s")
+            return late(request, self._seconds)
         elif isinstance(error, RuntimeError) and self._session.closed:
             if self._borrowed is None:
                 return AgentRunsError(IS_CLOSED)
@@ -334,9 +341,12 @@ class AiohttpTransport:
         answer.release()
         return bytes(content)
 
-    def _refusal(self, error: BaseException) -> str:
-        status = getattr(error, "status", None)  # of a proxy that has refused to connect
-        return f"TLS failed: {self._reason(error)}" if status is None else f"the proxy answered {status}"
+    def _refusal(self, error: BaseException) -> tuple[str, str]:
+        """Return what has refused to connect, and what helps."""
+        status = getattr(error, "status", None)  # of a proxy
+        if status is None:
+            return f"TLS failed: {self._reason(error)}", REFUSED_TLS
+        return f"the proxy answered {status}", BY_PROXY
 
     def _reason(self, error: BaseException) -> str:
         """Say what a lower library said, without what it quotes of the answer."""

@@ -100,7 +100,7 @@ class ItemRunner:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise DeadlineExceededError(None, f"`prepare` was not done after {seconds:g} s") from None
+            raise DeadlineExceededError(None, f"`prepare` was not done after {seconds:g} s", begun=False) from None
 
     async def run(
         self, index: int, item: Any, open_streams: dict[int, Followed | None], place: Place | None

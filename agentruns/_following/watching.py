@@ -336,7 +336,7 @@ class RunWatch(AsyncGeneratorBase[Run[DetailT_co]]):
 
     def _run_out(self) -> NoReturn:
         self._end()
-        raise DeadlineExceededError(self.run, f"{self._options.timeout:g} s have passed") from None
+        raise DeadlineExceededError(self.run, f"{self._options.timeout:g} s have passed", begun=False) from None
 
     def _stirred(self, _: asyncio.Future[None]) -> None:
         self._stir()

@@ -99,14 +99,12 @@ class Keys:
         ]
         decision = await self.journal.decided(run.id, given, posting=True, again=again)
         if decision.standing:
-            raise AlreadyAnsweredError(
-                run,
-                tuple(deserialize_answer(actions[each.action_id], each) for each in decision.standing),
-                ""
-                if all(each.posted for each in decision.standing)
-                else f"whether {run.vendor or 'the vendor'} has it, the journal does not say: the same answer, which "
-                "`error.standing` has, or a stream under its key goes on with it; `again=True` replaces a failed one",
-            )
+            reason, remedy = "", "A stream under its key goes on with it"
+            if not all(each.posted for each in decision.standing):
+                reason = f"whether {run.vendor or 'the vendor'} has it, the journal does not say"
+                remedy += ", or the same answer, which `error.standing` has; `again=True` replaces a failed one"
+            standing = tuple(deserialize_answer(actions[each.action_id], each) for each in decision.standing)
+            raise AlreadyAnsweredError(run, standing, reason, remedy=remedy)
         try:
             yield
         except (ConfigurationError, UnsupportedError):

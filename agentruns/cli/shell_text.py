@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from agentruns import errors
+from agentruns._api.channel import TOO_SLOW
 from agentruns._values.printable import printable
 from agentruns.dialects import NAMES, load
 from agentruns.dialects.names import installed, is_place, shipped
@@ -26,6 +27,14 @@ _HINTS: Final[dict[type[errors.AgentRunsError], tuple[str, str]]] = {
     errors.RateLimitedError: (
         "Wait as long as the answer asks, then try again",
         "Send less (--budget, --limit), or wait as long as the answer asks",
+    ),
+    errors.AlreadyAnsweredError: (
+        "Watching the run again shows what came of the first answer",
+        "The same call follows what came of the first answer",
+    ),
+    errors.RunFailedError: (
+        "To start again is a new run, which may cost as much",
+        "--retry-failed starts such rows again, which may cost as much",
     ),
     errors.ActionRequiredError: (
         "Give --tools with a handler for each action",
@@ -59,9 +68,11 @@ _UNSEEN: Final[dict[str, str]] = {
     "of your own, else look at the vendor first",
     "batch": "If a start was under way it may have taken effect: the same call finds it by the journal, or by a key of "
     "the vendor; without either, look at the vendor first",
-    "watch": "Watch it again, or allow more --timeout",
 }
 """In place of `RunError.unseen_hint`, by command; other commands start runs as "run" does."""
+
+_UNBEGUN: Final = "Nothing was started: make the same call again, or allow more --timeout"
+"""In place of `RunError.unbegun_hint`."""
 
 _PARENT: Final = "name it by --parent AGENT_ID"
 
@@ -114,10 +125,14 @@ def _replacements(error: errors.AgentRunsError, args: argparse.Namespace) -> Ite
         yield printable(f". {error.remedy}"), f". {said[0].upper()}{said[1:]}" if said else ""  # of an `APIError`
     for kind, hints in _HINTS.items():
         yield getattr(kind, "hint", ""), hints[is_batch]
+    yield f"; {TOO_SLOW}", ""  # no option says how long one exchange may take
+    yield errors.RunError.unbegun_hint, _UNBEGUN
     yield errors.RunError.unseen_hint, _UNSEEN.get(args.command, _UNSEEN["run"])
 
 
 def _remedy(error: errors.AgentRunsError, args: argparse.Namespace) -> str:
+    if error.remedy.startswith("`agentruns "):
+        return error.remedy  # it is a command already
     if isinstance(error, errors.OutcomeUnknownError):
         return _KEPT
     if isinstance(error, errors.APIError | errors.TransportError):

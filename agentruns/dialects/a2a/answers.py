@@ -146,6 +146,6 @@ class _Answer:
         is_login = self.output.action.name == AUTH
         how = "was logged in to elsewhere" if is_login else "was answered by somebody else, or an earlier try"
         waits = "is over" if now.status.is_over else "waits for something else" if now.actions else "goes on"
-        told = f"task {now.id} {how}, and {waits}. Go on with `client.stream(error.run)`"
+        told = f"task {now.id} {how}, and {waits}"
         response = None if refusal is None else refusal.response
         raise AlreadyAnsweredError(now, standing, told, response=response, arrived=arrived)

@@ -233,6 +233,6 @@ def _already_resolved(run: Run, output: ToolOutput, refusal: APIError | None = N
     says = "" if refusal is None else f"; it says: {refusal.message or 'nothing'}"
     told = (
         f"interrupt {output.action.id} of run {run.id} was already resolved, by somebody else or an earlier try, and "
-        f"the vendor does not say how{says}. Go on with `client.stream(error.run)`"
+        f"the vendor does not say how{says}"
     )
     return AlreadyAnsweredError(run, (), told, response=None if refusal is None else refusal.response)

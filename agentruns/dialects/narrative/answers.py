@@ -315,18 +315,11 @@ def _check_replay(
     )
     if not standing and None not in taken:
         return
-    told = (
-        []
-        if standing
-        else [f"run {run.id} was answered before, and run {answering.id} came of it: what was said {why}"]
-    )
+    told = f"run {run.id} was answered before, and run {answering.id} came of it: what was said {why}"
+    remedy = ""
     if answering.status is RunStatus.FAILED:
-        told.append(
-            f"Run {answering.id}, which came of it, has failed: `client.resume(..., again=True)` answers once more"
-        )
-    elif not standing:
-        told.append("Follow it with `client.stream(error.run)`")
-    raise AlreadyAnsweredError(answering, standing, ". ".join(told), response=response)
+        remedy = f"Run {answering.id}, which came of it, has failed: `client.resume(..., again=True)` answers once more"
+    raise AlreadyAnsweredError(answering, standing, "" if standing else told, response=response, remedy=remedy)
 
 
 def _results(response: Response) -> Mapping[str, tuple[str, bool]]:

@@ -234,20 +234,16 @@ def _if_same(run: Run[RunDetail], stands: Run[RunDetail], asked: str | None, int
     """Return the run that came of an answer if that was this one, else raise `AlreadyAnsweredError`."""
     if asked is not None and is_prompt(asked, intent.body["prompt"], whole=prompt_of(stands) is not None):
         return stands
-    told = []
-    if asked is None:
-        told.append(f"run {stands.id} came of an answer to run {run.id}, and does not say of which")
+    told = "" if asked is not None else f"run {stands.id} came of an answer to run {run.id}, and does not say of which"
     if stands.status is RunStatus.FAILED:
-        told.append(
-            f"Run {stands.id}, which came of it, has failed: `client.resume(..., again=True)` answers once more"
-        )
+        remedy = f"Run {stands.id}, which came of it, has failed: `client.resume(..., again=True)` answers once more"
     else:
-        told.append(
-            f"Follow run {stands.id}, which came of it, with `client.stream(error.run)`; `origami.Prompt(text, "
+        remedy = (
+            f"`client.stream(error.run)` follows run {stands.id}, which came of it; `origami.Prompt(text, "
             "agent_id=...)` says more to its agent"
         )
     standing = () if asked is None else tuple(ToolOutput(action, asked) for action in run.actions)
-    raise AlreadyAnsweredError(stands, standing, ". ".join(told))
+    raise AlreadyAnsweredError(stands, standing, told, remedy=remedy)
 
 
 def _in_order(run: Run[RunDetail], outputs: Sequence[ToolOutput]) -> Sequence[ToolOutput]:
