@@ -71,9 +71,12 @@ def test_run_follows_a_run_and_exits_with_action_required(
     conversation_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert commands.main(ask(conversation_id)) == 3
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert "requires_action" in shown
     assert "asks user-confirm_booking" in shown
+    assert said.startswith("agentruns: no handler for user-confirm_booking; run ")
+    assert ". Give --tools with a handler for each action\nrun " in said
+    assert "waits at narrative for an answer; watch it again with:\n  agentruns watch narrative " in said
 
 
 def test_tools_from_a_file_answer(
@@ -266,7 +269,8 @@ def test_a_list_that_the_vendor_does_not_have_is_wrong_usage(
     emulator: Emulator[Narrative], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert commands.main(["list", "narrative"]) == 2
-    assert "narrative has no way to list runs" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "narrative has no way to list runs; `agentruns vendors narrative` lists what it has" in said
 
 
 # As a process of its own ----------------------------------------------------------------------------------------------

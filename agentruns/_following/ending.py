@@ -60,11 +60,14 @@ def raise_unless_completed(run: Run[DetailT] | None, paused: RunRef | None = Non
         again = f". It answered run {paused.id}, which can be answered again: {_AGAIN}" if paused else ""
         raise RunFailedError(run, f"the run failed ({why}){again}")
     if run.status is RunStatus.REQUIRES_ACTION:
-        names = ", ".join(action.name for action in run.actions)
-        raise ActionRequiredError(
-            run, f"no handler for {names}" if names else "it waits, and names nothing to answer yet"
-        )
+        raise unanswered(run)
     return run
+
+
+def unanswered(run: Run[DetailT]) -> ActionRequiredError:
+    """Return the error of a run that waits for an answer that no handler gives."""
+    names = ", ".join(action.name for action in run.actions)
+    return ActionRequiredError(run, f"no handler for {names}" if names else "it waits, and names nothing to answer yet")
 
 
 _REFUSES_ALL: Final = frozenset({401, 402, 403})

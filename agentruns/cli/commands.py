@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agentruns._connect import connect
+from agentruns._following.ending import unanswered
 from agentruns._following.options import Timeout
 from agentruns._following.stream import RunStream
 from agentruns._values import check
@@ -199,9 +200,12 @@ async def _show(client: Client, origin: object, args: argparse.Namespace, seen: 
     seen.stream = client.stream(origin, tools=tools, timeout=timeout, progress=args.progress)
     display = choose(json=args.json)
     try:
-        return code_of(await follow(seen.stream, display))
+        run = await follow(seen.stream, display)
     finally:
         display.close()
+    if run is not None and run.status is RunStatus.REQUIRES_ACTION:
+        complain(f"agentruns: {shell_text.translate(unanswered(run), args)}", *seen.how_to_go_on(args))
+    return code_of(run)
 
 
 async def follow(stream: RunStream, display: Display) -> Run | None:
