@@ -13,7 +13,7 @@ from agentruns._values.run import Run, RunRef
 from agentruns.errors import AgentRunsError, DeadlineExceededError
 
 from .ending import Closed, Ended, ended
-from .stream import RunStream, begins, close, count_from
+from .stream import RunStream, close, count_from
 from .watching import RunWatch
 
 
@@ -98,7 +98,7 @@ class RunDrive(AsyncGeneratorBase[Run[DetailT_co]]):
             self._ended = ended(self._ended, Closed()) if self._ended is None else self._ended
             why = f"{self._timeout:g} s have passed, and another process is at the work"
         await self.aclose()
-        raise DeadlineExceededError(self.run, why, begun=begins(self._stream))
+        raise DeadlineExceededError(self.run, why)
 
     async def _next_seen(self) -> Run[DetailT_co] | None:
         """Return what the process that drives the run has seen; None if there is none, or when it is gone."""

@@ -407,7 +407,7 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
         why = f"{self._options.timeout:g} s have passed"
         if failure is not None:
             why += f", and the last request failed ({str(failure).rstrip('.')})"
-        error = DeadlineExceededError(self.run, why, begun=begins(self))
+        error = DeadlineExceededError(self.run, why, begun=not isinstance(self._origin, Run | RunRef))
         self._seen.give_up(error)
         self._stop_following()
         raise error from failure
@@ -435,11 +435,6 @@ class RunStream(AsyncGeneratorBase[Run[DetailT_co]]):
                 await cancel_run(self._operations, seen, confirm=self._options.on_cancel == "confirm")
             except AgentRunsError as error:
                 logger.warning("the wait was cancelled, but the remote run may go on: %s", error)
-
-
-def begins(stream: RunStream) -> bool:
-    """Tell whether a stream may start a run: it does unless it was given one."""
-    return not isinstance(stream._origin, Run | RunRef)
 
 
 def share(stream: RunStream) -> None:

@@ -196,6 +196,14 @@ async def test_a_second_driver_looks_on_and_takes_over_when_the_first_is_gone(ad
 
 
 @pytest.mark.asyncio
+@pytest.mark.virtual
+async def test_a_watch_that_saw_nothing_in_time_speaks_of_no_start() -> None:
+    async with client_of(Wire({POLL: Answer({}, after=100.0)})) as client:
+        with pytest.raises(DeadlineExceededError, match=r"no state of the run was seen\. Nothing was started: make"):
+            await anext(watch(client, BY_ID, timeout=5.0))
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("answer", [Answer({}, after=3600), run("running")], ids=["starts it", "drives it"])
 async def test_the_timeout_of_a_second_driver_ends_its_wait_for_the_first(tmp_path: Path, answer: Answer) -> None:
     address = str(tmp_path / "journal.db")
