@@ -259,6 +259,18 @@ class Client(Generic[OriginT, DetailT]):
             include=include,
             params=NO_PARAMS if params is None else params,
         )
+        if on_cancel != "leave":
+            self._operations.require("cancel", "cancel")
+        if events:
+            self._operations.require("events", "announce events of")
+        if options == self._options:  # as nearly all streams of a client have: thousands share one value
+            options = self._options
+        self._options = options
+        return self._stream(origin, None if tools is None else Tools.of(tools), options, key, digest)
+
+    def _stream(
+        self, origin: Any, tools: Tools | None, options: Options, key: str | None = None, digest: str | None = None
+    ) -> RunStream[DetailT]:
         if key is not None and self._keys is None:
             raise ConfigurationError(
                 "`key` names work in a journal, and this client has none: pass `connect(..., journal=path)`"
@@ -268,18 +280,6 @@ class Client(Generic[OriginT, DetailT]):
             self._ref(origin)
         else:
             self._check_origin(origin)
-        if on_cancel != "leave":
-            self._operations.require("cancel", "cancel")
-        if events:
-            self._operations.require("events", "announce events of")
-        return self._stream(origin, None if tools is None else Tools.of(tools), options, key, digest)
-
-    def _stream(
-        self, origin: Any, tools: Tools | None, options: Options, key: str | None = None, digest: str | None = None
-    ) -> RunStream[DetailT]:
-        if options == self._options:  # as nearly all streams of a client have: thousands share one value
-            options = self._options
-        self._options = options
         stream: RunStream[DetailT] = RunStream(
             origin,
             lifecycle=self._lifecycle_of(origin, tools, key, digest),
@@ -561,18 +561,22 @@ class Client(Generic[OriginT, DetailT]):
         check.integer("limit", limit, 1)
         check.number("patience", patience, zero=True)
         seconds = seconds_of(self._vendor, timeout)
-        Options(timeout=seconds, include=include, params={} if params is None else params)  # refused at once
+        tools = None if tools is None else Tools.of(tools)
+        given = NO_PARAMS if params is None else params
+        every = Options(timeout=seconds, patience=patience, include=include, params=given)
         common: StreamOptions = {
-            "tools": None if tools is None else Tools.of(tools),
+            "tools": tools,
             "timeout": seconds,
             "include": include,
             "params": params,
             "patience": patience,
         }
 
-        def follow(origin: Any, key: str | None, given: StreamOptions) -> RunStream:
-            own: StreamOptions = {**given, "key": key}
-            return self.stream(origin, **own)
+        def follow(origin: Any, key: str | None, digest: str | None, own: StreamOptions) -> RunStream:
+            if own is common:
+                return self._stream(origin, tools, every, key, digest)
+            options: StreamOptions = {**own, "key": key, "digest": digest}
+            return self.stream(origin, **options)
 
         resolve = resolver(self.work, changed)
         runner = ItemRunner(

@@ -59,16 +59,17 @@ class ItemRunner:
     """
     What is done with each item of a batch.
 
-    *follow* opens the stream of an origin, under a key or none, with options. *key* names an item. *prepare* makes its
-    origin; without it the item is the origin. *resolve*, of a key and a digest of what is asked for, returns under
-    which key the item goes on in the journal, and what started it there before, if anything did: then nothing is
-    prepared. It is None where there is no journal. *options* gives the options of an item's stream: their timeout, in
-    seconds, is that of *prepare*, too, and their digest is by default that of the item. With *keep*, what started an
-    item before takes the place of an item that has changed. *entrance* says when the next item may begin; without one
-    it may at once. *check_open* raises where nothing may begin, such as before the client is open.
+    *follow* opens the stream of an origin, under a key or none, with the digest of what is asked for, and options.
+    *key* names an item. *prepare* makes its origin; without it the item is the origin. *resolve*, of a key and a digest
+    of what is asked for, returns under which key the item goes on in the journal, and what started it there before, if
+    anything did: then nothing is prepared. It is None where there is no journal. *options* gives the options of an
+    item's stream: their timeout, in seconds, is that of *prepare*, too, and their digest is by default that of the
+    item. With *keep*, what started an item before takes the place of an item that has changed. *entrance* says when the
+    next item may begin; without one it may at once. *check_open* raises where nothing may begin, such as before the client
+    is open.
     """
 
-    follow: Callable[[Any, str | None, StreamOptions], Followed]
+    follow: Callable[[Any, str | None, str | None, StreamOptions], Followed]
     key: Callable[[Any], str] | None = None
     prepare: Callable[[Any], Any] | None = None
     resolve: Callable[[str, str | None], Awaitable[tuple[str, Any]]] | None = None
@@ -117,18 +118,16 @@ class ItemRunner:
         try:
             key = None if self.key is None else self.key(item)
             options: StreamOptions = self.options(item)
-            name: str | None = None
-            known: Any = None
+            digest, name, known = options.get("digest"), None, None
             if key is not None and self.resolve is not None:
-                digest = options.get("digest") or request_digest(item)
-                options = StreamOptions(**{**options, "digest": digest})
+                digest = digest or request_digest(item)
                 name, known = await self.resolve(key, digest)
             if known is None:
                 timeout = options.get("timeout")
                 origin = await self.prepared(item, None if isinstance(timeout, str) else timeout)
             elif self.prepare is not None or self.keep:
                 origin = known
-            stream = open_streams[index] = self.follow(origin, name, options)
+            stream = open_streams[index] = self.follow(origin, name, digest, options)
             async with aclosing(stream):
                 return Outcome(index, key, origin, await stream.result(), item=item)
         except asyncio.CancelledError:

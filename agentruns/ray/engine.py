@@ -203,10 +203,10 @@ class WorkerPool:
         The worker gets each origin as it is, and gets it again if the call is repeated.
         """
 
-        def follow(origin: Any, key: str | None, given: StreamOptions) -> _RemoteRun:
+        def follow(origin: Any, key: str | None, digest: str | None, _: StreamOptions) -> _RemoteRun:
             if (place := PLACE.get()) is not None:
                 place.leave()  # the run gets one where it is followed
-            return _RemoteRun(self, origin, key, given.get("digest"))
+            return _RemoteRun(self, origin, key, digest)
 
         resolve = resolver(client.work, changed) if self.journal else None
         entrance = None
