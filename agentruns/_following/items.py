@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -18,7 +18,7 @@ from agentruns._values.run import Outcome, Run
 from agentruns.errors import AgentRunsError, ConfigurationError, DeadlineExceededError
 
 from .ending import last_state
-from .options import StreamOptions
+from .options import StreamOptions, Timeout
 from .turn import AGAIN_SECONDS
 
 
@@ -83,20 +83,19 @@ class ItemRunner:
             if given is not None and not callable(given):
                 raise ConfigurationError(f"{name} is {given!r}; it must be a function of an item")
 
-    async def prepared(self, item: Any, seconds: float | None) -> Any:
+    async def _prepared(self, prepare: Callable[[Any], Any], item: Any, timeout: Timeout) -> Any:
         """
-        Return what `prepare` makes of an item.
+        Return what *prepare* makes of an item.
 
-        Raise `DeadlineExceededError` if that takes longer than so many seconds; None sets no end. Waiting for a vendor
-        that does not answer is no part of them.
+        Raise `DeadlineExceededError` if that takes longer than the seconds of *timeout*. Waiting for a vendor that does
+        not answer is no part of them.
         """
-        if self.prepare is None:
-            return item
+        seconds = None if isinstance(timeout, str) else timeout
         limit = asyncio.timeout(None)
         try:
             async with limit:
                 with _ending(limit, seconds):
-                    made = self.prepare(item)
+                    made = prepare(item)
                     return await made if inspect.isawaitable(made) else made
         except TimeoutError:
             if not limit.expired():
@@ -122,14 +121,16 @@ class ItemRunner:
             if key is not None and self.resolve is not None:
                 digest = digest or request_digest(item)
                 name, known = await self.resolve(key, digest)
-            if known is None:
-                timeout = options.get("timeout")
-                origin = await self.prepared(item, None if isinstance(timeout, str) else timeout)
-            elif self.prepare is not None or self.keep:
-                origin = known
+            if known is not None:
+                if self.prepare is not None or self.keep:
+                    origin = known
+            elif self.prepare is not None:
+                origin = await self._prepared(self.prepare, item, options.get("timeout"))
             stream = open_streams[index] = self.follow(origin, name, digest, options)
-            async with aclosing(stream):
+            try:
                 return Outcome(index, key, origin, await stream.result(), item=item)
+            finally:
+                await stream.aclose()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
