@@ -11,6 +11,8 @@ from agentruns._values.exchange import Request
 
 def merged(headers: Mapping[str, str], first: Mapping[str, str]) -> dict[str, str]:
     """Return all headers; of those whose names differ at most in case, that of *first*."""
+    if not first:
+        return dict(headers)
     names = {name.lower() for name in first}
     return {**{name: value for name, value in headers.items() if name.lower() not in names}, **first}
 

@@ -201,7 +201,8 @@ class Operations:
     def _note(self, run: Run, paused: Run | None) -> Run:
         """Note that a run was started, or, if it is the one that was *paused*, that it goes on."""
         now = asyncio.get_running_loop().time()
-        for ref in [ref for ref, began in islice(self._started.items(), 8) if began + FRESH_SECONDS < now]:
+        self._started.pop(run.ref, None)  # so that those that come first are the oldest
+        for ref in [ref for ref, began in islice(self._started.items(), 2) if began + FRESH_SECONDS < now]:
             del self._started[ref]
         self._started[run.ref] = now
         goes_on = paused is not None and paused.ref == run.ref
