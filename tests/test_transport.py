@@ -482,7 +482,7 @@ async def test_a_kept_connection_that_closes_under_a_post_costs_exactly_one_more
 
 @pytest.mark.parametrize("act", [hang_up, reset], ids=["closed", "reset"])
 @pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "PATCH"])
 async def test_a_request_is_never_sent_twice_behind_our_back(act: Act, borrowed: bool, method: str) -> None:
     request = Request(method, "/runs/1", idempotent=True)
     async with (

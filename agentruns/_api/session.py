@@ -51,8 +51,8 @@ async def send_once(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.Cli
     """
     Switch off aiohttp's own second try.
 
-    It sends a GET again, unasked, when the server closes a kept connection. Retrying is `flow`'s to decide and count,
-    so the two errors that trigger it are replaced by one that does not.
+    It sends a GET again, unasked, when the server closes a kept connection, and so whatever HTTP calls idempotent: no
+    POST. Retrying is `flow`'s to decide and count, so the two errors that trigger it are replaced by one that does not.
     """
     import aiohttp
 

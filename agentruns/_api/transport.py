@@ -134,13 +134,14 @@ class AiohttpTransport:
                 total=None, sock_connect=min(0.9 * self._seconds, CONNECT_SECONDS), ceil_threshold=float("inf")
             ),
             "allow_redirects": False,
-            # Those of a request replace those of its session, which has no public way to read them.
-            "middlewares": (send_once, *getattr(self._session, "_middlewares", ())),
         }
         if self._borrowed is not None:
             self._options["raise_for_status"] = False
         if self._proxy is not None:
             self._options |= self._proxy.options()
+        # Those of a request replace those of its session, which has no public way to read them.
+        middlewares = (send_once, *getattr(self._session, "_middlewares", ()))
+        self._options_once: dict[str, Any] = {**self._options, "middlewares": middlewares}
         # Waiting for a connection inside aiohttp counts against the timeout and is lost in a crowd; here it does not.
         self._limit = ConcurrencyLimit(connections)
         self._wait_resumed = wait_resumed
@@ -314,7 +315,7 @@ class AiohttpTransport:
         params = {**self._params, **request.params} if self._params else request.params
         if params:
             url += ("&" if "?" in path else "?") + urlencode(params, doseq=True)
-        options = self._options
+        options = self._options if request.method == "POST" else self._options_once  # it sends no POST a second time
         if self._headers or headers or request.method != "GET":
             # Where there is no body, there is no type of one.
             sent = merged(self._headers, headers)
