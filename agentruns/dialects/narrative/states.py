@@ -52,8 +52,8 @@ class Limits:
 
 
 @frozen
-class MovingRun(RunState):
-    """What a state in flight tells beside that: how far the run is, and what it has used."""
+class SeenRun(RunState):
+    """What a state tells beside that: how far the run is, and what it has used."""
 
     usage: Json = None
     submitted_inference_job_ids: Json = None
@@ -97,49 +97,31 @@ def parse_run(response: Response, *, words: Mapping[str, RunStatus] = STATUS) ->
     Actions, output and failure count only in the state that they belong to: `final_text` is "populated only on status
     completed" (start-a-new-run-on-the-conversation), and the half text of a run that failed stands in `detail`.
     """
-    moving = wire.glance(response, MovingRun)
-    if moving is not None and (status := words.get(moving.status, RunStatus.RUNNING)).in_flight:
-        jobs, config = moving.submitted_inference_job_ids, moving.effective_config
-        return _run(response, moving, status, moving.usage, jobs, config.max_iterations)
-    raw = wire.read_object(response)
-    seen = wire.structure(raw, RunState, response)
+    seen = wire.glance(response, SeenRun) or _read(response)
     status = words.get(seen.status, RunStatus.RUNNING)  # an unknown word: in flight until the deadline
-    return _run(
-        response,
-        seen,
-        status,
-        raw.get("usage"),
-        raw.get("submitted_inference_job_ids"),
-        wire.mapping(raw.get("effective_config")).get("max_iterations"),
-        actions=_actions(raw, response) if status is RunStatus.REQUIRES_ACTION else (),
-        output=_output(raw, response) if status is RunStatus.COMPLETED else None,
-        failure=_failure(raw, seen.status, response) if status is RunStatus.FAILED else None,
-    )
-
-
-def _run(
-    response: Response,
-    seen: RunState,
-    status: RunStatus,
-    usage: Json,
-    jobs: Json,
-    most: Json,
-    *,
-    actions: tuple[Action, ...] = (),
-    output: Json = None,
-    failure: Failure | None = None,
-) -> Run[NarrativeRun]:
+    raw = {} if status.in_flight else wire.read_object(response)
     return Run(
         wire.ref(seen.id, seen.conversation_id, response=response),
         status,
         seen.status,
-        actions,
-        output,
-        failure,
-        reading.usage(usage, "prompt_tokens", "completion_tokens"),
-        reading.progress(_iterations(jobs), most),
+        _actions(raw, response) if status is RunStatus.REQUIRES_ACTION else (),
+        _output(raw, response) if status is RunStatus.COMPLETED else None,
+        _failure(raw, seen.status, response) if status is RunStatus.FAILED else None,
+        reading.usage(seen.usage, "prompt_tokens", "completion_tokens"),
+        reading.progress(_iterations(seen.submitted_inference_job_ids), seen.effective_config.max_iterations),
         vendor=NAME,
         raw=JsonText(response.body),
+    )
+
+
+def _read(response: Response) -> SeenRun:
+    """Return what a glance would, of an answer that does not fit to the letter, or say what is wrong with it."""
+    raw = wire.read_object(response)
+    seen = wire.structure(raw, RunState, response)
+    limits = Limits(wire.mapping(raw.get("effective_config")).get("max_iterations"))
+    jobs = raw.get("submitted_inference_job_ids")
+    return SeenRun(
+        seen.id, seen.conversation_id, seen.status, seen.started_at, seen.completed_at, raw.get("usage"), jobs, limits
     )
 
 
