@@ -130,10 +130,11 @@ class Waiter:
 
     def unfollow(self) -> None:
         """Follow nothing any more."""
+        if self._watch is None:
+            return
         self.look_away()
         watch, self._watch = self._watch, None
-        if watch is not None:
-            self._poller.release(watch)
+        self._poller.release(watch)
         self._set_alarm(math.inf)
 
     def unfollow_soon(self, tasks: Tasks) -> None:
