@@ -56,9 +56,10 @@ class Admission:
 
     def enter_nowait(self, patience: float | None = None, *, for_run: bool = True) -> Place | None:
         """Return a place if there is one at once, and nobody waits for it; else None."""
-        if not self._is_open(patience) or (for_run and not self._permits.begin_nowait()):
+        now = asyncio.get_running_loop().time()
+        if not self._is_open(now, patience) or (for_run and not self._permits.begin_nowait(now)):
             return None
-        return Place(self, patience, for_run=for_run)
+        return Place(self, patience, now, for_run=for_run)
 
     async def enter(self, patience: float | None = None, *, for_run: bool = True) -> Place:
         """
@@ -68,13 +69,15 @@ class Admission:
         lost contact only after so long. One that is not *for_run*, since others follow the run, needs no permit of its
         own, and no slot. Raise the error of the last request when contact is lost for longer.
         """
+        loop = asyncio.get_running_loop()
         while True:
             await self._wait_open(patience)
             if not for_run:
-                return Place(self, patience, for_run=False)
+                return Place(self, patience, loop.time(), for_run=False)
             await self._permits.begin()
-            if self._is_open(patience):
-                return Place(self, patience)
+            now = loop.time()
+            if self._is_open(now, patience):
+                return Place(self, patience, now)
             self._permits.end()
 
     async def _wait_open(self, patience: float | None) -> None:
@@ -94,9 +97,8 @@ class Admission:
                 async with asyncio.timeout_at(None if at == math.inf else at):
                     await self._changed.wait()
 
-    def _is_open(self, patience: float | None) -> bool:
+    def _is_open(self, now: float, patience: float | None) -> bool:
         """Tell whether a place may be given now, whatever the rate limit says."""
-        now = asyncio.get_running_loop().time()
         return self._opens_at(now, patience) <= now < self.outages.ends_at(patience)
 
     def _opens_at(self, now: float, patience: float | None) -> float:
@@ -107,8 +109,8 @@ class Admission:
             opens_at = max(opens_at, self.outages.probe_at)
         return opens_at
 
-    def _entered(self, *, for_run: bool) -> int:
-        self.outages.tried(asyncio.get_running_loop().time())
+    def _entered(self, now: float, *, for_run: bool) -> int:
+        self.outages.tried(now)
         if for_run:
             self._held += 1
             self.slots.enter()
@@ -192,15 +194,15 @@ class Place:
         "patience",
     )
 
-    def __init__(self, admission: Admission, patience: float | None, *, for_run: bool = True) -> None:
+    def __init__(self, admission: Admission, patience: float | None, now: float, *, for_run: bool = True) -> None:
         self._admission = admission
         self._for_run = for_run
         self.patience = patience
         self._has_left = False
         self._waited = 0.0
         self._waiting_since: float | None = None
-        self._lost_before = admission.outages.seconds(asyncio.get_running_loop().time())
-        self._life = admission._entered(for_run=for_run)
+        self._lost_before = admission.outages.seconds(now)
+        self._life = admission._entered(now, for_run=for_run)
 
     def serves(self, admission: Admission) -> bool:
         """Tell whether a start of that client needs no other place."""

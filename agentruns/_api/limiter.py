@@ -306,9 +306,9 @@ class Permits:
 
     # Starts -----------------------------------------------------------------------------------------------------------
 
-    def begin_nowait(self) -> bool:
+    def begin_nowait(self, now: float) -> bool:
         """Let a start through if its first request may be sent now, and nobody waits; tell whether. `end` it."""
-        limiter, vendor, now = self.limiter, self._vendor, asyncio.get_running_loop().time()
+        limiter, vendor = self.limiter, self._vendor
         if self._closed or vendor.starts or vendor.calls or vendor.paused_until > now:
             return False
         if limiter._starts_at(now) > now or limiter._turns.first_call(now) is not None:
@@ -320,7 +320,7 @@ class Permits:
 
     async def begin(self) -> None:
         """Wait until a start may be let through: those that have asked before go first. `end` it."""
-        if self.begin_nowait():
+        if self.begin_nowait(asyncio.get_running_loop().time()):
             return
         if self._closed:
             raise AgentRunsError(IS_CLOSED)

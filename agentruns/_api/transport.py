@@ -317,14 +317,13 @@ class AiohttpTransport:
             url += ("&" if "?" in path else "?") + urlencode(params, doseq=True)
         options = self._options if request.method == "POST" else self._options_once  # it sends no POST a second time
         if self._headers or headers or request.method != "GET":
-            # Where there is no body, there is no type of one.
             sent = merged(self._headers, headers)
-            options = {**options, "skip_auto_headers": ("Content-Type",)}
             if request.json is not None or request.data is not None:
                 body, kind = encoded(request)
-                options["data"] = body if len(body) < _LARGE else BytesIO(body)  # aiohttp sends that piece by piece
-                sent = merged({"Content-Type": kind}, sent)
-            options["headers"] = plain(sent)
+                data = body if len(body) < _LARGE else BytesIO(body)  # aiohttp sends that piece by piece
+                options = {**options, "data": data, "headers": plain(merged({"Content-Type": kind}, sent))}
+            else:  # where there is no body, there is no type of one
+                options = {**options, "skip_auto_headers": ("Content-Type",), "headers": plain(sent)}
         session = self._session if request.idempotent else self._once
         return session.request(request.method, self._url(url, encoded=True), **options)
 
