@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -94,21 +94,15 @@ class TimerQueue(Generic[T]):
             heapq.heapify(self._heap)
             self._cancelled = 0
 
-    def pop_due(self, now: float) -> Iterable[T]:
-        """Take out, one after the other, what is due."""
+    def pop_due(self, now: float) -> T | None:
+        """Take out what has been due for longest; None if nothing is due."""
         heap = self._heap
-        # Most of the time nothing is, which costs no iterator; and a property of the first would cost as much again.
-        return self._pop_due(now) if heap and heap[0][0] <= now else ()
-
-    def _pop_due(self, now: float) -> Iterator[T]:
-        heap = self._heap
-        while heap and heap[0][0] <= now:
+        while heap and heap[0][0] <= now:  # `when` of the first would cost as much again
             what = heapq.heappop(heap).take()
-            if what is None:
-                self._cancelled -= 1
-            else:
-                yield what
-                heap = self._heap  # it may have been made anew meanwhile
+            if what is not None:
+                return what
+            self._cancelled -= 1
+        return None
 
     def in_order(self) -> Iterator[T]:
         """Yield what is due, or will be, the earliest first, and leave it where it is; only what is taken is sorted."""

@@ -112,7 +112,7 @@ class Agenda:
 
     def collect(self, now: float) -> None:
         """Take note of the runs that have come due."""
-        for watch in self._timers.pop_due(now):
+        while (watch := self._timers.pop_due(now)) is not None:
             self._move(watch, DUE)
             self._came_due += 1
             self._due[watch] = self._came_due
@@ -185,6 +185,6 @@ class Agenda:
         self._deadlines.cancel(timer)
 
     def _end_waits(self, now: float, _late: float) -> None:
-        for listener in self._deadlines.pop_due(now):
+        while (listener := self._deadlines.pop_due(now)) is not None:
             listener.on_deadline()
         self._deadlines.rearm(now)

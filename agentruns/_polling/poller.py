@@ -321,7 +321,12 @@ class Poller:
         self._agenda.rearm(now)
 
     def _next_job_now(self) -> Job | None:
-        return None if self._closed else self._next_job(self._now())
+        now = self._now()
+        self._agenda.collect(now)
+        if self._has_due() and not self._closed:
+            return self._next_job(now)
+        self._agenda.rearm(now)
+        return None
 
     def _expects_work(self) -> bool:
         """Tell whether a run is to be read later: while nobody waits for one, there is no task."""
@@ -332,7 +337,7 @@ class Poller:
         return self._agenda.has_due or (self._many is not None and self._many.under_way)
 
     def _next_job(self, now: float) -> Job | None:
-        """Return what to read next, its permit acquired; None if nothing is due or may be sent."""
+        """Return what to read next of what is due, its permit acquired; None if nothing may be sent."""
         try:
             return self._job_due(now)
         except Exception:
@@ -342,10 +347,6 @@ class Poller:
 
     def _job_due(self, now: float) -> Job | None:
         agenda = self._agenda
-        agenda.collect(now)
-        if not self._has_due():
-            agenda.rearm(now)
-            return None
         wait = self._permits.delay(now)
         if wait > 0:
             if self._permits.refused is not None:
