@@ -122,7 +122,7 @@ class Request:
         return printable(f"{self.method} {self.path}")
 
 
-@frozen
+@frozen(slots=False)  # attrs fills frozen slots slowly, and each poll makes one of these, which does not last
 class Response:
     """One HTTP answer; header names are lower case. `base_url` is what the path of its request was appended to."""
 
