@@ -124,7 +124,9 @@ class TimerQueue(Generic[T]):
         """Have the handle go off for the first timer, and no later than *when*."""
         if self._heap:
             first = self._heap[0][0]
-            when = min(when, now if first <= now else first if first > _FAR else math.ceil(first / TICK) * TICK)
+            first = now if first <= now else first if first > _FAR else math.ceil(first / TICK) * TICK
+            if first < when:
+                when = first
         if when == math.inf or self._closed:
             return
         if self._handle is not None:

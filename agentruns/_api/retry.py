@@ -47,10 +47,15 @@ class Backoff:
         The vendor's own wish, *at_least*, is never shortened. *noise* in [0, 1) spreads clients out.
         """
         try:
-            grown = min(self.initial * self.factor ** max(count, 0), self.maximum)
+            grown = self.initial * self.factor**count if count > 0 else self.initial
         except OverflowError:
             grown = self.maximum
-        return max(grown * (1 + self.jitter * (2 * noise - 1)), at_least * (1 + self.jitter * noise))
+        if grown > self.maximum:  # `min` and `max` of two numbers would take most of the time, for each poll
+            grown = self.maximum
+        wait, asked = grown * (1 + self.jitter * (2 * noise - 1)), at_least * (1 + self.jitter * noise)
+        if wait < asked:
+            return asked
+        return wait
 
 
 @frozen

@@ -98,7 +98,7 @@ class Shares:
 
     def polled(self) -> None:
         """Note that a poll was sent."""
-        self._owed = max(self._owed - 1.0, 0.0)
+        self._owed = self._owed - 1.0 if self._owed > 1.0 else 0.0
 
     def spread_at(self, limit: RateLimit) -> float:
         """Return when the next start may be made, so that those of a long window do not come as one burst."""

@@ -71,7 +71,9 @@ class Agenda:
         stage = watch.stage
         if stage > PLANNED or not (watch.listeners or watch.onlookers):
             return
-        when, contact = min(watch.due, watch.wanted), watch.contact
+        when, contact = watch.due, watch.contact
+        if watch.wanted < when:
+            when = watch.wanted
         if contact.lost_since is not None:  # a last look when patience runs out
             when = min(when, max(min(map(contact.patience_ends, watch.listeners), default=when), now))
         elif contact.may_poll_early:

@@ -136,4 +136,6 @@ def _delay(schedule: Schedule, count: int, floor: float) -> float:
     seconds = schedule.delay(count, at_least=floor, noise=random.random())  # noqa: S311
     if seconds.__class__ is not float or not 0.0 <= seconds < math.inf:
         check.number(f"the delay of {type(schedule).__name__}", seconds, zero=True)
-    return max(seconds, _LEAST)
+    if seconds < _LEAST:
+        return _LEAST
+    return seconds

@@ -73,7 +73,7 @@ class Segment:
 
     def saw_running(self, sent: float) -> None:
         """Note that a poll that was sent then has found the run in flight."""
-        self.running_at = max(sent - self.began, 0.0)
+        self.running_at = sent - self.began if sent > self.began else 0.0
 
     def set_age(self, now: float, seconds: float) -> None:
         """Note that the run is so old."""
