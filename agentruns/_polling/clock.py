@@ -23,7 +23,6 @@ worse than none: one that would come within that time of the usual end waits unt
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -41,8 +40,8 @@ _RATIO: Final = 1.25
 _DAY: Final = 86400.0
 _BINS: Final = 2 + math.floor(math.log(_DAY / _SHORTEST, _RATIO))
 # The edges of the bins, for all clocks: 0, then .1 s to a day, each 1.25 times the one before.
-_EDGES: Final = array("d", [0.0, *(_SHORTEST * _RATIO**power for power in range(_BINS))])
-_WIDTHS: Final = array("d", [right - left for left, right in pairwise(_EDGES)])
+_EDGES: Final = (0.0, *(_SHORTEST * _RATIO**power for power in range(_BINS)))
+_WIDTHS: Final = tuple(right - left for left, right in pairwise(_EDGES))
 _NEVER_POLLED: Final = 1.25  # the mean phase
 _SURE: Final = 1.1
 """By so much later than half of the runs end, most have: the end of each is known to a bin, and spread beyond it."""
@@ -98,9 +97,9 @@ class PollClock:
         self.observations = 0
         self.active = 0  # segments that go by it now
         self.floor = 0.0  # how long the vendor wanted to be left alone after a poll, when it was asked last
-        self._done = array("d", bytes(8 * _BINS))
-        self._lost = array("d", bytes(8 * _BINS))
-        self._table: array[float] | None = None
+        self._done: list[float] = []  # by bin, as far as any run got
+        self._lost: list[float] = []
+        self._table: Sequence[float] | None = None
 
     @property
     def weight(self) -> float:
@@ -121,14 +120,24 @@ class PollClock:
         self.observations += 1
         mass = parameters.memory / max(parameters.memory, min(self.observations, active))
         keep = 1 - mass / parameters.memory
-        self._done = array("d", [before * keep for before in self._done])
-        self._lost = array("d", [before * keep for before in self._lost])
+        self._done = [before * keep for before in self._done]
+        self._lost = [before * keep for before in self._lost]
         self._table = None
         if until is None:
-            self._lost[_bin(after)] += mass
+            index = _bin(after)
+            self._reach(index)
+            self._lost[index] += mass
         else:
             widened = math.exp(parameters.smoothing)
-            _spread(self._done, mass, _place(after / widened), _place(until * widened))
+            low, high = _place(after / widened), _place(until * widened)
+            self._reach(int(high))
+            _spread(self._done, mass, low, high)
+
+    def _reach(self, index: int) -> None:
+        """Have bins up to that of an *index*, or all."""
+        further = [0.0] * (min(index + 1, _BINS) - len(self._done))
+        self._done += further
+        self._lost += further
 
     def due(self, last: float, step: float) -> float:
         """Return when M has grown by *step* since *last*: one gap later, if *step* is the square root of the price."""
@@ -200,25 +209,30 @@ class PollClock:
             goal, at = goal - chance * (end - at), end
         raise AssertionError("the last bin has no end")
 
-    def _build(self) -> array[float]:
+    def _build(self) -> Sequence[float]:
         """Make the table: M at each edge. From the last bin down, since each needs the weight beyond it."""
-        parameters = self.parameters
-        prior = _prior(parameters.weight, parameters.rate, parameters.scale)
-        beyond = parameters.weight
-        growth = []
-        for index in reversed(range(_BINS)):
-            done, lost = self._done[index], self._lost[index]
-            # sqrt(h/2) times the width; h is (prior + done) / (beyond + (done + lost)/2) / width
-            growth.append(math.sqrt((prior[index] + done) * _WIDTHS[index] / (2 * beyond + done + lost)))
-            beyond += done + lost
-        self._table = array("d", accumulate(reversed(growth), initial=0.0))
+        beyond = self.parameters.weight
+        prior, unseen = _prior(beyond, self.parameters.rate, self.parameters.scale)
+        growth = [*unseen]
+        for index in reversed(range(len(self._done))):
+            done = self._done[index]
+            over = done + self._lost[index]
+            growth[index] = _growth(index, prior[index] + done, beyond + over / 2)
+            beyond += over
+        self._table = (0.0, *accumulate(growth))
         return self._table
 
 
+def _growth(index: int, ends: float, weight: float) -> float:
+    """Return how M grows in a bin: sqrt(h/2) times the width, where h is the *ends* over the *weight*, by the width."""
+    return math.sqrt(ends * _WIDTHS[index] / (2 * weight))
+
+
 @lru_cache(maxsize=16)
-def _prior(weight: float, rate: float, scale: float) -> Sequence[float]:
-    """Return the ends that were not seen but are to be expected, per bin."""
-    return [weight * rate * math.log1p(width / (left + scale)) for left, width in zip(_EDGES, _WIDTHS, strict=False)]
+def _prior(weight: float, rate: float, scale: float) -> tuple[Sequence[float], Sequence[float]]:
+    """Return, for each bin, the ends that were not seen but are to be expected, and how M grows by them alone."""
+    ends = [weight * rate * math.log1p(width / (left + scale)) for left, width in zip(_EDGES, _WIDTHS, strict=False)]
+    return ends, [_growth(index, each, weight) for index, each in enumerate(ends)]
 
 
 def _elapsed(name: str, value: float) -> float:
@@ -233,7 +247,7 @@ def _bin(elapsed: float) -> int:
     return bisect_right(_EDGES, elapsed, 1, _BINS) - 1
 
 
-def _grown(table: array[float], elapsed: float) -> float:
+def _grown(table: Sequence[float], elapsed: float) -> float:
     """Return M at *elapsed*: straight within a bin, and beyond the last one as steep as within it."""
     index = bisect_right(_EDGES, elapsed, 1, _BINS) - 1  # `_bin`, without a call for each run of a crowd
     return table[index] + (table[index + 1] - table[index]) * (elapsed - _EDGES[index]) / _WIDTHS[index]
@@ -244,14 +258,17 @@ def _place(elapsed: float) -> float:
     return min(1 + math.log(max(elapsed, _SHORTEST) / _SHORTEST, _RATIO), _BINS)
 
 
-def _spread(masses: array[float], mass: float, low: float, high: float) -> None:
+def _spread(masses: list[float], mass: float, low: float, high: float) -> None:
     """Add *mass*, evenly from place *low* to place *high*."""
     first, last = min(int(low), _BINS - 1), min(int(high), _BINS - 1)
     if first == last:
         masses[first] += mass
         return
-    for index in range(first, last + 1):
-        masses[index] += mass * (min(high, index + 1) - max(low, index)) / (high - low)
+    even = mass / (high - low)
+    masses[first] += even * (first + 1 - low)
+    for index in range(first + 1, last):
+        masses[index] += even
+    masses[last] += even * (high - last)
 
 
 class Clocks:
