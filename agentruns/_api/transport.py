@@ -327,11 +327,14 @@ class AiohttpTransport:
         session = self._session if request.idempotent else self._once
         return session.request(request.method, self._url(url, encoded=True), **options)
 
-    async def _content(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
-        """Read the body; unless its length is known, count as it comes: a packed body grows when unpacked."""
+    def _content(self, answer: aiohttp.ClientResponse, request: Request) -> Awaitable[bytes]:
+        """Read the body, in bounds that are known before if its length is: a packed body grows when unpacked."""
         length = answer.content_length
-        if length is not None and length <= self._max_body and "Content-Encoding" not in answer.headers:
-            return await answer.read()
+        is_bounded = length is not None and length <= self._max_body and "Content-Encoding" not in answer.headers
+        return answer.read() if is_bounded else self._counted(answer, request)
+
+    async def _counted(self, answer: aiohttp.ClientResponse, request: Request) -> bytes:
+        """Read the body, and count as it comes."""
         content = bytearray()
         async for chunk in answer.content.iter_any():
             content += chunk
