@@ -141,7 +141,10 @@ class TimerQueue(Generic[T]):
         now = self._loop.time()
         apart = _wall_minus_monotonic()
         slept, self._apart = abs(apart - self._apart), apart  # the clock of the loop may stand still in a suspension
-        self._on_due(now, max(now - self._goes_off, slept))
+        late = now - self._goes_off
+        if late < slept:
+            late = slept
+        self._on_due(now, late)
 
 
 def _wall_minus_monotonic() -> float:

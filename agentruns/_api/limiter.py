@@ -195,7 +195,7 @@ class RateLimiter:
         self._window.take(now)
         self._restraint.sent(now)
         self._shares.polled()
-        if self.limit is not None:
+        if self._window.limit is not None:
             if self._shares.in_flight:
                 self._window.spare(now)
             self._look_for_starts()
@@ -280,7 +280,7 @@ class Permits:
         """Give back the permit of a request that was answered, or never will be."""
         limiter = self.limiter
         limiter._restraint.over()
-        if limiter.limit is not None:
+        if limiter._window.limit is not None:
             loop = asyncio.get_running_loop()
             now = loop.time()
             limiter._window.answered(now)
@@ -345,7 +345,7 @@ class Permits:
         if vendor.calls:
             return math.inf  # `on_change` is called when the last call has gone
         at = vendor.paused_until
-        if limiter.limit is not None:
+        if limiter._window.limit is not None:
             at = max(at, limiter._poll_at(now)) + limiter._pollers.handicap(self, limiter._window.gap)
         if at <= now:
             return 0.0

@@ -115,6 +115,7 @@ class Agenda:
     def collect(self, now: float) -> None:
         """Take note of the runs that have come due."""
         while (watch := self._timers.pop_due(now)) is not None:
+            watch.timer = None
             self._move(watch, DUE)
             self._came_due += 1
             self._due[watch] = self._came_due
@@ -124,9 +125,9 @@ class Agenda:
         if to not in _MOVES[stage]:
             raise RuntimeError(f"run {watch.ref.id} is {stage.name} and cannot become {to.name}")
         if stage is PLANNED:
-            assert watch.timer is not None
-            self._timers.cancel(watch.timer)
-            watch.timer = None
+            if watch.timer is not None:  # else it has come up
+                self._timers.cancel(watch.timer)
+                watch.timer = None
             self.planned -= 1
         elif stage is DUE:
             del self._due[watch]
