@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from attrs import evolve
@@ -103,7 +104,7 @@ class Reader:
         at = wire.http_date(date)
         if self._vendor.times is None or at is None:
             return None
-        began, _ = self._vendor.call("times", evolve(run))
+        began, _ = self._times(run)
         age = -1.0 if began is None else (at - began).total_seconds()
         return age if 0 <= age <= _OLDEST else None
 
@@ -111,9 +112,18 @@ class Reader:
         """Return the seconds that a run took by the vendor's own clock, None if it is not over or not told."""
         if self._vendor.times is None or not run.status.is_over:
             return None
-        began, ended = self._vendor.call("times", evolve(run))
+        began, ended = self._times(run)
         took = -1.0 if began is None or ended is None else (ended - began).total_seconds()
         return took if 0 <= took <= _OLDEST else None
+
+    def _times(self, run: Run) -> tuple[datetime | None, datetime | None]:
+        """Return when a run began and ended, None where that is not known; a time without an offset is UTC."""
+        began, ended = self._vendor.call("times", evolve(run))  # what a copy parses is not kept with the run
+        return _utc(began), _utc(ended)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 class _Replay:

@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from math import inf
-from typing import Any, Final, Generic, TypeAlias, cast
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from attrs import field, fields, frozen
 
@@ -21,6 +21,8 @@ from .generic import DetailT_co, ItemT_co, Json, OriginT, OriginT_co
 from .jsonable import TooLargeError
 from .slug import make_slug, parse_slug
 from .twice import place_of, value_at
+
+T = TypeVar("T")
 
 
 class RunStatus(enum.StrEnum):
@@ -65,6 +67,10 @@ class JsonText:
             value = value[key]
         found: Mapping[str, Json] = value
         return found
+
+    def glance(self, cls: type[T]) -> T | None:
+        """Return what the object has of *cls*, as `codec.glance` does; None for one that stands under keys."""
+        return None if self.path else codec.glance(self.body, cls)
 
 
 @frozen

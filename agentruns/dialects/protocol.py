@@ -412,7 +412,7 @@ class ReportsTimes(Protocol):
     """A vendor whose runs say when they began and ended, by its own clock."""
 
     def times(self, run: Run) -> tuple[datetime | None, datetime | None]:
-        """Return when a run began to move and when it ended, None where that is not known."""
+        """Return when a run began to move and when it ended (without an offset: in UTC), None where it is not known."""
         ...
 
 

@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 from agentruns._values import codec
 from agentruns._values.commands import AwaitSlot, Checkpoint, ClaimRun, Flow, Ownership
 from agentruns._values.exchange import Request, Response
 from agentruns._values.generic import Json
-from agentruns._values.run import Action, Run, RunRef
+from agentruns._values.run import Action, JsonText, Run, RunRef
 from agentruns.errors import ConfigurationError, OutcomeUnknownError, ProtocolError
 
 T = TypeVar("T")
@@ -155,6 +155,16 @@ def glance(response: Response, cls: type[T]) -> T | None:
     Times without an offset stay without one.
     """
     return codec.glance(response.body, cls)
+
+
+def look(run: Run[Any], cls: type[T]) -> T:
+    """
+    Return what the JSON object of a run has of *cls*, or raise `ProtocolError` that names the JSON path.
+
+    Where the run has it as text, a glance at that is enough: times without an offset may stay without one.
+    """
+    seen = run._raw.glance(cls) if isinstance(run._raw, JsonText) else None
+    return structure(run.raw, cls, f"run {run.id}") if seen is None else seen
 
 
 def structure(value: Json, cls: type[T], source: Response | str, path: str = "$") -> T:

@@ -161,7 +161,7 @@ def timing_group(run: Run[NarrativeRun]) -> str:
 
 def times(run: Run[NarrativeRun]) -> tuple[datetime | None, datetime | None]:
     """Return when a run began and ended (get-a-runs-current-state)."""
-    seen = wire.structure(run.raw, RunState, f"run {run.id}")
+    seen = wire.look(run, RunState)
     return seen.started_at, seen.completed_at
 
 
