@@ -61,6 +61,13 @@ class SeenRun(RunState):
 
 
 @frozen
+class Configured:
+    """What a run goes by."""
+
+    effective_config: Json = None
+
+
+@frozen
 class PausedRun:
     """What is asked."""
 
@@ -156,7 +163,7 @@ def detail(raw: Mapping[str, Json]) -> NarrativeRun:
 
 def timing_group(run: Run[NarrativeRun]) -> str:
     """Return the model: what a run takes depends on it more than on anything else that is known before."""
-    return wire.first_text(wire.mapping(run.raw.get("effective_config")), "model") or ""
+    return wire.first_text(wire.mapping(wire.look(run, Configured).effective_config), "model") or ""
 
 
 def times(run: Run[NarrativeRun]) -> tuple[datetime | None, datetime | None]:
