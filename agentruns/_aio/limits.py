@@ -101,7 +101,8 @@ class ExchangeTimeouts:
     def begin(self, *, endless: bool = False) -> Task:
         """Begin an exchange of the current task, and return the task."""
         loop = asyncio.get_running_loop()
-        task = _this_task()
+        task = asyncio.current_task(loop)
+        assert task is not None
         until = loop.time() + self._seconds
         (self._endless if endless else self._under_way)[task] = (until, task.cancelling())
         if self._timer is None and not endless:

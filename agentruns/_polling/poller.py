@@ -394,18 +394,18 @@ class Poller:
         most = max(int(SOON * limit.count / limit.seconds), 1)
         return self._agenda.most_pressing(self._pace.pressure, now, most=most, seconds=SOON)
 
-    def _read(self, job: Job) -> Coroutine[Any, Any, None]:
+    def _read(self, job: Job, worker: asyncio.Task[Any]) -> Coroutine[Any, Any, None]:
         if isinstance(job, Watch):
-            return self._read_run(job)
+            return self._read_run(job, worker)
         assert self._many_reader is not None
         return self._many_reader.read(job)
 
     # One run ----------------------------------------------------------------------------------------------------------
 
-    async def _read_run(self, watch: Watch) -> None:
+    async def _read_run(self, watch: Watch, worker: asyncio.Task[Any]) -> None:
         """Read a run with a single request, and tell who listens."""
         sent = self._now()
-        watch.worker = asyncio.current_task()
+        watch.worker = worker
         try:
             try:
                 if not watch.followers:  # released before the worker began

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from agentruns._aio.tasks import Tasks
 
@@ -21,9 +21,9 @@ class Workers(Generic[JobT]):
     """
     Do jobs, *at_once* of them at most, each in a task of *tasks*.
 
-    A worker *do*es one after the other, as *next_job* gives them, and waits for more as long as *expects* says that
-    there will be. *on_cut_off* is called when one was cancelled in the middle of its job. `beginning` are the jobs that
-    were given out and have not begun.
+    A worker *do*es one after the other, in its task, as *next_job* gives them, and waits for more as long as *expects*
+    says that there will be. *on_cut_off* is called when one was cancelled in the middle of its job. `beginning` are the
+    jobs that were given out and have not begun.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Workers(Generic[JobT]):
         tasks: Tasks,
         at_once: int,
         *,
-        do: Callable[[JobT], Awaitable[None]],
+        do: Callable[[JobT, asyncio.Task[Any]], Awaitable[None]],
         next_job: Callable[[], JobT | None],
         expects: Callable[[], bool],
         on_cut_off: Callable[[], None],
@@ -85,11 +85,14 @@ class Workers(Generic[JobT]):
         return False
 
     async def _work(self, job: JobT | None) -> None:
+        loop = asyncio.get_running_loop()  # asked once: before Python 3.12 that is a system call
+        task = asyncio.current_task(loop)
+        assert task is not None
         while job is not None and self.beginning:  # else this was closed before it began
             self.beginning -= 1
             try:
                 while job is not None:
-                    await self._do(job)
+                    await self._do(job, task)
                     job = self._next_job()
             except Exception:  # a mistake, which must not end the reads of all
                 logger.exception("runs could not be read, and are read again")
@@ -99,6 +102,6 @@ class Workers(Generic[JobT]):
                     self._on_cut_off()
             if len(self._idle) >= _MOST_IDLE or not self._expects():
                 return
-            waits: asyncio.Future[JobT | None] = asyncio.get_running_loop().create_future()
+            waits: asyncio.Future[JobT | None] = loop.create_future()
             self._idle.append(waits)
             job = await waits
