@@ -178,10 +178,10 @@ async def perform(
 
 def with_poll_hint(run: Run, answer: Response) -> Run:
     """Return the run with the wait that the vendor asked for by a header, if its dialect has read none elsewhere."""
-    if run.poll_after is not None or not run.status.in_flight:
+    if run.poll_after is not None:
         return run
     asked = wire.poll_after(answer.headers)
-    return run if asked is None else evolve(run, poll_after=asked)
+    return run if asked is None or not run.status.in_flight else evolve(run, poll_after=asked)
 
 
 async def _acquire(lock: asyncio.Lock) -> None:
