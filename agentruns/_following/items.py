@@ -65,8 +65,8 @@ class ItemRunner:
     anything did: then nothing is prepared. It is None where there is no journal. *options* gives the options of an
     item's stream: their timeout, in seconds, is that of *prepare*, too, and their digest is by default that of the
     item. With *keep*, what started an item before takes the place of an item that has changed. *entrance* says when the
-    next item may begin; without one it may at once. *check_open* raises where nothing may begin, such as before the client
-    is open.
+    next item may begin; without one it may at once. *check_open* raises where nothing may begin, such as before the
+    client is open.
     """
 
     follow: Callable[[Any, str | None, str | None, StreamOptions], Followed]
