@@ -75,6 +75,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"base_url": "https://"}, "https://api.narrative.io"),
         ({"base_url": "https://user:password@api.narrative.io"}, "no user"),
         ({"base_url": "https://api.narrative.io?x=1"}, "no user, query or fragment"),
+        ({"base_url": "https://api.narrative.io?"}, "no user, query or fragment"),
+        ({"base_url": "https://api.narrative.io/#"}, "no user, query or fragment"),
         ({"base_url": "https://api.narrative.io:port"}, "not a URL"),
         ({"base_url": "https://[::1"}, "not a URL"),
         ({"timeout": 0}, "timeout is 0"),
@@ -519,6 +521,22 @@ def test_a_password_in_a_base_url_is_not_told(rest: str) -> None:
             connect(narrative, token="t", base_url=f"https://user:{password}@{rest}")
         assert "hunt" not in str(caught.value)
         assert "er2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host:80x/?key=hunter2",
+        "https://[bad?mail=me@there&key=hunter2",
+        "https://host:99999/#hunter2",
+        "https://user:\nhunter2@[bad",
+        "https:/\n/user:hunter2@[bad",
+    ],
+)
+def test_a_secret_in_what_is_no_base_url_is_not_told(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="it must look like") as caught:
+        connect(narrative, token="t", base_url=url)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_name_below_localhost_may_be_another_machine() -> None:

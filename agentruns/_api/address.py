@@ -102,20 +102,23 @@ def base_url_of(dialect: Vendor, base_url: str | None, *, insecure: bool = True)
             remedy=f"pass `base_url=`, or set the environment variable {dialect.BASE_URL_VARIABLE}",
         )
     check.utf8("base_url", url)
-    shown = re.sub("//.*@", "//...@", url)  # a password shows nowhere
+    shown = re.sub("(?s).*@", "...@", url)  # a password shows nowhere
     like = (
         f"it must look like {dialect.BASE_URL or _LIKE}: http or https, a host, a path if need be, and no user, query "
         "or fragment"
     )
+    unfit = ConfigurationError(
+        f"base_url is {'not one that requests can hang on' if url else 'empty'}; {like}", field="base_url"
+    )
+    if "?" in url or "#" in url:  # even one that nothing follows; and it shows nowhere, as a token may stand in it
+        raise unfit
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise ConfigurationError(f"base_url is {shown!r}, which is not a URL; {like}", field="base_url") from None
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ConfigurationError(
-            f"base_url is {'not one that requests can hang on' if url else 'empty'}; {like}", field="base_url"
-        )
+    if parts.scheme not in {"http", "https"} or not host or "@" in parts.netloc:
+        raise unfit
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigurationError(
             f"base_url is {shown!r}, which no request can carry; escape what is not plain ASCII: %20 in a path, "
