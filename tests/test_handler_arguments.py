@@ -804,6 +804,8 @@ def test_lenient_handlers_take_numbers_and_objects_as_text_and_drop_what_they_do
         assert asyncio.run(tool(Action("1", "book", sent))).output == [3, 2.5, True, "x", [1, 2]]
         assert asyncio.run(tool(Action("1", "book", {"days": 1, "price": None}))).output[1] == 1.5
         assert asyncio.run(tool(Action("1", "book", {"days": "many"}))).is_error
+        half = asyncio.run(tool(Action("1", "book", {"days": 1, "who": r'{"status": "cut \ud83d"}'})))
+        assert half.output[3] == "cut \ufffd"
     assert answered(book, sent).is_error
     tools = Tools(lenient=True)
     tools.add(book, lenient=False)

@@ -389,7 +389,7 @@ def _read(value: Json, kind: type, lenient: bool) -> Json:
     """Return the list or object that is written in a text, if that is wanted."""
     if lenient and isinstance(value, str):
         try:
-            read = codec.decode(value)
+            read = codec.decode(value, received=True)
         except codec.CodecError:
             return value
         return read if isinstance(read, kind) else value
