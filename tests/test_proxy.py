@@ -105,6 +105,18 @@ async def test_a_proxy_that_refuses_to_connect_says_so_and_nothing_was_sent() ->
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("of_session", [False, True], ids=["named", "of a session"])
+async def test_a_proxy_that_is_not_reached_is_what_to_check(of_session: bool) -> None:
+    nobody = "http://127.0.0.1:9"
+    async with aiohttp.ClientSession(proxy=nobody) as session:
+        given: dict[str, Any] = {"session": session} if of_session else {"proxy": nobody}
+        async with connect(vendor(), token=TOKEN, retry=Retry(attempts=1), **given) as client:
+            with pytest.raises(TransportError, match="; check the proxy: ") as caught:
+                await client.fetch(RunRef("a-1"))
+    assert not caught.value.sent
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("status", [502, 503, 504])
 async def test_a_proxy_that_cannot_reach_the_vendor_is_lost_contact_and_no_refusal(status: int) -> None:
     async with (

@@ -576,8 +576,9 @@ async def test_a_borrowed_session_keeps_its_middlewares_and_their_order() -> Non
         sending(server, session=session) as transport,
     ):
         await transport(GET)
+        await transport(POST)
 
-    assert noted == ["GET"]
+    assert noted == ["GET", "POST"]
 
 
 async def test_a_borrowed_session_that_raises_for_status_does_not_hide_what_the_vendor_said() -> None:

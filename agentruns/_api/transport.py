@@ -148,6 +148,7 @@ class AiohttpTransport:
         self._url = URL
         self._refused = (aiohttp.ClientSSLError, aiohttp.ClientHttpProxyError)
         self._never_sent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+        self._no_proxy = aiohttp.ClientProxyConnectionError  # a borrowed session may have one
         self._lost = (aiohttp.ClientError, TimeoutError, OSError)
         self._too_long = LineTooLong
 
@@ -289,7 +290,7 @@ class AiohttpTransport:
             told, hint = self._refusal(error)
             return TransportError(request, told, sent=False, final=final, hint=hint)
         elif isinstance(error, self._never_sent):
-            hint = UNREACHED if self._proxy is None else BY_PROXY
+            hint = BY_PROXY if self._proxy is not None or isinstance(error, self._no_proxy) else UNREACHED
             if getattr(error, "errno", None) in _OF_OURS:
                 hint = ""
             return TransportError(request, self._reason(error), sent=False, hint=hint)
