@@ -177,6 +177,16 @@ async def test_a_batch_on_a_client_that_is_not_open_raises_once_and_takes_nothin
     assert next(given).text == "1 a"
 
 
+async def test_a_batch_that_was_begun_hands_out_what_it_has_although_its_client_has_closed() -> None:
+    async with client_of(Crowd()) as client:
+        batch = client.batch(messages("1 a", "1 b"), ordered=True)
+        assert (await anext(batch)).index == 0
+        closed = client.batch(messages("1 c"))
+        await closed.aclose()
+    assert [outcome.index async for outcome in batch] == [1]
+    assert [outcome async for outcome in closed] == []
+
+
 async def test_stop_takes_no_more_and_lets_the_rest_end() -> None:
     crowd = Crowd()
     async with client_of(crowd) as client:

@@ -320,6 +320,13 @@ async def test_the_timeout_ends_a_body_that_drips() -> None:
     assert error.sent
 
 
+async def test_a_timeout_of_its_own_ends_a_request_and_no_option_is_said_to_allow_more() -> None:
+    async with Server(late(silence)) as server:
+        error = await failure(Request("GET", "/runs/1", timeout=5.0), server, timeout=30.0)
+
+    assert str(error) == "no answer to GET /runs/1: no whole answer within 5 s"
+
+
 @pytest.mark.parametrize(
     ("number", "told"),
     [(errno.ECONNREFUSED, "; check the base URL, and that its server can be reached"), (errno.EMFILE, "")],
