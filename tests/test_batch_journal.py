@@ -47,7 +47,8 @@ async def test_a_second_batch_starts_only_what_is_not_done(ordered: bool, tmp_pa
     assert [outcomes[index].error for index in (0, 1, 3, 4)] == [None] * 4
 
 
-async def test_an_origin_that_the_journal_knows_is_not_prepared_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [None, lambda _: {"timeout": 9.0}], ids=["shared options", "own options"])
+async def test_an_origin_that_the_journal_knows_is_not_prepared_again(options: Any, tmp_path: Path) -> None:
     crowd, prepared = Crowd(), []
 
     def prepare(text: str) -> narrative.UserMessage:
@@ -56,7 +57,8 @@ async def test_an_origin_that_the_journal_knows_is_not_prepared_again(tmp_path: 
 
     for _ in range(2):
         async with journaled(crowd, tmp_path / "journal") as client:
-            outcomes = [outcome async for outcome in client.batch(["0.1 a", "0.2 b"], prepare=prepare, key=str)]
+            batch = client.batch(["0.1 a", "0.2 b"], prepare=prepare, key=str, options=options)
+            outcomes = [outcome async for outcome in batch]
             assert [(getattr(outcome.origin, "conversation_id", None), outcome.error) for outcome in outcomes] == [
                 (CONVERSATION, None)
             ] * 2

@@ -150,6 +150,16 @@ async def test_what_a_flow_sends_again_and_is_refused_is_refused_after_doubt(los
     assert caught.value.after_doubt
 
 
+async def test_what_could_not_be_sent_again_says_what_helps_against_that() -> None:
+    ends = [TransportError(POST, "reset"), *[TransportError(POST, "refused", sent=False, hint="look there")] * 2]
+
+    async def over(_: Request) -> Response:
+        raise ends.pop(0)
+
+    with pytest.raises(OutcomeUnknownError, match=r"reset; then refused; look there\."):
+        await perform(asked_twice(POST, POST), over, narrative.problem, Retry(attempts=2, backoff=STEADY))
+
+
 async def test_another_request_of_the_flow_is_not_in_doubt() -> None:
     other = evolve(POST, json={"n": 2})
     with pytest.raises(TransportError) as caught:
