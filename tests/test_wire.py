@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentruns._values.exchange import Request, Response
+from agentruns._values.run import JsonText, Run, RunRef, RunStatus
 from agentruns.dialects import wire
 from agentruns.errors import ConfigurationError, ProtocolError
 
@@ -31,6 +32,23 @@ class Item:
 def answer(body: Any) -> Response:
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
     return Response(200, {}, content, Request("GET", "/things/1"))
+
+
+# Looks ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"id": "a", "count": 2},
+        JsonText(b'{"id": "a", "count": 2}'),
+        JsonText(b'{"id": "a", "count": 2.0}'),  # which no glance takes
+        JsonText(b'{"id": "outer", "data": {"id": "a", "count": 2}}', ("data",)),
+    ],
+)
+def test_a_look_at_a_run_finds_what_its_object_has(raw: Any) -> None:
+    run: Run[None] = Run(RunRef("a"), RunStatus.RUNNING, "running", raw=raw)
+    assert wire.look(run, Item) == Item("a", 2)
 
 
 # Paths ----------------------------------------------------------------------------------------------------------------
