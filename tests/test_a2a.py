@@ -378,6 +378,7 @@ def test_an_event_in_flight_is_a_state_and_any_other_has_the_task_read() -> None
 def test_a_push_is_taken_from_who_knows_the_token_alone() -> None:
     body = json.dumps({"statusUpdate": {"taskId": "t1", "contextId": "c1", "status": {"state": "X"}}}).encode()
     assert a2a.verify_push(body, "secret", "secret").ref == REF
+    assert a2a.verify_push(body.replace(b'"X"', rb'"cut \ud83d"'), "secret", "secret").ref == REF
     for wrong, told in ((None, "another one"), ("Secret", "another one")):
         with pytest.raises(ProtocolError, match=told):
             a2a.verify_push(body, wrong, "secret")

@@ -56,12 +56,13 @@ def event(name: str, data: str) -> bytes:
 
 
 async def test_events_come_in_order_until_the_server_ends_the_stream() -> None:
-    pieces = [event("A", '{"n": 1}'), event("A", '{"n": 2}') + event("B", "no json")]
+    pieces = [event("A", '{"n": 1}'), event("A", '{"n": 2}') + event("B", "no json"), event("A", r'["cut \ud83d"]')]
     async with told(*pieces) as client, client.events(RUN) as events:
         assert [each async for each in events] == [
             ServerEvent("A", {"n": 1}),
             ServerEvent("A", {"n": 2}),
             ServerEvent("B", "no json"),
+            ServerEvent("A", ["cut \ufffd"]),
         ]
         with pytest.raises(StopAsyncIteration):
             await anext(events)

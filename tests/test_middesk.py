@@ -1596,6 +1596,8 @@ def test_a_webhook_with_the_right_signature_is_an_event_that_names_its_run() -> 
     assert contains(event, sample("webhook"))
     assert (event.type, event.ref) == ("run.completed", RunRef(OLD_RUN))
     assert middesk.verify_webhook(raw, f" {signature.upper()}\n", SECRET) == event
+    cut, signature = signed(raw.replace(b"run.completed", rb"cut \ud83d"))
+    assert middesk.verify_webhook(cut, signature, SECRET).type == "cut \ufffd"
 
 
 @pytest.mark.parametrize("signature", ["", "0" * 64, "\udcff", None, "sha256=abc"])

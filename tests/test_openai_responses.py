@@ -211,6 +211,7 @@ def test_two_calls_under_one_id_and_a_call_without_a_name_are_no_pause() -> None
         ([said("No.", kind="refusal")], {}, None),
         ([said('{"a": 1}')], {}, '{"a": 1}'),
         ([said('{"a": 1}')], {"text": {"format": {"type": "json_schema"}}}, {"a": 1}),
+        ([said(r'["cut \ud83d"]')], {"text": {"format": {"type": "json_object"}}}, ["cut \ufffd"]),
         ([said('{"a": ')], {"text": {"format": {"type": "json_object"}}}, '{"a": '),
     ],
 )

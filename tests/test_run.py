@@ -210,6 +210,14 @@ def test_a_parked_run_comes_back_whole_detail_and_raw_included(status: str) -> N
     assert Run.from_json(run.to_json().encode()) == run
 
 
+def test_half_an_emoji_in_what_was_received_is_read_and_parked_as_the_sign_for_what_is_no_character() -> None:
+    body = answer_of("running").body.replace(b"{", rb'{"cut \ud83d": "\ude00", ', 1)
+    run = narrative.parse_run(Response(200, {}, body, Request("GET", "/runs/1")))
+    parked = Run.from_json(run.to_json())
+
+    assert run.raw["cut \ufffd"] == parked.raw["cut \ufffd"] == "\ufffd"
+
+
 def test_a_paused_run_can_be_answered_after_parking() -> None:
     back = Run.from_json(narrative_run("requires_action").to_json())
 
