@@ -152,6 +152,12 @@ def test_the_link_to_the_next_page_is_followed_on_the_vendors_own_host_only(acme
 # What is read ---------------------------------------------------------------------------------------------------------
 
 
+def test_json_that_a_vendor_puts_into_a_text_may_be_cut_within_an_emoji() -> None:
+    result = r'{"parts": [{"type": "text", "text": "cut \ud83d"}]}'
+    answer = Answer({"runId": "r1", "status": "success", "result": result})
+    assert exchange(load("kindo").fetch(RunRef("r1"), {}), answer).result.output == "cut \ufffd"
+
+
 def test_a_run_is_read_by_the_expressions(acme: Any) -> None:
     fields = {
         "state": "ko",
