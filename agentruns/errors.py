@@ -180,10 +180,10 @@ class AlreadyAnsweredError(ConflictError, public=True):
     """
     Report an answer that came too late: the first one stands.
 
-    `run` is the pause that was answered, or what followed it where that is known. `standing` are the answers that
-    stand, as far as they are known and differ from those that were given; empty where another answer was taken that
-    cannot be read yet. `arrived` is whether the vendor has got this one all the same, and may have gone by it: some
-    refuse no answer that comes second.
+    `run` is the pause that was answered, or what followed it where that is known; its `raw` is empty where this client
+    has answered first. `standing` are the answers that stand, as far as they are known and differ from those that were
+    given; empty where another answer was taken that cannot be read yet. `arrived` is whether the vendor has got this
+    one all the same, and may have gone by it: some refuse no answer that comes second.
     """
 
     hint = "`client.stream(error.run)` follows what came of the first answer"

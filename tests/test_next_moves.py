@@ -140,6 +140,7 @@ async def test_another_answer_of_the_same_client_is_told_what_stands_and_where_t
             await client.resume(run, outputs(run, "no"))
         done = await client.result(caught.value.run)
 
+    assert not caught.value.run.raw, "hundreds of runs are remembered, and their texts may be large"
     assert done.status is RunStatus.COMPLETED
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from attrs import evolve
+
 from agentruns._values.run import Run, RunRef, RunStatus, ToolOutput
 from agentruns.errors import (
     AgentRunsError,
@@ -154,8 +156,8 @@ class Answering:
         return False
 
     def _take(self, run: Run, outputs: Sequence[ToolOutput], resumed: Run) -> None:
-        """Remember, for a while, what the vendor has taken, and which run came of it."""
-        self._taken[run.ref] = outputs, resumed
+        """Remember, for a while, what the vendor has taken, and which run came of it, without its text."""
+        self._taken[run.ref] = outputs, evolve(resumed, raw={}, detail=None)
         while len(self._taken) > _TAKEN:
             self._taken.popitem(last=False)
 
