@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from attrs import evolve
@@ -10,6 +10,7 @@ from attrs import evolve
 from agentruns._api.api import Api
 from agentruns._api.flow import undecodable, with_poll_hint
 from agentruns._api.operations import timing_group
+from agentruns._values import codec
 from agentruns._values.commands import Flow, first_request
 from agentruns._values.exchange import Request, Response, Send
 from agentruns._values.run import Run, RunStatus
@@ -119,11 +120,7 @@ class Reader:
     def _times(self, run: Run) -> tuple[datetime | None, datetime | None]:
         """Return when a run began and ended, None where that is not known; a time without an offset is UTC."""
         began, ended = self._vendor.call("times", evolve(run))  # what a copy parses is not kept with the run
-        return _utc(began), _utc(ended)
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+        return began and codec.utc(began), ended and codec.utc(ended)
 
 
 class _Replay:

@@ -242,6 +242,11 @@ def _moment(value: Any) -> datetime:
         moment = datetime.fromisoformat(value.upper())  # RFC 3339 lets `t` and `z` be small
     except ValueError:
         raise ValueError(f"expected date-time, got {value[:40]!r}") from None
+    return utc(moment)
+
+
+def utc(moment: datetime) -> datetime:
+    """Return a moment with its offset; one without is in UTC."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

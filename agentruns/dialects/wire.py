@@ -255,7 +255,7 @@ def http_date(text: str) -> datetime | None:
         moment = parsedate_to_datetime(text)
     except (ValueError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return codec.utc(moment)
 
 
 def drop_none(fields: Mapping[str, Json]) -> dict[str, Json]:
