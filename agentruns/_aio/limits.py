@@ -101,8 +101,7 @@ class ExchangeTimeouts:
     def begin(self, *, endless: bool = False) -> Task:
         """Begin an exchange of the current task, and return the task."""
         loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None
+        task = _this_task(loop)
         until = loop.time() + self._seconds
         (self._endless if endless else self._under_way)[task] = (until, task.cancelling())
         if self._timer is None and not endless:
@@ -145,7 +144,7 @@ class ExchangeTimeouts:
             task.cancel()
 
 
-def _this_task() -> Task:
-    task = asyncio.current_task()
+def _this_task(loop: asyncio.AbstractEventLoop | None = None) -> Task:
+    task = asyncio.current_task(loop)
     assert task is not None
     return task

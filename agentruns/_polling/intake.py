@@ -74,9 +74,7 @@ class Intake:
             watch.due = self._pace.next_after_end(watch, now)
             if segment.is_open:
                 self._end_segment(watch, run, now)
-        told = [listener for listener in listeners if listener.on_state(run, now, change)]
-        if told:
-            self._unsubscribe_told(watch, told)
+        self._unsubscribe_told(watch, [listener for listener in listeners if listener.on_state(run, now, change)])
         if watch.onlookers:
             watch.onlookers = tuple(each for each in watch.onlookers if not each.on_state(run, sent))
             if not run.status.in_flight:  # else it is looked at again soon, to make sure
@@ -89,8 +87,9 @@ class Intake:
 
     def _unsubscribe_told(self, watch: Watch, told: Sequence[Listener]) -> None:
         """Read no more on behalf of those who were told; they have yet to wake up, and may come again."""
-        watch.listeners = tuple(each for each in watch.listeners if each not in told)
-        watch.waiting_since = self.now()
+        if told:
+            watch.listeners = tuple(each for each in watch.listeners if each not in told)
+            watch.waiting_since = self.now()
 
     def _end_segment(self, watch: Watch, run: Run, now: float) -> None:
         """Learn from a segment that is over."""
@@ -130,8 +129,7 @@ class Intake:
         _ = tell() if watch.context is None else watch.context.run(tell)
 
     def fail(self, watch: Watch, told: Sequence[Listener], error: Exception | None) -> None:
-        if told:
-            self._unsubscribe_told(watch, told)
+        self._unsubscribe_told(watch, told)
         for number, listener in enumerate(told):
             assert error is not None
             listener.on_error(copy(error) if number else error)  # each raises its own

@@ -1,4 +1,4 @@
-"""Which emulator plays a vendor, ours or what its dialect names by `EMULATOR`, and what starts a run there."""
+"""Which emulator plays a vendor: what its dialect names by `EMULATOR`; and what starts a run there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,18 @@ def emulator_of(name: str) -> type[EmulatedVendor]:
 
     Raise `ConfigurationError` for a vendor that is not known, or that has no emulator.
     """
-    return _named(Vendor.of(load(name)))
+    from agentruns.emulator import Vendor as EmulatedVendor
+
+    vendor = Vendor.of(load(name))
+    kind: Any = vendor.EMULATOR
+    if kind is None:
+        raise ConfigurationError(
+            f"{vendor.NAME} has no emulator: its dialect names one by EMULATOR, a subclass of agentruns.emulator.Vendor"
+        )
+    found = find(kind, f"emulator of {vendor.NAME}") if isinstance(kind, str) else kind
+    if not (isinstance(found, type) and issubclass(found, EmulatedVendor)):
+        raise ConfigurationError(f"EMULATOR of {vendor.NAME} is no subclass of agentruns.emulator.Vendor: {found!r}")
+    return found
 
 
 def example_of(name: str, emulator: Emulator[Any]) -> Any:
@@ -62,18 +73,4 @@ def emulated_names() -> list[str]:
             continue
         if vendor.EMULATOR is not None:
             found.append(name)
-    return found
-
-
-def _named(vendor: Vendor) -> type[EmulatedVendor]:
-    from agentruns.emulator import Vendor as EmulatedVendor
-
-    kind: Any = vendor.EMULATOR
-    if kind is None:
-        raise ConfigurationError(
-            f"{vendor.NAME} has no emulator: its dialect names one by EMULATOR, a subclass of agentruns.emulator.Vendor"
-        )
-    found = find(kind, f"emulator of {vendor.NAME}") if isinstance(kind, str) else kind
-    if not (isinstance(found, type) and issubclass(found, EmulatedVendor)):
-        raise ConfigurationError(f"EMULATOR of {vendor.NAME} is no subclass of agentruns.emulator.Vendor: {found!r}")
     return found
